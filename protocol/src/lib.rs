@@ -1,0 +1,30 @@
+//! What souk's peers say to each other, and who may say what next.
+//!
+//! This crate owns ids, keys, canonical bytes, signatures, every signed document, every wire message with its limits, and the
+//! rules of the market as pure state machines under [`machine`]. It does no I/O, reads no clock, draws no randomness and knows
+//! nothing of libp2p, tokio, Docker or disks: time, entropy and addresses are arguments, so that every rule about money, slots
+//! and leases can be tested in virtual time.
+
+pub mod encode;
+pub mod entry;
+pub mod id;
+pub mod key;
+pub mod lease;
+pub mod limits;
+pub mod machine;
+pub mod message;
+pub mod money;
+pub mod negotiation;
+pub mod offer;
+pub mod receipt;
+pub mod resources;
+pub mod signed;
+pub mod time;
+pub mod violation;
+pub mod workload;
+
+pub use id::{AskId, Digest, DocumentId, LeaseId, MachineId, NetworkId, NodeId, Nonce};
+pub use key::Keypair;
+pub use money::{Amount, Currency, Rates};
+pub use signed::{Document, Signed, Verified, VerifyError};
+pub use time::{Millis, Timestamp};

@@ -52,6 +52,7 @@ pub(crate) struct Discovery {
     kept: HashSet<PeerId>,
     dials: Schedule<Target>,
     looks: Schedule<()>,
+    last_look: Option<Instant>,
     min_peers: usize,
 }
 
@@ -76,6 +77,7 @@ impl Discovery {
             kept: HashSet::new(),
             dials,
             looks: Schedule::new(EAGER, LAST),
+            last_look: None,
             min_peers,
         }
     }
@@ -113,15 +115,28 @@ impl Discovery {
             }
         }
         if !self.looks.due(now).is_empty() {
-            attempts.push(Attempt::LookAround);
-            if peers >= self.min_peers {
-                self.looks.succeeded(&());
-                self.looks.want((), now + CALM);
-            } else {
-                self.looks.failed((), now, jitter);
-            }
+            self.look(now, jitter, peers, &mut attempts);
         }
         attempts
+    }
+
+    /// Looks around, unless there are peers enough and it was done a short while ago: peers come and go all the time.
+    fn look(&mut self, now: Instant, jitter: f64, peers: usize, attempts: &mut Vec<Attempt>) {
+        let enough = peers >= self.min_peers;
+        let calm_until = self.last_look.map(|at| at + CALM).filter(|at| *at > now);
+        if let Some(until) = calm_until
+            && enough
+        {
+            self.looks.want((), until);
+            return;
+        }
+        attempts.push(Attempt::LookAround);
+        self.last_look = Some(now);
+        if enough {
+            self.looks.want((), now + CALM);
+        } else {
+            self.looks.failed((), now, jitter);
+        }
     }
 
     /// A dial ended without a peer of this network.
@@ -253,6 +268,20 @@ mod tests {
         discovery.failed(Target::Bootstrap(0), now, 0.5);
         let never = discovery.due(now + LAST * 9, 0.5, 0, |_| false);
         assert!(!never.iter().any(|a| matches!(a, Attempt::Bootstrap(..))));
+    }
+
+    #[test]
+    fn with_peers_enough_it_looks_around_once_in_a_while() {
+        let mut now = Instant::now();
+        let start = now;
+        let mut discovery = Discovery::new(Vec::new(), 1, now);
+        let mut looks = 0;
+        while now < start + CALM * 3 {
+            discovery.connected(PeerId::random(), None, now);
+            now += SETTLE;
+            looks += discovery.due(now, 0.5, 5, |_| true).len();
+        }
+        assert_eq!(looks, 3);
     }
 
     #[test]

@@ -69,12 +69,12 @@ pub const MAX_WAITING_OPENS: usize = 512;
 /// How long a stream may take from its first byte to the peer's status byte, on either side.
 pub const STREAM_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Streams that each side may have open on one connection, whatever they are for: the sum of the above with room for
-/// gossip, identify, ping and Kademlia.
+/// Streams open on one connection, whoever opened them and whatever for: the sum of the above with room for gossip, identify,
+/// ping and Kademlia.
 pub const STREAMS: usize = 1024;
 
 /// Inbound streams of a connection that may be negotiating their protocol at once.
-pub const NEGOTIATING: usize = 512;
+pub const NEGOTIATING: usize = 256;
 
 /// Commands waiting for the network task. Callers wait when it is full.
 pub const COMMANDS: usize = 256;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::FutureExt;
 use libp2p::{
-    PeerId,
+    Multiaddr, PeerId,
     core::ConnectedPoint,
     gossipsub::{self, Message, MessageAcceptance, MessageId},
     identify, kad, ping,
@@ -220,20 +220,44 @@ impl Task {
             .find(|c| c.id == connection_id)
             .map(|c| c.remote.clone());
         if let Some(remote) = remote {
-            let credible = info
+            let credible: Vec<Multiaddr> = info
                 .listen_addrs
                 .into_iter()
                 .filter(|address| peers::is_credible(address, &remote))
-                .take(MAX_ADDRESSES);
+                .map(peers::without_peer)
+                .take(MAX_ADDRESSES)
+                .collect();
+            self.tell_directory(&peer_id, &credible);
             for address in credible {
-                self.swarm
-                    .behaviour_mut()
-                    .kad
-                    .add_address(&peer_id, peers::without_peer(address.clone()));
                 self.book.add(peer_id, address);
             }
         }
         self.admit(peer_id);
+    }
+
+    /// Replaces what the directory knows of a peer: it would keep every address ever told.
+    fn tell_directory(&mut self, peer: &PeerId, addresses: &[Multiaddr]) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for address in addresses {
+            kad.add_address(peer, address.clone());
+        }
+        let stale: Vec<Multiaddr> = kad
+            .kbucket(*peer)
+            .into_iter()
+            .flat_map(|bucket| {
+                bucket
+                    .iter()
+                    .filter(|entry| entry.node.key.preimage() == peer)
+                    .flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>())
+                    .collect::<Vec<_>>()
+            })
+            .filter(|known| !addresses.contains(&peers::without_peer(known.clone())))
+            .collect();
+        if !addresses.is_empty() {
+            for address in stale {
+                kad.remove_address(peer, &address);
+            }
+        }
     }
 
     fn on_ping(&mut self, event: &ping::Event) {

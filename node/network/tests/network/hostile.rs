@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::AsyncWriteExt;
-use souk_network::limits::MAX_REQUEST;
+use souk_network::{Limits, NetworkConfig, RequestError, limits::MAX_REQUEST};
 use souk_protocol::NetworkId;
 
 use crate::{
@@ -107,10 +107,7 @@ async fn many_half_sent_requests_take_no_place_of_others() {
     let outcome = friend.handle.request(id, vec![9], DEADLINE).await;
     // The budget of bodies is 64 MiB: 256 announced requests of 256 KiB fill it, and the friend is told to wait, not left waiting.
     assert!(
-        matches!(
-            outcome,
-            Ok(_) | Err(souk_network::RequestError::Busy { .. })
-        ),
+        matches!(outcome, Ok(_) | Err(RequestError::Busy { .. })),
         "{outcome:?}"
     );
     drop(slow);
@@ -139,4 +136,52 @@ async fn a_stranger_that_shows_nothing_is_no_peer() {
             .await
             .is_none()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_answers_no_ping_is_parted_with() {
+    let quick = Duration::from_millis(100);
+    let a = Node::start(NetworkConfig {
+        limits: Limits {
+            ping_interval: quick,
+            ping_timeout: quick,
+            ..Limits::default()
+        },
+        ..config(1, Over::Tcp)
+    })
+    .await;
+    let silent = RawPeer::dial(a.address()).await;
+    let friend = Node::start(config(2, Over::Tcp)).await;
+    friend.connect(&a).await;
+    until("the silent one is gone", || {
+        a.handle.status().connections_silent == 1
+    })
+    .await;
+    assert_eq!(a.handle.connected(), [friend.id()]);
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_asks_too_often_is_told_to_wait() {
+    let a = Node::start(NetworkConfig {
+        limits: Limits {
+            requests_per_second: 1,
+            ..Limits::default()
+        },
+        ..config(1, Over::Tcp)
+    })
+    .await;
+    let friend = Node::start(config(2, Over::Tcp)).await;
+    friend.connect(&a).await;
+    let (id, a) = (a.id(), a.echo());
+    let mut busy = 0;
+    for _ in 0..20 {
+        match friend.handle.request(id, vec![1], DEADLINE).await {
+            Ok(_) => {}
+            Err(RequestError::Busy { .. }) => busy += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(busy > 0);
+    assert_eq!(a.handle.status().requests_busy, busy);
 }

@@ -25,7 +25,8 @@ pub(super) struct Held {
 }
 
 /// A stream of bytes to or from a peer, encrypted and authenticated by its connection. `shutdown` closes this side only: the
-/// other may go on sending. Dropped before that, it is reset.
+/// other may go on sending. Dropped before that, it is given up: what was not flushed is lost, and the peer may read an error or
+/// a clean end, depending on the transport. Who must tell a loss from an end sends an end mark of its own.
 pub struct PeerStream {
     io: Compat<libp2p::Stream>,
     held: Held,

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 
 use crate::process::{self, Child, Signal, SignalSet};
 use crate::say;
@@ -24,8 +24,8 @@ pub fn run(command: &[OsString]) -> u8 {
     let signals = SignalSet::block_for_init();
     let mut main_child = match command.split_first() {
         None => None,
-        Some((program, arguments)) => match Command::new(program).args(arguments).spawn() {
-            Ok(child) => Some(child.id()),
+        Some((program, arguments)) => match process::start(program, arguments) {
+            Ok(pid) => Some(pid),
             Err(error) => return refused(program, &error),
         },
     };

@@ -3,9 +3,10 @@
 //! The only unsafe code of the helper; it decides nothing.
 #![allow(unsafe_code)]
 
+use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, ExitStatus};
 
 /// What a signal means to PID 1.
 pub enum Signal {
@@ -26,7 +27,7 @@ const PASSED_ON: [i32; 3] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 pub struct SignalSet(libc::sigset_t);
 
 impl SignalSet {
-    /// Blocks the signals that PID 1 handles, in this (only) thread. Children start with an empty mask: `Command` resets it.
+    /// Blocks the signals that PID 1 handles, in this (only) thread.
     pub fn block_for_init() -> Self {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset initialises the set it is given; sigaddset and sigprocmask get an initialised set and valid
@@ -34,11 +35,7 @@ impl SignalSet {
         let set = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             let mut set = set.assume_init();
-            for signal in ENDING
-                .into_iter()
-                .chain(PASSED_ON)
-                .chain([libc::SIGCHLD])
-            {
+            for signal in ENDING.into_iter().chain(PASSED_ON).chain([libc::SIGCHLD]) {
                 libc::sigaddset(&raw mut set, signal);
             }
             libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
@@ -64,6 +61,22 @@ impl SignalSet {
             libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const limit)
         })
     }
+}
+
+/// Starts the command with no signal blocked, and gives its process id.
+pub fn start(program: &OsStr, arguments: &[OsString]) -> std::io::Result<u32> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // SAFETY: between fork and exec only async-signal-safe calls are made, on memory of this frame.
+    unsafe {
+        command.pre_exec(|| {
+            let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+            Ok(())
+        });
+    }
+    command.spawn().map(|child| child.id())
 }
 
 fn classify(signal: i32) -> Option<Signal> {

@@ -9,8 +9,7 @@ use std::path::Path;
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointSettings, HealthConfig, HostConfig,
     HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountType,
-    NetworkCreateRequest, NetworkingConfig, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    NetworkCreateRequest, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::config::{DiskQuota, RuntimeConfig};
@@ -36,8 +35,8 @@ pub const CAPABILITIES: [&str; 11] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-/// Open files of a process, soft and hard.
-const OPEN_FILES: (i64, i64) = (65_536, 1_048_576);
+/// Open files of a process, soft and hard, where this machine allows as many.
+const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
 /// How GPUs are attached on this engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GpuAttachment {
@@ -114,7 +113,10 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
         Egress::Internet => around.names.container.clone(),
     };
     let networking = (spec.egress == Egress::Internet).then(|| NetworkingConfig {
-        endpoints_config: Some(HashMap::from([(network.clone(), EndpointSettings::default())])),
+        endpoints_config: Some(HashMap::from([(
+            network.clone(),
+            EndpointSettings::default(),
+        )])),
     });
     ContainerCreateBody {
         hostname: Some(around.names.short.clone()),
@@ -144,7 +146,16 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
 
 /// Whole seconds, rounded up: the engine counts no less.
 pub(crate) fn seconds(milliseconds: u64) -> i64 {
-    i64::try_from(milliseconds.div_ceil(1000)).unwrap_or(i64::MAX).min(86_400)
+    i64::try_from(milliseconds.div_ceil(1000))
+        .unwrap_or(i64::MAX)
+        .min(86_400)
+}
+
+/// A limit of open files that can be set: an engine in a restricted place (a container, a hardened unit) can't raise its own, and
+/// this node's limit is the best guess at it.
+fn open_files(wanted: u64) -> i64 {
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    i64::try_from(wanted.min(own.maximum.unwrap_or(wanted))).unwrap_or(i64::MAX)
 }
 
 fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) -> HostConfig {
@@ -171,8 +182,8 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
         ulimits: Some(vec![
             ResourcesUlimits {
                 name: Some(String::from("nofile")),
-                soft: Some(OPEN_FILES.0),
-                hard: Some(OPEN_FILES.1),
+                soft: Some(open_files(OPEN_FILES.0)),
+                hard: Some(open_files(OPEN_FILES.1)),
             },
             ResourcesUlimits {
                 name: Some(String::from("core")),
@@ -263,9 +274,18 @@ pub(crate) fn describe_network(
             options: None,
         }),
         options: Some(HashMap::from([
-            (String::from("com.docker.network.bridge.name"), names.bridge.clone()),
-            (String::from("com.docker.network.bridge.enable_icc"), String::from("false")),
-            (String::from("com.docker.network.bridge.enable_ip_masquerade"), String::from("true")),
+            (
+                String::from("com.docker.network.bridge.name"),
+                names.bridge.clone(),
+            ),
+            (
+                String::from("com.docker.network.bridge.enable_icc"),
+                String::from("false"),
+            ),
+            (
+                String::from("com.docker.network.bridge.enable_ip_masquerade"),
+                String::from("true"),
+            ),
         ])),
         labels: Some(labels(node_id, lease)),
         ..NetworkCreateRequest::default()

@@ -139,8 +139,12 @@ impl Firewall {
             .run(&["-j", "list", "table", "inet", &self.table], "")
             .await
             .map_err(|error| match error {
-                FirewallError::Refused { .. } => FirewallError::Different { difference: "the table is gone" },
-                other @ (FirewallError::Program { .. } | FirewallError::Timeout | FirewallError::Different { .. }) => other,
+                FirewallError::Refused { .. } => FirewallError::Different {
+                    difference: "the table is gone",
+                },
+                other @ (FirewallError::Program { .. }
+                | FirewallError::Timeout
+                | FirewallError::Different { .. }) => other,
             })?;
         self.compare(&listing, &self.attached())
     }
@@ -166,8 +170,11 @@ impl Firewall {
     /// Where `nft` can't be run.
     pub async fn unload(&self) -> Result<(), FirewallError> {
         let table = &self.table;
-        self.run(&["-f", "-"], &format!("add table inet {table}\ndelete table inet {table}\n"))
-            .await?;
+        self.run(
+            &["-f", "-"],
+            &format!("add table inet {table}\ndelete table inet {table}\n"),
+        )
+        .await?;
         Ok(())
     }
 
@@ -179,7 +186,11 @@ impl Firewall {
             .map(|route| route.to)
             // Half-internet routes of a VPN interface are no neighbourhood.
             .filter(|range| range.prefix() >= 8)
-            .filter(|range| !self.closed.iter().any(|closed| closed.prefix() <= range.prefix() && closed.contains(range.first())))
+            .filter(|range| {
+                !self.closed.iter().any(|closed| {
+                    closed.prefix() <= range.prefix() && closed.contains(range.first())
+                })
+            })
             .collect();
         ranges.sort_unstable();
         ranges.dedup();
@@ -203,7 +214,9 @@ impl Firewall {
                     "ip daddr @attached drop".to_owned(),
                     "meta l4proto != { tcp, udp, icmp } drop".to_owned(),
                     "tcp dport 25 drop".to_owned(),
-                    format!("update @pace {{ iifname limit rate over {per_second}/second burst {burst} packets }} drop"),
+                    format!(
+                        "update @pace {{ iifname limit rate over {per_second}/second burst {burst} packets }} drop"
+                    ),
                     "accept".to_owned(),
                 ],
             ),
@@ -217,7 +230,11 @@ impl Firewall {
                     "drop".to_owned(),
                 ],
             ),
-            ("input", Some("input"), vec![format!("iifname \"{prefix}*\" drop")]),
+            (
+                "input",
+                Some("input"),
+                vec![format!("iifname \"{prefix}*\" drop")],
+            ),
             (
                 "forward",
                 Some("forward"),
@@ -228,7 +245,8 @@ impl Firewall {
                 ],
             ),
         ];
-        let digest = blake3::hash(format!("{chains:?}{:?}{attached:?}", self.closed).as_bytes()).to_hex();
+        let digest =
+            blake3::hash(format!("{chains:?}{:?}{attached:?}", self.closed).as_bytes()).to_hex();
         let digest = digest.get(..12).unwrap_or_default().to_owned();
         for (chain, _, rules) in &mut chains {
             for (place, rule) in rules.iter_mut().enumerate() {
@@ -240,7 +258,8 @@ impl Firewall {
 
     fn ruleset(&self, attached: &[Cidr]) -> String {
         let table = &self.table;
-        let mut text = format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
+        let mut text =
+            format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
         text.push_str("set pace { type ifname; size 65535; flags dynamic; timeout 10m; }\n");
         for (name, ranges) in [("closed", self.closed.as_slice()), ("attached", attached)] {
             let elements: Vec<String> = ranges.iter().map(Cidr::to_string).collect();
@@ -249,12 +268,18 @@ impl Firewall {
             } else {
                 format!("elements = {{ {} }};", elements.join(", "))
             };
-            let _ = writeln!(text, "set {name} {{ type ipv4_addr; flags interval; auto-merge; {elements} }}");
+            let _ = writeln!(
+                text,
+                "set {name} {{ type ipv4_addr; flags interval; auto-merge; {elements} }}"
+            );
         }
         for (chain, hook, rules) in self.chains(attached) {
             let _ = writeln!(text, "chain {chain} {{");
             if let Some(hook) = hook {
-                let _ = writeln!(text, "type filter hook {hook} priority {PRIORITY}; policy accept;");
+                let _ = writeln!(
+                    text,
+                    "type filter hook {hook} priority {PRIORITY}; policy accept;"
+                );
             }
             for rule in rules {
                 let _ = writeln!(text, "{rule}");
@@ -267,13 +292,15 @@ impl Firewall {
 
     fn compare(&self, listing: &str, attached: &[Cidr]) -> Result<(), FirewallError> {
         let different = |difference| FirewallError::Different { difference };
-        let listing: Value = serde_json::from_str(listing).map_err(|_| different("nft's answer can't be read"))?;
+        let listing: Value =
+            serde_json::from_str(listing).map_err(|_| different("nft's answer can't be read"))?;
         let objects = listing
             .get("nftables")
             .and_then(Value::as_array)
             .ok_or_else(|| different("nft's answer can't be read"))?;
         let kind = |name: &'static str| objects.iter().filter_map(move |object| object.get(name));
-        let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+        let text =
+            |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
 
         let mut wanted = Vec::new();
         for (chain, hook, rules) in self.chains(attached) {
@@ -289,7 +316,10 @@ impl Firewall {
         for name in ["pace", "closed", "attached"] {
             let set = kind("set").find(|object| text(object, "name").as_deref() == Some(name));
             let set = set.ok_or_else(|| different("a set is gone"))?;
-            let filled = set.get("elem").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+            let filled = set
+                .get("elem")
+                .and_then(Value::as_array)
+                .is_some_and(|list| !list.is_empty());
             let must_be_filled = match name {
                 "closed" => true,
                 "attached" => !attached.is_empty(),
@@ -299,7 +329,9 @@ impl Firewall {
                 return Err(different("a set was emptied"));
             }
         }
-        let mut found: Vec<String> = kind("rule").filter_map(|rule| text(rule, "comment")).collect();
+        let mut found: Vec<String> = kind("rule")
+            .filter_map(|rule| text(rule, "comment"))
+            .collect();
         let rules = kind("rule").count();
         wanted.sort_unstable();
         found.sort_unstable();
@@ -337,7 +369,10 @@ impl Firewall {
             .map_err(failed)?;
         if !output.status.success() {
             return Err(FirewallError::Refused {
-                message: String::from_utf8_lossy(&output.stderr).chars().take(500).collect(),
+                message: String::from_utf8_lossy(&output.stderr)
+                    .chars()
+                    .take(500)
+                    .collect(),
             });
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -360,10 +395,23 @@ mod tests {
 
     #[test]
     fn public_and_not() {
-        for address in [[1, 1, 1, 1], [9, 9, 9, 9], [172, 32, 0, 1], [192, 167, 1, 1], [100, 128, 0, 1]] {
+        for address in [
+            [1, 1, 1, 1],
+            [9, 9, 9, 9],
+            [172, 32, 0, 1],
+            [192, 167, 1, 1],
+            [100, 128, 0, 1],
+        ] {
             assert!(is_public(Ipv4Addr::from(address)), "{address:?}");
         }
-        for address in [[10, 0, 0, 1], [169, 254, 169, 254], [127, 0, 0, 1], [100, 64, 0, 1], [255, 255, 255, 255], [224, 0, 0, 251]] {
+        for address in [
+            [10, 0, 0, 1],
+            [169, 254, 169, 254],
+            [127, 0, 0, 1],
+            [100, 64, 0, 1],
+            [255, 255, 255, 255],
+            [224, 0, 0, 251],
+        ] {
             assert!(!is_public(Ipv4Addr::from(address)), "{address:?}");
         }
     }

@@ -69,7 +69,10 @@ pub(crate) async fn resolve(
             Ok(image) => {
                 let image = stored(image);
                 return Ok(ResolvedImage {
-                    pin: ImagePin { reference: reference.to_owned(), digest: image.id },
+                    pin: ImagePin {
+                        reference: reference.to_owned(),
+                        digest: image.id,
+                    },
                     bytes: Some(image.bytes),
                 });
             }
@@ -81,7 +84,10 @@ pub(crate) async fn resolve(
     parsed.check_registry(&config.registries)?;
     let digest = match &parsed.digest {
         Some(digest) => digest.clone(),
-        None => match docker.inspect_registry_image(&parsed.canonical(), None).await {
+        None => match docker
+            .inspect_registry_image(&parsed.canonical(), None)
+            .await
+        {
             Ok(found) => found
                 .descriptor
                 .digest
@@ -97,7 +103,10 @@ pub(crate) async fn resolve(
         .ok()
         .map(|image| stored(image).bytes);
     Ok(ResolvedImage {
-        pin: ImagePin { reference: parsed.canonical(), digest },
+        pin: ImagePin {
+            reference: parsed.canonical(),
+            digest,
+        },
         bytes,
     })
 }
@@ -110,7 +119,9 @@ pub(crate) async fn ensure(
     mut progress: impl FnMut(PullProgress),
 ) -> Result<StoredImage, ImageError> {
     if !is_digest(&pin.digest) {
-        return Err(ImageError::Malformed { reference: pin.digest.chars().take(200).collect() });
+        return Err(ImageError::Malformed {
+            reference: pin.digest.chars().take(200).collect(),
+        });
     }
     if is_local(config, &pin.reference) {
         match docker.inspect_image(&pin.digest).await {
@@ -228,13 +239,18 @@ impl Layers {
         let detail = line.progress_detail.as_ref();
         match status.as_str() {
             "Downloading" => {
-                layer.bytes_done = detail.and_then(|d| size(d.current)).unwrap_or(layer.bytes_done);
+                layer.bytes_done = detail
+                    .and_then(|d| size(d.current))
+                    .unwrap_or(layer.bytes_done);
                 layer.bytes = detail.and_then(|d| size(d.total)).unwrap_or(layer.bytes);
             }
             "Download complete" | "Verifying Checksum" => layer.bytes_done = layer.bytes,
             "Extracting" => {
                 // A small layer may be there before any download line was sent.
-                layer.bytes = detail.and_then(|d| size(d.total)).unwrap_or(layer.bytes).max(layer.bytes);
+                layer.bytes = detail
+                    .and_then(|d| size(d.total))
+                    .unwrap_or(layer.bytes)
+                    .max(layer.bytes);
                 layer.bytes_done = layer.bytes;
             }
             "Pull complete" | "Already exists" => {
@@ -251,7 +267,9 @@ impl Layers {
             sum.layers = sum.layers.saturating_add(1);
             sum.layers_done = sum.layers_done.saturating_add(u32::from(layer.done));
             sum.bytes = sum.bytes.saturating_add(layer.bytes);
-            sum.bytes_done = sum.bytes_done.saturating_add(layer.bytes_done.min(layer.bytes));
+            sum.bytes_done = sum
+                .bytes_done
+                .saturating_add(layer.bytes_done.min(layer.bytes));
         }
         sum
     }
@@ -261,7 +279,10 @@ fn stored(image: ImageInspect) -> StoredImage {
     let config = image.config.unwrap_or_default();
     StoredImage {
         id: image.id.unwrap_or_default(),
-        bytes: image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        bytes: image
+            .size
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or(0),
         entrypoint: config.entrypoint.unwrap_or_default(),
         command: config.cmd.unwrap_or_default(),
         volumes: config.volumes.unwrap_or_default(),

@@ -50,8 +50,16 @@ pub struct LogChunk {
 /// The pieces in order. An item may be an error once, then the stream ends.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogChunk, RuntimeError>> + Send>>;
 
-pub(crate) async fn open(instance: &Instance, options: LogOptions) -> Result<LogStream, RuntimeError> {
-    if instance.observe(false).await.map_err(RuntimeError::Engine)?.is_none() {
+pub(crate) async fn open(
+    instance: &Instance,
+    options: LogOptions,
+) -> Result<LogStream, RuntimeError> {
+    if instance
+        .observe(false)
+        .await
+        .map_err(RuntimeError::Engine)?
+        .is_none()
+    {
         return Err(RuntimeError::Engine(FailureCode::InstanceGone));
     }
     let seconds = options.since.map_or(0, |since| since / 1_000_000_000);
@@ -71,7 +79,9 @@ pub(crate) async fn open(instance: &Instance, options: LogOptions) -> Result<Log
         .logs(&instance.names.container, Some(query.build()))
         .filter_map(move |item| {
             std::future::ready(match item {
-                Ok(output) => read(output).filter(|chunk| after.is_none_or(|after| chunk.at > after)).map(Ok),
+                Ok(output) => read(output)
+                    .filter(|chunk| after.is_none_or(|after| chunk.at > after))
+                    .map(Ok),
                 Err(error) => Some(Err(RuntimeError::Engine(classify(&error)))),
             })
         });
@@ -81,7 +91,9 @@ pub(crate) async fn open(instance: &Instance, options: LogOptions) -> Result<Log
 /// Takes the time that the engine puts before each piece.
 fn read(output: LogOutput) -> Option<LogChunk> {
     let (stream, message) = match output {
-        LogOutput::StdOut { message } | LogOutput::Console { message } => (OutputStream::Stdout, message),
+        LogOutput::StdOut { message } | LogOutput::Console { message } => {
+            (OutputStream::Stdout, message)
+        }
         LogOutput::StdErr { message } => (OutputStream::Stderr, message),
         LogOutput::StdIn { .. } => return None,
     };

@@ -70,7 +70,11 @@ impl Meter {
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
-        Self { file, bridge: bridge.to_owned(), record }
+        Self {
+            file,
+            bridge: bridge.to_owned(),
+            record,
+        }
     }
 
     /// Reads the counters and remembers them. Without an interface the last sum holds.
@@ -138,7 +142,10 @@ pub(crate) fn parse_time(text: &str) -> Option<UnixNanos> {
     };
     let mut nanos: i64 = 0;
     for place in 0..9 {
-        let digit = fraction.as_bytes().get(place).map_or(0, |digit| i64::from(digit - b'0'));
+        let digit = fraction
+            .as_bytes()
+            .get(place)
+            .map_or(0, |digit| i64::from(digit - b'0'));
         nanos = nanos * 10 + digit;
     }
     let offset = match zone.as_bytes() {
@@ -166,7 +173,9 @@ pub(crate) fn parse_time(text: &str) -> Option<UnixNanos> {
 pub(crate) fn now() -> UnixNanos {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+        .map_or(0, |elapsed| {
+            u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+        })
 }
 
 #[cfg(test)]
@@ -176,9 +185,21 @@ mod tests {
     #[test]
     fn engine_times() {
         assert_eq!(parse_time("1970-01-01T00:00:01Z"), Some(1_000_000_000));
-        assert_eq!(parse_time("2000-02-29T12:00:00.5Z"), Some(951_825_600_500_000_000));
-        assert_eq!(parse_time("2026-11-22T15:18:00.123456789+01:00"), Some(1_795_357_080_123_456_789));
-        for text in ["0001-01-01T00:00:00Z", "", "x", "2026-11-22", "2026-11-22T15:18:00.1"] {
+        assert_eq!(
+            parse_time("2000-02-29T12:00:00.5Z"),
+            Some(951_825_600_500_000_000)
+        );
+        assert_eq!(
+            parse_time("2026-11-22T15:18:00.123456789+01:00"),
+            Some(1_795_357_080_123_456_789)
+        );
+        for text in [
+            "0001-01-01T00:00:00Z",
+            "",
+            "x",
+            "2026-11-22",
+            "2026-11-22T15:18:00.1",
+        ] {
             assert_eq!(parse_time(text), None, "{text}");
         }
     }

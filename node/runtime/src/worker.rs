@@ -14,9 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::image;
 use crate::instance::{Instance, Observed, ObservedState};
-use crate::report::{
-    Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step,
-};
+use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
 use crate::runtime::{Adopted, InstanceState};
 use crate::shared::Shared;
 use crate::spec::{Egress, InstanceSpec};
@@ -82,7 +80,11 @@ impl Worker {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let instance = Instance::new(Arc::clone(&shared.engine), lease);
         let wake = Arc::new(Wake::default());
-        let meter = Meter::open(&shared.engine.config.data_dir, &instance.names.short, &instance.names.bridge);
+        let meter = Meter::open(
+            &shared.engine.config.data_dir,
+            &instance.names.short,
+            &instance.names.bridge,
+        );
         let worker = Self {
             instance,
             shared: Arc::clone(shared),
@@ -98,7 +100,10 @@ impl Worker {
         };
         let stop = shared.stop.clone();
         shared.tasks.spawn(worker.run(stop));
-        WorkerHandle { commands: sender, wake }
+        WorkerHandle {
+            commands: sender,
+            wake,
+        }
     }
 
     async fn run(mut self, stop: CancellationToken) {
@@ -128,7 +133,10 @@ impl Worker {
                 () = stop.cancelled() => return,
                 ended = self.carry_out(command) => ended,
             };
-            if ended && self.backlog.is_empty() && self.shared.retire(&self.instance.lease, &self.commands) {
+            if ended
+                && self.backlog.is_empty()
+                && self.shared.retire(&self.instance.lease, &self.commands)
+            {
                 return;
             }
         }
@@ -172,7 +180,9 @@ impl Worker {
             return self.fail(Step::Check, FailureCode::SpecInvalid).await;
         }
         if spec.egress == Egress::Internet && !info.egress.contains(&Egress::Internet) {
-            return self.fail(Step::Check, FailureCode::FirewallUnavailable).await;
+            return self
+                .fail(Step::Check, FailureCode::FirewallUnavailable)
+                .await;
         }
         let engine = Arc::clone(&self.shared.engine);
         let reports = self.reports.clone();
@@ -203,7 +213,10 @@ impl Worker {
             Ok(()) => {
                 self.disk_mb = Some(spec.disk_mb);
                 self.known.get_or_insert(ObservedState::Created);
-                self.report(InstanceEvent::Prepared { image_bytes: image.bytes }).await;
+                self.report(InstanceEvent::Prepared {
+                    image_bytes: image.bytes,
+                })
+                .await;
             }
             Err(code) => self.fail(Step::Create, code).await,
         }
@@ -217,13 +230,20 @@ impl Worker {
         let Some(command) = self.commands.recv().await else {
             return std::future::pending().await;
         };
-        let ends = matches!(command, Command::Stop { .. } | Command::Kill | Command::Destroy);
+        let ends = matches!(
+            command,
+            Command::Stop { .. } | Command::Kill | Command::Destroy
+        );
         if let Command::Usage(answer) = command {
             let _ = answer.send(self.meter.read());
         } else {
             self.backlog.push_back(command);
         }
-        if ends { Interruption::End } else { Interruption::None }
+        if ends {
+            Interruption::End
+        } else {
+            Interruption::None
+        }
     }
 
     async fn start(&mut self) {
@@ -286,7 +306,9 @@ impl Worker {
     async fn destroy(&mut self) -> bool {
         self.stop_asked = true;
         // The last words of the processes are facts too: reported before the container is gone.
-        if matches!(self.known, Some(ObservedState::Running { .. })) && self.instance.kill().await.is_ok() {
+        if matches!(self.known, Some(ObservedState::Running { .. }))
+            && self.instance.kill().await.is_ok()
+        {
             let _ = self.instance.stop(0).await;
             self.look().await;
         }
@@ -315,7 +337,11 @@ impl Worker {
                     ObservedState::Created => InstanceState::Created,
                     ObservedState::Running { since } => InstanceState::Running { since },
                     ObservedState::Exited { code, oom, at, .. } => {
-                        let by = if code == KILLED && !oom { ExitCause::Unknown } else { ExitCause::Guest };
+                        let by = if code == KILLED && !oom {
+                            ExitCause::Unknown
+                        } else {
+                            ExitCause::Guest
+                        };
                         InstanceState::Exited(Exit { code, oom, at, by })
                     }
                 }
@@ -355,14 +381,20 @@ impl Worker {
             ObservedState::Running { since } => {
                 self.report(InstanceEvent::Started { at: since }).await;
             }
-            ObservedState::Exited { code, oom, started, at } => {
+            ObservedState::Exited {
+                code,
+                oom,
+                started,
+                at,
+            } => {
                 if before != Some(ObservedState::Running { since: started }) {
                     self.report(InstanceEvent::Started { at: started }).await;
                 }
                 let oom_seen = self.wake.oom.swap(false, Ordering::Relaxed);
                 let oom = code == KILLED && (oom || oom_seen);
                 let by = self.cause(at);
-                self.report(InstanceEvent::Exited(Exit { code, oom, at, by })).await;
+                self.report(InstanceEvent::Exited(Exit { code, oom, at, by }))
+                    .await;
             }
         }
         self.meter.read();
@@ -383,18 +415,25 @@ impl Worker {
 
     /// Where no quota holds the disk: looks how much is written, and stops what overflows.
     async fn check_disk(&mut self) {
-        let (Some(disk_mb), Some(ObservedState::Running { .. })) = (self.disk_mb, self.known) else {
+        let (Some(disk_mb), Some(ObservedState::Running { .. })) = (self.disk_mb, self.known)
+        else {
             return;
         };
         let limit_bytes = disk_mb.saturating_mul(1 << 20);
         match self.instance.unbounded_bytes().await {
             Ok(used_bytes) if used_bytes > limit_bytes && !self.disk_full_told => {
                 self.disk_full_told = true;
-                self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;
+                self.report(InstanceEvent::DiskFull {
+                    used_bytes,
+                    limit_bytes,
+                })
+                .await;
                 self.stop(0).await;
             }
             Ok(_) => {}
-            Err(code) => tracing::debug!(?code, lease = %self.instance.lease, "disk use is unknown"),
+            Err(code) => {
+                tracing::debug!(?code, lease = %self.instance.lease, "disk use is unknown")
+            }
         }
     }
 }

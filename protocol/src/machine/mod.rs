@@ -4,3 +4,4 @@
 //! out. None of them reads a clock, draws randomness, signs before its record is asked to be stored, or panics on any input.
 
 pub mod record;
+pub mod search;

@@ -18,3 +18,4 @@ pub mod renter;
 pub mod renter_lease;
 pub mod slots;
 pub mod sync;
+pub mod search;

@@ -10,10 +10,14 @@
 //! [`commit`] puts them together under one owner, [`thread`] gives that owner a thread and everybody else a handle.
 
 pub mod chain;
+pub mod commit;
 pub mod journal;
 mod keys;
 pub mod lease;
 pub mod lock;
 pub mod record;
+mod replay;
 pub mod state;
 pub mod store;
+pub mod thread;
+pub mod view;

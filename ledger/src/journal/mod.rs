@@ -96,27 +96,38 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Adds a record to the group; it is durable when [`Journal::sync`] has returned. Returns its place and checksum.
+    /// Makes room for a record of `len` bytes and returns where the next [`Journal::append`] of that many will put it. Begins
+    /// a new segment if this one is full, for which the group so far is made durable.
     ///
     /// # Errors
     /// [`JournalError::Size`], which changes nothing; any other poisons the journal.
-    pub fn append(&mut self, record: &[u8]) -> Result<Mark, JournalError> {
+    pub fn reserve(&mut self, len: usize) -> Result<Position, JournalError> {
         if self.poisoned {
             return Err(JournalError::Poisoned);
         }
-        if record.is_empty() || record.len() > RECORD_BYTES {
+        if len == 0 || len > RECORD_BYTES {
             return Err(JournalError::Size {
-                len: record.len(),
+                len,
                 max: RECORD_BYTES,
             });
         }
-        let frame = (FRAME_HEADER + record.len()) as u64;
+        let frame = (FRAME_HEADER + len) as u64;
         if self.next.offset + frame > self.sizes.segment && self.next.offset > HEADER as u64 {
             self.sync()?;
             self.poisoned = true;
             self.begin_segment()?;
             self.poisoned = false;
         }
+        Ok(self.next)
+    }
+
+    /// Adds a record to the group; it is durable when [`Journal::sync`] has returned. Returns its place and checksum.
+    ///
+    /// # Errors
+    /// As [`Journal::reserve`].
+    pub fn append(&mut self, record: &[u8]) -> Result<Mark, JournalError> {
+        self.reserve(record.len())?;
+        let frame = (FRAME_HEADER + record.len()) as u64;
         let at = self.next;
         let begin = self.pending.len();
         frame::write(&mut self.pending, at.segment, at.offset, begin == 0, record);

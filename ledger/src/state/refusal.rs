@@ -40,6 +40,9 @@ pub enum Refusal {
     /// A private row is too large.
     #[error("the private record is too large or has no key")]
     Private,
+    /// The record is longer than the journal takes.
+    #[error("the record has {0} bytes, more than the journal takes")]
+    TooLong(usize),
 }
 
 /// Why a record was not folded.

@@ -1,7 +1,7 @@
 //! The queryable store: an ordered map of bytes, in sled or in memory.
 //!
 //! Everything in it follows from the journal and is made anew when lost, so it needs no durability of its own. Its rows carry
-//! a checksum over all of them (see [`crate::replay`]); what a row says is [`crate::state`]'s business.
+//! a checksum over all of them; what a row says is [`crate::state`]'s business.
 
 mod memory;
 mod sled;

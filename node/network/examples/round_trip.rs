@@ -5,11 +5,7 @@
 //! ```
 //! Prints, for QUIC and TCP: the round trip of a request, 2,000 pipelined requests, opening a stream, and a stream's throughput;
 //! and the same of a bare TCP socket.
-#![allow(
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "a program for a person to read"
-)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for a person to read")]
 
 use std::time::{Duration, Instant};
 
@@ -108,10 +104,7 @@ async fn bare() {
 fn node(seed: u8, listen: &Multiaddr, stop: &CancellationToken) -> NetworkHandle {
     let config = NetworkConfig {
         listen: vec![listen.clone()],
-        ..NetworkConfig::new(
-            Keypair::from_seed(&[seed; 32]),
-            NetworkId::of_name("example"),
-        )
+        ..NetworkConfig::new(Keypair::from_seed(&[seed; 32]), NetworkId::of_name("example"))
     };
     let (handle, mut events) = spawn(config, stop.clone()).unwrap();
     tokio::spawn(async move {
@@ -175,9 +168,7 @@ async fn ours(name: &str, listen: &str) {
 
 #[tokio::main]
 async fn main() {
-    rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .unwrap();
+    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     bare().await;
     ours("souk QUIC", "/ip4/127.0.0.1/udp/0/quic-v1").await;
     ours("souk TCP ", "/ip4/127.0.0.1/tcp/0").await;

@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    StreamProtocol, allow_block_list as lists, connection_limits as conns, identify, identity, kad,
-    ping,
+    StreamProtocol, allow_block_list as lists, connection_limits as conns, identify, identity, kad, ping,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 use tokio::sync::mpsc;
@@ -49,9 +48,7 @@ impl Behaviour {
             blocked: lists::Behaviour::default(),
             members: members(&config.admission).into(),
             ping: ping::Behaviour::new(
-                ping::Config::new()
-                    .with_interval(limits.ping_interval)
-                    .with_timeout(limits.ping_timeout),
+                ping::Config::new().with_interval(limits.ping_interval).with_timeout(limits.ping_timeout),
             ),
             identify: identify::Behaviour::new(
                 identify::Config::new(names.network.clone(), identity.public())
@@ -91,10 +88,7 @@ fn members(admission: &Admission) -> Option<lists::Behaviour<lists::AllowedPeers
 }
 
 /// Kademlia as a peer directory, not a store: what others want us to keep is not kept.
-fn directory(
-    protocol: StreamProtocol,
-    identity: &identity::Keypair,
-) -> kad::Behaviour<kad::store::MemoryStore> {
+fn directory(protocol: StreamProtocol, identity: &identity::Keypair) -> kad::Behaviour<kad::store::MemoryStore> {
     let local = identity.public().to_peer_id();
     let mut config = kad::Config::new(protocol);
     config

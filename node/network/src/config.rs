@@ -52,10 +52,7 @@ impl NetworkConfig {
 /// Every IPv4 address, QUIC and TCP, at ports the system chooses.
 fn any_address() -> Vec<Multiaddr> {
     let any = Multiaddr::from(std::net::Ipv4Addr::UNSPECIFIED);
-    vec![
-        any.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1),
-        any.with(Protocol::Tcp(0)),
-    ]
+    vec![any.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1), any.with(Protocol::Tcp(0))]
 }
 
 /// Who may connect. Blocked peers never may.

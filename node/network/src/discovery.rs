@@ -64,22 +64,12 @@ impl Discovery {
         let bootstrap: Vec<Bootstrap> = distinct
             .into_iter()
             .filter_map(|bytes| Multiaddr::try_from(bytes).ok())
-            .map(|address| Bootstrap {
-                peer: peer_of(&address),
-                address,
-            })
+            .map(|address| Bootstrap { peer: peer_of(&address), address })
             .collect();
         for index in 0..bootstrap.len() {
             dials.want(Target::Bootstrap(index), now);
         }
-        Self {
-            bootstrap,
-            kept: HashSet::new(),
-            dials,
-            looks: Schedule::new(EAGER, LAST),
-            last_look: None,
-            min_peers,
-        }
+        Self { bootstrap, kept: HashSet::new(), dials, looks: Schedule::new(EAGER, LAST), last_look: None, min_peers }
     }
 
     /// What is due, given who is connected.
@@ -208,10 +198,7 @@ impl Discovery {
 
     /// When something is due next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        [self.dials.deadline(), self.looks.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.dials.deadline(), self.looks.deadline()].into_iter().flatten().min()
     }
 }
 
@@ -246,10 +233,7 @@ mod tests {
             now = next;
         }
         assert!(discovery.due(now, 0.5, 2, |_| false).is_empty());
-        assert!(
-            discovery.deadline().is_some(),
-            "it is looked at again later"
-        );
+        assert!(discovery.deadline().is_some(), "it is looked at again later");
     }
 
     #[test]
@@ -293,10 +277,7 @@ mod tests {
         assert_eq!(discovery.deadline(), None);
         discovery.disconnected(peer, now, 1.0);
         let soon = now + Duration::from_millis(250);
-        assert_eq!(
-            discovery.due(soon, 0.5, 0, |_| false),
-            [Attempt::Kept(peer)]
-        );
+        assert_eq!(discovery.due(soon, 0.5, 0, |_| false), [Attempt::Kept(peer)]);
         discovery.failed(Target::Kept(peer), soon, 0.5);
         assert_eq!(discovery.deadline(), Some(soon + FIRST));
         discovery.learned(peer, soon);

@@ -11,9 +11,7 @@ pub enum StartError {
     #[error("the network can't be started with these settings: {0}")]
     Config(String),
     /// An address can't be listened on.
-    #[error(
-        "can't listen on {address}; is the port taken by another program, or the address not of this machine?"
-    )]
+    #[error("can't listen on {address}; is the port taken by another program, or the address not of this machine?")]
     Listen {
         /// The address.
         address: Multiaddr,
@@ -61,9 +59,7 @@ pub enum RequestError {
     #[error("the peer is not of this network, or speaks another version of its protocol")]
     Unsupported,
     /// The connection was lost before the answer. The peer may have acted on the request.
-    #[error(
-        "the connection to the peer was lost before it answered; it may have acted on the request"
-    )]
+    #[error("the connection to the peer was lost before it answered; it may have acted on the request")]
     Disconnected,
     /// What the peer sent is not an answer.
     #[error("the peer's answer breaks the protocol: {0}")]
@@ -131,9 +127,7 @@ pub enum DialError {
 
 /// An answer was too large to send; the asker was told so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "an answer of {size} bytes is larger than the {limit} that the protocol allows; the asker was told"
-)]
+#[error("an answer of {size} bytes is larger than the {limit} that the protocol allows; the asker was told")]
 pub struct AnswerTooLarge {
     /// Its size in bytes.
     pub size: usize,
@@ -167,11 +161,8 @@ pub(crate) fn dial_reason(error: &libp2p::swarm::DialError) -> String {
         }
         E::Denied { cause } => format!("refused by this node: {cause}"),
         E::Transport(tried) => {
-            let mut reasons: Vec<String> = tried
-                .iter()
-                .take(3)
-                .map(|(address, e)| format!("{address}: {}", deepest(e)))
-                .collect();
+            let mut reasons: Vec<String> =
+                tried.iter().take(3).map(|(address, e)| format!("{address}: {}", deepest(e))).collect();
             if tried.len() > 3 {
                 reasons.push(format!("and {} more addresses", tried.len() - 3));
             }

@@ -107,10 +107,7 @@ impl Reply {
         let size = body.len();
         if size > MAX_ANSWER {
             self.tx.send(Answer::TooLarge).ok();
-            return Err(AnswerTooLarge {
-                size,
-                limit: MAX_ANSWER,
-            });
+            return Err(AnswerTooLarge { size, limit: MAX_ANSWER });
         }
         self.tx.send(Answer::Body(body)).ok();
         Ok(())

@@ -70,14 +70,8 @@ pub(crate) type Event = request_response::Event<Question, Answer>;
 /// The exchange of a network.
 pub(crate) fn behaviour(names: &Names, counters: Arc<Counters>) -> Behaviour {
     Behaviour::with_codec(
-        Codec {
-            intake: Arc::new(Semaphore::new(INTAKE_KIB)),
-            counters,
-        },
-        [(
-            names.exchange.clone(),
-            request_response::ProtocolSupport::Full,
-        )],
+        Codec { intake: Arc::new(Semaphore::new(INTAKE_KIB)), counters },
+        [(names.exchange.clone(), request_response::ProtocolSupport::Full)],
         request_response::Config::default()
             .with_request_timeout(REQUEST_TIMEOUT)
             .with_max_concurrent_streams(EXCHANGE_STREAMS),
@@ -124,9 +118,7 @@ impl request_response::Codec for Codec {
             BODY => {
                 let length = read_u32(io).await? as usize;
                 if length > MAX_ANSWER {
-                    return Err(malformed(format!(
-                        "it announces {length} bytes, over the limit of {MAX_ANSWER}"
-                    )));
+                    return Err(malformed(format!("it announces {length} bytes, over the limit of {MAX_ANSWER}")));
                 }
                 let body = read_body(io, length).await?;
                 self.counters.bytes_in.add(length);
@@ -143,12 +135,7 @@ impl request_response::Codec for Codec {
         }
     }
 
-    async fn write_request<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        request: Question,
-    ) -> io::Result<()>
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Question) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -160,12 +147,7 @@ impl request_response::Codec for Codec {
         Ok(())
     }
 
-    async fn write_response<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        answer: Answer,
-    ) -> io::Result<()>
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, answer: Answer) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -216,16 +198,8 @@ async fn read_body<T: AsyncRead + Unpin>(io: &mut T, length: usize) -> io::Resul
 }
 
 /// Head, length and body in one write: a second small write would cost a second packet.
-async fn write_body<T: AsyncWrite + Unpin>(
-    io: &mut T,
-    head: &[u8],
-    body: &[u8],
-    limit: usize,
-) -> io::Result<()> {
-    let length = u32::try_from(body.len())
-        .ok()
-        .filter(|_| body.len() <= limit)
-        .ok_or(io::ErrorKind::InvalidInput)?;
+async fn write_body<T: AsyncWrite + Unpin>(io: &mut T, head: &[u8], body: &[u8], limit: usize) -> io::Result<()> {
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= limit).ok_or(io::ErrorKind::InvalidInput)?;
     let mut bytes = Vec::with_capacity(head.len() + 4 + body.len());
     bytes.extend_from_slice(head);
     bytes.extend_from_slice(&length.to_be_bytes());
@@ -243,10 +217,7 @@ mod tests {
     use super::*;
 
     fn codec(kib: usize) -> Codec {
-        Codec {
-            intake: Arc::new(Semaphore::new(kib)),
-            counters: Arc::default(),
-        }
+        Codec { intake: Arc::new(Semaphore::new(kib)), counters: Arc::default() }
     }
 
     const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/1");
@@ -267,16 +238,10 @@ mod tests {
         ] {
             let said = format!("{answer:?}");
             let mut wire = Cursor::new(Vec::new());
-            codec
-                .write_response(&PROTOCOL, &mut wire, answer)
-                .await
-                .unwrap();
+            codec.write_response(&PROTOCOL, &mut wire, answer).await.unwrap();
             let wire = wire.into_inner();
             assert_eq!(wire.len(), length);
-            let read = codec
-                .read_response(&PROTOCOL, &mut Cursor::new(wire))
-                .await
-                .unwrap();
+            let read = codec.read_response(&PROTOCOL, &mut Cursor::new(wire)).await.unwrap();
             assert_eq!(format!("{read:?}"), said);
         }
     }
@@ -290,9 +255,7 @@ mod tests {
 
         let mut answer = vec![BODY];
         answer.extend((u32::try_from(MAX_ANSWER).unwrap() + 1).to_be_bytes());
-        let read = codec
-            .read_response(&PROTOCOL, &mut Cursor::new(answer))
-            .await;
+        let read = codec.read_response(&PROTOCOL, &mut Cursor::new(answer)).await;
         assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 

@@ -9,9 +9,8 @@ use std::{
 };
 
 use libp2p::gossipsub::{
-    self, ConfigBuilder, IdentityTransform, MaxCountSubscriptionFilter, MessageAuthenticity,
-    MessageId, PeerScoreParams, PeerScoreThresholds, TopicScoreParams, ValidationMode,
-    WhitelistSubscriptionFilter,
+    self, ConfigBuilder, IdentityTransform, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId,
+    PeerScoreParams, PeerScoreThresholds, TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter,
 };
 
 use crate::{
@@ -21,10 +20,8 @@ use crate::{
 };
 
 /// The libp2p behaviour of gossip. Only this network's topics can be subscribed to, so subscriptions take no memory to speak of.
-pub(crate) type Behaviour = gossipsub::Behaviour<
-    IdentityTransform,
-    MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>,
->;
+pub(crate) type Behaviour =
+    gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<WhitelistSubscriptionFilter>>;
 
 /// Short enough that a mesh of two or three nodes forms while a person starts them.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -84,9 +81,7 @@ fn topic_score() -> TopicScoreParams {
         mesh_failure_penalty_weight: 0.0,
         // P4, rejected messages: the square of their number times -10, forgotten over an hour. The third one graylists.
         invalid_message_deliveries_weight: -10.0,
-        invalid_message_deliveries_decay: gossipsub::score_parameter_decay(Duration::from_secs(
-            3600,
-        )),
+        invalid_message_deliveries_decay: gossipsub::score_parameter_decay(Duration::from_secs(3600)),
         ..TopicScoreParams::default()
     }
 }
@@ -104,8 +99,7 @@ fn peer_score(names: &Names) -> PeerScoreParams {
         ip_colocation_factor_weight: -5.0,
         ip_colocation_factor_threshold: 16.0,
         // Nodes of one machine, as in every test, are not a swarm of false identities.
-        ip_colocation_factor_whitelist: [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-            .into(),
+        ip_colocation_factor_whitelist: [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].into(),
         // P7, protocol misbehaviour (early grafts, broken promises): the first few happen to honest peers under load.
         behaviour_penalty_weight: -1.0,
         behaviour_penalty_threshold: 6.0,
@@ -135,19 +129,11 @@ pub(crate) fn behaviour(names: &Names) -> Result<Behaviour, StartError> {
         max_subscribed_topics: Topic::ALL.len(),
         max_subscriptions_per_request: 2 * Topic::ALL.len(),
     };
-    let mut behaviour = Behaviour::new_with_subscription_filter(
-        MessageAuthenticity::Anonymous,
-        config(names)?,
-        filter,
-    )
-    .map_err(|e| bad(e.to_owned()))?;
-    behaviour
-        .with_peer_score(peer_score(names), thresholds())
-        .map_err(bad)?;
+    let mut behaviour = Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config(names)?, filter)
+        .map_err(|e| bad(e.to_owned()))?;
+    behaviour.with_peer_score(peer_score(names), thresholds()).map_err(bad)?;
     for topic in Topic::ALL {
-        behaviour
-            .subscribe(names.topic(topic))
-            .map_err(|e| bad(e.to_string()))?;
+        behaviour.subscribe(names.topic(topic)).map_err(|e| bad(e.to_string()))?;
     }
     Ok(behaviour)
 }
@@ -210,10 +196,7 @@ mod tests {
         let start = Instant::now();
         let mut queue = Unpublished::default();
         for n in 0..MAX_UNPUBLISHED {
-            assert_eq!(
-                queue.push(Topic::Offers, n.to_be_bytes().to_vec(), start),
-                0
-            );
+            assert_eq!(queue.push(Topic::Offers, n.to_be_bytes().to_vec(), start), 0);
         }
         assert_eq!(queue.push(Topic::Offers, b"last".to_vec(), start), 1);
         let (fresh, lost) = queue.take(start + Duration::from_secs(1));

@@ -79,14 +79,7 @@ impl NetworkHandle {
         connected: watch::Receiver<BTreeSet<NodeId>>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Shared {
-            id,
-            commands,
-            listening,
-            connected,
-            counters,
-            windows: Mutex::default(),
-        }))
+        Self(Arc::new(Shared { id, commands, listening, connected, counters, windows: Mutex::default() }))
     }
 
     /// This node.
@@ -130,14 +123,9 @@ impl NetworkHandle {
     /// [`PublishError::TooLarge`] beyond [`MAX_GOSSIP`] bytes; [`PublishError::Closed`].
     pub async fn publish(&self, topic: Topic, data: Vec<u8>) -> Result<(), PublishError> {
         if data.len() > MAX_GOSSIP {
-            return Err(PublishError::TooLarge {
-                size: data.len(),
-                limit: MAX_GOSSIP,
-            });
+            return Err(PublishError::TooLarge { size: data.len(), limit: MAX_GOSSIP });
         }
-        self.command(Command::Publish(topic, data))
-            .await
-            .map_err(|Closed| PublishError::Closed)
+        self.command(Command::Publish(topic, data)).await.map_err(|Closed| PublishError::Closed)
     }
 
     /// Asks `peer` and waits for its answer, `timeout` at most and never longer than a minute, waiting for a place in the peer's
@@ -155,49 +143,24 @@ impl NetworkHandle {
         outcome
     }
 
-    async fn request_inner(
-        &self,
-        peer: NodeId,
-        body: Vec<u8>,
-        timeout: Duration,
-    ) -> RequestOutcome {
+    async fn request_inner(&self, peer: NodeId, body: Vec<u8>, timeout: Duration) -> RequestOutcome {
         if body.len() > MAX_REQUEST {
-            return Err(RequestError::TooLarge {
-                size: body.len(),
-                limit: MAX_REQUEST,
-            });
+            return Err(RequestError::TooLarge { size: body.len(), limit: MAX_REQUEST });
         }
         let timeout = timeout.min(REQUEST_TIMEOUT);
         let exchange = async {
-            let place = self
-                .window(peer)
-                .acquire_owned()
-                .await
-                .map_err(|_| RequestError::Closed)?;
+            let place = self.window(peer).acquire_owned().await.map_err(|_| RequestError::Closed)?;
             let (reply, answer) = oneshot::channel();
-            self.command(Command::Request(
-                peer,
-                Outgoing {
-                    body,
-                    _place: place,
-                    reply,
-                },
-            ))
-            .await
-            .map_err(|Closed| RequestError::Closed)?;
+            self.command(Command::Request(peer, Outgoing { body, _place: place, reply }))
+                .await
+                .map_err(|Closed| RequestError::Closed)?;
             answer.await.unwrap_or(Err(RequestError::Closed))
         };
-        timeout_at(tokio::time::Instant::now() + timeout, exchange)
-            .await
-            .unwrap_or(Err(RequestError::Timeout(timeout)))
+        timeout_at(tokio::time::Instant::now() + timeout, exchange).await.unwrap_or(Err(RequestError::Timeout(timeout)))
     }
 
     fn window(&self, peer: NodeId) -> Arc<Semaphore> {
-        let mut windows = self
-            .0
-            .windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.0.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(window) = windows.get(&peer).and_then(Weak::upgrade) {
             return window;
         }
@@ -213,27 +176,15 @@ impl NetworkHandle {
     ///
     /// # Errors
     /// Every failure is a [`StreamError`].
-    pub async fn open_stream(
-        &self,
-        peer: NodeId,
-        timeout: Duration,
-    ) -> Result<PeerStream, StreamError> {
+    pub async fn open_stream(&self, peer: NodeId, timeout: Duration) -> Result<PeerStream, StreamError> {
         let open = async {
             let (reply, outcome) = oneshot::channel();
-            self.command(Command::OpenStream(peer, reply))
-                .await
-                .map_err(|Closed| StreamError::Closed)?;
+            self.command(Command::OpenStream(peer, reply)).await.map_err(|Closed| StreamError::Closed)?;
             outcome.await.unwrap_or_else(|_| {
-                Err(if self.0.commands.is_closed() {
-                    StreamError::Closed
-                } else {
-                    StreamError::Disconnected
-                })
+                Err(if self.0.commands.is_closed() { StreamError::Closed } else { StreamError::Disconnected })
             })
         };
-        timeout_at(tokio::time::Instant::now() + timeout, open)
-            .await
-            .unwrap_or(Err(StreamError::Timeout(timeout)))
+        timeout_at(tokio::time::Instant::now() + timeout, open).await.unwrap_or(Err(StreamError::Timeout(timeout)))
     }
 
     /// Dials an address, with or without `/p2p/…`, and waits until a node of this network is connected there.
@@ -242,9 +193,7 @@ impl NetworkHandle {
     /// [`DialError::Failed`] with the reason; [`DialError::Closed`].
     pub async fn dial(&self, address: Multiaddr) -> Result<NodeId, DialError> {
         let (reply, outcome) = oneshot::channel();
-        self.command(Command::Dial(address, reply))
-            .await
-            .map_err(|Closed| DialError::Closed)?;
+        self.command(Command::Dial(address, reply)).await.map_err(|Closed| DialError::Closed)?;
         outcome.await.unwrap_or(Err(DialError::Closed))
     }
 

@@ -48,9 +48,7 @@ pub use libp2p::{Multiaddr, multiaddr};
 
 pub use self::{
     config::{Admission, Limits, NetworkConfig},
-    error::{
-        AnswerTooLarge, Closed, DialError, PublishError, RequestError, StartError, StreamError,
-    },
+    error::{AnswerTooLarge, Closed, DialError, PublishError, RequestError, StartError, StreamError},
     event::{GossipVerdict, NetworkEvent, Reply},
     handle::NetworkHandle,
     names::Topic,

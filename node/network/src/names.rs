@@ -44,8 +44,7 @@ impl Names {
         let digits = network.to_string();
         let base = format!("/souk/{}", digits.get(..16).unwrap_or(&digits));
         let protocol = |name: &str| {
-            StreamProtocol::try_from_owned(format!("{base}/{name}/1"))
-                .map_err(|e| StartError::Config(e.to_string()))
+            StreamProtocol::try_from_owned(format!("{base}/{name}/1")).map_err(|e| StartError::Config(e.to_string()))
         };
         Ok(Self {
             network: format!("{base}/1"),
@@ -68,9 +67,7 @@ impl Names {
 
     /// The topic of a gossipsub topic hash, if it is one of this network's.
     pub(crate) fn topic_of(&self, hash: &libp2p::gossipsub::TopicHash) -> Option<Topic> {
-        Topic::ALL
-            .into_iter()
-            .find(|topic| self.topic(*topic).hash() == *hash)
+        Topic::ALL.into_iter().find(|topic| self.topic(*topic).hash() == *hash)
     }
 }
 
@@ -87,8 +84,7 @@ pub(crate) fn node_id(peer: &PeerId) -> Option<NodeId> {
 /// The libp2p identity of a node's key: the same seed, so the same public key.
 pub(crate) fn identity(key: &Keypair) -> Result<identity::Keypair, StartError> {
     let mut seed = key.seed();
-    identity::Keypair::ed25519_from_bytes(&mut seed[..])
-        .map_err(|e| StartError::Config(e.to_string()))
+    identity::Keypair::ed25519_from_bytes(&mut seed[..]).map_err(|e| StartError::Config(e.to_string()))
 }
 
 #[cfg(test)]
@@ -112,9 +108,6 @@ mod tests {
         assert_ne!(a.exchange, b.exchange);
         assert_ne!(a.stream, b.stream);
         assert_eq!(b.topic_of(&a.topic(Topic::Offers).hash()), None);
-        assert_eq!(
-            a.topic_of(&a.topic(Topic::Proofs).hash()),
-            Some(Topic::Proofs)
-        );
+        assert_eq!(a.topic_of(&a.topic(Topic::Proofs).hash()), Some(Topic::Proofs));
     }
 }

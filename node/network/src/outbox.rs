@@ -74,9 +74,7 @@ impl Outbox {
             return Err(Box::new(event));
         }
         self.queue.try_send(event).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
-                Box::new(event)
-            }
+            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => Box::new(event),
         })
     }
 
@@ -97,11 +95,7 @@ impl Outbox {
         while let Some(node) = self.changed.front().copied() {
             let connected = self.connected.contains(&node);
             if connected != self.told.contains(&node) {
-                let event = if connected {
-                    NetworkEvent::Connected(node)
-                } else {
-                    NetworkEvent::Disconnected(node)
-                };
+                let event = if connected { NetworkEvent::Connected(node) } else { NetworkEvent::Disconnected(node) };
                 if self.queue.try_send(event).is_err() {
                     return;
                 }

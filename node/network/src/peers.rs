@@ -63,10 +63,7 @@ fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
 }
 
 /// The scope of an address that this node can dial; none for any other: relayed ones, unknown transports, ports of zero.
-#[allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "multiaddr knows some forty protocols; two transports are ours"
-)]
+#[allow(clippy::wildcard_enum_match_arm, reason = "multiaddr knows some forty protocols; two transports are ours")]
 pub(crate) fn scope(address: &Multiaddr) -> Option<Scope> {
     let mut parts = address.iter();
     let scope = match parts.next()? {
@@ -76,14 +73,8 @@ pub(crate) fn scope(address: &Multiaddr) -> Option<Scope> {
         _ => return None,
     };
     match (parts.next()?, parts.next(), parts.next(), parts.next()) {
-        (Protocol::Tcp(port), None | Some(Protocol::P2p(_)), None, None) if port != 0 => {
-            Some(scope)
-        }
-        (Protocol::Udp(port), Some(Protocol::QuicV1), None | Some(Protocol::P2p(_)), None)
-            if port != 0 =>
-        {
-            Some(scope)
-        }
+        (Protocol::Tcp(port), None | Some(Protocol::P2p(_)), None, None) if port != 0 => Some(scope),
+        (Protocol::Udp(port), Some(Protocol::QuicV1), None | Some(Protocol::P2p(_)), None) if port != 0 => Some(scope),
         _ => None,
     }
 }
@@ -175,16 +166,10 @@ impl AddressBook {
         if self.peers.len() <= MAX_KNOWN_PEERS {
             return;
         }
-        let mut ages: Vec<u64> = self
-            .peers
-            .values()
-            .filter(|known| !known.pinned)
-            .map(|known| known.used)
-            .collect();
+        let mut ages: Vec<u64> = self.peers.values().filter(|known| !known.pinned).map(|known| known.used).collect();
         ages.sort_unstable();
         if let Some(limit) = ages.get(ages.len() / 4).copied() {
-            self.peers
-                .retain(|_, known| known.pinned || known.used > limit);
+            self.peers.retain(|_, known| known.pinned || known.used > limit);
         }
     }
 }
@@ -213,10 +198,7 @@ mod tests {
             ("/ip4/8.8.8.8/udp/1", None),
             ("/ip4/8.8.8.8/tcp/1/ws", None),
             ("/memory/7", None),
-            (
-                "/ip4/8.8.8.8/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN/p2p-circuit",
-                None,
-            ),
+            ("/ip4/8.8.8.8/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN/p2p-circuit", None),
         ] {
             assert_eq!(scope(&at(text)), expected, "{text}");
         }

@@ -14,12 +14,7 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// A full bucket.
     pub(crate) fn new(rate: u32, burst: u32, now: Instant) -> Self {
-        Self {
-            rate: rate.into(),
-            burst: burst.into(),
-            tokens: burst.into(),
-            at: now,
-        }
+        Self { rate: rate.into(), burst: burst.into(), tokens: burst.into(), at: now }
     }
 
     /// Takes one token, if there is one.

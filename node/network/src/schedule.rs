@@ -32,12 +32,7 @@ pub(crate) struct Schedule<K> {
 impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
     /// An empty schedule with waits from `first`, doubling, to `last`.
     pub(crate) fn new(first: Duration, last: Duration) -> Self {
-        Self {
-            first,
-            last,
-            entries: HashMap::new(),
-            queue: BTreeSet::new(),
-        }
+        Self { first, last, entries: HashMap::new(), queue: BTreeSet::new() }
     }
 
     fn set(&mut self, key: K, entry: Entry) {
@@ -55,43 +50,22 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
         let old = self.entries.get(&key).copied();
         let failures = old.map_or(0, |old| old.failures);
         let due = old.and_then(|old| old.due).map_or(at, |due| due.min(at));
-        self.set(
-            key,
-            Entry {
-                failures,
-                due: Some(due),
-            },
-        );
+        self.set(key, Entry { failures, due: Some(due) });
     }
 
     /// The attempt at `key` failed: it is due again after a wait of 75 to 125 % of its backoff, by `jitter` in 0..=1.
     pub(crate) fn failed(&mut self, key: K, now: Instant, jitter: f64) {
         let failures = self.entries.get(&key).map_or(0, |old| old.failures);
         let doublings = failures.min(16);
-        let wait = self
-            .first
-            .saturating_mul(1 << doublings)
-            .min(self.last)
-            .mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0));
-        self.set(
-            key,
-            Entry {
-                failures: failures.saturating_add(1),
-                due: Some(now + wait),
-            },
-        );
+        let wait =
+            self.first.saturating_mul(1 << doublings).min(self.last).mul_f64(0.75 + 0.5 * jitter.clamp(0.0, 1.0));
+        self.set(key, Entry { failures: failures.saturating_add(1), due: Some(now + wait) });
     }
 
     /// `key` succeeded: nothing is wanted of it, and its failures are forgotten.
     pub(crate) fn succeeded(&mut self, key: &K) {
         if self.entries.contains_key(key) {
-            self.set(
-                key.clone(),
-                Entry {
-                    failures: 0,
-                    due: None,
-                },
-            );
+            self.set(key.clone(), Entry { failures: 0, due: None });
         }
     }
 
@@ -161,10 +135,7 @@ mod tests {
         schedule.succeeded(&"a");
         assert_eq!(schedule.failures(&"a"), 0);
         schedule.failed("a", start, 0.0);
-        assert_eq!(
-            schedule.deadline(),
-            Some(start + Duration::from_millis(750))
-        );
+        assert_eq!(schedule.deadline(), Some(start + Duration::from_millis(750)));
     }
 
     #[test]

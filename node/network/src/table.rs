@@ -104,49 +104,26 @@ impl Table {
             agent: None,
             rtt: None,
             since: now,
-            requests: Bucket::new(
-                limits.requests_per_second,
-                limits.requests_per_second.saturating_mul(2),
-                now,
-            ),
-            gossip: Bucket::new(
-                limits.gossip_per_second,
-                limits.gossip_per_second.saturating_mul(10),
-                now,
-            ),
+            requests: Bucket::new(limits.requests_per_second, limits.requests_per_second.saturating_mul(2), now),
+            gossip: Bucket::new(limits.gossip_per_second, limits.gossip_per_second.saturating_mul(10), now),
         });
         entry.connections.push(Connection {
             id,
             remote: endpoint.get_remote_address().clone(),
-            direction: if endpoint.is_dialer() {
-                Direction::Outbound
-            } else {
-                Direction::Inbound
-            },
+            direction: if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound },
             target,
             silent: 0,
         });
     }
 
     /// Forgets a connection; gives back what it was dialled for, and the peer if that was its last.
-    pub(crate) fn closed(
-        &mut self,
-        peer: &PeerId,
-        id: ConnectionId,
-    ) -> (Option<Target>, Option<Peer>) {
+    pub(crate) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> (Option<Target>, Option<Peer>) {
         let Some(entry) = self.peers.get_mut(peer) else {
             return (None, None);
         };
-        let target = entry
-            .connections
-            .iter()
-            .position(|c| c.id == id)
-            .and_then(|at| entry.connections.remove(at).target);
-        if entry.connections.is_empty() {
-            (target, self.peers.remove(peer))
-        } else {
-            (target, None)
-        }
+        let target =
+            entry.connections.iter().position(|c| c.id == id).and_then(|at| entry.connections.remove(at).target);
+        if entry.connections.is_empty() { (target, self.peers.remove(peer)) } else { (target, None) }
     }
 
     pub(crate) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Peer> {
@@ -175,11 +152,7 @@ impl Table {
         let Some(connection) = entry.connections.iter_mut().find(|c| c.id == id) else {
             return 0;
         };
-        connection.silent = if rtt.is_some() {
-            0
-        } else {
-            connection.silent + 1
-        };
+        connection.silent = if rtt.is_some() { 0 } else { connection.silent + 1 };
         connection.silent
     }
 
@@ -194,9 +167,7 @@ impl Table {
             transport: transport_of(&first.remote),
             rtt: entry.rtt,
             agent: entry.agent.clone(),
-            connected_since: SystemTime::now()
-                .checked_sub(entry.since.elapsed())
-                .unwrap_or(SystemTime::UNIX_EPOCH),
+            connected_since: SystemTime::now().checked_sub(entry.since.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
             score,
             kept,
         })
@@ -206,20 +177,10 @@ impl Table {
 impl Peer {
     /// Notes the peer's own name, cut and cleaned: it ends up in terminals and logs.
     pub(crate) fn set_agent(&mut self, agent: &str) {
-        self.agent = Some(
-            agent
-                .chars()
-                .filter(|c| c.is_ascii_graphic() || *c == ' ')
-                .take(MAX_AGENT)
-                .collect(),
-        );
+        self.agent = Some(agent.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(MAX_AGENT).collect());
     }
 }
 
 fn transport_of(address: &Multiaddr) -> Transport {
-    if address.iter().any(|p| matches!(p, Protocol::QuicV1)) {
-        Transport::Quic
-    } else {
-        Transport::Tcp
-    }
+    if address.iter().any(|p| matches!(p, Protocol::QuicV1)) { Transport::Quic } else { Transport::Tcp }
 }

@@ -4,9 +4,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use libp2p::{
-    Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, noise, quic, swarm, tcp, yamux,
-};
+use libp2p::{Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, noise, quic, swarm, tcp, yamux};
 
 use crate::{
     behaviour::Behaviour,
@@ -57,11 +55,7 @@ pub(crate) fn swarm(
     let transports = |identity: identity::Keypair| {
         SwarmBuilder::with_existing_identity(identity)
             .with_tokio()
-            .with_tcp(
-                tcp::Config::new().nodelay(true),
-                noise::Config::new,
-                yamux_config,
-            )
+            .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux_config)
             .map(|builder| builder.with_quic_config(quic_config))
             .map_err(|e| StartError::Config(e.to_string()))
     };

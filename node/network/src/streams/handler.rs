@@ -10,9 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures::{
-    AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered,
-};
+use futures::{AsyncReadExt, AsyncWriteExt, FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
     Stream, StreamProtocol,
     core::upgrade::ReadyUpgrade,
@@ -108,11 +106,7 @@ impl Handler {
         let alive = Arc::clone(&self.alive).try_acquire_owned().ok()?;
         let queued = Arc::clone(&self.gate.queue).try_acquire_owned().ok()?;
         let place = self.gate.events.clone().try_reserve_owned().ok()?;
-        Some(Room {
-            place,
-            queued,
-            alive,
-        })
+        Some(Room { place, queued, alive })
     }
 
     fn inbound(&mut self, mut stream: Stream) {
@@ -131,20 +125,10 @@ impl Handler {
             };
             say(&mut stream, ACCEPTED).await.ok()?;
             counters.streams_accepted.one();
-            let held = Held {
-                untouched: Some(room.queued),
-                _alive: Some(room.alive),
-            };
-            Some(Admitted {
-                stream: PeerStream::new(stream, held, counters),
-                place: room.place,
-            })
+            let held = Held { untouched: Some(room.queued), _alive: Some(room.alive) };
+            Some(Admitted { stream: PeerStream::new(stream, held, counters), place: room.place })
         };
-        self.answering.push(
-            timeout(STREAM_OPEN_TIMEOUT, answer)
-                .map(|in_time| in_time.ok().flatten())
-                .boxed(),
-        );
+        self.answering.push(timeout(STREAM_OPEN_TIMEOUT, answer).map(|in_time| in_time.ok().flatten()).boxed());
     }
 
     fn outbound(&mut self, mut stream: Stream, Opening(mut reply): Opening) {
@@ -175,10 +159,7 @@ impl Handler {
 
     fn failed(
         &mut self,
-        DialUpgradeError {
-            info: Opening(reply),
-            error,
-        }: DialUpgradeError<Opening, ReadyUpgrade<StreamProtocol>>,
+        DialUpgradeError { info: Opening(reply), error }: DialUpgradeError<Opening, ReadyUpgrade<StreamProtocol>>,
     ) {
         self.negotiating = self.negotiating.saturating_sub(1);
         let error = match error {

@@ -18,8 +18,8 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     multiaddr::Protocol,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -70,18 +70,10 @@ pub(crate) struct Behaviour {
 
 impl Behaviour {
     /// Streams of `protocol`, delivered to `events`.
-    pub(crate) fn new(
-        protocol: StreamProtocol,
-        events: mpsc::Sender<NetworkEvent>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(crate) fn new(protocol: StreamProtocol, events: mpsc::Sender<NetworkEvent>, counters: Arc<Counters>) -> Self {
         Self {
             protocol,
-            gate: Gate {
-                queue: Arc::new(Semaphore::new(STREAM_QUEUE)),
-                events,
-                counters,
-            },
+            gate: Gate { queue: Arc::new(Semaphore::new(STREAM_QUEUE)), events, counters },
             connections: HashMap::new(),
             established: 0,
             pending: VecDeque::new(),
@@ -91,15 +83,8 @@ impl Behaviour {
 
     /// Opens a stream over the best connection to `peer`. The outcome goes to `reply`; a dropped `reply` means that the
     /// connection is gone.
-    pub(crate) fn open(
-        &mut self,
-        peer: PeerId,
-        reply: oneshot::Sender<Result<PeerStream, StreamError>>,
-    ) {
-        let best = self
-            .connections
-            .get(&peer)
-            .and_then(|all| all.iter().min_by_key(|(quality, _)| *quality));
+    pub(crate) fn open(&mut self, peer: PeerId, reply: oneshot::Sender<Result<PeerStream, StreamError>>) {
+        let best = self.connections.get(&peer).and_then(|all| all.iter().min_by_key(|(quality, _)| *quality));
         let Some((_, id)) = best else {
             reply.send(Err(StreamError::NotConnected)).ok();
             return;
@@ -121,10 +106,7 @@ impl Behaviour {
     fn connected(&mut self, peer: PeerId, id: ConnectionId, address: &Multiaddr) {
         self.established += 1;
         let quality = Quality::of(address, self.established);
-        self.connections
-            .entry(peer)
-            .or_default()
-            .push((quality, id));
+        self.connections.entry(peer).or_default().push((quality, id));
     }
 
     fn handler(&self) -> Handler {
@@ -178,21 +160,12 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        _: ConnectionId,
-        admitted: THandlerOutEvent<Self>,
-    ) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, _: ConnectionId, admitted: THandlerOutEvent<Self>) {
         // Bounded: each holds a permit of the queue.
-        self.pending
-            .push_back(ToSwarm::GenerateEvent(Inbound { peer, admitted }));
+        self.pending.push_back(ToSwarm::GenerateEvent(Inbound { peer, admitted }));
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         if let Some(event) = self.pending.pop_front() {
             return Poll::Ready(event);
         }
@@ -211,12 +184,7 @@ mod tests {
         let quic = "/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap();
         let tcp = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
         let relayed = "/ip4/10.0.0.1/udp/1/quic-v1/p2p-circuit".parse().unwrap();
-        let mut all = [
-            Quality::of(&relayed, 1),
-            Quality::of(&tcp, 2),
-            Quality::of(&quic, 4),
-            Quality::of(&quic, 3),
-        ];
+        let mut all = [Quality::of(&relayed, 1), Quality::of(&tcp, 2), Quality::of(&quic, 4), Quality::of(&quic, 3)];
         all.sort();
         assert_eq!(all.map(|q| q.age), [3, 4, 2, 1]);
     }

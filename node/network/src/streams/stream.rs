@@ -35,11 +35,7 @@ pub struct PeerStream {
 
 impl PeerStream {
     pub(super) fn new(stream: libp2p::Stream, held: Held, counters: Arc<Counters>) -> Self {
-        Self {
-            io: stream.compat(),
-            held,
-            counters,
-        }
+        Self { io: stream.compat(), held, counters }
     }
 }
 
@@ -50,11 +46,7 @@ impl fmt::Debug for PeerStream {
 }
 
 impl AsyncRead for PeerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.held.untouched = None;
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
@@ -64,11 +56,7 @@ impl AsyncRead for PeerStream {
 }
 
 impl AsyncWrite for PeerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.held.untouched = None;
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         self.counters.bytes_out.add(written);

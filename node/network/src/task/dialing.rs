@@ -25,9 +25,7 @@ impl Task {
     /// Does what discovery finds due.
     pub(super) fn dial_what_is_due(&mut self, now: Instant) {
         let table = &self.table;
-        let attempts = self.discovery.due(now, jitter(), table.admitted(), |peer| {
-            table.is_connected(peer)
-        });
+        let attempts = self.discovery.due(now, jitter(), table.admitted(), |peer| table.is_connected(peer));
         for attempt in attempts {
             match attempt {
                 Attempt::Bootstrap(index, address) => {
@@ -104,9 +102,7 @@ impl Task {
             return;
         }
         if self.waiting_requests >= MAX_WAITING {
-            let error = RequestError::Busy {
-                retry_after: RETRY_AFTER,
-            };
+            let error = RequestError::Busy { retry_after: RETRY_AFTER };
             outgoing.reply.send(Err(error)).ok();
             return;
         }
@@ -165,8 +161,7 @@ impl Task {
         let Some(wanted) = self.lookups.remove(&query) else {
             return;
         };
-        let (Ok(GetClosestPeersOk { peers, .. })
-        | Err(GetClosestPeersError::Timeout { peers, .. })) = result;
+        let (Ok(GetClosestPeersOk { peers, .. }) | Err(GetClosestPeersError::Timeout { peers, .. })) = result;
         let addresses = peers
             .into_iter()
             .filter(|found| found.peer_id == wanted)

@@ -34,26 +34,16 @@ impl Task {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                ..
-            } => self.on_established(peer_id, connection_id, &endpoint),
-            SwarmEvent::ConnectionClosed {
-                peer_id,
-                connection_id,
-                cause,
-                ..
-            } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_established(peer_id, connection_id, &endpoint)
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
                 tracing::debug!(peer = %peer_id, cause = ?cause, "connection closed");
                 self.on_closed(peer_id, connection_id);
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id,
-                error,
-                ..
-            } => self.on_dial_error(connection_id, &error),
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.on_dial_error(connection_id, &error)
+            }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening");
                 self.listening.send_modify(|all| {
@@ -64,15 +54,11 @@ impl Task {
                 self.outbox.listening(address);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.listening
-                    .send_modify(|all| all.retain(|a| *a != address));
+                self.listening.send_modify(|all| all.retain(|a| *a != address));
             }
-            SwarmEvent::ListenerClosed {
-                addresses, reason, ..
-            } => {
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 tracing::warn!(?addresses, ?reason, "no longer listening");
-                self.listening
-                    .send_modify(|all| all.retain(|a| !addresses.contains(a)));
+                self.listening.send_modify(|all| all.retain(|a| !addresses.contains(a)));
             }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a listening socket failed once");
@@ -95,9 +81,9 @@ impl Task {
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(&event),
             BehaviourEvent::Kad(event) => self.on_kad(event),
-            BehaviourEvent::Limits(never)
-            | BehaviourEvent::Blocked(never)
-            | BehaviourEvent::Members(never) => match never {},
+            BehaviourEvent::Limits(never) | BehaviourEvent::Blocked(never) | BehaviourEvent::Members(never) => {
+                match never {}
+            }
         }
     }
 
@@ -118,14 +104,7 @@ impl Task {
             }
             Some(Dial::Requests(_)) | None => None,
         };
-        self.table.established(
-            (peer, node),
-            id,
-            endpoint,
-            target,
-            &self.limits,
-            Instant::now(),
-        );
+        self.table.established((peer, node), id, endpoint, target, &self.limits, Instant::now());
         if let ConnectedPoint::Dialer { address, .. } = endpoint {
             // It answered there: worth remembering for when it goes.
             self.book.add(peer, address.clone());
@@ -140,11 +119,7 @@ impl Task {
     fn admitted_by(&mut self, peer: PeerId, id: ConnectionId) {
         if let Some(entry) = self.table.get_mut(&peer) {
             let node = entry.node;
-            let target = entry
-                .connections
-                .iter_mut()
-                .find(|c| c.id == id)
-                .and_then(|c| c.target.take());
+            let target = entry.connections.iter_mut().find(|c| c.id == id).and_then(|c| c.target.take());
             if let Some(Dial::Command(reply)) = self.dials.remove(&id) {
                 reply.send(Ok(node)).ok();
             }
@@ -196,12 +171,7 @@ impl Task {
     }
 
     fn on_identify(&mut self, event: identify::Event) {
-        let identify::Event::Received {
-            connection_id,
-            peer_id,
-            info,
-        } = event
-        else {
+        let identify::Event::Received { connection_id, peer_id, info } = event else {
             return;
         };
         if info.protocol_version != self.names.network {
@@ -214,11 +184,7 @@ impl Task {
             return;
         };
         entry.set_agent(&info.agent_version);
-        let remote = entry
-            .connections
-            .iter()
-            .find(|c| c.id == connection_id)
-            .map(|c| c.remote.clone());
+        let remote = entry.connections.iter().find(|c| c.id == connection_id).map(|c| c.remote.clone());
         if let Some(remote) = remote {
             let credible: Vec<Multiaddr> = info
                 .listen_addrs
@@ -280,10 +246,7 @@ impl Task {
     fn on_kad(&mut self, event: kad::Event) {
         match event {
             kad::Event::OutboundQueryProgressed {
-                id,
-                result: kad::QueryResult::GetClosestPeers(result),
-                step,
-                ..
+                id, result: kad::QueryResult::GetClosestPeers(result), step, ..
             } if step.last => self.on_closest_peers(id, result),
             _ => {}
         }
@@ -291,11 +254,9 @@ impl Task {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message {
-                propagation_source,
-                message_id,
-                message,
-            } => self.on_message(propagation_source, message_id, message),
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                self.on_message(propagation_source, message_id, message)
+            }
             gossipsub::Event::Subscribed { peer_id, .. } => {
                 self.admit(peer_id);
                 self.publish_waiting(Instant::now());
@@ -303,8 +264,7 @@ impl Task {
             gossipsub::Event::SlowPeer { peer_id, .. } => {
                 tracing::debug!(peer = %peer_id, "a peer does not keep up with our gossip");
             }
-            gossipsub::Event::Unsubscribed { .. }
-            | gossipsub::Event::GossipsubNotSupported { .. } => {}
+            gossipsub::Event::Unsubscribed { .. } | gossipsub::Event::GossipsubNotSupported { .. } => {}
         }
     }
 
@@ -312,10 +272,7 @@ impl Task {
         self.admit(peer);
         self.counters.gossip_received.one();
         self.counters.bytes_in.add(message.data.len());
-        let in_rate = self
-            .table
-            .get_mut(&peer)
-            .is_some_and(|peer| peer.gossip.take(Instant::now()));
+        let in_rate = self.table.get_mut(&peer).is_some_and(|peer| peer.gossip.take(Instant::now()));
         let topic = self.names.topic_of(&message.topic);
         let (Some(from), Some(topic), true) = (names::node_id(&peer), topic, in_rate) else {
             return self.overrun(&id, &peer);
@@ -324,17 +281,11 @@ impl Task {
             return self.overrun(&id, &peer);
         }
         let (verdict, judged) = GossipVerdict::new();
-        let event = NetworkEvent::Gossip {
-            topic,
-            from,
-            data: Bytes::from(message.data),
-            verdict,
-        };
+        let event = NetworkEvent::Gossip { topic, from, data: Bytes::from(message.data), verdict };
         if self.outbox.send(event).is_err() {
             return self.overrun(&id, &peer);
         }
-        let judged =
-            judged.map(move |verdict| (id, peer, verdict.unwrap_or(MessageAcceptance::Ignore)));
+        let judged = judged.map(move |verdict| (id, peer, verdict.unwrap_or(MessageAcceptance::Ignore)));
         self.verdicts.push(judged.boxed());
     }
 

@@ -22,11 +22,7 @@ use crate::{
 impl Task {
     pub(super) fn send_request(&mut self, peer: PeerId, mut outgoing: Outgoing) {
         let question = Question::Body(std::mem::take(&mut outgoing.body), None);
-        let id = self
-            .swarm
-            .behaviour_mut()
-            .exchange
-            .send_request(&peer, question);
+        let id = self.swarm.behaviour_mut().exchange.send_request(&peer, question);
         self.counters.requests_sent.one();
         self.asked.insert(id, outgoing);
     }
@@ -36,22 +32,15 @@ impl Task {
             Event::Message { peer, message, .. } => {
                 self.admit(peer);
                 match message {
-                    Message::Request {
-                        request, channel, ..
-                    } => self.on_request(peer, request, channel),
-                    Message::Response {
-                        request_id,
-                        response,
-                    } => {
+                    Message::Request { request, channel, .. } => self.on_request(peer, request, channel),
+                    Message::Response { request_id, response } => {
                         if let Some(outgoing) = self.asked.remove(&request_id) {
                             outgoing.reply.send(outcome(response)).ok();
                         }
                     }
                 }
             }
-            Event::OutboundFailure {
-                request_id, error, ..
-            } => {
+            Event::OutboundFailure { request_id, error, .. } => {
                 if let Some(outgoing) = self.asked.remove(&request_id) {
                     outgoing.reply.send(Err(failure(&error))).ok();
                 }
@@ -69,10 +58,7 @@ impl Task {
             Question::TooLarge => return self.on_reply(channel, Answer::RequestTooLarge),
             Question::NoRoom => return self.busy(channel),
         };
-        let in_rate = self
-            .table
-            .get_mut(&peer)
-            .is_some_and(|peer| peer.requests.take(Instant::now()));
+        let in_rate = self.table.get_mut(&peer).is_some_and(|peer| peer.requests.take(Instant::now()));
         let Some(from) = names::node_id(&peer) else {
             return self.busy(channel);
         };
@@ -80,11 +66,7 @@ impl Task {
             return self.busy(channel);
         }
         let (reply, answer) = Reply::new(held);
-        let event = NetworkEvent::Request {
-            from,
-            body: Bytes::from(body),
-            reply,
-        };
+        let event = NetworkEvent::Request { from, body: Bytes::from(body), reply };
         if self.outbox.send(event).is_err() {
             return self.busy(channel);
         }
@@ -100,11 +82,7 @@ impl Task {
 
     pub(super) fn on_reply(&mut self, channel: ResponseChannel<Answer>, answer: Answer) {
         // It fails only if the asker is gone, or has waited too long.
-        self.swarm
-            .behaviour_mut()
-            .exchange
-            .send_response(channel, answer)
-            .ok();
+        self.swarm.behaviour_mut().exchange.send_response(channel, answer).ok();
     }
 }
 
@@ -114,23 +92,15 @@ fn outcome(answer: Answer) -> Result<Vec<u8>, RequestError> {
         Answer::Busy(retry_after) => Err(RequestError::Busy { retry_after }),
         Answer::None => Err(RequestError::NoAnswer),
         // Only a peer with lower limits than the protocol's says so: larger requests never leave this node.
-        Answer::RequestTooLarge => Err(RequestError::TooLarge {
-            size: MAX_REQUEST,
-            limit: MAX_REQUEST,
-        }),
+        Answer::RequestTooLarge => Err(RequestError::TooLarge { size: MAX_REQUEST, limit: MAX_REQUEST }),
         Answer::TooLarge => Err(RequestError::AnswerTooLarge),
     }
 }
 
-#[allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "every other kind of I/O error means that the stream was lost"
-)]
+#[allow(clippy::wildcard_enum_match_arm, reason = "every other kind of I/O error means that the stream was lost")]
 fn failure(error: &OutboundFailure) -> RequestError {
     match error {
-        OutboundFailure::DialFailure => {
-            RequestError::Unreachable("its last connection has just gone".to_owned())
-        }
+        OutboundFailure::DialFailure => RequestError::Unreachable("its last connection has just gone".to_owned()),
         OutboundFailure::Timeout => RequestError::Timeout(REQUEST_TIMEOUT),
         OutboundFailure::ConnectionClosed => RequestError::Disconnected,
         OutboundFailure::UnsupportedProtocols => RequestError::Unsupported,

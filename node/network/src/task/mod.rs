@@ -70,10 +70,7 @@ pub fn spawn(
     for address in &config.listen {
         swarm
             .listen_on(address.clone())
-            .map_err(|e| StartError::Listen {
-                address: address.clone(),
-                source: Box::new(e),
-            })?;
+            .map_err(|e| StartError::Listen { address: address.clone(), source: Box::new(e) })?;
     }
     for address in &config.external {
         swarm.add_external_address(address.clone());
@@ -83,13 +80,7 @@ pub fn spawn(
     let (listening, listening_now) = watch::channel(Vec::new());
     let (connected, connected_now) = watch::channel(BTreeSet::new());
     let id = config.keypair.node_id();
-    let handle = NetworkHandle::new(
-        id,
-        commands,
-        listening_now,
-        connected_now,
-        Arc::clone(&counters),
-    );
+    let handle = NetworkHandle::new(id, commands, listening_now, connected_now, Arc::clone(&counters));
     tracing::info!(network = %config.name, id = %config.network.short(), node = %id, "network starts");
     let task = Task {
         discovery: Discovery::new(config.bootstrap, config.limits.min_peers, Instant::now()),
@@ -201,10 +192,7 @@ impl Task {
 
     fn deadline(&self) -> Instant {
         let republish = (!self.unpublished.is_empty()).then_some(self.next_republish);
-        [self.discovery.deadline(), republish]
-            .into_iter()
-            .flatten()
-            .fold(self.next_sweep, Instant::min)
+        [self.discovery.deadline(), republish].into_iter().flatten().fold(self.next_sweep, Instant::min)
     }
 
     fn on_deadline(&mut self) {
@@ -230,21 +218,14 @@ impl Task {
     }
 
     fn judge(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
-        self.swarm
-            .behaviour_mut()
-            .gossip
-            .report_message_validation_result(id, from, verdict);
+        self.swarm.behaviour_mut().gossip.report_message_validation_result(id, from, verdict);
     }
 
     /// Publishes, or keeps the message until somebody reads the topic.
     fn publish(&mut self, topic: Topic, data: Vec<u8>, since: Option<Instant>) {
         let size = data.len();
         let hash = self.names.topic(topic).hash();
-        let published = self
-            .swarm
-            .behaviour_mut()
-            .gossip
-            .publish(hash, data.clone());
+        let published = self.swarm.behaviour_mut().gossip.publish(hash, data.clone());
         match published {
             Ok(_) => {
                 self.counters.gossip_published.one();
@@ -252,15 +233,13 @@ impl Task {
             }
             // Known already: somebody else has spread it.
             Err(PublishError::Duplicate) => {}
-            Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) => {
-                match since {
-                    Some(since) => self.unpublished.put_back(topic, data, since),
-                    None => {
-                        let lost = self.unpublished.push(topic, data, Instant::now());
-                        self.counters.gossip_unpublished.add(lost);
-                    }
+            Err(PublishError::NoPeersSubscribedToTopic | PublishError::AllQueuesFull(_)) => match since {
+                Some(since) => self.unpublished.put_back(topic, data, since),
+                None => {
+                    let lost = self.unpublished.push(topic, data, Instant::now());
+                    self.counters.gossip_unpublished.add(lost);
                 }
-            }
+            },
             Err(
                 error @ (PublishError::SigningError(_)
                 | PublishError::MessageTooLarge
@@ -288,13 +267,7 @@ impl Task {
     fn sweep(&mut self, now: Instant) {
         let mut foreign = Vec::new();
         let mut spare = Vec::new();
-        let mesh: BTreeSet<PeerId> = self
-            .swarm
-            .behaviour()
-            .gossip
-            .all_mesh_peers()
-            .copied()
-            .collect();
+        let mesh: BTreeSet<PeerId> = self.swarm.behaviour().gossip.all_mesh_peers().copied().collect();
         for (id, peer) in self.table.iter() {
             let age = now.saturating_duration_since(peer.since);
             if !peer.admitted {

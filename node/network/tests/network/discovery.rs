@@ -12,18 +12,10 @@ async fn three_nodes_find_each_other_by_one_address() {
         let a = Node::start(config(1, over)).await;
         // Without `/p2p/…`: an address is enough.
         let bootstrap = a.handle.listen_addrs();
-        let join = |n| {
-            Node::start(NetworkConfig {
-                bootstrap: bootstrap.clone(),
-                ..config(n, over)
-            })
-        };
+        let join = |n| Node::start(NetworkConfig { bootstrap: bootstrap.clone(), ..config(n, over) });
         let (b, c) = tokio::join!(join(2), join(3));
         for node in [&a, &b, &c] {
-            until("everybody knows everybody", || {
-                node.handle.connected().len() == 2
-            })
-            .await;
+            until("everybody knows everybody", || node.handle.connected().len() == 2).await;
         }
         let peers = b.handle.peers().await;
         assert_eq!(peers.len(), 2);
@@ -51,24 +43,15 @@ async fn a_bootstrap_node_that_comes_late_is_found() {
     let free = Node::start(config(9, Over::Tcp)).await;
     let address = free.handle.listen_addrs()[0].clone();
     stop(free).await;
-    let b = Node::start(NetworkConfig {
-        bootstrap: vec![address.clone()],
-        ..config(2, Over::Tcp)
-    })
-    .await;
-    let a = Node::start(NetworkConfig {
-        listen: vec![address.clone()],
-        bootstrap: vec![address],
-        ..config(1, Over::Tcp)
-    })
-    .await;
+    let b = Node::start(NetworkConfig { bootstrap: vec![address.clone()], ..config(2, Over::Tcp) }).await;
+    let a =
+        Node::start(NetworkConfig { listen: vec![address.clone()], bootstrap: vec![address], ..config(1, Over::Tcp) })
+            .await;
     until("they meet", || b.handle.is_connected(&a.id())).await;
 }
 
 async fn stop(node: Node) {
-    let Node {
-        mut events, stop, ..
-    } = node;
+    let Node { mut events, stop, .. } = node;
     drop(stop);
     within("the end", async { while events.recv().await.is_some() {} }).await;
 }
@@ -92,40 +75,21 @@ async fn a_kept_peer_is_met_again_after_its_restart() {
         assert_eq!(a.next("meeting", connection).await, (id, true));
         stop(b).await;
         assert_eq!(a.next("parting", connection).await, (id, false));
-        let b = Node::start(NetworkConfig {
-            listen: vec![at],
-            ..config(2, over)
-        })
-        .await;
+        let b = Node::start(NetworkConfig { listen: vec![at], ..config(2, over) }).await;
         assert_eq!(a.next("meeting again", connection).await, (id, true));
         assert!(a.handle.peers().await[0].kept);
         let b = b.echo();
-        assert_eq!(
-            a.handle.request(id, vec![1], DEADLINE).await,
-            Ok(vec![1]),
-            "{over:?}"
-        );
+        assert_eq!(a.handle.request(id, vec![1], DEADLINE).await, Ok(vec![1]), "{over:?}");
         drop(b);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_of_unknown_address_is_looked_up() {
-    let limits = souk_network::Limits {
-        min_peers: 0,
-        ..souk_network::Limits::default()
-    };
+    let limits = souk_network::Limits { min_peers: 0, ..souk_network::Limits::default() };
     let a = Node::start(config(1, Over::Quic)).await;
-    let b = Node::start(NetworkConfig {
-        limits,
-        ..config(2, Over::Quic)
-    })
-    .await;
-    let c = Node::start(NetworkConfig {
-        limits,
-        ..config(3, Over::Quic)
-    })
-    .await;
+    let b = Node::start(NetworkConfig { limits, ..config(2, Over::Quic) }).await;
+    let c = Node::start(NetworkConfig { limits, ..config(3, Over::Quic) }).await;
     b.connect(&a).await;
     c.connect(&a).await;
     let (id, c) = (c.id(), c.echo());
@@ -152,10 +116,7 @@ async fn a_blocked_peer_stays_out_until_it_is_let_in_again() {
     let b = Node::start(config(2, Over::Quic)).await;
     a.connect(&b).await;
     a.handle.block(b.id()).await.unwrap();
-    until("it is gone", || {
-        a.handle.connected().is_empty() && b.handle.connected().is_empty()
-    })
-    .await;
+    until("it is gone", || a.handle.connected().is_empty() && b.handle.connected().is_empty()).await;
     let refused = within("a refusal", b.handle.dial(a.address())).await;
     assert!(refused.is_err(), "{refused:?}");
     assert!(a.handle.connected().is_empty());
@@ -167,11 +128,7 @@ async fn a_blocked_peer_stays_out_until_it_is_let_in_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_private_cluster_lets_in_members_only() {
     let (b, c) = (key(2).node_id(), key(3).node_id());
-    let a = Node::start(NetworkConfig {
-        admission: Admission::Members(vec![b]),
-        ..config(1, Over::Tcp)
-    })
-    .await;
+    let a = Node::start(NetworkConfig { admission: Admission::Members(vec![b]), ..config(1, Over::Tcp) }).await;
     let member = Node::start(config(2, Over::Tcp)).await;
     let other = Node::start(config(3, Over::Tcp)).await;
     member.connect(&a).await;

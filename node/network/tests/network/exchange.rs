@@ -16,10 +16,7 @@ async fn a_request_is_answered() {
         let (a, b) = pair(over).await;
         for size in [0, 1, 5_000, MAX_REQUEST] {
             let body = vec![7; size];
-            let answer = a
-                .handle
-                .request(b.handle.local_id(), body.clone(), DEADLINE)
-                .await;
+            let answer = a.handle.request(b.handle.local_id(), body.clone(), DEADLINE).await;
             assert_eq!(answer, Ok(body), "{over:?} {size}");
         }
         assert_eq!(a.handle.status().requests_answered, 4);
@@ -42,10 +39,7 @@ async fn two_thousand_pipelined_requests_give_two_thousand_answers() {
                 n
             });
         }
-        let answered: HashSet<u32> = within("all answers", tasks.join_all())
-            .await
-            .into_iter()
-            .collect();
+        let answered: HashSet<u32> = within("all answers", tasks.join_all()).await.into_iter().collect();
         assert_eq!(answered.len(), 2_000, "{over:?}");
         assert_eq!(b.handle.status().requests_busy, 0);
     }
@@ -56,17 +50,8 @@ async fn what_is_too_large_is_refused_on_both_sides() {
     let a = Node::start(config(1, Over::Quic)).await;
     let mut b = Node::start(config(2, Over::Quic)).await;
     a.connect(&b).await;
-    let refused = a
-        .handle
-        .request(b.id(), vec![0; MAX_REQUEST + 1], DEADLINE)
-        .await;
-    assert_eq!(
-        refused,
-        Err(RequestError::TooLarge {
-            size: MAX_REQUEST + 1,
-            limit: MAX_REQUEST
-        })
-    );
+    let refused = a.handle.request(b.id(), vec![0; MAX_REQUEST + 1], DEADLINE).await;
+    assert_eq!(refused, Err(RequestError::TooLarge { size: MAX_REQUEST + 1, limit: MAX_REQUEST }));
     let handle = a.handle.clone();
     let id = b.id();
     let asking = tokio::spawn(async move { handle.request(id, vec![1], DEADLINE).await });
@@ -83,11 +68,7 @@ async fn what_is_too_large_is_refused_on_both_sides() {
 }
 
 fn request(event: NetworkEvent) -> Option<souk_network::Reply> {
-    if let NetworkEvent::Request { reply, .. } = event {
-        Some(reply)
-    } else {
-        None
-    }
+    if let NetworkEvent::Request { reply, .. } = event { Some(reply) } else { None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,19 +89,12 @@ async fn a_dropped_reply_a_busy_one_and_a_late_one_are_told_apart() {
         let asking = ask(DEADLINE);
         let retry_after = Duration::from_millis(1234);
         b.next("a request", request).await.busy(retry_after);
-        assert_eq!(
-            asking.await.unwrap(),
-            Err(RequestError::Busy { retry_after })
-        );
+        assert_eq!(asking.await.unwrap(), Err(RequestError::Busy { retry_after }));
 
         let patience = Duration::from_millis(300);
         let asking = ask(patience);
         let held = b.next("a request", request).await;
-        assert_eq!(
-            asking.await.unwrap(),
-            Err(RequestError::Timeout(patience)),
-            "{over:?}"
-        );
+        assert_eq!(asking.await.unwrap(), Err(RequestError::Timeout(patience)), "{over:?}");
         drop(held);
     }
 }
@@ -128,14 +102,8 @@ async fn a_dropped_reply_a_busy_one_and_a_late_one_are_told_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_answers_busy_and_loses_no_connection_event() {
     let a = Node::start(config(1, Over::Quic)).await;
-    let mut b = Node::start(NetworkConfig {
-        limits: Limits {
-            events: 4,
-            ..Limits::default()
-        },
-        ..config(2, Over::Quic)
-    })
-    .await;
+    let mut b =
+        Node::start(NetworkConfig { limits: Limits { events: 4, ..Limits::default() }, ..config(2, Over::Quic) }).await;
     a.connect(&b).await;
     let id = b.id();
     let mut tasks = tokio::task::JoinSet::new();
@@ -143,10 +111,7 @@ async fn a_full_queue_answers_busy_and_loses_no_connection_event() {
         let handle = a.handle.clone();
         tasks.spawn(async move { handle.request(id, vec![1], DEADLINE).await });
     }
-    until("most are turned away", || {
-        b.handle.status().requests_busy >= 16
-    })
-    .await;
+    until("most are turned away", || b.handle.status().requests_busy >= 16).await;
     let c = Node::start(config(3, Over::Quic)).await;
     c.connect(&b).await;
     let mut met = HashSet::new();
@@ -171,10 +136,7 @@ async fn a_full_queue_answers_busy_and_loses_no_connection_event() {
     }
     let outcomes = within("all outcomes", tasks.join_all()).await;
     let answered = outcomes.iter().filter(|o| o.is_ok()).count();
-    let busy = outcomes
-        .iter()
-        .filter(|o| matches!(o, Err(RequestError::Busy { .. })))
-        .count();
+    let busy = outcomes.iter().filter(|o| matches!(o, Err(RequestError::Busy { .. }))).count();
     assert_eq!(answered + busy, 20, "{outcomes:?}");
     assert!(busy >= 16);
 }
@@ -205,10 +167,7 @@ async fn a_peer_known_by_address_is_dialled_and_others_fail_with_a_reason() {
     let b = b.echo();
     let answer = within("an answer", a.handle.request(id, vec![5], DEADLINE)).await;
     assert_eq!(answer, Ok(vec![5]));
-    assert_eq!(
-        within("a refusal", a.handle.request(nobody, vec![], DEADLINE)).await,
-        Err(RequestError::NotConnected)
-    );
+    assert_eq!(within("a refusal", a.handle.request(nobody, vec![], DEADLINE)).await, Err(RequestError::NotConnected));
     // Port 1 is closed: nothing here listens on it.
     let closed = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
     a.handle.add_address(nobody, closed).await.unwrap();
@@ -225,25 +184,11 @@ async fn a_peer_known_by_address_is_dialled_and_others_fail_with_a_reason() {
 async fn a_node_of_another_network_gets_nothing() {
     for over in Over::BOTH {
         let a = Node::start(config(1, over)).await;
-        let mut b = Node::start(NetworkConfig {
-            network: NetworkId::of_name("another"),
-            ..config(2, over)
-        })
-        .await;
-        assert!(
-            within("a refusal", a.handle.dial(b.address()))
-                .await
-                .is_err()
-        );
+        let mut b = Node::start(NetworkConfig { network: NetworkId::of_name("another"), ..config(2, over) }).await;
+        assert!(within("a refusal", a.handle.dial(b.address())).await.is_err());
         a.handle.add_address(b.id(), b.address()).await.unwrap();
         let refused = within("a refusal", a.handle.request(b.id(), vec![1], DEADLINE)).await;
-        assert!(
-            matches!(
-                refused,
-                Err(RequestError::Unsupported | RequestError::Disconnected)
-            ),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(RequestError::Unsupported | RequestError::Disconnected)), "{refused:?}");
         assert!(a.handle.connected().is_empty());
         assert!(b.handle.connected().is_empty());
         while let Ok(event) = b.events.try_recv() {
@@ -255,22 +200,12 @@ async fn a_node_of_another_network_gets_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_end_everything_is_closed() {
     let (a, b) = pair(Over::Quic).await;
-    let Node {
-        handle,
-        mut events,
-        stop,
-    } = a;
+    let Node { handle, mut events, stop } = a;
     drop(stop);
     within("the end", async { while events.recv().await.is_some() {} }).await;
     let id = b.handle.local_id();
-    assert_eq!(
-        handle.request(id, vec![], DEADLINE).await,
-        Err(RequestError::Closed)
-    );
-    assert_eq!(
-        handle.open_stream(id, DEADLINE).await.unwrap_err(),
-        souk_network::StreamError::Closed
-    );
+    assert_eq!(handle.request(id, vec![], DEADLINE).await, Err(RequestError::Closed));
+    assert_eq!(handle.open_stream(id, DEADLINE).await.unwrap_err(), souk_network::StreamError::Closed);
     assert!(handle.keep(id).await.is_err());
     until("the peer noticed", || b.handle.connected().is_empty()).await;
 }

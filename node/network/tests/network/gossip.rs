@@ -7,13 +7,7 @@ use souk_protocol::NodeId;
 use crate::node::{Node, Over, config, until, within};
 
 fn gossip(event: NetworkEvent) -> Option<(Topic, NodeId, Bytes, souk_network::GossipVerdict)> {
-    if let NetworkEvent::Gossip {
-        topic,
-        from,
-        data,
-        verdict,
-    } = event
-    {
+    if let NetworkEvent::Gossip { topic, from, data, verdict } = event {
         Some((topic, from, data, verdict))
     } else {
         None
@@ -22,16 +16,8 @@ fn gossip(event: NetworkEvent) -> Option<(Topic, NodeId, Bytes, souk_network::Go
 
 /// Three nodes in a row: the ends know the middle only.
 async fn row(over: Over) -> [Node; 3] {
-    let limits = souk_network::Limits {
-        min_peers: 0,
-        ..souk_network::Limits::default()
-    };
-    let node = |n| {
-        Node::start(NetworkConfig {
-            limits,
-            ..config(n, over)
-        })
-    };
+    let limits = souk_network::Limits { min_peers: 0, ..souk_network::Limits::default() };
+    let node = |n| Node::start(NetworkConfig { limits, ..config(n, over) });
     let (a, b, c) = (node(1).await, node(2).await, node(3).await);
     a.handle.block(c.id()).await.unwrap();
     c.handle.block(a.id()).await.unwrap();
@@ -62,10 +48,7 @@ async fn an_accepted_message_goes_on_and_others_do_not() {
         let (_, from, data, verdict) = c.next("the good one", gossip).await;
         assert_eq!((from, &data[..]), (b.id(), &b"good"[..]));
         verdict.accept();
-        a.handle
-            .publish(Topic::Proofs, b"last".to_vec())
-            .await
-            .unwrap();
+        a.handle.publish(Topic::Proofs, b"last".to_vec()).await.unwrap();
         let (topic, _, data, verdict) = b.next("a proof", gossip).await;
         assert_eq!((topic, &data[..]), (Topic::Proofs, &b"last"[..]));
         verdict.accept();
@@ -73,14 +56,7 @@ async fn an_accepted_message_goes_on_and_others_do_not() {
         assert_eq!(&data[..], b"last");
 
         let status = b.handle.status();
-        assert_eq!(
-            (
-                status.gossip_accepted,
-                status.gossip_ignored,
-                status.gossip_rejected
-            ),
-            (2, 2, 1)
-        );
+        assert_eq!((status.gossip_accepted, status.gossip_ignored, status.gossip_rejected), (2, 2, 1));
         let peers = b.handle.peers().await;
         let score = |id| peers.iter().find(|p| p.id == id).unwrap().score;
         assert!(score(a.id()) < -5.0, "one rejected message shows");
@@ -91,19 +67,13 @@ async fn an_accepted_message_goes_on_and_others_do_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_published_alone_reaches_the_first_to_come() {
     let a = Node::start(config(1, Over::Quic)).await;
-    a.handle
-        .publish(Topic::Offers, b"early".to_vec())
-        .await
-        .unwrap();
+    a.handle.publish(Topic::Offers, b"early".to_vec()).await.unwrap();
     let mut b = Node::start(config(2, Over::Quic)).await;
     b.connect(&a).await;
     let (_, _, data, verdict) = b.next("the message", gossip).await;
     assert_eq!(&data[..], b"early");
     verdict.accept();
-    until("it counts as published", || {
-        a.handle.status().gossip_published == 1
-    })
-    .await;
+    until("it counts as published", || a.handle.status().gossip_published == 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,8 +92,7 @@ async fn three_bad_messages_and_a_peer_is_no_longer_heard() {
     until("it is sent", || a.handle.status().gossip_published == 4).await;
     // Requests still work: a proof of having heard everything sent before.
     let (handle, id) = (a.handle.clone(), b.id());
-    let asking =
-        tokio::spawn(async move { handle.request(id, vec![], crate::node::DEADLINE).await });
+    let asking = tokio::spawn(async move { handle.request(id, vec![], crate::node::DEADLINE).await });
     let first = b
         .next("the request before any gossip", |event| match event {
             NetworkEvent::Request { reply, .. } => {
@@ -148,18 +117,10 @@ async fn a_message_too_large_is_refused_and_the_largest_arrives() {
     let mut b = Node::start(config(2, Over::Quic)).await;
     a.connect(&b).await;
     assert_eq!(
-        a.handle
-            .publish(Topic::Offers, vec![0; MAX_GOSSIP + 1])
-            .await,
-        Err(PublishError::TooLarge {
-            size: MAX_GOSSIP + 1,
-            limit: MAX_GOSSIP
-        })
+        a.handle.publish(Topic::Offers, vec![0; MAX_GOSSIP + 1]).await,
+        Err(PublishError::TooLarge { size: MAX_GOSSIP + 1, limit: MAX_GOSSIP })
     );
-    a.handle
-        .publish(Topic::Offers, vec![0; MAX_GOSSIP])
-        .await
-        .unwrap();
+    a.handle.publish(Topic::Offers, vec![0; MAX_GOSSIP]).await.unwrap();
     let (_, _, data, _) = b.next("the message", gossip).await;
     assert_eq!(data.len(), MAX_GOSSIP);
 }

@@ -13,10 +13,8 @@ use crate::{
 
 fn protocols() -> Vec<String> {
     let base = format!("/souk/{}", &NetworkId::of_name("test").to_string()[..16]);
-    let mut all: Vec<String> = ["exchange/1", "stream/1", "kad/1", "mesh/1.1.0"]
-        .into_iter()
-        .map(|name| format!("{base}/{name}"))
-        .collect();
+    let mut all: Vec<String> =
+        ["exchange/1", "stream/1", "kad/1", "mesh/1.1.0"].into_iter().map(|name| format!("{base}/{name}")).collect();
     all.extend(["/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0"].map(str::to_owned));
     all
 }
@@ -24,10 +22,7 @@ fn protocols() -> Vec<String> {
 /// Deterministic junk.
 fn junk(seed: u8, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    blake3::Hasher::new()
-        .update(&[seed])
-        .finalize_xof()
-        .fill(&mut bytes);
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
     bytes
 }
 
@@ -58,10 +53,7 @@ async fn junk_on_every_protocol_changes_nothing() {
         }
     }
     // A node may close the connection over the largest junk before all of it is said.
-    assert!(
-        spoken >= protocols().len() * 10,
-        "all protocols are spoken: {spoken}"
-    );
+    assert!(spoken >= protocols().len() * 10, "all protocols are spoken: {spoken}");
     let answer = friend.handle.request(id, vec![9], DEADLINE).await;
     assert_eq!(answer, Ok(vec![9]));
     drop(a);
@@ -106,10 +98,7 @@ async fn many_half_sent_requests_take_no_place_of_others() {
     friend.handle.dial(address).await.unwrap();
     let outcome = friend.handle.request(id, vec![9], DEADLINE).await;
     // The budget of bodies is 64 MiB: 256 announced requests of 256 KiB fill it, and the friend is told to wait, not left waiting.
-    assert!(
-        matches!(outcome, Ok(_) | Err(RequestError::Busy { .. })),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Ok(_) | Err(RequestError::Busy { .. })), "{outcome:?}");
     drop(slow);
     drop(held);
     within("room again", async {
@@ -125,38 +114,24 @@ async fn many_half_sent_requests_take_no_place_of_others() {
 async fn a_stranger_that_shows_nothing_is_no_peer() {
     let a = Node::start(config(1, Over::Tcp)).await;
     let peer = RawPeer::dial(a.address()).await;
-    until("it is connected", || {
-        a.handle.status().connections_established == 1
-    })
-    .await;
+    until("it is connected", || a.handle.status().connections_established == 1).await;
     assert!(a.handle.connected().is_empty());
     assert!(a.handle.peers().await.is_empty());
-    assert!(
-        peer.open("/souk/0000000000000000/exchange/1")
-            .await
-            .is_none()
-    );
+    assert!(peer.open("/souk/0000000000000000/exchange/1").await.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_answers_no_ping_is_parted_with() {
     let quick = Duration::from_millis(100);
     let a = Node::start(NetworkConfig {
-        limits: Limits {
-            ping_interval: quick,
-            ping_timeout: quick,
-            ..Limits::default()
-        },
+        limits: Limits { ping_interval: quick, ping_timeout: quick, ..Limits::default() },
         ..config(1, Over::Tcp)
     })
     .await;
     let silent = RawPeer::dial(a.address()).await;
     let friend = Node::start(config(2, Over::Tcp)).await;
     friend.connect(&a).await;
-    until("the silent one is gone", || {
-        a.handle.status().connections_silent == 1
-    })
-    .await;
+    until("the silent one is gone", || a.handle.status().connections_silent == 1).await;
     assert_eq!(a.handle.connected(), [friend.id()]);
     drop(silent);
 }
@@ -164,10 +139,7 @@ async fn a_peer_that_answers_no_ping_is_parted_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_asks_too_often_is_told_to_wait() {
     let a = Node::start(NetworkConfig {
-        limits: Limits {
-            requests_per_second: 1,
-            ..Limits::default()
-        },
+        limits: Limits { requests_per_second: 1, ..Limits::default() },
         ..config(1, Over::Tcp)
     })
     .await;

@@ -3,8 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use souk_network::{
-    Multiaddr, NetworkConfig, NetworkEvent, NetworkHandle, PeerStream, StartError,
-    multiaddr::Protocol, spawn,
+    Multiaddr, NetworkConfig, NetworkEvent, NetworkHandle, PeerStream, StartError, multiaddr::Protocol, spawn,
 };
 use souk_protocol::{Keypair, NetworkId, NodeId};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -45,16 +44,11 @@ pub(crate) fn key(n: u8) -> Keypair {
 
 /// A configuration for tests: loopback only, in the network `test`.
 pub(crate) fn config(seed: u8, over: Over) -> NetworkConfig {
-    NetworkConfig {
-        listen: vec![over.listen()],
-        ..NetworkConfig::new(key(seed), NetworkId::of_name("test"))
-    }
+    NetworkConfig { listen: vec![over.listen()], ..NetworkConfig::new(key(seed), NetworkId::of_name("test")) }
 }
 
 pub(crate) fn install_crypto() {
-    rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .ok();
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
 }
 
 impl Node {
@@ -74,15 +68,8 @@ impl Node {
             }
         })
         .await;
-        let node = Self {
-            handle,
-            events,
-            stop: cancel.drop_guard(),
-        };
-        until("the node listens", || {
-            !node.handle.listen_addrs().is_empty()
-        })
-        .await;
+        let node = Self { handle, events, stop: cancel.drop_guard() };
+        until("the node listens", || !node.handle.listen_addrs().is_empty()).await;
         node
     }
 
@@ -93,29 +80,18 @@ impl Node {
     /// An address to dial, ending in `/p2p/…`.
     pub(crate) fn address(&self) -> Multiaddr {
         let id = self.id().to_string().parse().unwrap();
-        self.handle.listen_addrs()[0]
-            .clone()
-            .with(Protocol::P2p(id))
+        self.handle.listen_addrs()[0].clone().with(Protocol::P2p(id))
     }
 
     /// Dials `other` and waits until both sides say so.
     pub(crate) async fn connect(&self, other: &Self) {
-        let met = within("dialling", self.handle.dial(other.address()))
-            .await
-            .unwrap();
+        let met = within("dialling", self.handle.dial(other.address())).await.unwrap();
         assert_eq!(met, other.id());
-        until("the other side knows", || {
-            other.handle.is_connected(&self.id())
-        })
-        .await;
+        until("the other side knows", || other.handle.is_connected(&self.id())).await;
     }
 
     /// The next event for which `pick` gives something; others are dropped.
-    pub(crate) async fn next<T>(
-        &mut self,
-        what: &str,
-        mut pick: impl FnMut(NetworkEvent) -> Option<T>,
-    ) -> T {
+    pub(crate) async fn next<T>(&mut self, what: &str, mut pick: impl FnMut(NetworkEvent) -> Option<T>) -> T {
         within(what, async {
             loop {
                 let event = self.events.recv().await.expect("the network runs");
@@ -129,11 +105,7 @@ impl Node {
 
     /// Answers each request with its own body and each stream with its own bytes, until the node stops.
     pub(crate) fn echo(self) -> Echo {
-        let Self {
-            handle,
-            mut events,
-            stop,
-        } = self;
+        let Self { handle, mut events, stop } = self;
         let task = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 match event {
@@ -173,9 +145,7 @@ pub(crate) async fn pair(over: Over) -> (Node, Echo) {
 }
 
 pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    timeout(DEADLINE, future)
-        .await
-        .unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }
 
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -34,10 +34,7 @@ impl RawPeer {
             .authenticate(noise::Config::new(&key).unwrap())
             .multiplex(yamux::Config::default())
             .boxed();
-        let options = DialOpts {
-            role: libp2p::core::Endpoint::Dialer,
-            port_use: PortUse::New,
-        };
+        let options = DialOpts { role: libp2p::core::Endpoint::Dialer, port_use: PortUse::New };
         let dial = transport.dial(address, options).unwrap();
         let (_, mut muxer) = within("dialling", dial).await.unwrap();
         let (open, mut wanted) = mpsc::channel::<oneshot::Sender<SubstreamBox>>(16);
@@ -47,10 +44,7 @@ impl RawPeer {
             let mut held = Vec::new();
             poll_fn(|cx| turn(&mut muxer, &mut wanted, &mut waiting, &mut held, cx)).await;
         });
-        Self {
-            open,
-            id: key.public().to_peer_id(),
-        }
+        Self { open, id: key.public().to_peer_id() }
     }
 
     /// Opens a stream of `protocol`; none if the node does not speak it or is gone.
@@ -89,8 +83,7 @@ impl RawPeer {
         }
         let mut answer = Vec::new();
         let mut buffer = [0; 1024];
-        while let Ok(Ok(n)) =
-            tokio::time::timeout(Duration::from_millis(200), stream.read(&mut buffer)).await
+        while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut buffer)).await
             && n > 0
             && answer.len() < 1 << 22
         {

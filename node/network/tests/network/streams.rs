@@ -12,11 +12,7 @@ async fn sixty_four_mebibytes_come_back_and_each_side_closes_its_own() {
     const TOTAL: usize = 64 << 20;
     for over in Over::BOTH {
         let (a, b) = pair(over).await;
-        let stream = a
-            .handle
-            .open_stream(b.handle.local_id(), DEADLINE)
-            .await
-            .unwrap();
+        let stream = a.handle.open_stream(b.handle.local_id(), DEADLINE).await.unwrap();
         let (mut read, mut write) = tokio::io::split(stream);
         let writer = tokio::spawn(async move {
             let block: Vec<u8> = (0..1 << 16).map(|n: u32| (n % 251) as u8).collect();
@@ -120,10 +116,7 @@ async fn streams_do_not_dial() {
     let b = Node::start(config(2, Over::Quic)).await;
     a.handle.add_address(b.id(), b.address()).await.unwrap();
     for peer in [b.id(), key(9).node_id()] {
-        assert_eq!(
-            a.handle.open_stream(peer, DEADLINE).await.unwrap_err(),
-            StreamError::NotConnected
-        );
+        assert_eq!(a.handle.open_stream(peer, DEADLINE).await.unwrap_err(), StreamError::NotConnected);
     }
 }
 
@@ -131,23 +124,15 @@ async fn streams_do_not_dial() {
 async fn a_stream_ends_with_its_peer() {
     for over in Over::BOTH {
         let (a, b) = pair(over).await;
-        let mut stream = a
-            .handle
-            .open_stream(b.handle.local_id(), DEADLINE)
-            .await
-            .unwrap();
+        let mut stream = a.handle.open_stream(b.handle.local_id(), DEADLINE).await.unwrap();
         stream.write_all(b"hello").await.unwrap();
         let mut back = [0; 5];
-        within("the echo", stream.read_exact(&mut back))
-            .await
-            .unwrap();
+        within("the echo", stream.read_exact(&mut back)).await.unwrap();
         drop(b.stop);
         let end = within("the end", stream.read(&mut back)).await;
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
         until("the peer is gone", || a.handle.connected().is_empty()).await;
-        let refused = a
-            .handle
-            .open_stream(b.handle.local_id(), Duration::from_secs(1));
+        let refused = a.handle.open_stream(b.handle.local_id(), Duration::from_secs(1));
         assert_eq!(refused.await.unwrap_err(), StreamError::NotConnected);
     }
 }

@@ -65,13 +65,7 @@ impl View {
         own: NodeId,
         network: NetworkId,
     ) -> Self {
-        Self {
-            kv,
-            disk,
-            durable,
-            own,
-            network,
-        }
+        Self { kv, disk, durable, own, network }
     }
 
     /// Whose ledger it is.
@@ -94,9 +88,7 @@ impl View {
         let Some(mut lease) = self.row::<Lease>(&keys::lease(id), "lease")? else {
             return Ok(None);
         };
-        lease.receipts = self
-            .row(&keys::receipts(id), "receipts")?
-            .unwrap_or_default();
+        lease.receipts = self.row(&keys::receipts(id), "receipts")?.unwrap_or_default();
         Ok(Some(lease))
     }
 
@@ -153,10 +145,7 @@ impl View {
     /// [`QueryError`] if the store fails.
     pub fn heads(&self) -> Result<Vec<(NodeId, Head)>, QueryError> {
         let rows = self.rows::<Head>(keys::HEADS, "head")?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(key, head)| Some((NodeId(*key.get(1..)?.first_chunk()?), head)))
-            .collect())
+        Ok(rows.into_iter().filter_map(|(key, head)| Some((NodeId(*key.get(1..)?.first_chunk()?), head))).collect())
     }
 
     /// One entry of a chain, if it is held.
@@ -181,10 +170,7 @@ impl View {
     ///
     /// # Errors
     /// [`QueryError`] if the store fails.
-    pub fn balances(
-        &self,
-        peer: Option<&NodeId>,
-    ) -> Result<Vec<(NodeId, Currency, Balance)>, QueryError> {
+    pub fn balances(&self, peer: Option<&NodeId>) -> Result<Vec<(NodeId, Currency, Balance)>, QueryError> {
         let prefix = peer.map_or_else(|| keys::BALANCES.to_vec(), keys::balances_with);
         let rows = self.rows::<Balance>(&prefix, "balance")?;
         Ok(rows
@@ -285,9 +271,7 @@ impl View {
     fn entry_at(&self, at: Position) -> Result<Signed<Entry>, QueryError> {
         match Record::from_bytes(&read_one(&*self.disk, at)?) {
             Ok(Record::Entry(entry)) => Ok(entry),
-            Ok(Record::Usage(_) | Record::Ack(_) | Record::Private(_)) | Err(_) => {
-                Err(QueryError::NotThere(at.index))
-            }
+            Ok(Record::Usage(_) | Record::Ack(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
         }
     }
 
@@ -296,18 +280,12 @@ impl View {
         bytes.map(|bytes| decode(&bytes, what)).transpose()
     }
 
-    fn rows<T: DeserializeOwned>(
-        &self,
-        prefix: &[u8],
-        what: &'static str,
-    ) -> Result<Vec<(Vec<u8>, T)>, KvError> {
+    fn rows<T: DeserializeOwned>(&self, prefix: &[u8], what: &'static str) -> Result<Vec<(Vec<u8>, T)>, KvError> {
         let mut rows = Vec::new();
         self.kv.scan(prefix, b"", &mut |key, value| {
             rows.push((key.to_vec(), value.to_vec()));
             ControlFlow::Continue(())
         })?;
-        rows.into_iter()
-            .map(|(key, value)| Ok((key, decode(&value, what)?)))
-            .collect()
+        rows.into_iter().map(|(key, value)| Ok((key, decode(&value, what)?))).collect()
     }
 }

@@ -4,11 +4,15 @@
 //! market's engine, the ledger's store, the container runtime. The [`api`] serves them locally; the command line ([`cli`]) is a
 //! client of that API and holds no rule of its own.
 
+pub mod access;
 pub mod api;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod host;
 pub mod identity;
+pub mod ledger;
 pub mod market;
 pub mod node;
 pub mod telemetry;

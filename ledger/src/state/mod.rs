@@ -65,13 +65,7 @@ impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self {
-            own,
-            network,
-            kv,
-            staged: Batch::new(),
-            leases: BTreeMap::new(),
-        }
+        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new() }
     }
 
     /// Folds a verified record that will lie at `at`.
@@ -132,8 +126,7 @@ impl State {
     /// Drops decoded leases if there are many. Call it once changes are written, or they are lost.
     pub fn forget(&mut self) {
         if self.leases.len() > CACHED_LEASES {
-            self.leases
-                .retain(|_, cached| cached.lease_changed || cached.receipts_changed);
+            self.leases.retain(|_, cached| cached.lease_changed || cached.receipts_changed);
         }
     }
 
@@ -177,26 +170,15 @@ impl State {
             let Some(mut lease) = self.row::<Lease>(&keys::lease(id), "lease")? else {
                 return Ok(None);
             };
-            lease.receipts = self
-                .row::<Receipts>(&keys::receipts(id), "receipts")?
-                .unwrap_or_default();
-            let cached = Cached {
-                lease,
-                lease_changed: false,
-                receipts_changed: false,
-            };
+            lease.receipts = self.row::<Receipts>(&keys::receipts(id), "receipts")?.unwrap_or_default();
+            let cached = Cached { lease, lease_changed: false, receipts_changed: false };
             self.leases.insert(*id, cached);
         }
         Ok(self.leases.get(id).map(|cached| &cached.lease))
     }
 
     /// Changes a lease that [`State::lease`] has just found, and with it its indexes and the pair's balance.
-    fn change(
-        &mut self,
-        id: &LeaseId,
-        receipts: bool,
-        change: impl FnOnce(&mut Lease),
-    ) -> Result<(), KvError> {
+    fn change(&mut self, id: &LeaseId, receipts: bool, change: impl FnOnce(&mut Lease)) -> Result<(), KvError> {
         let Some(cached) = self.leases.get_mut(id) else {
             return Ok(());
         };
@@ -231,13 +213,7 @@ impl State {
         Ok(())
     }
 
-    fn move_status(
-        &mut self,
-        id: &LeaseId,
-        opened: souk_protocol::Timestamp,
-        from: Option<Status>,
-        to: Status,
-    ) {
+    fn move_status(&mut self, id: &LeaseId, opened: souk_protocol::Timestamp, from: Option<Status>, to: Status) {
         if from == Some(to) {
             return;
         }

@@ -77,12 +77,7 @@ impl State {
 /// The usage with a number, if it is still held.
 fn held(lease: &Lease, n: u64) -> Option<&Held<Usage>> {
     let agreed = lease.receipts.agreed.as_ref().map(|r| &r.usage);
-    lease
-        .receipts
-        .recent
-        .iter()
-        .chain(agreed)
-        .find(|usage| usage.value.n == n)
+    lease.receipts.recent.iter().chain(agreed).find(|usage| usage.value.n == n)
 }
 
 /// What every usage must be, against the lease's terms and the usage before it.
@@ -125,9 +120,7 @@ pub(crate) fn check_ack(usage: &Usage, ack: &Ack) -> Result<(), Refusal> {
         return Err(Refusal::Receipt("it agrees to more than is claimed"));
     }
     if (ack.due < usage.due) != ack.partial.is_some() {
-        return Err(Refusal::Receipt(
-            "it gives a reason for no difference, or none for one",
-        ));
+        return Err(Refusal::Receipt("it gives a reason for no difference, or none for one"));
     }
     Ok(())
 }

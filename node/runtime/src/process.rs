@@ -25,8 +25,7 @@ fn hold(pid: i32, container: &str) -> Option<OwnedFd> {
 
 /// Sends a signal to one process of a container; false where it is gone, isn't the container's, or the signal doesn't exist.
 pub(crate) fn signal(pid: i32, container: &str, signal: i32) -> bool {
-    let (Some(process), Some(signal)) = (hold(pid, container), Signal::from_named_raw(signal))
-    else {
+    let (Some(process), Some(signal)) = (hold(pid, container), Signal::from_named_raw(signal)) else {
         return false;
     };
     pidfd_send_signal(&process, signal).is_ok()
@@ -35,10 +34,7 @@ pub(crate) fn signal(pid: i32, container: &str, signal: i32) -> bool {
 /// Ends a process and its descendants: SIGHUP, then after a moment SIGKILL, except for those that ignore SIGHUP on purpose.
 pub(crate) async fn end_tree(root: i32, container: &str) {
     let tree = tree(root);
-    let held: Vec<(i32, OwnedFd)> = tree
-        .into_iter()
-        .filter_map(|pid| Some((pid, hold(pid, container)?)))
-        .collect();
+    let held: Vec<(i32, OwnedFd)> = tree.into_iter().filter_map(|pid| Some((pid, hold(pid, container)?))).collect();
     for (_, process) in &held {
         let _ = pidfd_send_signal(process, Signal::HUP);
     }
@@ -64,11 +60,7 @@ fn tree(root: i32) -> Vec<i32> {
         };
         for thread in threads.flatten() {
             let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            found.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|child| child.parse::<i32>().ok()),
-            );
+            found.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
         }
     }
     found.truncate(MAX_TREE);

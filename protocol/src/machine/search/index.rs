@@ -174,30 +174,18 @@ impl AskIndex {
         let key = (offer.host, offer.machine);
         self.remove(&key.0, &key.1);
         let machine = self.free_machines.pop().unwrap_or_else(|| {
-            self.identities.push(Identity {
-                host: key.0,
-                machine: key.1,
-                offer: id,
-            });
+            self.identities.push(Identity { host: key.0, machine: key.1, offer: id });
             self.numbers.iter_mut().for_each(|c| c.push(f64::NAN));
             self.texts.iter_mut().for_each(|c| c.push(ABSENT));
             (self.identities.len() - 1) as u32
         });
-        self.identities[machine as usize] = Identity {
-            host: key.0,
-            machine: key.1,
-            offer: id,
-        };
+        self.identities[machine as usize] = Identity { host: key.0, machine: key.1, offer: id };
         self.write_hardware(machine, offer);
         self.write_terms(machine, offer);
         self.write_texts(machine, offer);
         self.write_facts(machine, self.facts(&key.0));
         self.write_performance(machine, self.proven.get(&key).copied(), offer);
-        let listed = offer
-            .hardware
-            .gpus
-            .first()
-            .map_or(usize::MAX, |g| g.uuid_hashes.len());
+        let listed = offer.hardware.gpus.first().map_or(usize::MAX, |g| g.uuid_hashes.len());
         let mut rows = Vec::new();
         for slots in offer.slices() {
             if usize::from(slots) <= listed {
@@ -221,10 +209,7 @@ impl AskIndex {
             self.free_rows.push(row);
         }
         for (column, pool) in self.texts.iter_mut().zip(&mut self.pools) {
-            pool.give_back(std::mem::replace(
-                &mut column[place.machine as usize],
-                ABSENT,
-            ));
+            pool.give_back(std::mem::replace(&mut column[place.machine as usize], ABSENT));
         }
         self.free_machines.push(place.machine);
         self.generation += 1;
@@ -258,13 +243,7 @@ impl AskIndex {
 
     /// Sets the `dlperf` of one slot that challenges have proven of a machine, or takes it back. Counts from the machine's
     /// next offer on, and at once if `offer`, its present one, is given.
-    pub fn set_proven(
-        &mut self,
-        host: NodeId,
-        machine: MachineId,
-        dlperf: Option<f64>,
-        offer: Option<&Offer>,
-    ) {
+    pub fn set_proven(&mut self, host: NodeId, machine: MachineId, dlperf: Option<f64>, offer: Option<&Offer>) {
         let key = (host, machine);
         match dlperf.filter(|x| x.is_finite() && *x >= 0.0) {
             Some(proven) => self.proven.insert(key, proven),
@@ -295,13 +274,7 @@ impl AskIndex {
         self.places.len()
     }
 
-    fn add_row(
-        &mut self,
-        machine: u32,
-        slots: u16,
-        smallest: bool,
-        key: &(NodeId, MachineId),
-    ) -> u32 {
+    fn add_row(&mut self, machine: u32, slots: u16, smallest: bool, key: &(NodeId, MachineId)) -> u32 {
         let row = self.free_rows.pop().unwrap_or_else(|| {
             self.machine_of.push(0);
             self.slots.push(0);
@@ -330,22 +303,10 @@ impl AskIndex {
             (Column::GpuRamMib, of_gpu(|g| known(g.vram_mib as f64))),
             (Column::GpuMemBw, of_gpu(|g| known(f64::from(g.mem_bw)))),
             (Column::GpuMaxPower, of_gpu(|g| known(f64::from(g.power_w)))),
-            (
-                Column::ComputeCap,
-                of_gpu(|g| known(f64::from(g.compute_cap))),
-            ),
-            (
-                Column::CudaVers,
-                of_gpu(|g| known(f64::from(g.max_cuda) / 100.0)),
-            ),
-            (
-                Column::DriverVersion,
-                of_gpu(|g| Version::parse(&g.driver).map_or(f64::NAN, Version::order)),
-            ),
-            (
-                Column::PcieBw,
-                of_gpu(|g| known(lane_rate(g.pcie_gen) * f64::from(g.pcie_width))),
-            ),
+            (Column::ComputeCap, of_gpu(|g| known(f64::from(g.compute_cap)))),
+            (Column::CudaVers, of_gpu(|g| known(f64::from(g.max_cuda) / 100.0))),
+            (Column::DriverVersion, of_gpu(|g| Version::parse(&g.driver).map_or(f64::NAN, Version::order))),
+            (Column::PcieBw, of_gpu(|g| known(lane_rate(g.pcie_gen) * f64::from(g.pcie_width)))),
             (Column::PciGen, of_gpu(|g| known(f64::from(g.pcie_gen)))),
             (Column::CpuCores, known(f64::from(hardware.cpu.cores))),
             (Column::CpuGhz, known(f64::from(hardware.cpu.mhz) / 1000.0)),
@@ -368,26 +329,14 @@ impl AskIndex {
         let rows = [
             (Column::SlotHourNanos, terms.slot_hour.0 as f64),
             (Column::MinBidNanos, terms.min_bid_slot_hour.0 as f64),
-            (
-                Column::ReservedPermille,
-                f64::from(1000_u16.saturating_sub(terms.reserved_discount)),
-            ),
+            (Column::ReservedPermille, f64::from(1000_u16.saturating_sub(terms.reserved_discount))),
             (Column::StorageCost, money(terms.storage_gb_month)),
             (Column::InetUpCost, money(terms.up_gb)),
             (Column::InetDownCost, money(terms.down_gb)),
-            (
-                Column::LatestEnd,
-                terms.latest_end.map_or(f64::INFINITY, |t| t.0 as f64),
-            ),
+            (Column::LatestEnd, terms.latest_end.map_or(f64::INFINITY, |t| t.0 as f64)),
             (Column::ValidUntil, offer.valid_until.0 as f64),
-            (
-                Column::EvictionNotice,
-                terms.eviction_notice.0 as f64 / 1000.0,
-            ),
-            (
-                Column::ReachabilityFactor,
-                super::score::reachability_factor(state.reachability),
-            ),
+            (Column::EvictionNotice, terms.eviction_notice.0 as f64 / 1000.0),
+            (Column::ReachabilityFactor, super::score::reachability_factor(state.reachability)),
             (Column::SlotsTotal, f64::from(state.slots_total)),
             (Column::SlotsFree, f64::from(state.slots_free)),
         ];
@@ -412,19 +361,14 @@ impl AskIndex {
             (TextColumn::CpuArch, Some(hardware.cpu.arch.as_str())),
             (TextColumn::Driver, gpu.map(|g| g.driver.as_str())),
             (TextColumn::Geolocation, hardware.country.as_deref()),
-            (
-                TextColumn::Reachability,
-                Some(reachability_name(offer.availability.reachability)),
-            ),
+            (TextColumn::Reachability, Some(reachability_name(offer.availability.reachability))),
             (TextColumn::Runtime, Some(runtimes.as_str())),
             (TextColumn::Host, Some(host.as_str())),
             (TextColumn::Currency, Some(offer.terms.currency.0.as_str())),
             (TextColumn::Class, Some(class.as_str())),
         ];
         for (column, text) in rows {
-            let number = text
-                .filter(|t| !t.is_empty())
-                .map_or(ABSENT, |t| self.pools[column as usize].take(t));
+            let number = text.filter(|t| !t.is_empty()).map_or(ABSENT, |t| self.pools[column as usize].take(t));
             self.texts[column as usize][machine as usize] = number;
         }
     }
@@ -448,10 +392,7 @@ impl AskIndex {
     fn write_performance(&mut self, machine: u32, proven: Option<f64>, offer: &Offer) {
         let gpu = offer.hardware.gpus.first();
         let reference = gpu.and_then(|g| performance::reference(&g.model));
-        let dlperf = proven
-            .or(reference.map(|r| r.dlperf))
-            .filter(|_| gpu.is_some())
-            .unwrap_or(f64::NAN);
+        let dlperf = proven.or(reference.map(|r| r.dlperf)).filter(|_| gpu.is_some()).unwrap_or(f64::NAN);
         let cpu = &offer.hardware.cpu;
         let performance = if gpu.is_some() {
             dlperf

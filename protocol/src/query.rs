@@ -151,9 +151,7 @@ pub struct Query {
 impl Default for Query {
     /// The query that everything matches.
     fn default() -> Self {
-        Self {
-            root: Expr::All(Vec::new()),
-        }
+        Self { root: Expr::All(Vec::new()) }
     }
 }
 
@@ -185,8 +183,7 @@ impl Query {
     #[must_use]
     pub fn mentions(&self, field: Field) -> bool {
         let mut found = false;
-        self.root
-            .conditions(&mut |condition| found |= condition.field == field);
+        self.root.conditions(&mut |condition| found |= condition.field == field);
         found
     }
 }

@@ -43,40 +43,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         index.insert(*id, offer);
     }
     let each = start.elapsed() / offers.len() as u32;
-    writeln!(
-        out,
-        "{} asks of {} machines; taking one offer in: {each:.1?}",
-        index.len(),
-        index.machines()
-    )?;
+    writeln!(out, "{} asks of {} machines; taking one offer in: {each:.1?}", index.len(), index.machines())?;
     for (query, order, explain) in [
         ("gpu_ram>=24 dph<1.5 num_gpus>=2", "dph", false),
         ("gpu_ram>=24 dph<1.5 num_gpus>=2", "score-", false),
-        (
-            "gpu_name=RTX_4090 geolocation in [DE,FR,SE] reliability>0.4",
-            "dph",
-            false,
-        ),
+        ("gpu_name=RTX_4090 geolocation in [DE,FR,SE] reliability>0.4", "dph", false),
         ("rentable=any", "score-", false),
         ("rentable=any", "geolocation,dph-", false),
         ("gpu_ram>=200 dph<1.5 num_gpus>=2", "dph", false),
         ("gpu_ram>=24 dph<1.5 num_gpus>=2", "dph", true),
     ] {
         let parsed = Query::parse(query)?;
-        let options = Options {
-            order: OrderBy::parse_list(order)?,
-            explain,
-            ..Options::at(market::NOW)
-        };
+        let options = Options { order: OrderBy::parse_list(order)?, explain, ..Options::at(market::NOW) };
         let matched = search(&index, &parsed, &options).matched;
         let (median, worst) = times(|| {
             std::hint::black_box(search(&index, &parsed, &options));
         });
         let note = if explain { ", explained" } else { "" };
-        writeln!(
-            out,
-            "{median:>9.2?} (worst {worst:.2?})  {query} -o {order}{note}: {matched} match"
-        )?;
+        writeln!(out, "{median:>9.2?} (worst {worst:.2?})  {query} -o {order}{note}: {matched} match")?;
     }
     // An offer that changes between searches makes the medians be computed anew.
     let parsed = Query::parse("gpu_ram>=24 dph<1.5 num_gpus>=2")?;
@@ -88,9 +72,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         std::hint::black_box(search(&index, &parsed, &options));
     });
-    writeln!(
-        out,
-        "{median:>9.2?} (worst {worst:.2?})  the same after a change"
-    )?;
+    writeln!(out, "{median:>9.2?} (worst {worst:.2?})  the same after a change")?;
     Ok(())
 }

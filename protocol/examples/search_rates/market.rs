@@ -26,22 +26,11 @@ const GPUS: &[(&str, u64, u32, u32, u32, u64)] = &[
 const CPUS: &[(&str, u16, u32, &str)] = &[
     ("AMD EPYC 7763 64-Core Processor", 128, 2450, "x86_64"),
     ("AMD Ryzen 9 7950X 16-Core Processor", 32, 4500, "x86_64"),
-    (
-        "Intel(R) Xeon(R) Gold 6248R CPU @ 3.00GHz",
-        96,
-        3000,
-        "x86_64",
-    ),
+    ("Intel(R) Xeon(R) Gold 6248R CPU @ 3.00GHz", 96, 3000, "x86_64"),
     ("Neoverse-N1", 80, 3000, "aarch64"),
 ];
 const COUNTRIES: &[&str] = &["US", "DE", "FR", "CN", "SE", "IN", "BR", "JP", "IS", "CA"];
-const DRIVERS: &[&str] = &[
-    "535.104.05",
-    "535.86.10",
-    "550.54.15",
-    "570.86.16",
-    "unknown",
-];
+const DRIVERS: &[&str] = &["535.104.05", "535.86.10", "550.54.15", "570.86.16", "unknown"];
 
 /// Numbers that look random (SplitMix64).
 pub struct Dice(pub u64);
@@ -77,9 +66,7 @@ fn gpus(dice: &mut Dice, count: u64) -> (GpuGroup, u64) {
     let group = GpuGroup {
         model: model.to_owned(),
         declared: capability == 0,
-        uuid_hashes: (0..count)
-            .map(|_| Digest::of(&dice.roll().to_be_bytes()))
-            .collect(),
+        uuid_hashes: (0..count).map(|_| Digest::of(&dice.roll().to_be_bytes())).collect(),
         vram_mib: vram,
         compute_cap: capability,
         driver: (*dice.pick(DRIVERS)).to_owned(),
@@ -103,11 +90,7 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
     let price = milli * (50 + dice.below(100)) / 100 * 1_000_000;
     let mut machine = [0; 16];
     machine[..8].copy_from_slice(&dice.roll().to_be_bytes());
-    let measured = |dice: &mut Dice, top: u64| {
-        (!dice.percent(10))
-            .then_some(0)
-            .map(|_| 10 + dice.below(top) as u32)
-    };
+    let measured = |dice: &mut Dice, top: u64| (!dice.percent(10)).then_some(0).map(|_| 10 + dice.below(top) as u32);
     Offer {
         host,
         machine: MachineId(machine),
@@ -116,13 +99,7 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
         valid_until: NOW + Millis::from_mins(1 + dice.below(29)),
         hardware: Hardware {
             gpus: if has_gpus { vec![group] } else { Vec::new() },
-            cpu: Cpu {
-                model: cpu.to_owned(),
-                cores,
-                mhz,
-                avx: arch == "x86_64",
-                arch: arch.to_owned(),
-            },
+            cpu: Cpu { model: cpu.to_owned(), cores, mhz, avx: arch == "x86_64", arch: arch.to_owned() },
             ram_mb: 16_000 * (1 + dice.below(32)),
             disk_mb: 8_000 + dice.below(2_000_000),
             disk_mb_s: measured(dice, 6000),
@@ -136,16 +113,9 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
             storage_gb_month: Amount(dice.below(30) * 10_000_000),
             up_gb: Amount(dice.below(20) * 1_000_000),
             down_gb: Amount(dice.below(20) * 1_000_000),
-            currency: if dice.percent(4) {
-                Currency("EUR".to_owned())
-            } else {
-                Currency::usd()
-            },
+            currency: if dice.percent(4) { Currency("EUR".to_owned()) } else { Currency::usd() },
             min_slots: if slots > 2 && dice.percent(20) { 2 } else { 1 },
-            latest_end: dice
-                .percent(60)
-                .then_some(())
-                .map(|()| NOW + Millis::from_hours(dice.below(24 * 90))),
+            latest_end: dice.percent(60).then_some(()).map(|()| NOW + Millis::from_hours(dice.below(24 * 90))),
             eviction_notice: Millis::from_secs(*dice.pick(&[30, 60, 120])),
             quantum: Millis::from_mins(10),
             reserved_discount: dice.below(400) as u16,
@@ -158,11 +128,7 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
         },
         availability: Availability {
             slots_total: slots as u16,
-            slots_free: if dice.percent(45) {
-                slots as u16
-            } else {
-                dice.below(slots + 1) as u16
-            },
+            slots_free: if dice.percent(45) { slots as u16 } else { dice.below(slots + 1) as u16 },
             reachability: *dice.pick(&[
                 Reachability::Direct,
                 Reachability::Direct,

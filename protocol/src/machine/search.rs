@@ -144,12 +144,7 @@ struct Conjunct {
 
 impl Conjunct {
     fn of(expr: Expr, filter: Option<Filter>, pass: &Pass<'_>) -> Self {
-        Self {
-            node: Node::of(&expr, pass),
-            text: expr.to_string(),
-            expr,
-            filter,
-        }
+        Self { node: Node::of(&expr, pass), text: expr.to_string(), expr, filter }
     }
 
     /// What is to be said of `count` asks that fail it, after the number.
@@ -186,19 +181,9 @@ fn default_filters(query: &Query, options: &Options, pass: &Pass<'_>) -> Vec<Con
         let own = Value::Text(own.to_string());
         add(Filter::Own, Field::HostId, Comparison::NotEqual, own);
     }
-    add(
-        Filter::Rented,
-        Field::Rentable,
-        Comparison::Equal,
-        Value::Bool(true),
-    );
+    add(Filter::Rented, Field::Rentable, Comparison::Equal, Value::Bool(true));
     if pass.storage_gb > 0.0 {
-        add(
-            Filter::Disk,
-            Field::DiskSpace,
-            Comparison::GreaterOrEqual,
-            Value::Number(pass.storage_gb),
-        );
+        add(Filter::Disk, Field::DiskSpace, Comparison::GreaterOrEqual, Value::Number(pass.storage_gb));
     }
     filters
 }
@@ -206,17 +191,11 @@ fn default_filters(query: &Query, options: &Options, pass: &Pass<'_>) -> Vec<Con
 /// Searches the index.
 #[must_use]
 pub fn search(index: &AskIndex, query: &Query, options: &Options) -> Results {
-    let storage_gb = if options.storage_gb.is_nan() {
-        STORAGE_GB
-    } else {
-        options.storage_gb.clamp(0.0, STORAGE_MAX_GB)
-    };
+    let storage_gb =
+        if options.storage_gb.is_nan() { STORAGE_GB } else { options.storage_gb.clamp(0.0, STORAGE_MAX_GB) };
     let pass = Pass::new(index, options.pricing, storage_gb, options.now);
-    let mut conjuncts: Vec<Conjunct> = query
-        .conjuncts()
-        .iter()
-        .map(|expr| Conjunct::of(expr.clone(), None, &pass))
-        .collect();
+    let mut conjuncts: Vec<Conjunct> =
+        query.conjuncts().iter().map(|expr| Conjunct::of(expr.clone(), None, &pass)).collect();
     let asked = conjuncts.len();
     conjuncts.extend(default_filters(query, options, &pass));
     let scope = Scope::new(&pass, &options.currency);
@@ -256,20 +235,13 @@ pub fn search(index: &AskIndex, query: &Query, options: &Options) -> Results {
         .then(|| explain::explain(&pass, &conjuncts, &|row| scope.holds(row), other_currency));
     let rows = ranking.first(options.limit);
     Results {
-        rows: rows
-            .into_iter()
-            .map(|row| AskView::of(&pass, row))
-            .collect(),
+        rows: rows.into_iter().map(|row| AskView::of(&pass, row)).collect(),
         matched,
         hidden_by_default: conjuncts[asked..]
             .iter()
             .zip(hidden)
             .filter(|(_, count)| *count > 0)
-            .map(|(conjunct, count)| Hidden {
-                condition: conjunct.text.clone(),
-                count,
-                reason: conjunct.verb(count),
-            })
+            .map(|(conjunct, count)| Hidden { condition: conjunct.text.clone(), count, reason: conjunct.verb(count) })
             .collect(),
         other_currency,
         explain,

@@ -23,9 +23,7 @@ pub enum QueryError {
         column: usize,
     },
     /// Over [`QUERY_DEPTH`].
-    #[error(
-        "parentheses and `not` are nested over {QUERY_DEPTH} deep at column {column}: write the query flatter"
-    )]
+    #[error("parentheses and `not` are nested over {QUERY_DEPTH} deep at column {column}: write the query flatter")]
     TooDeep {
         /// Where the first level too many begins.
         column: usize,
@@ -79,7 +77,5 @@ pub enum QueryError {
 }
 
 fn suggestion(nearest: Option<&'static FieldInfo>) -> String {
-    nearest.map_or_else(String::new, |info| {
-        format!(": did you mean `{}` ({})?", info.name, info.expects())
-    })
+    nearest.map_or_else(String::new, |info| format!(": did you mean `{}` ({})?", info.name, info.expects()))
 }

@@ -160,13 +160,9 @@ impl Field {
     /// The field of that name, in upper or lower case, or under one of Vast.ai's other names.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        let exact = FIELDS
-            .iter()
-            .find(|info| info.name.eq_ignore_ascii_case(name));
+        let exact = FIELDS.iter().find(|info| info.name.eq_ignore_ascii_case(name));
         exact.map(|info| info.field).or_else(|| {
-            let alias = ALIASES
-                .iter()
-                .find(|(text, _)| text.eq_ignore_ascii_case(name));
+            let alias = ALIASES.iter().find(|(text, _)| text.eq_ignore_ascii_case(name));
             alias.map(|(_, field)| *field)
         })
     }
@@ -175,18 +171,11 @@ impl Field {
     #[must_use]
     pub fn nearest(name: &str) -> Option<Self> {
         const LONGEST: usize = 32;
-        let name: Vec<char> = name
-            .chars()
-            .take(LONGEST + 1)
-            .map(|c| c.to_ascii_lowercase())
-            .collect();
+        let name: Vec<char> = name.chars().take(LONGEST + 1).map(|c| c.to_ascii_lowercase()).collect();
         if name.len() > LONGEST {
             return None;
         }
-        let best = FIELDS
-            .iter()
-            .map(|info| (edits(&name, info.name), info))
-            .min_by_key(|(distance, _)| *distance)?;
+        let best = FIELDS.iter().map(|info| (edits(&name, info.name), info)).min_by_key(|(distance, _)| *distance)?;
         let allowed = (name.len() / 2).clamp(1, 4);
         (best.0 <= allowed).then_some(best.1.field)
     }

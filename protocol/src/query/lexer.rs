@@ -52,9 +52,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Spanned<'_>>, QueryError> {
             '<' | '>' | '=' | '!' => sign(rest, column)?,
             '"' | '\'' => quoted(rest, c, column)?,
             _ => {
-                let end = rest
-                    .find(|c: char| c.is_whitespace() || ends_word(c))
-                    .unwrap_or(rest.len());
+                let end = rest.find(|c: char| c.is_whitespace() || ends_word(c)).unwrap_or(rest.len());
                 (Token::Word(&rest[..end]), end)
             }
         };
@@ -99,11 +97,7 @@ fn quoted(rest: &str, quote: char, column: usize) -> Result<(Token<'_>, usize), 
             escapes = true;
         } else if c == quote {
             let inner = &body[..at];
-            let text = if escapes {
-                Cow::Owned(unescape(inner))
-            } else {
-                Cow::Borrowed(inner)
-            };
+            let text = if escapes { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) };
             return Ok((Token::Quoted(text), at + 2));
         }
     }

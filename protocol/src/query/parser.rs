@@ -1,8 +1,8 @@
 //! Builds the tree of a query from its tokens.
 
 use super::{
-    Comparison, Condition, Expr, Field, QUERY_BYTES, QUERY_CONDITIONS, QUERY_DEPTH, QUERY_VALUES,
-    QueryError, Test, Value,
+    Comparison, Condition, Expr, Field, QUERY_BYTES, QUERY_CONDITIONS, QUERY_DEPTH, QUERY_VALUES, QueryError, Test,
+    Value,
     lexer::{self, Spanned, Token},
     value::is_any,
 };
@@ -13,13 +13,7 @@ pub(super) fn parse(text: &str) -> Result<Expr, QueryError> {
         return Err(QueryError::TooLong(text.len()));
     }
     let tokens = lexer::tokens(text)?;
-    let mut parser = Parser {
-        tokens: &tokens,
-        end: text.chars().count() + 1,
-        depth: 0,
-        conditions: 0,
-        values: 0,
-    };
+    let mut parser = Parser { tokens: &tokens, end: text.chars().count() + 1, depth: 0, conditions: 0, values: 0 };
     if tokens.is_empty() {
         return Ok(Expr::All(Vec::new()));
     }
@@ -95,11 +89,7 @@ impl<'t> Parser<'t> {
             Some(Token::ListClose) => "`]`".to_owned(),
             Some(Token::Comma) => "`,`".to_owned(),
         };
-        QueryError::Unexpected {
-            column: self.column(),
-            expected,
-            found,
-        }
+        QueryError::Unexpected { column: self.column(), expected, found }
     }
 
     fn either(&mut self) -> Result<Expr, QueryError> {
@@ -134,9 +124,7 @@ impl<'t> Parser<'t> {
     fn deeper(&mut self) -> Result<(), QueryError> {
         self.depth += 1;
         if self.depth > QUERY_DEPTH {
-            return Err(QueryError::TooDeep {
-                column: self.column(),
-            });
+            return Err(QueryError::TooDeep { column: self.column() });
         }
         self.advance();
         Ok(())
@@ -165,17 +153,12 @@ impl<'t> Parser<'t> {
     fn condition(&mut self) -> Result<Condition, QueryError> {
         self.conditions += 1;
         if self.conditions > QUERY_CONDITIONS {
-            return Err(QueryError::TooManyConditions {
-                column: self.column(),
-            });
+            return Err(QueryError::TooManyConditions { column: self.column() });
         }
         let field = self.field()?;
         if matches!(self.peek(), Some(Token::Word(word)) if is_any(word)) {
             self.advance();
-            return Ok(Condition {
-                field,
-                test: Test::Any,
-            });
+            return Ok(Condition { field, test: Test::Any });
         }
         let test = match self.operator(field)? {
             Operator::Compare(comparison) => self.compared(field, comparison)?,
@@ -229,22 +212,11 @@ impl<'t> Parser<'t> {
                 self.advance();
                 operator
             }
-            Some(
-                Token::Quoted(_)
-                | Token::Open
-                | Token::Close
-                | Token::ListOpen
-                | Token::ListClose
-                | Token::Comma,
-            )
+            Some(Token::Quoted(_) | Token::Open | Token::Close | Token::ListOpen | Token::ListClose | Token::Comma)
             | None => return Err(self.unexpected(EXPECTED)),
         };
         if compare.orders() && !field.info().kind.is_ordered() {
-            return Err(QueryError::NotOrdered {
-                column,
-                field: field.info(),
-                operator: compare.symbol(),
-            });
+            return Err(QueryError::NotOrdered { column, field: field.info(), operator: compare.symbol() });
         }
         Ok(Operator::Compare(compare))
     }
@@ -265,8 +237,7 @@ impl<'t> Parser<'t> {
         if self.peek() == Some(&Token::ListOpen) {
             return Err(self.unexpected("one value (a list goes with `in` or `notin`)"));
         }
-        self.value(field)
-            .map(|value| Test::Compare(comparison, value))
+        self.value(field).map(|value| Test::Compare(comparison, value))
     }
 
     fn value(&mut self, field: Field) -> Result<Value, QueryError> {
@@ -274,14 +245,7 @@ impl<'t> Parser<'t> {
         let (text, bare) = match self.peek() {
             Some(Token::Word(word)) => (*word, true),
             Some(Token::Quoted(text)) => (text.as_ref(), false),
-            Some(
-                Token::Sign(_)
-                | Token::Open
-                | Token::Close
-                | Token::ListOpen
-                | Token::ListClose
-                | Token::Comma,
-            )
+            Some(Token::Sign(_) | Token::Open | Token::Close | Token::ListOpen | Token::ListClose | Token::Comma)
             | None => return Err(self.unexpected("a value")),
         };
         self.advance();
@@ -297,9 +261,7 @@ impl<'t> Parser<'t> {
         loop {
             self.values += 1;
             if self.values > QUERY_VALUES {
-                return Err(QueryError::TooManyValues {
-                    column: self.column(),
-                });
+                return Err(QueryError::TooManyValues { column: self.column() });
             }
             values.push(self.item(field)?);
             match self.peek() {
@@ -309,12 +271,7 @@ impl<'t> Parser<'t> {
                     return Ok(values);
                 }
                 Some(
-                    Token::Word(_)
-                    | Token::Quoted(_)
-                    | Token::Sign(_)
-                    | Token::Open
-                    | Token::Close
-                    | Token::ListOpen,
+                    Token::Word(_) | Token::Quoted(_) | Token::Sign(_) | Token::Open | Token::Close | Token::ListOpen,
                 )
                 | None => return Err(self.unexpected("`,` or `]`")),
             }

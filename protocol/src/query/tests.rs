@@ -14,28 +14,13 @@ fn fails(text: &str) -> String {
 #[test]
 fn queries_of_vast_users_are_read() {
     reads_as("", "");
-    reads_as(
-        "gpu_name=RTX_4090 num_gpus=1",
-        "gpu_name=RTX_4090 num_gpus=1",
-    );
+    reads_as("gpu_name=RTX_4090 num_gpus=1", "gpu_name=RTX_4090 num_gpus=1");
     reads_as("gpu_name = \"RTX 4090\"", "gpu_name=RTX_4090");
-    reads_as(
-        "gpu_ram>=24 dph < $0.5 verified = True",
-        "gpu_ram>=24 dph<0.5 verified=true",
-    );
-    reads_as(
-        "geolocation notin [CN, VN] cuda_vers>=12.1",
-        "geolocation notin [CN,VN] cuda_vers>=12.1",
-    );
+    reads_as("gpu_ram>=24 dph < $0.5 verified = True", "gpu_ram>=24 dph<0.5 verified=true");
+    reads_as("geolocation notin [CN, VN] cuda_vers>=12.1", "geolocation notin [CN,VN] cuda_vers>=12.1");
     reads_as("geolocation not in [CN]", "geolocation notin [CN]");
-    reads_as(
-        "gpu_name in [RTX 4090,'RTX 3090']",
-        "gpu_name in [RTX_4090,RTX_3090]",
-    );
-    reads_as(
-        "compute_cap gte 800 num_gpus neq 3",
-        "compute_cap>=800 num_gpus!=3",
-    );
+    reads_as("gpu_name in [RTX 4090,'RTX 3090']", "gpu_name in [RTX_4090,RTX_3090]");
+    reads_as("compute_cap gte 800 num_gpus neq 3", "compute_cap>=800 num_gpus!=3");
     reads_as("rentable=any verified any", "rentable=any verified=any");
     reads_as("geolocation=in", "geolocation=in");
     reads_as("dph_total<1 reliability2>0.9", "dph<1 reliability>0.9");
@@ -51,13 +36,7 @@ fn or_not_and_parentheses_bind_as_written() {
     reads_as("not (dph<1 and num_gpus=1)", "not (dph<1 num_gpus=1)");
     reads_as("not not dph<1", "not not dph<1");
     reads_as("((dph<1) (num_gpus=1))", "dph<1 num_gpus=1");
-    assert_eq!(
-        Query::parse("dph<1 (num_gpus=1 or num_gpus=2)")
-            .unwrap()
-            .conjuncts()
-            .len(),
-        2
-    );
+    assert_eq!(Query::parse("dph<1 (num_gpus=1 or num_gpus=2)").unwrap().conjuncts().len(), 2);
 }
 
 #[test]
@@ -67,10 +46,7 @@ fn errors_say_where_and_what_was_expected() {
         "column 12: there is no field `gpu_rma`: did you mean `gpu_ram` (a number (GB))?"
     );
     assert_eq!(fails("colour=red"), "column 1: there is no field `colour`");
-    assert_eq!(
-        fails("gpu_ram >= lots"),
-        "column 12: `gpu_ram` takes a number (GB), not `lots`"
-    );
+    assert_eq!(fails("gpu_ram >= lots"), "column 12: `gpu_ram` takes a number (GB), not `lots`");
     assert!(fails("gpu_ram>=inf").contains("not `inf`"));
     assert!(fails("verified=maybe").contains("true or false"));
     assert!(fails("driver_version>=new").contains("a version"));
@@ -89,30 +65,15 @@ fn errors_say_where_and_what_was_expected() {
 
 #[test]
 fn size_and_depth_are_bounded() {
-    assert!(matches!(
-        Query::parse(&" ".repeat(QUERY_BYTES + 1)),
-        Err(QueryError::TooLong(_))
-    ));
+    assert!(matches!(Query::parse(&" ".repeat(QUERY_BYTES + 1)), Err(QueryError::TooLong(_))));
     let deep = |n: usize| format!("{}dph<1{}", "(".repeat(n), ")".repeat(n));
     assert!(Query::parse(&deep(QUERY_DEPTH)).is_ok());
-    assert!(matches!(
-        Query::parse(&deep(QUERY_DEPTH + 1)),
-        Err(QueryError::TooDeep { .. })
-    ));
-    assert!(matches!(
-        Query::parse(&"not ".repeat(10_000)),
-        Err(QueryError::TooDeep { .. })
-    ));
+    assert!(matches!(Query::parse(&deep(QUERY_DEPTH + 1)), Err(QueryError::TooDeep { .. })));
+    assert!(matches!(Query::parse(&"not ".repeat(10_000)), Err(QueryError::TooDeep { .. })));
     assert!(Query::parse(&"dph<1 ".repeat(QUERY_CONDITIONS)).is_ok());
-    assert!(matches!(
-        Query::parse(&"dph<1 ".repeat(QUERY_CONDITIONS + 1)),
-        Err(QueryError::TooManyConditions { .. })
-    ));
+    assert!(matches!(Query::parse(&"dph<1 ".repeat(QUERY_CONDITIONS + 1)), Err(QueryError::TooManyConditions { .. })));
     let list = format!("num_gpus in [{}]", vec!["1"; QUERY_VALUES + 1].join(","));
-    assert!(matches!(
-        Query::parse(&list),
-        Err(QueryError::TooManyValues { .. })
-    ));
+    assert!(matches!(Query::parse(&list), Err(QueryError::TooManyValues { .. })));
 }
 
 #[test]
@@ -148,9 +109,7 @@ fn value(kind: Kind) -> BoxedStrategy<Value> {
             .prop_map(|(a, b, c)| Value::Version(Version::parse(&format!("{a}.{b}.{c}")).unwrap()))
             .boxed(),
         Kind::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
-        Kind::Text => prop_oneof![".{0,12}", "[A-Za-z0-9_ \"'\\\\-]{0,12}"]
-            .prop_map(Value::Text)
-            .boxed(),
+        Kind::Text => prop_oneof![".{0,12}", "[A-Za-z0-9_ \"'\\\\-]{0,12}"].prop_map(Value::Text).boxed(),
         Kind::Id => "[0-9a-zA-Z]{1,16}".prop_map(Value::Text).boxed(),
     }
 }

@@ -73,14 +73,9 @@ impl Value {
 fn number(text: &str) -> Option<f64> {
     let text = text.strip_prefix('$').unwrap_or(text);
     // Keeps out `inf`, `nan` and `infinity`, which the standard library reads.
-    let numeric = text
-        .bytes()
-        .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
+    let numeric = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
     // Adding zero makes −0 into 0, which are the same to every comparison but not in print.
-    numeric
-        .then(|| text.parse::<f64>().ok())?
-        .filter(|x| x.is_finite())
-        .map(|x| x + 0.0)
+    numeric.then(|| text.parse::<f64>().ok())?.filter(|x| x.is_finite()).map(|x| x + 0.0)
 }
 
 fn truth(text: &str) -> Option<bool> {
@@ -98,10 +93,7 @@ pub(super) fn is_any(text: &str) -> bool {
 
 /// Characters that end a bare word, white space apart.
 pub(super) fn ends_word(c: char) -> bool {
-    matches!(
-        c,
-        '(' | ')' | '[' | ']' | ',' | '<' | '>' | '=' | '!' | '"' | '\''
-    )
+    matches!(c, '(' | ')' | '[' | ']' | ',' | '<' | '>' | '=' | '!' | '"' | '\'')
 }
 
 impl fmt::Display for Value {
@@ -114,9 +106,7 @@ impl fmt::Display for Value {
             Self::Text(text) => {
                 let plain = !text.is_empty()
                     && !is_any(text)
-                    && text
-                        .chars()
-                        .all(|c| c == ' ' || !(c == '_' || c.is_whitespace() || ends_word(c)));
+                    && text.chars().all(|c| c == ' ' || !(c == '_' || c.is_whitespace() || ends_word(c)));
                 if plain {
                     return f.write_str(&text.replace(' ', "_"));
                 }

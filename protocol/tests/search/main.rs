@@ -40,11 +40,7 @@ fn facts_of(offer: &Offer) -> PeerFacts {
 }
 
 fn everything() -> Options {
-    Options {
-        all: true,
-        limit: usize::MAX,
-        ..Options::at(NOW)
-    }
+    Options { all: true, limit: usize::MAX, ..Options::at(NOW) }
 }
 
 fn run(index: &AskIndex, query: &str, options: &Options) -> Results {

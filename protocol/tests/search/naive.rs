@@ -11,10 +11,7 @@ fn text_equal(field: Field, have: &str, wanted: &str) -> bool {
     let plain = |t: &str| {
         let lower = t.to_lowercase().replace(['_', '-'], " ");
         let mut words: Vec<&str> = lower.split_whitespace().collect();
-        while words
-            .first()
-            .is_some_and(|w| ["nvidia", "geforce", "tesla"].contains(w))
-        {
+        while words.first().is_some_and(|w| ["nvidia", "geforce", "tesla"].contains(w)) {
             words.remove(0);
         }
         words.join(" ")
@@ -55,9 +52,7 @@ fn meets(ask: &AskView, condition: &Condition) -> bool {
         Test::Compare(comparison, value) => {
             let order = match (have, value) {
                 (Datum::Number(have), Value::Number(wanted)) => have.partial_cmp(wanted).unwrap(),
-                (Datum::Text(have), Value::Version(wanted)) => {
-                    Version::parse(have).unwrap().cmp(wanted)
-                }
+                (Datum::Text(have), Value::Version(wanted)) => Version::parse(have).unwrap().cmp(wanted),
                 _ => panic!("{field} has no order"),
             };
             match comparison {

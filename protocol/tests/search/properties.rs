@@ -186,11 +186,7 @@ proptest! {
 
 fn compare(by: OrderBy, a: &AskView, b: &AskView) -> Ordering {
     let turn = |order: Ordering| {
-        if by.descending {
-            order.reverse()
-        } else {
-            order
-        }
+        if by.descending { order.reverse() } else { order }
     };
     let readable = |d: &Datum| match d {
         Datum::Text(t) if by.field == Field::DriverVersion => {

@@ -95,22 +95,10 @@ impl AskIndex {
             (Column::GpuRamMib, of_gpu(|g| known(g.vram_mib as f64))),
             (Column::GpuMemBw, of_gpu(|g| known(f64::from(g.mem_bw)))),
             (Column::GpuMaxPower, of_gpu(|g| known(f64::from(g.power_w)))),
-            (
-                Column::ComputeCap,
-                of_gpu(|g| known(f64::from(g.compute_cap))),
-            ),
-            (
-                Column::CudaVers,
-                of_gpu(|g| known(f64::from(g.max_cuda) / 100.0)),
-            ),
-            (
-                Column::DriverVersion,
-                of_gpu(|g| Version::parse(&g.driver).map_or(f64::NAN, Version::order)),
-            ),
-            (
-                Column::PcieBw,
-                of_gpu(|g| known(lane_rate(g.pcie_gen) * f64::from(g.pcie_width))),
-            ),
+            (Column::ComputeCap, of_gpu(|g| known(f64::from(g.compute_cap)))),
+            (Column::CudaVers, of_gpu(|g| known(f64::from(g.max_cuda) / 100.0))),
+            (Column::DriverVersion, of_gpu(|g| Version::parse(&g.driver).map_or(f64::NAN, Version::order))),
+            (Column::PcieBw, of_gpu(|g| known(lane_rate(g.pcie_gen) * f64::from(g.pcie_width)))),
             (Column::PciGen, of_gpu(|g| known(f64::from(g.pcie_gen)))),
             (Column::CpuCores, known(f64::from(hardware.cpu.cores))),
             (Column::CpuGhz, known(f64::from(hardware.cpu.mhz) / 1000.0)),
@@ -133,26 +121,14 @@ impl AskIndex {
         let rows = [
             (Column::SlotHourNanos, terms.slot_hour.0 as f64),
             (Column::MinBidNanos, terms.min_bid_slot_hour.0 as f64),
-            (
-                Column::ReservedPermille,
-                f64::from(1000_u16.saturating_sub(terms.reserved_discount)),
-            ),
+            (Column::ReservedPermille, f64::from(1000_u16.saturating_sub(terms.reserved_discount))),
             (Column::StorageCost, money(terms.storage_gb_month)),
             (Column::InetUpCost, money(terms.up_gb)),
             (Column::InetDownCost, money(terms.down_gb)),
-            (
-                Column::LatestEnd,
-                terms.latest_end.map_or(f64::INFINITY, |t| t.0 as f64),
-            ),
+            (Column::LatestEnd, terms.latest_end.map_or(f64::INFINITY, |t| t.0 as f64)),
             (Column::ValidUntil, offer.valid_until.0 as f64),
-            (
-                Column::EvictionNotice,
-                terms.eviction_notice.0 as f64 / 1000.0,
-            ),
-            (
-                Column::ReachabilityFactor,
-                score::reachability_factor(state.reachability),
-            ),
+            (Column::EvictionNotice, terms.eviction_notice.0 as f64 / 1000.0),
+            (Column::ReachabilityFactor, score::reachability_factor(state.reachability)),
             (Column::SlotsTotal, f64::from(state.slots_total)),
             (Column::SlotsFree, f64::from(state.slots_free)),
         ];
@@ -177,10 +153,7 @@ impl AskIndex {
             (TextColumn::CpuArch, Some(hardware.cpu.arch.as_str())),
             (TextColumn::Driver, gpu.map(|g| g.driver.as_str())),
             (TextColumn::Geolocation, hardware.country.as_deref()),
-            (
-                TextColumn::Reachability,
-                Some(reachability_name(offer.availability.reachability)),
-            ),
+            (TextColumn::Reachability, Some(reachability_name(offer.availability.reachability))),
             (TextColumn::Runtime, Some(runtimes.as_str())),
             (TextColumn::Host, Some(host.as_str())),
             (TextColumn::Currency, Some(offer.terms.currency.0.as_str())),
@@ -210,10 +183,7 @@ impl AskIndex {
     pub(super) fn write_performance(&mut self, machine: u32, proven: Option<f64>, offer: &Offer) {
         let gpu = offer.hardware.gpus.first();
         let reference = gpu.and_then(|g| performance::reference(&g.model));
-        let dlperf = proven
-            .or(reference.map(|r| r.dlperf))
-            .filter(|_| gpu.is_some())
-            .unwrap_or(f64::NAN);
+        let dlperf = proven.or(reference.map(|r| r.dlperf)).filter(|_| gpu.is_some()).unwrap_or(f64::NAN);
         let cpu = &offer.hardware.cpu;
         let performance = if gpu.is_some() {
             dlperf

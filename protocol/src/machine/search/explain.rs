@@ -71,10 +71,7 @@ struct Failed {
 impl Failed {
     fn of(pass: &Pass<'_>, conjuncts: &[Conjunct], considered: &dyn Fn(usize) -> bool) -> Self {
         let rows = pass.index.rows();
-        let mut failed = Self {
-            bits: vec![Vec::new(); conjuncts.len()],
-            considered: Vec::new(),
-        };
+        let mut failed = Self { bits: vec![Vec::new(); conjuncts.len()], considered: Vec::new() };
         for start in (0..rows).step_by(CHUNK) {
             let end = rows.min(start + CHUNK);
             let words = (end - start).div_ceil(64);
@@ -192,11 +189,7 @@ pub(super) fn explain(
     elsewhere: usize,
 ) -> Explain {
     let failed = Failed::of(pass, conjuncts, considered);
-    let total: usize = failed
-        .considered
-        .iter()
-        .map(|w| w.count_ones() as usize)
-        .sum();
+    let total: usize = failed.considered.iter().map(|w| w.count_ones() as usize).sum();
     let conditions = failed.excluded(conjuncts);
     let attributed = failed.attributed(&conditions);
     let excluded: usize = attributed.iter().map(|(_, count)| count).sum();
@@ -222,22 +215,14 @@ pub(super) fn explain(
     }
     if elsewhere > 0 {
         let is = if elsewhere == 1 { "is" } else { "are" };
-        sentence.push_str(&format!(
-            ", {elsewhere} that would match {is} in other currencies"
-        ));
+        sentence.push_str(&format!(", {elsewhere} that would match {is} in other currencies"));
     }
     if matched == 0
         && let Some(miss) = nearest.first()
     {
         sentence.push_str(&format!("; nearest: {}", miss.ask.summary()));
     }
-    Explain {
-        considered: total,
-        matched,
-        conditions,
-        nearest,
-        sentence,
-    }
+    Explain { considered: total, matched, conditions, nearest, sentence }
 }
 
 fn offers(count: usize) -> String {
@@ -258,11 +243,7 @@ fn failure(pass: &Pass<'_>, conjunct: &Conjunct, row: usize) -> Failure {
         (Some(condition), Some(Datum::Number(have))) => off_by(condition, *have),
         (None | Some(_), None | Some(_)) => None,
     };
-    Failure {
-        condition: conjunct.text.clone(),
-        have,
-        off_by,
-    }
+    Failure { condition: conjunct.text.clone(), have, off_by }
 }
 
 /// How far `have` is from the nearest number the condition takes.

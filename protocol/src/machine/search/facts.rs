@@ -43,20 +43,12 @@ impl PeerFacts {
     #[must_use]
     pub(super) fn bounded(self) -> Self {
         let share = |x: f64, otherwise: f64| {
-            if x.is_nan() {
-                otherwise
-            } else {
-                x.clamp(0.0, 1.0)
-            }
+            if x.is_nan() { otherwise } else { x.clamp(0.0, 1.0) }
         };
         Self {
             reliability: share(self.reliability, STRANGER_RELIABILITY),
             trust: share(self.trust, STRANGER_TRUST),
-            owed: if self.owed.is_finite() {
-                self.owed
-            } else {
-                0.0
-            },
+            owed: if self.owed.is_finite() { self.owed } else { 0.0 },
             ..self
         }
     }

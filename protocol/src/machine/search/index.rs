@@ -102,30 +102,18 @@ impl AskIndex {
         let key = (offer.host, offer.machine);
         self.remove(&key.0, &key.1);
         let machine = self.free_machines.pop().unwrap_or_else(|| {
-            self.identities.push(Identity {
-                host: key.0,
-                machine: key.1,
-                offer: id,
-            });
+            self.identities.push(Identity { host: key.0, machine: key.1, offer: id });
             self.numbers.iter_mut().for_each(|c| c.push(f64::NAN));
             self.texts.iter_mut().for_each(|c| c.push(ABSENT));
             (self.identities.len() - 1) as u32
         });
-        self.identities[machine as usize] = Identity {
-            host: key.0,
-            machine: key.1,
-            offer: id,
-        };
+        self.identities[machine as usize] = Identity { host: key.0, machine: key.1, offer: id };
         self.write_hardware(machine, offer);
         self.write_terms(machine, offer);
         self.write_texts(machine, offer);
         self.write_facts(machine, self.facts(&key.0));
         self.write_performance(machine, self.proven.get(&key).copied(), offer);
-        let listed = offer
-            .hardware
-            .gpus
-            .first()
-            .map_or(usize::MAX, |g| g.uuid_hashes.len());
+        let listed = offer.hardware.gpus.first().map_or(usize::MAX, |g| g.uuid_hashes.len());
         let mut rows = Vec::new();
         for slots in offer.slices() {
             if usize::from(slots) <= listed {
@@ -149,10 +137,7 @@ impl AskIndex {
             self.free_rows.push(row);
         }
         for (column, pool) in self.texts.iter_mut().zip(&mut self.pools) {
-            pool.give_back(std::mem::replace(
-                &mut column[place.machine as usize],
-                ABSENT,
-            ));
+            pool.give_back(std::mem::replace(&mut column[place.machine as usize], ABSENT));
         }
         self.free_machines.push(place.machine);
         self.generation += 1;
@@ -186,13 +171,7 @@ impl AskIndex {
 
     /// Sets the `dlperf` of one slot that challenges have proven of a machine, or takes it back. Counts from the machine's
     /// next offer on, and at once if `offer`, its present one, is given.
-    pub fn set_proven(
-        &mut self,
-        host: NodeId,
-        machine: MachineId,
-        dlperf: Option<f64>,
-        offer: Option<&Offer>,
-    ) {
+    pub fn set_proven(&mut self, host: NodeId, machine: MachineId, dlperf: Option<f64>, offer: Option<&Offer>) {
         let key = (host, machine);
         match dlperf.filter(|x| x.is_finite() && *x >= 0.0) {
             Some(proven) => self.proven.insert(key, proven),
@@ -223,13 +202,7 @@ impl AskIndex {
         self.places.len()
     }
 
-    fn add_row(
-        &mut self,
-        machine: u32,
-        slots: u16,
-        smallest: bool,
-        key: &(NodeId, MachineId),
-    ) -> u32 {
+    fn add_row(&mut self, machine: u32, slots: u16, smallest: bool, key: &(NodeId, MachineId)) -> u32 {
         let row = self.free_rows.pop().unwrap_or_else(|| {
             self.machine_of.push(0);
             self.slots.push(0);
@@ -246,9 +219,7 @@ impl AskIndex {
     }
 
     pub(super) fn set_text(&mut self, machine: u32, column: TextColumn, text: Option<&str>) {
-        let number = text
-            .filter(|t| !t.is_empty())
-            .map_or(ABSENT, |t| self.pools[column as usize].take(t));
+        let number = text.filter(|t| !t.is_empty()).map_or(ABSENT, |t| self.pools[column as usize].take(t));
         self.texts[column as usize][machine as usize] = number;
     }
 

@@ -41,17 +41,12 @@ pub enum OrderError {
 }
 
 fn meant(nearest: Option<&'static FieldInfo>) -> String {
-    nearest.map_or_else(String::new, |info| {
-        format!(", did you mean `{}`?", info.name)
-    })
+    nearest.map_or_else(String::new, |info| format!(", did you mean `{}`?", info.name))
 }
 
 impl OrderBy {
     /// The default order: `score-`.
-    pub const DEFAULT: Self = Self {
-        field: Field::Score,
-        descending: true,
-    };
+    pub const DEFAULT: Self = Self { field: Field::Score, descending: true };
 
     /// Reads an order: fields with commas between, each with a `-` before or after it for greatest first. An empty text is
     /// the default order.
@@ -66,9 +61,7 @@ impl OrderBy {
         if count > FIELDS {
             return Err(OrderError::TooMany(count));
         }
-        text.split(',')
-            .map(|part| Self::parse(part.trim()))
-            .collect()
+        text.split(',').map(|part| Self::parse(part.trim())).collect()
     }
 
     fn parse(text: &str) -> Result<Self, OrderError> {
@@ -114,11 +107,7 @@ struct Candidate {
 
 impl<'p, 'a> Ranking<'p, 'a> {
     pub fn new(pass: &'p Pass<'a>, order: &[OrderBy]) -> Self {
-        let order = if order.is_empty() {
-            &[OrderBy::DEFAULT]
-        } else {
-            order
-        };
+        let order = if order.is_empty() { &[OrderBy::DEFAULT] } else { order };
         let mut keys = Vec::new();
         for by in order.iter().take(FIELDS) {
             let down = by.descending;
@@ -131,31 +120,19 @@ impl<'p, 'a> Ranking<'p, 'a> {
                     keys.push((Key::MachineId(true), down));
                     keys.push((Key::MachineId(false), down));
                 }
-                source @ (Source::Machine(..)
-                | Source::PerSlot(..)
-                | Source::Share(..)
-                | Source::Derived(_)) => keys.push((Key::Number(source), down)),
+                source @ (Source::Machine(..) | Source::PerSlot(..) | Source::Share(..) | Source::Derived(_)) => {
+                    keys.push((Key::Number(source), down))
+                }
             }
         }
-        Self {
-            pass,
-            keys,
-            found: Vec::new(),
-            further: Vec::new(),
-        }
+        Self { pass, keys, found: Vec::new(), further: Vec::new() }
     }
 
     /// Adds an ask.
     pub fn push(&mut self, row: usize) {
-        let mut keys = self
-            .keys
-            .iter()
-            .map(|(key, down)| self.pass.key(key, *down, row));
-        let candidate = Candidate {
-            first: keys.next().unwrap_or_default(),
-            row: row as u32,
-            at: self.found.len() as u32,
-        };
+        let mut keys = self.keys.iter().map(|(key, down)| self.pass.key(key, *down, row));
+        let candidate =
+            Candidate { first: keys.next().unwrap_or_default(), row: row as u32, at: self.found.len() as u32 };
         self.further.extend(keys);
         self.found.push(candidate);
     }
@@ -200,17 +177,11 @@ impl Pass<'_> {
         match key {
             Key::Number(source) => {
                 let number = self.number(*source, row);
-                if number.is_nan() {
-                    u64::MAX
-                } else {
-                    flip(sortable(number))
-                }
+                if number.is_nan() { u64::MAX } else { flip(sortable(number)) }
             }
             Key::Text(column, ranks) => {
                 let number = index.texts(*column)[index.machine_of()[row] as usize];
-                ranks
-                    .get(number as usize)
-                    .map_or(u64::MAX, |rank| flip(*rank))
+                ranks.get(number as usize).map_or(u64::MAX, |rank| flip(*rank))
             }
             Key::AskId => flip(index.ids()[row]),
             Key::MachineId(upper) => {
@@ -227,20 +198,14 @@ impl Pass<'_> {
             let identity = index.identity(row);
             (identity.host, identity.machine, index.slots()[row])
         };
-        index.ids()[a]
-            .cmp(&index.ids()[b])
-            .then_with(|| whole(a).cmp(&whole(b)))
+        index.ids()[a].cmp(&index.ids()[b]).then_with(|| whole(a).cmp(&whole(b)))
     }
 }
 
 /// A number that orders as the float does (by `f64::total_cmp`), both zeros being the same.
 fn sortable(number: f64) -> u64 {
     let bits = (number + 0.0).to_bits();
-    if bits >> 63 == 1 {
-        !bits
-    } else {
-        bits | 1 << 63
-    }
+    if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }
 
 #[cfg(test)]
@@ -251,49 +216,23 @@ mod tests {
     #[test]
     fn orders_read_as_people_write_them() {
         let read = |text: &str| {
-            OrderBy::parse_list(text)
-                .unwrap()
-                .iter()
-                .map(|o| (o.field.name(), o.descending))
-                .collect::<Vec<_>>()
+            OrderBy::parse_list(text).unwrap().iter().map(|o| (o.field.name(), o.descending)).collect::<Vec<_>>()
         };
         assert_eq!(read(""), [("score", true)]);
         assert_eq!(read("dph"), [("dph", false)]);
         assert_eq!(read("dph-"), [("dph", true)]);
-        assert_eq!(
-            read("-dph, num_gpus+"),
-            [("dph", true), ("num_gpus", false)]
-        );
+        assert_eq!(read("-dph, num_gpus+"), [("dph", true), ("num_gpus", false)]);
         let error = OrderBy::parse_list("dhp-").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "can't order by `dhp`: there is no such field, did you mean `dph`?"
-        );
+        assert_eq!(error, "can't order by `dhp`: there is no such field, did you mean `dph`?");
         assert_eq!(OrderBy::parse_list("dph,,id"), Err(OrderError::Empty));
         assert_eq!(OrderBy::parse_list("-"), Err(OrderError::Empty));
-        assert!(matches!(
-            OrderBy::parse_list(&"dph,".repeat(100)),
-            Err(OrderError::TooMany(_))
-        ));
+        assert!(matches!(OrderBy::parse_list(&"dph,".repeat(100)), Err(OrderError::TooMany(_))));
     }
 
     #[test]
     fn sortable_numbers_order_as_floats_do() {
-        let numbers = [
-            f64::NEG_INFINITY,
-            -1e300,
-            -1.0,
-            -1e-300,
-            0.0,
-            1e-300,
-            1.0,
-            f64::INFINITY,
-        ];
-        assert!(
-            numbers
-                .windows(2)
-                .all(|pair| sortable(pair[0]) < sortable(pair[1]))
-        );
+        let numbers = [f64::NEG_INFINITY, -1e300, -1.0, -1e-300, 0.0, 1e-300, 1.0, f64::INFINITY];
+        assert!(numbers.windows(2).all(|pair| sortable(pair[0]) < sortable(pair[1])));
         assert_eq!(sortable(0.0), sortable(-0.0));
     }
 }

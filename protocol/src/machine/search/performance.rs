@@ -111,10 +111,7 @@ const MODELS: &[(&str, f64, f64, f64)] = &[
 pub fn normal(name: &str) -> String {
     let lower = name.to_lowercase().replace(['_', '-'], " ");
     let mut words = lower.split_whitespace().peekable();
-    while words
-        .next_if(|w| matches!(*w, "nvidia" | "geforce" | "tesla"))
-        .is_some()
-    {}
+    while words.next_if(|w| matches!(*w, "nvidia" | "geforce" | "tesla")).is_some() {}
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -122,15 +119,10 @@ pub fn normal(name: &str) -> String {
 #[must_use]
 pub fn reference(model: &str) -> Option<Reference> {
     let name = normal(model);
-    let at = MODELS
-        .binary_search_by(|row| row.0.cmp(name.as_str()))
-        .ok()?;
+    let at = MODELS.binary_search_by(|row| row.0.cmp(name.as_str())).ok()?;
     let (_, tflops, matrix, bandwidth) = *MODELS.get(at)?;
     let ratio = (matrix / V100_MATRIX) * (bandwidth / V100_BANDWIDTH);
-    Some(Reference {
-        tflops,
-        dlperf: V100 * ratio.sqrt(),
-    })
+    Some(Reference { tflops, dlperf: V100 * ratio.sqrt() })
 }
 
 #[cfg(test)]

@@ -35,11 +35,7 @@ impl Pool {
             self.entries[*number as usize].uses += 1;
             return *number;
         }
-        let entry = Entry {
-            text: text.to_owned(),
-            normal: normal(text),
-            uses: 1,
-        };
+        let entry = Entry { text: text.to_owned(), normal: normal(text), uses: 1 };
         let number = match self.free.pop() {
             Some(number) => {
                 self.entries[number as usize] = entry;

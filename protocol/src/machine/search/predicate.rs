@@ -80,20 +80,15 @@ impl Node {
         match Source::of(field) {
             Source::Text(column) => {
                 let wanted: Vec<Wanted<'_>> = values.iter().filter_map(Wanted::of).collect();
-                let table = pass
-                    .index
-                    .pool(column)
-                    .table(|entry| wanted.iter().any(|w| w.is(column, entry)) != negated);
+                let table =
+                    pass.index.pool(column).table(|entry| wanted.iter().any(|w| w.is(column, entry)) != negated);
                 Self::Texts(column, table)
             }
             source @ (Source::MachineId | Source::AskId) => {
                 let prefixes = values.iter().filter_map(prefix).collect();
                 Self::Ids(source, prefixes, negated)
             }
-            source @ (Source::Machine(..)
-            | Source::PerSlot(..)
-            | Source::Share(..)
-            | Source::Derived(_)) => {
+            source @ (Source::Machine(..) | Source::PerSlot(..) | Source::Share(..) | Source::Derived(_)) => {
                 let mut numbers: Vec<f64> = values.iter().filter_map(number).collect();
                 numbers.sort_by(f64::total_cmp);
                 Self::Numbers(source, numbers, negated)
@@ -118,9 +113,9 @@ impl Node {
                     Comparison::Greater => bits(&numbers, |x| x > wanted),
                 }
             }
-            Self::Numbers(source, wanted, negated) => bits(&read(pass, *source, &rows), |x| {
-                !x.is_nan() && contains(wanted, x) != *negated
-            }),
+            Self::Numbers(source, wanted, negated) => {
+                bits(&read(pass, *source, &rows), |x| !x.is_nan() && contains(wanted, x) != *negated)
+            }
             Self::Texts(column, table) => {
                 let texts = pass.index.texts(*column);
                 let machines = &pass.index.machine_of()[rows];
@@ -189,15 +184,8 @@ impl Node {
                 wanted.iter().map(|w| gap(have, *w)).fold(1.0, f64::min)
             }
             Self::All(parts) => parts.iter().map(|p| p.distance(pass, row)).sum(),
-            Self::Either(parts) => parts
-                .iter()
-                .map(|p| p.distance(pass, row))
-                .fold(1.0, f64::min),
-            Self::Numbers(_, _, true)
-            | Self::Always
-            | Self::Texts(..)
-            | Self::Ids(..)
-            | Self::Not(_) => 1.0,
+            Self::Either(parts) => parts.iter().map(|p| p.distance(pass, row)).fold(1.0, f64::min),
+            Self::Numbers(_, _, true) | Self::Always | Self::Texts(..) | Self::Ids(..) | Self::Not(_) => 1.0,
         }
     }
 }
@@ -211,10 +199,7 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn of(value: &'a Value) -> Option<Self> {
         match value {
-            Value::Text(text) => Some(Self {
-                text,
-                normal: normal(text),
-            }),
+            Value::Text(text) => Some(Self { text, normal: normal(text) }),
             Value::Number(_) | Value::Version(_) | Value::Bool(_) => None,
         }
     }
@@ -258,14 +243,9 @@ fn prefix(value: &Value) -> Option<Prefix> {
     if text.is_empty() || text.len() > 32 {
         return None;
     }
-    let digits = u128::from_str_radix(text, 16)
-        .ok()
-        .filter(|_| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    let digits = u128::from_str_radix(text, 16).ok().filter(|_| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
     let shift = 128 - 4 * text.len() as u32;
-    Some(Prefix {
-        bits: digits << shift,
-        mask: u128::MAX << shift,
-    })
+    Some(Prefix { bits: digits << shift, mask: u128::MAX << shift })
 }
 
 fn id_bits(pass: &Pass<'_>, source: Source, row: usize) -> u128 {
@@ -277,15 +257,8 @@ fn id_bits(pass: &Pass<'_>, source: Source, row: usize) -> u128 {
 }
 
 fn read(pass: &Pass<'_>, source: Source, rows: &Range<usize>) -> Numbers {
-    let mut numbers = Numbers {
-        values: [0.0; CHUNK],
-        length: rows.len().min(CHUNK),
-    };
-    pass.fill(
-        source,
-        rows.clone(),
-        &mut numbers.values[..rows.len().min(CHUNK)],
-    );
+    let mut numbers = Numbers { values: [0.0; CHUNK], length: rows.len().min(CHUNK) };
+    pass.fill(source, rows.clone(), &mut numbers.values[..rows.len().min(CHUNK)]);
     numbers
 }
 
@@ -315,9 +288,7 @@ fn bits<T: Copy>(values: &[T], test: impl Fn(T) -> bool) -> Mask {
 
 fn contains(sorted: &[f64], wanted: f64) -> bool {
     // The values are finite and hold no negative zero; neither does what is compared, once zero is added.
-    sorted
-        .binary_search_by(|x| x.total_cmp(&(wanted + 0.0)))
-        .is_ok()
+    sorted.binary_search_by(|x| x.total_cmp(&(wanted + 0.0))).is_ok()
 }
 
 fn gap(have: f64, wanted: f64) -> f64 {

@@ -39,11 +39,7 @@ pub(super) const fn reachability_factor(reachability: Reachability) -> f64 {
 
 /// Performance for one currency unit an hour; NaN where nothing is known of the performance.
 pub(super) fn per_price(performance: f64, dph: f64) -> f64 {
-    if performance.is_nan() {
-        f64::NAN
-    } else {
-        performance / dph
-    }
+    if performance.is_nan() { f64::NAN } else { performance / dph }
 }
 
 /// The value part: how `ratio` stands to its class's median.

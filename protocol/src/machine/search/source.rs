@@ -121,13 +121,7 @@ pub(super) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     pub fn new(index: &'a AskIndex, pricing: Pricing, storage_gb: f64, now: Timestamp) -> Self {
-        Self {
-            index,
-            pricing,
-            storage_gb,
-            now,
-            medians: index.medians(pricing, storage_gb),
-        }
+        Self { index, pricing, storage_gb, now, medians: index.medians(pricing, storage_gb) }
     }
 
     /// Price of an ask for an hour, with its disk.

@@ -58,10 +58,7 @@ impl AskView {
             offer: identity.offer,
             slots: index.slots()[row],
             currency: Currency(currency.to_owned()),
-            values: fields()
-                .iter()
-                .map(|info| pass.datum(info.field, row))
-                .collect(),
+            values: fields().iter().map(|info| pass.datum(info.field, row)).collect(),
         }
     }
 
@@ -131,10 +128,7 @@ impl Pass<'_> {
             Source::Text(column) => text(self.index.text(column, row)),
             Source::MachineId => Datum::Text(self.index.identity(row).machine.to_string()),
             Source::AskId => Datum::Text(AskId(self.index.ids()[row].to_be_bytes()).to_string()),
-            source @ (Source::Machine(..)
-            | Source::PerSlot(..)
-            | Source::Share(..)
-            | Source::Derived(_)) => {
+            source @ (Source::Machine(..) | Source::PerSlot(..) | Source::Share(..) | Source::Derived(_)) => {
                 let number = self.number(source, row);
                 match field.info().kind {
                     Kind::Version => text(self.index.text(TextColumn::Driver, row)),
@@ -153,9 +147,7 @@ impl Serialize for Datum {
         const WHOLE: f64 = 9_007_199_254_740_992.0;
         match self {
             Self::Absent => serializer.serialize_none(),
-            Self::Number(x) if x.fract() == 0.0 && x.abs() < WHOLE => {
-                serializer.serialize_i64(*x as i64)
-            }
+            Self::Number(x) if x.fract() == 0.0 && x.abs() < WHOLE => serializer.serialize_i64(*x as i64),
             // JSON has no infinity: a free ask's performance for its price is not a number there.
             Self::Number(x) if !x.is_finite() => serializer.serialize_none(),
             Self::Number(x) => serializer.serialize_f64(*x),

@@ -7,6 +7,7 @@
 //!
 //! Floats are used here: nothing of this is signed or paid. The price that counts is in the offer.
 
+mod columns;
 mod explain;
 mod facts;
 mod index;
@@ -33,7 +34,7 @@ use crate::{
     query::{Comparison, Condition, Expr, Field, Query, Test, Value},
     time::Timestamp,
 };
-use index::{Column, TextColumn};
+use columns::{Column, TextColumn};
 use order::Ranking;
 use predicate::{CHUNK, Mask, Node};
 use source::Pass;

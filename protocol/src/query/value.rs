@@ -16,14 +16,12 @@ impl Version {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = [0; 3];
-        let mut count = 0;
-        for part in text.split('.') {
+        for (count, part) in text.split('.').enumerate() {
             let slot = parts.get_mut(count)?;
             if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
                 return None;
             }
             *slot = part.parse().ok().filter(|n| *n < VERSION_PART)?;
-            count += 1;
         }
         Some(Self(parts))
     }

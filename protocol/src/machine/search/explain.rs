@@ -161,7 +161,8 @@ impl Failed {
             let mut misses: Vec<(f64, f64, usize)> = rows
                 .into_iter()
                 .map(|row| {
-                    let distance = conjuncts.iter().map(|c| c.node.distance(pass, row)).sum();
+                    let failed = (0..conjuncts.len()).filter(|i| self.fails(*i, row));
+                    let distance = failed.map(|i| conjuncts[i].node.distance(pass, row)).sum();
                     let dph = pass.number(super::source::Source::of(Field::Dph), row);
                     (distance, dph, row)
                 })

@@ -1,7 +1,5 @@
 //! What this node knows of a host beyond its offers: found out here, never taken from the host's word.
 
-use crate::query::Field;
-
 /// Trust in a host nothing is known of.
 pub const STRANGER_TRUST: f64 = 0.13;
 /// Reliability of a host nothing is known of.
@@ -54,15 +52,4 @@ impl PeerFacts {
             ..self
         }
     }
-
-    /// The fields these facts decide.
-    pub const FIELDS: [Field; 7] = [
-        Field::Reliability,
-        Field::Trust,
-        Field::Verified,
-        Field::Datacenter,
-        Field::StaticIp,
-        Field::DirectPortCount,
-        Field::Owed,
-    ];
 }

@@ -83,7 +83,7 @@ impl OrderBy {
 /// One key of an order, ready to be read.
 enum Key {
     Number(Source),
-    Text(super::index::TextColumn, Vec<u64>),
+    Text(super::columns::TextColumn, Vec<u64>),
     AskId,
     /// The first or second half of the machine's id.
     MachineId(bool),

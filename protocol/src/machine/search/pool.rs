@@ -78,7 +78,8 @@ impl Pool {
         self.entries.iter().map(|e| e.uses > 0 && test(e)).collect()
     }
 
-    /// For each number, the place of its text among all in use, as texts are compared.
+    /// For each number, the place of its text among all in use, as texts are compared, counted from 1: in either direction
+    /// it stays clear of the greatest number, which stands for what is absent.
     pub fn ranks(&self) -> Vec<u64> {
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
         order.sort_by_key(|i| {
@@ -87,7 +88,7 @@ impl Pool {
         });
         let mut ranks = vec![0; order.len()];
         for (rank, i) in order.into_iter().enumerate() {
-            ranks[i] = rank as u64;
+            ranks[i] = rank as u64 + 1;
         }
         ranks
     }

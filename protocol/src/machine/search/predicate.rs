@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{
-    index::TextColumn,
+    columns::TextColumn,
     performance::normal,
     pool::{ABSENT, Entry},
     source::{Pass, Source},
@@ -108,7 +108,7 @@ impl Node {
                     Comparison::Less => bits(&numbers, |x| x < wanted),
                     Comparison::LessOrEqual => bits(&numbers, |x| x <= wanted),
                     Comparison::Equal => bits(&numbers, |x| x == wanted),
-                    Comparison::NotEqual => bits(&numbers, |x| x < wanted || x > wanted),
+                    Comparison::NotEqual => bits(&numbers, |x| !x.is_nan() && x != wanted),
                     Comparison::GreaterOrEqual => bits(&numbers, |x| x >= wanted),
                     Comparison::Greater => bits(&numbers, |x| x > wanted),
                 }
@@ -147,7 +147,28 @@ impl Node {
 
     /// Whether it holds of one ask.
     pub fn holds(&self, pass: &Pass<'_>, row: usize) -> bool {
-        self.test(pass, row..row + 1)[0] & 1 == 1
+        match self {
+            Self::Always => true,
+            Self::Compare(source, comparison, wanted) => {
+                let number = pass.number(*source, row);
+                !number.is_nan() && comparison.holds(number, *wanted)
+            }
+            Self::Numbers(source, wanted, negated) => {
+                let number = pass.number(*source, row);
+                !number.is_nan() && contains(wanted, number) != *negated
+            }
+            Self::Texts(column, table) => {
+                let number = pass.index.texts(*column)[pass.index.machine_of()[row] as usize];
+                number != ABSENT && table[number as usize]
+            }
+            Self::Ids(source, prefixes, negated) => {
+                let id = id_bits(pass, *source, row);
+                prefixes.iter().any(|p| id & p.mask == p.bits) != *negated
+            }
+            Self::All(parts) => parts.iter().all(|p| p.holds(pass, row)),
+            Self::Either(parts) => parts.iter().any(|p| p.holds(pass, row)),
+            Self::Not(inner) => !inner.holds(pass, row),
+        }
     }
 
     /// How far an ask is from meeting it: 0 where it does, towards 1 the further off a number is, 1 for what has no degrees.

@@ -19,7 +19,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::{
     Pricing,
-    index::{AskIndex, Column, TextColumn},
+    columns::{Column, TextColumn},
+    index::AskIndex,
     source::Pass,
 };
 use crate::offer::Reachability;

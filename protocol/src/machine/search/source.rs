@@ -4,7 +4,8 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     Pricing,
-    index::{AskIndex, Column, TextColumn},
+    columns::{Column, TextColumn},
+    index::AskIndex,
     score::{self, Medians},
 };
 use crate::{

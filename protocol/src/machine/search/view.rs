@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
-    index::TextColumn,
+    columns::TextColumn,
     source::{Pass, Source},
 };
 use crate::{

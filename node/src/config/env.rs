@@ -159,9 +159,9 @@ mod tests {
         fn walk(prefix: &str, table: &Table, into: &mut Vec<String>) {
             for (key, value) in table {
                 let path = format!("{prefix}{key}");
-                match value {
-                    Value::Table(inner) => walk(&format!("{path}."), inner, into),
-                    _ => into.push(path),
+                match value.as_table() {
+                    Some(inner) => walk(&format!("{path}."), inner, into),
+                    None => into.push(path),
                 }
             }
         }

@@ -260,16 +260,10 @@ async fn exec(mut stream: tokio::io::DuplexStream, command: Vec<String>) {
             return;
         }
         _ => {
-            while let Some(frame) = frames::read(&mut stream).await.unwrap() {
-                match frame {
-                    Frame::Stdin(bytes) => {
-                        frames::write(&mut stream, &Frame::Stdout(bytes))
-                            .await
-                            .unwrap();
-                    }
-                    Frame::StdinEnd => break,
-                    other => panic!("{other:?}"),
-                }
+            while let Some(Frame::Stdin(bytes)) = frames::read(&mut stream).await.unwrap() {
+                frames::write(&mut stream, &Frame::Stdout(bytes))
+                    .await
+                    .unwrap();
             }
             Frame::Exit(0)
         }

@@ -95,17 +95,9 @@ impl Identity {
     /// [`IdentityError`], also if what is there can't be used.
     pub fn create(dir: &Path) -> Result<(Self, bool), IdentityError> {
         if !dir.exists() {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
-                .map_err(failed("create", dir))?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("create", dir))?;
         }
-        check_private(
-            dir,
-            &fs::metadata(dir).map_err(failed("look at", dir))?,
-            0o700,
-        )?;
+        check_private(dir, &fs::metadata(dir).map_err(failed("look at", dir))?, 0o700)?;
         let mut seed = Zeroizing::new([0; SEED_BYTES]);
         random(seed.as_mut())?;
         let new = write_new(dir, KEY_FILE, seed.as_ref())?;
@@ -120,9 +112,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`]: missing, damaged, or open to others.
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
-        let missing = || IdentityError::Missing {
-            dir: dir.to_owned(),
-        };
+        let missing = || IdentityError::Missing { dir: dir.to_owned() };
         let meta = match fs::metadata(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing()),
             other => other.map_err(failed("look at", dir))?,
@@ -133,10 +123,7 @@ impl Identity {
             return Err(missing());
         }
         check_private(dir, &meta, 0o700)?;
-        Ok(Self {
-            keypair: read_key(&key)?,
-            machine: read_machine(&machine)?,
-        })
+        Ok(Self { keypair: read_key(&key)?, machine: read_machine(&machine)? })
     }
 }
 
@@ -151,11 +138,7 @@ fn random(bytes: &mut [u8]) -> Result<(), IdentityError> {
 fn check_private(path: &Path, meta: &fs::Metadata, wanted: u32) -> Result<(), IdentityError> {
     let mode = meta.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
-        return Err(IdentityError::Open {
-            path: path.to_owned(),
-            mode,
-            wanted,
-        });
+        return Err(IdentityError::Open { path: path.to_owned(), mode, wanted });
     }
     Ok(())
 }
@@ -167,9 +150,7 @@ fn write_new(dir: &Path, name: &str, bytes: &[u8]) -> Result<bool, IdentityError
         if path.symlink_metadata().is_ok() {
             return Ok(false);
         }
-        let mut file = tempfile::Builder::new()
-            .permissions(fs::Permissions::from_mode(0o600))
-            .tempfile_in(dir)?;
+        let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         match file.persist_noclobber(&path) {
@@ -187,19 +168,12 @@ fn read_key(path: &Path) -> Result<Keypair, IdentityError> {
     let mut file = open(path)?;
     let meta = file.metadata().map_err(failed("look at", path))?;
     check_private(path, &meta, 0o600)?;
-    let damaged = |why: String| IdentityError::Damaged {
-        path: path.to_owned(),
-        why,
-    };
+    let damaged = |why: String| IdentityError::Damaged { path: path.to_owned(), why };
     if !meta.is_file() || meta.size() != SEED_BYTES as u64 {
-        return Err(damaged(format!(
-            "it has {} bytes, a key has {SEED_BYTES}",
-            meta.size()
-        )));
+        return Err(damaged(format!("it has {} bytes, a key has {SEED_BYTES}", meta.size())));
     }
     let mut seed = Zeroizing::new([0; SEED_BYTES]);
-    file.read_exact(seed.as_mut())
-        .map_err(failed("read", path))?;
+    file.read_exact(seed.as_mut()).map_err(failed("read", path))?;
     if seed.iter().all(|b| *b == seed[0]) {
         return Err(damaged("all of its bytes are the same".to_owned()));
     }
@@ -208,16 +182,11 @@ fn read_key(path: &Path) -> Result<Keypair, IdentityError> {
 
 fn read_machine(path: &Path) -> Result<MachineId, IdentityError> {
     let mut text = String::new();
-    open(path)?
-        .take(256)
-        .read_to_string(&mut text)
-        .map_err(failed("read", path))?;
-    text.trim().parse().map_err(
-        |e: souk_protocol::id::ParseIdError| IdentityError::Damaged {
-            path: path.to_owned(),
-            why: e.to_string(),
-        },
-    )
+    open(path)?.take(256).read_to_string(&mut text).map_err(failed("read", path))?;
+    text.trim().parse().map_err(|e: souk_protocol::id::ParseIdError| IdentityError::Damaged {
+        path: path.to_owned(),
+        why: e.to_string(),
+    })
 }
 
 fn open(path: &Path) -> Result<File, IdentityError> {
@@ -253,32 +222,22 @@ mod tests {
     fn what_others_may_read_or_is_damaged_is_refused() {
         let outer = tempfile::tempdir().unwrap();
         let dir = outer.path().join("n");
-        assert!(matches!(
-            Identity::load(&dir),
-            Err(IdentityError::Missing { .. })
-        ));
+        assert!(matches!(Identity::load(&dir), Err(IdentityError::Missing { .. })));
         Identity::create(&dir).unwrap();
         let key = dir.join(KEY_FILE);
-        let chmod =
-            |p: &Path, mode| fs::set_permissions(p, fs::Permissions::from_mode(mode)).unwrap();
+        let chmod = |p: &Path, mode| fs::set_permissions(p, fs::Permissions::from_mode(mode)).unwrap();
 
         chmod(&key, 0o640);
         let error = Identity::load(&dir).unwrap_err();
         assert_eq!(error.hint(), format!("chmod 600 {}", key.display()));
         chmod(&key, 0o600);
         chmod(&dir, 0o755);
-        assert!(matches!(
-            Identity::load(&dir),
-            Err(IdentityError::Open { wanted: 0o700, .. })
-        ));
+        assert!(matches!(Identity::load(&dir), Err(IdentityError::Open { wanted: 0o700, .. })));
         chmod(&dir, 0o700);
 
         for damage in [&[][..], &[1; 31], &[0; 32], &[7; 33]] {
             fs::write(&key, damage).unwrap();
-            assert!(matches!(
-                Identity::load(&dir),
-                Err(IdentityError::Damaged { .. })
-            ));
+            assert!(matches!(Identity::load(&dir), Err(IdentityError::Damaged { .. })));
         }
     }
 }

@@ -23,12 +23,8 @@ pub struct BadFilter {
 /// [`BadFilter`].
 pub fn init(log: &Log) -> Result<(), BadFilter> {
     let filter = std::env::var("SOUK_LOG").unwrap_or_else(|_| log.level.clone());
-    let env = EnvFilter::builder()
-        .parse(&filter)
-        .map_err(|source| BadFilter { filter, source })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(env)
-        .with_writer(std::io::stderr);
+    let env = EnvFilter::builder().parse(&filter).map_err(|source| BadFilter { filter, source })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(env).with_writer(std::io::stderr);
     // A subscriber may be there already, in tests; then that one stays.
     let _ = match log.format {
         LogFormat::Text => {

@@ -20,11 +20,7 @@ fn souk(node: &Scripted, args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command
-        .arg("--dir")
-        .arg(node.dir())
-        .args(args)
-        .stdin(Stdio::null());
+    command.arg("--dir").arg(node.dir()).args(args).stdin(Stdio::null());
     command
 }
 
@@ -81,21 +77,14 @@ fn a_refusal_says_what_and_what_next() {
     let output = run(&node, &["show", "nope"]);
     assert_eq!(output.status.code(), Some(1));
     let errors = text(&output.stderr);
-    assert!(
-        errors.starts_with("error: no lease has the number, label or id `nope`\n  try: "),
-        "{errors}"
-    );
+    assert!(errors.starts_with("error: no lease has the number, label or id `nope`\n  try: "), "{errors}");
     // One that fails does not keep the others from being done.
     let output = run(&node, &["stop", "nope", "1"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("paused(stopped)"));
     // Names go through a path unharmed.
     let output = run(&node, &["show", "../shutdown?x=1#é"]);
-    assert!(
-        text(&output.stderr).contains("`../shutdown?x=1#é`"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("`../shutdown?x=1#é`"), "{}", text(&output.stderr));
     // Destroying asks; with nobody to ask it is bad usage.
     let output = run(&node, &["destroy", "1"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
@@ -107,20 +96,12 @@ fn renting_shows_its_cost_and_streams_its_steps() {
     let rent = ["rent", "#1", "--image", "debian:12", "--", "sleep", "1h"];
     let early = run(&node, &rent);
     assert_eq!(early.status.code(), Some(1));
-    assert!(
-        text(&early.stderr).contains("has searched nothing yet"),
-        "{}",
-        text(&early.stderr)
-    );
+    assert!(text(&early.stderr).contains("has searched nothing yet"), "{}", text(&early.stderr));
 
     done(&run(&node, &["search"]));
     let output = run(&node, &rent);
     let id = done(&output);
-    assert_eq!(
-        id.trim().len(),
-        64,
-        "the lease's id, alone, for scripts: {id}"
-    );
+    assert_eq!(id.trim().len(), 64, "the lease's id, alone, for scripts: {id}");
     let steps = text(&output.stderr);
     let mut at = 0;
     for word in [
@@ -134,25 +115,14 @@ fn renting_shows_its_cost_and_streams_its_steps() {
         "preparing",
         "running",
     ] {
-        at += steps[at..]
-            .find(word)
-            .unwrap_or_else(|| panic!("no `{word}` after {at} in: {steps}"));
+        at += steps[at..].find(word).unwrap_or_else(|| panic!("no `{word}` after {at} in: {steps}"));
     }
     let secret = node.last_rent().unwrap();
-    assert_eq!(
-        secret.command,
-        Some(vec!["sleep".to_owned(), "1h".to_owned()])
-    );
+    assert_eq!(secret.command, Some(vec!["sleep".to_owned(), "1h".to_owned()]));
     assert_eq!(secret.ask.0.len(), 16, "the row number became an id");
 
-    let json = done(&run(
-        &node,
-        &["--json", "rent", "#1", "--image", "debian:12"],
-    ));
-    let steps: Vec<serde_json::Value> = json
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let json = done(&run(&node, &["--json", "rent", "#1", "--image", "debian:12"]));
+    let steps: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(steps.first().unwrap()["step"], "resolving");
     assert_eq!(steps.last().unwrap()["step"], "running");
     assert_eq!(steps.last().unwrap()["lease"]["number"], 1);
@@ -166,14 +136,8 @@ fn renting_shows_its_cost_and_streams_its_steps() {
     assert!(text(&failed.stderr).contains("error: the host takes no less than $9.00/h\n  try: "));
     let ended = run(&node, &["rent", "#1", "--image", "broken"]);
     assert_eq!(ended.status.code(), Some(1));
-    assert!(
-        text(&ended.stderr).contains("ended(image_failed)"),
-        "{}",
-        text(&ended.stderr)
-    );
-    assert!(
-        text(&run(&node, &["rent", "#9", "--image", "x"]).stderr).contains("none of number #9")
-    );
+    assert!(text(&ended.stderr).contains("ended(image_failed)"), "{}", text(&ended.stderr));
+    assert!(text(&run(&node, &["rent", "#9", "--image", "x"]).stderr).contains("none of number #9"));
 }
 
 #[test]
@@ -182,37 +146,19 @@ fn exec_passes_bytes_both_ways_and_the_exit_code() {
     let output = run(&node, &["exec", "1", "--", "exit", "7"]);
     assert_eq!(output.status.code(), Some(7));
     assert_eq!(text(&output.stderr), "leaving\n");
-    assert_eq!(
-        run(&node, &["exec", "1", "exit", "--", "137"])
-            .status
-            .code(),
-        Some(137)
-    );
+    assert_eq!(run(&node, &["exec", "1", "exit", "--", "137"]).status.code(), Some(137));
 
     // More than every buffer on the way holds, echoed while it is still being sent.
     let sent: Vec<u8> = (0..8_000_003u32).map(|i| (i % 251) as u8).collect();
-    let mut child = souk(&node, &["exec", "-i", "1", "--", "cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        souk(&node, &["exec", "-i", "1", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = sent.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&input).unwrap());
     let mut received = Vec::new();
-    child
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut received)
-        .unwrap();
+    child.stdout.take().unwrap().read_to_end(&mut received).unwrap();
     writer.join().unwrap();
-    assert!(
-        received == sent,
-        "{} of {} bytes came back",
-        received.len(),
-        sent.len()
-    );
+    assert!(received == sent, "{} of {} bytes came back", received.len(), sent.len());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 
     for (command, word) in [
@@ -222,11 +168,7 @@ fn exec_passes_bytes_both_ways_and_the_exit_code() {
     ] {
         let output = run(&node, &["exec", "1", "--", command]);
         assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
-        assert!(
-            text(&output.stderr).contains(word),
-            "{}",
-            text(&output.stderr)
-        );
+        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
     }
     let request = node.last_exec().unwrap();
     assert!(!request.tty && request.size.is_none());
@@ -253,22 +195,10 @@ fn an_export_is_whole_or_not_there() {
     let again = run(&node, &["ledger", "export", &name]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("is there already"));
-    assert_eq!(
-        done(&run(&node, &["ledger", "export", "-"])),
-        "first second"
-    );
+    assert_eq!(done(&run(&node, &["ledger", "export", "-"])), "first second");
 
     let cut = node.dir().join("cut.souk");
-    let output = run(
-        &node,
-        &[
-            "ledger",
-            "export",
-            "--lease",
-            "cut",
-            &cut.display().to_string(),
-        ],
-    );
+    let output = run(&node, &["ledger", "export", "--lease", "cut", &cut.display().to_string()]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(!cut.exists());
 
@@ -292,39 +222,18 @@ fn the_socket_is_its_owners_and_odd_requests_are_refused() {
     let socket = node.dir().join("api.sock");
     let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let ask = |request: &str| {
-        raw(
-            std::os::unix::net::UnixStream::connect(&socket).unwrap(),
-            request,
-        )
-    };
+    let ask = |request: &str| raw(std::os::unix::net::UnixStream::connect(&socket).unwrap(), request);
     let close = "Host: x\r\nConnection: close\r\n";
 
     let answer = ask(&format!("GET /v1/nothing HTTP/1.1\r\n{close}\r\n"));
-    assert!(
-        answer.starts_with("HTTP/1.1 404") && answer.contains("\"code\":\"not_found\""),
-        "{answer}"
-    );
-    let answer = ask(&format!(
-        "POST /v1/leases/1/exec HTTP/1.1\r\n{close}Content-Length: 2\r\n\r\n{{}}"
-    ));
-    assert!(
-        answer.starts_with("HTTP/1.1 400") && answer.contains("upgrade"),
-        "{answer}"
-    );
-    let answer = ask(&format!(
-        "POST /v1/search HTTP/1.1\r\n{close}Content-Length: 9\r\n\r\n{{\"no\": 1}}"
-    ));
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("\"code\":\"not_found\""), "{answer}");
+    let answer = ask(&format!("POST /v1/leases/1/exec HTTP/1.1\r\n{close}Content-Length: 2\r\n\r\n{{}}"));
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("upgrade"), "{answer}");
+    let answer = ask(&format!("POST /v1/search HTTP/1.1\r\n{close}Content-Length: 9\r\n\r\n{{\"no\": 1}}"));
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     let long = "x".repeat(600 * 1024);
-    let answer = ask(&format!(
-        "POST /v1/search HTTP/1.1\r\n{close}Content-Length: {}\r\n\r\n{long}",
-        long.len()
-    ));
-    assert!(
-        answer.starts_with("HTTP/1.1 413") || answer.is_empty(),
-        "{answer}"
-    );
+    let answer = ask(&format!("POST /v1/search HTTP/1.1\r\n{close}Content-Length: {}\r\n\r\n{long}", long.len()));
+    assert!(answer.starts_with("HTTP/1.1 413") || answer.is_empty(), "{answer}");
     let many = "X-Y: z\r\n".repeat(100);
     let answer = ask(&format!("GET /v1/status HTTP/1.1\r\n{close}{many}\r\n"));
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
@@ -337,17 +246,11 @@ fn the_socket_is_its_owners_and_odd_requests_are_refused() {
 fn on_loopback_only_the_token_opens() {
     let node = Scripted::start_with_tcp();
     let token = std::fs::read_to_string(node.dir().join(TOKEN_FILE)).unwrap();
-    let mode = std::fs::metadata(node.dir().join(TOKEN_FILE))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(node.dir().join(TOKEN_FILE)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let ask = |header: &str| {
         let stream = std::net::TcpStream::connect(node.tcp().unwrap()).unwrap();
-        raw(
-            stream,
-            &format!("GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n"),
-        )
+        raw(stream, &format!("GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n"))
     };
     let token = token.trim();
     assert!(ask(&format!("Authorization: Bearer {token}\r\n")).starts_with("HTTP/1.1 200"));

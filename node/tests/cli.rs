@@ -58,11 +58,7 @@ fn init_twice_changes_nothing() {
 
     let other = run(&dir, &["init", "--network", "main"]);
     fails(&other, 1, &["of the network `test` already", "try: "]);
-    fails(
-        &run(&dir, &["init", "--network", "No Net"]),
-        2,
-        &["network.name"],
-    );
+    fails(&run(&dir, &["init", "--network", "No Net"]), 2, &["network.name"]);
     assert_eq!(read(), before);
 }
 
@@ -75,20 +71,13 @@ fn a_key_that_others_may_read_is_refused_with_the_command_that_helps() {
         let meta = fs::metadata(dir.join(name)).unwrap();
         meta.permissions().mode() & 0o777
     };
-    assert_eq!(
-        (mode(""), mode("node.key"), mode("config.toml")),
-        (0o700, 0o600, 0o600)
-    );
+    assert_eq!((mode(""), mode("node.key"), mode("config.toml")), (0o700, 0o600, 0o600));
 
     let key = dir.join("node.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let chmod = format!("try: chmod 600 {}", key.display());
     for command in ["init", "up"] {
-        fails(
-            &run(&dir, &[command]),
-            1,
-            &["others may read", "0644", &chmod],
-        );
+        fails(&run(&dir, &[command]), 1, &["others may read", "0644", &chmod]);
     }
 }
 
@@ -99,11 +88,7 @@ fn a_damaged_key_is_refused_and_kept() {
     assert!(run(&dir, &["init"]).status.success());
     let key = dir.join("node.key");
     fs::write(&key, b"short").unwrap();
-    fails(
-        &run(&dir, &["up"]),
-        1,
-        &["node.key is damaged: it has 5 bytes", "try: "],
-    );
+    fails(&run(&dir, &["up"]), 1, &["node.key is damaged: it has 5 bytes", "try: "]);
     fails(&run(&dir, &["init"]), 1, &["damaged"]);
     assert_eq!(fs::read(&key).unwrap(), b"short");
 }
@@ -123,15 +108,8 @@ fn a_wrong_configuration_is_named_by_file_and_line() {
     fails(&run(&dir, &["up"]), 1, &["config.toml:1", "try: "]);
 
     fs::remove_file(&config).unwrap();
-    let wrong = souk(&dir)
-        .env("SOUK_HOST_TIK", "1s")
-        .args(["config", "show"])
-        .output();
-    fails(
-        &wrong.unwrap(),
-        1,
-        &["SOUK_HOST_TIK", "did you mean SOUK_HOST_TICK?"],
-    );
+    let wrong = souk(&dir).env("SOUK_HOST_TIK", "1s").args(["config", "show"]).output();
+    fails(&wrong.unwrap(), 1, &["SOUK_HOST_TIK", "did you mean SOUK_HOST_TICK?"]);
 }
 
 #[test]
@@ -154,11 +132,7 @@ fn with_no_node_every_client_command_says_so_and_what_to_do() {
         &["down"],
     ];
     for args in commands {
-        fails(
-            &run(dir.path(), args),
-            1,
-            &["error: no node is running for", "try: souk up -d"],
-        );
+        fails(&run(dir.path(), args), 1, &["error: no node is running for", "try: souk up -d"]);
         let json = run(dir.path(), &[args, &["--json"]].concat());
         assert_eq!(json.status.code(), Some(1));
         let error: serde_json::Value = serde_json::from_slice(&json.stderr).unwrap();
@@ -166,11 +140,7 @@ fn with_no_node_every_client_command_says_so_and_what_to_do() {
         assert!(json.stdout.is_empty());
     }
     // The code is the command's own there, so souk's failure has one apart.
-    fails(
-        &run(dir.path(), &["exec", "1", "--", "true"]),
-        125,
-        &["no node is running"],
-    );
+    fails(&run(dir.path(), &["exec", "1", "--", "true"]), 125, &["no node is running"]);
 }
 
 #[test]
@@ -193,10 +163,7 @@ fn bad_usage_is_exit_code_2() {
     ] {
         fails(&run(dir.path(), args), 2, &["error: "]);
     }
-    assert!(
-        fs::read_dir(dir.path()).unwrap().next().is_none(),
-        "and leaves nothing behind"
-    );
+    assert!(fs::read_dir(dir.path()).unwrap().next().is_none(), "and leaves nothing behind");
 }
 
 #[test]
@@ -204,21 +171,11 @@ fn every_command_has_help_with_an_example_that_parses_as_itself() {
     fn walk(path: &str, command: &clap::Command) {
         let examples = command.get_after_help().map(ToString::to_string);
         let examples = examples.unwrap_or_default();
-        assert!(
-            examples.contains("Examples:\n") && examples.contains(path),
-            "{path} has no example"
-        );
-        let about = command
-            .get_about()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        assert!(examples.contains("Examples:\n") && examples.contains(path), "{path} has no example");
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         assert!(!about.is_empty(), "{path} does not say what it does");
         for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
-            assert!(
-                argument.get_help().is_some(),
-                "{path} {} has no help",
-                argument.get_id()
-            );
+            assert!(argument.get_help().is_some(), "{path} {} has no help", argument.get_id());
         }
         for sub in command.get_subcommands() {
             walk(&format!("{path} {}", sub.get_name()), sub);
@@ -237,18 +194,9 @@ fn every_command_has_help_with_an_example_that_parses_as_itself() {
 #[test]
 fn what_needs_no_node_prints_json_too() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [
-        &["version"][..],
-        &["config", "show"],
-        &["config", "path"],
-        &["init"],
-    ] {
+    for args in [&["version"][..], &["config", "show"], &["config", "path"], &["init"]] {
         let output = run(&dir.path().join("n"), &[args, &["--json"]].concat());
-        assert!(
-            output.status.success(),
-            "{args:?}: {}",
-            text(&output.stderr)
-        );
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(value.is_object());
     }
@@ -265,12 +213,8 @@ fn completions_are_printed_and_a_reader_that_leaves_is_no_failure() {
         assert!(output.status.success());
         assert!(text(&output.stdout).contains("souk"));
     }
-    let mut child = souk(dir.path())
-        .args(["completions", "bash"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        souk(dir.path()).args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(text(&output.stderr), "");
@@ -290,18 +234,9 @@ fn the_directory_comes_from_the_flag_then_the_variable_then_the_home() {
         command.env_clear().env("HOME", home.path());
         command
     };
-    let at = |p: &str| {
-        home.path()
-            .join(p)
-            .join("config.toml")
-            .display()
-            .to_string()
-    };
+    let at = |p: &str| home.path().join(p).join("config.toml").display().to_string();
     assert_eq!(path(&mut bare()), at(".local/share/souk"));
-    assert_eq!(
-        path(bare().env("XDG_DATA_HOME", home.path().join("x"))),
-        at("x/souk")
-    );
+    assert_eq!(path(bare().env("XDG_DATA_HOME", home.path().join("x"))), at("x/souk"));
     assert_eq!(path(bare().env("SOUK_DIR", home.path().join("v"))), at("v"));
     let mut flag = bare();
     flag.env("SOUK_DIR", home.path().join("v"));

@@ -54,10 +54,9 @@ impl ClientError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotRunning { .. } => Some("souk up -d".to_owned()),
-            Self::Forbidden { socket } => Some(format!(
-                "run as the user that started the node (ls -l {})",
-                socket.display()
-            )),
+            Self::Forbidden { socket } => {
+                Some(format!("run as the user that started the node (ls -l {})", socket.display()))
+            }
             Self::Refused(error) => error.hint.clone(),
             Self::Lost(_) => Some("souk status".to_owned()),
             Self::Mismatch(_) => Some("souk down && souk up -d, to run this version".to_owned()),
@@ -89,10 +88,7 @@ impl Client {
     /// A client of the node of `dir`, whose socket is `socket`.
     #[must_use]
     pub fn new(dir: &Path, socket: PathBuf) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            socket,
-        }
+        Self { dir: dir.to_owned(), socket }
     }
 
     /// Reads.
@@ -107,11 +103,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn post<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T, ClientError> {
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         whole(self.send(Method::POST, path, json(body)?, false).await?).await
     }
 
@@ -130,21 +122,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn lines(&self, path: &str, body: &impl Serialize) -> Result<Lines, ClientError> {
         let response = self.send(Method::POST, path, json(body)?, false).await?;
-        Ok(Lines {
-            pieces: Pieces(response.into_body()),
-            rest: Vec::new(),
-        })
+        Ok(Lines { pieces: Pieces(response.into_body()), rest: Vec::new() })
     }
 
     /// Asks for a two-way stream of frames.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn upgrade(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<ByteStream, ClientError> {
+    pub async fn upgrade(&self, path: &str, body: &impl Serialize) -> Result<ByteStream, ClientError> {
         let response = self.send(Method::POST, path, json(body)?, true).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(ClientError::Mismatch("it did not upgrade".to_owned()));
@@ -173,11 +158,8 @@ impl Client {
         body: Bytes,
         upgrade: bool,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|e| self.not_connected(&e))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.not_connected(&e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
         // Ends with the connection: when the answer has been read or dropped.
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::builder()
@@ -186,21 +168,17 @@ impl Client {
             .header(header::HOST, "souk")
             .header(header::CONTENT_TYPE, "application/json");
         if upgrade {
-            request = request
-                .header(header::CONNECTION, "upgrade")
-                .header(header::UPGRADE, UPGRADE);
+            request = request.header(header::CONNECTION, "upgrade").header(header::UPGRADE, UPGRADE);
         }
-        let request = request
-            .body(Full::new(body))
-            .map_err(|e| ClientError::Mismatch(e.to_string()))?;
+        let request = request.body(Full::new(body)).map_err(|e| ClientError::Mismatch(e.to_string()))?;
         let response = sender.send_request(request).await.map_err(lost)?;
         let status = response.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
         }
         let bytes = collect(response.into_body()).await?;
-        let error: CommandError = serde_json::from_slice(&bytes)
-            .map_err(|_| ClientError::Mismatch(format!("{status} for {path}")))?;
+        let error: CommandError =
+            serde_json::from_slice(&bytes).map_err(|_| ClientError::Mismatch(format!("{status} for {path}")))?;
         Err(ClientError::Refused(error))
     }
 }
@@ -210,9 +188,7 @@ fn lost(error: hyper::Error) -> ClientError {
 }
 
 fn json(body: &impl Serialize) -> Result<Bytes, ClientError> {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .map_err(|e| ClientError::Mismatch(e.to_string()))
+    serde_json::to_vec(body).map(Bytes::from).map_err(|e| ClientError::Mismatch(e.to_string()))
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, ClientError> {
@@ -276,9 +252,7 @@ impl Lines {
         loop {
             if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return serde_json::from_slice(&line)
-                    .map(Some)
-                    .map_err(|e| ClientError::Mismatch(e.to_string()));
+                return serde_json::from_slice(&line).map(Some).map_err(|e| ClientError::Mismatch(e.to_string()));
             }
             if self.rest.len() > LINE_BYTES {
                 return Err(ClientError::Mismatch("a line without end".to_owned()));

@@ -38,9 +38,7 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorCode::NotFound | ErrorCode::NoMatch => StatusCode::NOT_FOUND,
-        ErrorCode::Ambiguous | ErrorCode::WrongState | ErrorCode::Rejected | ErrorCode::Price => {
-            StatusCode::CONFLICT
-        }
+        ErrorCode::Ambiguous | ErrorCode::WrongState | ErrorCode::Rejected | ErrorCode::Price => StatusCode::CONFLICT,
         ErrorCode::Unreachable => StatusCode::BAD_GATEWAY,
         ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -74,17 +72,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         let body: Body = request.into_body();
         let bytes = tokio::time::timeout(BODY_TIME, to_bytes(body, BODY_BYTES))
             .await
+            .map_err(|_| ApiError(CommandError::new(ErrorCode::Timeout, "the request's body took longer than 10 s")))?
             .map_err(|_| {
-                ApiError(CommandError::new(
-                    ErrorCode::Timeout,
-                    "the request's body took longer than 10 s",
-                ))
-            })?
-            .map_err(|_| {
-                ApiError(CommandError::new(
-                    ErrorCode::TooLarge,
-                    "the request's body is over 512 KiB, or was cut off",
-                ))
+                ApiError(CommandError::new(ErrorCode::TooLarge, "the request's body is over 512 KiB, or was cut off"))
             })?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
         serde_json::from_slice(bytes)

@@ -19,9 +19,7 @@ pub async fn read<R: AsyncRead + Unpin>(stream: &mut R) -> io::Result<Option<Fra
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, e);
     let mut content = vec![0; Frame::content_len(&header).map_err(invalid)?];
     stream.read_exact(&mut content).await?;
-    Frame::from_parts(header[0], content)
-        .map(Some)
-        .map_err(invalid)
+    Frame::from_parts(header[0], content).map(Some).map_err(invalid)
 }
 
 /// Writes one frame.
@@ -41,20 +39,12 @@ mod tests {
     #[tokio::test]
     async fn frames_pass_and_cut_ones_are_noticed() {
         let (mut near, mut far) = tokio::io::duplex(1024);
-        write(&mut near, &Frame::Stdout(b"hello".to_vec()))
-            .await
-            .unwrap();
+        write(&mut near, &Frame::Stdout(b"hello".to_vec())).await.unwrap();
         write(&mut near, &Frame::Exit(7)).await.unwrap();
         near.write_all(&[3, 0, 0]).await.unwrap();
         drop(near);
-        assert_eq!(
-            read(&mut far).await.unwrap(),
-            Some(Frame::Stdout(b"hello".to_vec()))
-        );
+        assert_eq!(read(&mut far).await.unwrap(), Some(Frame::Stdout(b"hello".to_vec())));
         assert_eq!(read(&mut far).await.unwrap(), Some(Frame::Exit(7)));
-        assert_eq!(
-            read(&mut far).await.unwrap_err().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
+        assert_eq!(read(&mut far).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

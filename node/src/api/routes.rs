@@ -13,9 +13,8 @@ use super::{
     server::Shared,
     streams,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView,
-        ListRequest, PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults,
-        ShutdownView, StatusView,
+        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
+        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -44,10 +43,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
         .route("/shutdown", post(shutdown));
-    Router::new()
-        .nest("/v1", v1)
-        .fallback(streams::nothing_here)
-        .with_state(shared)
+    Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
 
 async fn status(State(shared): State<Shared>) -> Answer<StatusView> {
@@ -58,20 +54,14 @@ async fn peers(State(shared): State<Shared>) -> Answer<Vec<PeerView>> {
     answer(shared.market.ask(Command::Peers).await)
 }
 
-async fn search(
-    State(shared): State<Shared>,
-    JsonBody(request): JsonBody<SearchRequest>,
-) -> Answer<SearchResults> {
+async fn search(State(shared): State<Shared>, JsonBody(request): JsonBody<SearchRequest>) -> Answer<SearchResults> {
     let ask = |reply| Command::Search { request, reply };
     let results = shared.market.ask(ask).await?;
     shared.remember(&results);
     Ok(Json(results))
 }
 
-async fn quote(
-    State(shared): State<Shared>,
-    JsonBody(mut request): JsonBody<RentRequest>,
-) -> Answer<QuoteView> {
+async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<RentRequest>) -> Answer<QuoteView> {
     request.ask = shared.ask_named(request.ask)?;
     let request = Box::new(request);
     let ask = |reply| Command::Quote { request, reply };
@@ -94,20 +84,12 @@ async fn leases(
 
 async fn lease(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<LeaseDetail> {
     let id = LeaseSelector(id);
-    answer(
-        shared
-            .market
-            .ask(|reply| Command::Lease { id, reply })
-            .await,
-    )
+    answer(shared.market.ask(|reply| Command::Lease { id, reply }).await)
 }
 
 async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Vec<EventView>> {
     let id = LeaseSelector(id);
-    let detail = shared
-        .market
-        .ask(|reply| Command::Lease { id, reply })
-        .await;
+    let detail = shared.market.ask(|reply| Command::Lease { id, reply }).await;
     answer(detail.map(|detail| detail.events))
 }
 
@@ -161,10 +143,7 @@ async fn host(State(shared): State<Shared>) -> Answer<HostView> {
     answer(shared.market.ask(Command::HostShow).await)
 }
 
-async fn host_list(
-    State(shared): State<Shared>,
-    JsonBody(request): JsonBody<ListRequest>,
-) -> Answer<HostView> {
+async fn host_list(State(shared): State<Shared>, JsonBody(request): JsonBody<ListRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostList { request, reply };
     answer(shared.market.ask(ask).await)
 }
@@ -173,17 +152,12 @@ async fn host_unlist(State(shared): State<Shared>) -> Answer<HostView> {
     answer(shared.market.ask(Command::HostUnlist).await)
 }
 
-async fn host_accept(
-    State(shared): State<Shared>,
-    JsonBody(request): JsonBody<AcceptRequest>,
-) -> Answer<HostView> {
+async fn host_accept(State(shared): State<Shared>, JsonBody(request): JsonBody<AcceptRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostAccept { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
 async fn shutdown(State(shared): State<Shared>) -> Json<ShutdownView> {
     shared.stop.cancel();
-    Json(ShutdownView {
-        pid: std::process::id(),
-    })
+    Json(ShutdownView { pid: std::process::id() })
 }

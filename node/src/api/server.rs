@@ -92,10 +92,7 @@ impl Shared {
     /// Keeps a search's rows, for the row numbers that follow.
     pub(super) fn remember(&self, results: &SearchResults) {
         let rows = results.rows.iter().map(|r| r.id).collect();
-        *self
-            .last_search
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = rows;
+        *self.last_search.lock().unwrap_or_else(PoisonError::into_inner) = rows;
     }
 
     /// Turns a row number of the last search into its ask; leaves ids alone.
@@ -107,19 +104,13 @@ impl Shared {
             return Ok(name);
         }
         let row: usize = digits.parse().unwrap_or(0);
-        let rows = self
-            .last_search
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let rows = self.last_search.lock().unwrap_or_else(PoisonError::into_inner);
         let found = row.checked_sub(1).and_then(|i| rows.get(i));
         found.copied().map(AskSelector::from).ok_or_else(|| {
             let message = if rows.is_empty() {
                 format!("`{text}` is a row number, and this node has searched nothing yet")
             } else {
-                format!(
-                    "the last search had {} rows, none of number {text}",
-                    rows.len()
-                )
+                format!("the last search had {} rows, none of number {text}", rows.len())
             };
             let error = CommandError::new(ErrorCode::NotFound, message);
             ApiError(error.hint("souk search, then rent by row number or id"))
@@ -167,12 +158,7 @@ impl Server {
     /// socket is removed.
     pub async fn serve(self, market: MarketHandle, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        let shared = Shared {
-            market,
-            stop: stop.clone(),
-            tasks: tasks.clone(),
-            last_search: Arc::default(),
-        };
+        let shared = Shared { market, stop: stop.clone(), tasks: tasks.clone(), last_search: Arc::default() };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let router = routes::router(shared);
         let unix = accept_unix(&self.unix, router.clone(), &places, &tasks, &stop);
@@ -194,10 +180,7 @@ impl Server {
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ServerError> {
-    let failed = |source| ServerError::Io {
-        at: path.display().to_string(),
-        source,
-    };
+    let failed = |source| ServerError::Io { at: path.display().to_string(), source };
     let path_buf = || path.to_owned();
     if path.as_os_str().len() > SOCKET_PATH_BYTES {
         return Err(ServerError::TooLong { path: path_buf() });
@@ -220,16 +203,11 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ServerError> {
     Ok(listener)
 }
 
-async fn bind_tcp(
-    address: SocketAddr,
-    dir: &Path,
-) -> Result<(TcpListener, blake3::Hash), ServerError> {
+async fn bind_tcp(address: SocketAddr, dir: &Path) -> Result<(TcpListener, blake3::Hash), ServerError> {
     let failed = |at: String| move |source| ServerError::Io { at, source };
     let path = dir.join(TOKEN_FILE);
     let token = token(&path).map_err(failed(path.display().to_string()))?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(failed(address.to_string()))?;
+    let listener = TcpListener::bind(address).await.map_err(failed(address.to_string()))?;
     Ok((listener, blake3::hash(token.as_bytes())))
 }
 
@@ -245,35 +223,26 @@ fn token(path: &Path) -> io::Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
     let token = hex::encode(bytes);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{token}")?;
     Ok(token)
 }
 
 /// Lets only requests with the bearer token pass. Hashes are compared, in constant time.
 fn guard(router: Router, token: blake3::Hash) -> Router {
-    router.layer(axum::middleware::from_fn(
-        move |request: Request, next: Next| async move {
-            let given = request
-                .headers()
-                .get(axum::http::header::AUTHORIZATION)
-                .and_then(|v| v.as_bytes().strip_prefix(b"Bearer "))
-                .map(blake3::hash);
-            if given == Some(token) {
-                return next.run(request).await;
-            }
-            let error = CommandError::new(
-                ErrorCode::Unauthorized,
-                "the bearer token is missing or wrong",
-            )
+    router.layer(axum::middleware::from_fn(move |request: Request, next: Next| async move {
+        let given = request
+            .headers()
+            .get(axum::http::header::AUTHORIZATION)
+            .and_then(|v| v.as_bytes().strip_prefix(b"Bearer "))
+            .map(blake3::hash);
+        if given == Some(token) {
+            return next.run(request).await;
+        }
+        let error = CommandError::new(ErrorCode::Unauthorized, "the bearer token is missing or wrong")
             .hint(format!("it is in {TOKEN_FILE} in the data directory"));
-            ApiError(error).into_response()
-        },
-    ))
+        ApiError(error).into_response()
+    }))
 }
 
 async fn accept_unix(

@@ -33,9 +33,7 @@ const PIECE: usize = 64 * 1024;
 
 fn streaming(kind: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -51,14 +49,11 @@ pub(super) async fn rent(
         if over {
             return None;
         }
-        let step = steps.recv().await.unwrap_or_else(|| RentStep::Failed {
-            error: CommandError::stopping(),
-        });
+        let step = steps.recv().await.unwrap_or_else(|| RentStep::Failed { error: CommandError::stopping() });
         let last = match &step {
-            RentStep::Running { .. }
-            | RentStep::Exited { .. }
-            | RentStep::Ended { .. }
-            | RentStep::Failed { .. } => true,
+            RentStep::Running { .. } | RentStep::Exited { .. } | RentStep::Ended { .. } | RentStep::Failed { .. } => {
+                true
+            }
             RentStep::Accepted { .. } => detach,
             RentStep::Resolving { .. }
             | RentStep::Proposed { .. }
@@ -102,10 +97,7 @@ pub(super) async fn logs(
 
 fn lost(error: io::Error) -> ApiError {
     tracing::debug!(%error, "stream lost");
-    ApiError(CommandError::new(
-        crate::market::ErrorCode::Unreachable,
-        "the connection to the host was lost",
-    ))
+    ApiError(CommandError::new(crate::market::ErrorCode::Unreachable, "the connection to the host was lost"))
 }
 
 /// `POST leases/{id}/exec`: upgrades, then frames both ways with half-close kept.
@@ -116,9 +108,7 @@ pub(super) async fn exec(
 ) -> Result<Response, ApiError> {
     let wanted = request.headers().get(header::UPGRADE);
     if wanted.is_none_or(|v| v.as_bytes() != UPGRADE.as_bytes()) {
-        return Err(ApiError::bad(format!(
-            "exec needs the headers `connection: upgrade` and `upgrade: {UPGRADE}`"
-        )));
+        return Err(ApiError::bad(format!("exec needs the headers `connection: upgrade` and `upgrade: {UPGRADE}`")));
     }
     let upgrade = request
         .extensions_mut()
@@ -194,9 +184,7 @@ pub(super) async fn export(
     let id = query.lease.map(LeaseSelector);
     let ask = |reply| Command::LedgerExport { id, reply };
     let pieces = shared.market.ask(ask).await?;
-    let pieces = stream::unfold(pieces, |mut pieces| async move {
-        pieces.recv().await.map(|piece| (piece, pieces))
-    });
+    let pieces = stream::unfold(pieces, |mut pieces| async move { pieces.recv().await.map(|piece| (piece, pieces)) });
     let body = Body::from_stream(pieces.map(|piece| piece.map_err(io::Error::other)));
     Ok(streaming("application/octet-stream", body))
 }
@@ -209,10 +197,7 @@ pub(super) struct ExportQuery {
 
 /// Any other path.
 pub(super) async fn nothing_here() -> Response {
-    let error = CommandError::new(
-        crate::market::ErrorCode::NotFound,
-        "there is nothing at this path",
-    )
-    .hint("the paths are under /v1");
+    let error = CommandError::new(crate::market::ErrorCode::NotFound, "there is nothing at this path")
+        .hint("the paths are under /v1");
     (StatusCode::NOT_FOUND, Json(error)).into_response()
 }

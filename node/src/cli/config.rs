@@ -14,8 +14,7 @@ pub(super) fn config(context: &Context, command: &ConfigCommand) -> Result<u8, F
             if context.json {
                 output::json(&config)?;
             } else {
-                let text =
-                    toml::to_string_pretty(&config).map_err(|e| Failure::new(e.to_string()))?;
+                let text = toml::to_string_pretty(&config).map_err(|e| Failure::new(e.to_string()))?;
                 output::line(text.trim_end())?;
             }
         }

@@ -77,11 +77,7 @@ impl Failure {
 
 impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
-        Self {
-            exit: FAILED,
-            error,
-            silent: false,
-        }
+        Self { exit: FAILED, error, silent: false }
     }
 }
 
@@ -89,9 +85,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
             ClientError::Refused(refusal) => return Self::from(refusal.clone()),
-            ClientError::NotRunning { .. } | ClientError::Forbidden { .. } => {
-                ErrorCode::Unavailable
-            }
+            ClientError::NotRunning { .. } | ClientError::Forbidden { .. } => ErrorCode::Unavailable,
             ClientError::Lost(_) => ErrorCode::Unreachable,
             ClientError::Mismatch(_) => ErrorCode::Internal,
         };
@@ -114,17 +108,13 @@ fn with_source(error: &dyn std::error::Error) -> String {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(with_source(&error))
-            .code(ErrorCode::BadRequest)
-            .hint(error.hint())
+        Self::new(with_source(&error)).code(ErrorCode::BadRequest).hint(error.hint())
     }
 }
 
 impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Self {
-        Self::new(with_source(&error))
-            .code(ErrorCode::Unavailable)
-            .hint(error.hint())
+        Self::new(with_source(&error)).code(ErrorCode::Unavailable).hint(error.hint())
     }
 }
 

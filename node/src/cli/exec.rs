@@ -83,24 +83,14 @@ fn since_time(text: &str) -> Result<Timestamp, Failure> {
         Err(_) => humantime::parse_rfc3339_weak(text).ok(),
     };
     let at = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    at.and_then(|since: Duration| u64::try_from(since.as_millis()).ok())
-        .map(Timestamp)
-        .ok_or_else(|| {
-            Failure::usage(format!(
-                "`{text}` is neither a length of time nor a point in time"
-            ))
+    at.and_then(|since: Duration| u64::try_from(since.as_millis()).ok()).map(Timestamp).ok_or_else(|| {
+        Failure::usage(format!("`{text}` is neither a length of time nor a point in time"))
             .hint("--since 10m, or --since 2026-11-02T10:00:00Z")
-        })
+    })
 }
 
 pub(super) async fn exec(context: &Context, args: ExecArgs) -> Result<u8, Failure> {
-    run(context, args).await.map_err(|failure| {
-        if failure.exit == 2 {
-            failure
-        } else {
-            failure.exit(SOUKS_OWN)
-        }
-    })
+    run(context, args).await.map_err(|failure| if failure.exit == 2 { failure } else { failure.exit(SOUKS_OWN) })
 }
 
 async fn run(context: &Context, args: ExecArgs) -> Result<u8, Failure> {
@@ -115,11 +105,7 @@ async fn run(context: &Context, args: ExecArgs) -> Result<u8, Failure> {
     let path = format!("leases/{}/exec", escape(&args.id));
     let stream: ByteStream = context.client()?.upgrade(&path, &request).await?;
     // From here on the terminal is raw; dropped, and so restored, before anything else is printed.
-    let _raw = if args.tty && args.interactive {
-        Raw::enter()?
-    } else {
-        None
-    };
+    let _raw = if args.tty && args.interactive { Raw::enter()? } else { None };
     let (from, to) = tokio::io::split(stream);
     let sending = send(to, args.interactive, args.tty);
     let receiving = receive(from);
@@ -174,11 +160,7 @@ async fn send(mut to: WriteHalf<ByteStream>, interactive: bool, tty: bool) -> Fa
     }
 }
 
-async fn send_all(
-    to: &mut WriteHalf<ByteStream>,
-    interactive: bool,
-    tty: bool,
-) -> Result<(), Failure> {
+async fn send_all(to: &mut WriteHalf<ByteStream>, interactive: bool, tty: bool) -> Result<(), Failure> {
     let mut resized = signal(SignalKind::window_change())?;
     let mut input = file(io::stdin())?;
     let mut buffer = vec![0; PIECE];
@@ -209,9 +191,7 @@ async fn send_all(
 
 /// Columns and rows of the terminal.
 fn size() -> Option<(u16, u16)> {
-    let size = termios::tcgetwinsize(io::stdout())
-        .or_else(|_| termios::tcgetwinsize(io::stdin()))
-        .ok()?;
+    let size = termios::tcgetwinsize(io::stdout()).or_else(|_| termios::tcgetwinsize(io::stdin())).ok()?;
     Some((size.ws_col, size.ws_row)).filter(|(columns, rows)| *columns > 0 && *rows > 0)
 }
 

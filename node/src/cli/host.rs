@@ -13,10 +13,7 @@ use crate::api::types::{AcceptRequest, HostRole, HostView, ListRequest, SlotHold
 
 pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, Failure> {
     let client = context.client()?;
-    let accept = |who: WhoArg, accept| AcceptRequest {
-        who: who.who,
-        accept,
-    };
+    let accept = |who: WhoArg, accept| AcceptRequest { who: who.who, accept };
     let view: HostView = match command {
         HostCommand::Show => client.get("host").await?,
         HostCommand::List(args) => client.post("host/list", &request(args)).await?,
@@ -76,18 +73,8 @@ fn describe(view: &HostView) -> String {
         (true, _) => "anyone".to_owned(),
         (false, 0) => "nobody yet (souk host accept PEER, or anyone)".to_owned(),
         (false, _) => {
-            let names: Vec<String> = view
-                .accepts
-                .peers
-                .iter()
-                .take(4)
-                .map(ToString::to_string)
-                .collect();
-            let more = if named > 4 {
-                format!(" and {} more", named - 4)
-            } else {
-                String::new()
-            };
+            let names: Vec<String> = view.accepts.peers.iter().take(4).map(ToString::to_string).collect();
+            let more = if named > 4 { format!(" and {} more", named - 4) } else { String::new() };
             format!("{}{more}", names.join(", "))
         }
     };
@@ -95,11 +82,7 @@ fn describe(view: &HostView) -> String {
         Some(version) => format!(
             "{version}, GPUs {}, disk limits {}",
             view.engine.gpus.as_deref().unwrap_or("none"),
-            if view.engine.hard_disk_quota {
-                "enforced"
-            } else {
-                "watched"
-            }
+            if view.engine.hard_disk_quota { "enforced" } else { "watched" }
         ),
         None => format!("does not answer at {}", view.engine.socket),
     };
@@ -107,17 +90,11 @@ fn describe(view: &HostView) -> String {
         ("machine", view.machine.to_string()),
         ("state", listed.to_owned()),
         ("gpus", gpus.join(", ")),
-        (
-            "cpu",
-            format!("{} ({} threads)", hardware.cpu.model, hardware.cpu.cores),
-        ),
+        ("cpu", format!("{} ({} threads)", hardware.cpu.model, hardware.cpu.cores)),
         ("memory", output::megabytes(hardware.ram_mb)),
         ("disk", output::megabytes(hardware.disk_mb)),
         ("prices", prices.unwrap_or_else(|| "none named".to_owned())),
-        (
-            "slice",
-            format!("{} of {} slots at least", view.min_slots, view.slots.len()),
-        ),
+        ("slice", format!("{} of {} slots at least", view.min_slots, view.slots.len())),
         ("accepts", accepts),
         ("registries", view.registries.join(", ")),
         ("engine", engine),
@@ -130,12 +107,8 @@ fn describe(view: &HostView) -> String {
 }
 
 fn slots(slots: &[SlotView]) -> String {
-    let mut table = Table::new(&[
-        ("SLOT", Align::Right),
-        ("WHAT", Align::Left),
-        ("DEVICE", Align::Left),
-        ("HELD BY", Align::Left),
-    ]);
+    let mut table =
+        Table::new(&[("SLOT", Align::Right), ("WHAT", Align::Left), ("DEVICE", Align::Left), ("HELD BY", Align::Left)]);
     for slot in slots {
         table.row([
             slot.slot.to_string(),

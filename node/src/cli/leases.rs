@@ -59,11 +59,7 @@ pub(super) async fn ps(context: &Context, args: &PsArgs) -> Result<u8, Failure> 
 
 fn list(leases: &[LeaseView], all: bool) -> String {
     if leases.is_empty() {
-        return if all {
-            "no leases".to_owned()
-        } else {
-            "no open leases (-a shows ended ones)".to_owned()
-        };
+        return if all { "no leases".to_owned() } else { "no open leases (-a shows ended ones)".to_owned() };
     }
     let mut table = Table::new(&[
         ("#", Align::Right),
@@ -94,11 +90,7 @@ fn list(leases: &[LeaseView], all: bool) -> String {
             output::amount(lease.price_hour, 4),
             output::money(lease.due, &lease.currency, 6),
             output::money(lease.acked, &lease.currency, 6),
-            if lease.reachable || lease.state.is_ended() {
-                String::new()
-            } else {
-                "peer away".to_owned()
-            },
+            if lease.reachable || lease.state.is_ended() { String::new() } else { "peer away".to_owned() },
         ]);
     }
     table.text()
@@ -133,10 +125,7 @@ fn grant(lease: &LeaseView) -> String {
 }
 
 pub(super) async fn show(context: &Context, id: &str) -> Result<u8, Failure> {
-    let detail: LeaseDetail = context
-        .client()?
-        .get(&format!("leases/{}", escape(id)))
-        .await?;
+    let detail: LeaseDetail = context.client()?.get(&format!("leases/{}", escape(id))).await?;
     if context.json {
         output::json(&detail)?;
     } else {
@@ -183,18 +172,8 @@ fn describe(detail: &LeaseDetail) -> String {
         ("drafted", time(detail.drafted_at_ms)),
         ("ends", time(view.ends_at_ms)),
         ("price", format!("{}/h", money(rates.compute_hour))),
-        (
-            "disk price",
-            format!("{}/GB/month", money(rates.storage_gb_month)),
-        ),
-        (
-            "traffic",
-            format!(
-                "{}/GB out, {}/GB in",
-                money(rates.up_gb),
-                money(rates.down_gb)
-            ),
-        ),
+        ("disk price", format!("{}/GB/month", money(rates.storage_gb_month))),
+        ("traffic", format!("{}/GB out, {}/GB in", money(rates.up_gb), money(rates.down_gb))),
         ("due", money(view.due)),
         ("acknowledged", money(view.acked)),
         ("credit", money(detail.credit)),
@@ -232,10 +211,7 @@ fn since(at: souk_protocol::Timestamp) -> String {
 }
 
 pub(super) async fn events(context: &Context, id: &str) -> Result<u8, Failure> {
-    let events: Vec<EventView> = context
-        .client()?
-        .get(&format!("leases/{}/events", escape(id)))
-        .await?;
+    let events: Vec<EventView> = context.client()?.get(&format!("leases/{}/events", escape(id))).await?;
     if context.json {
         output::json(&events)?;
     } else if events.is_empty() {
@@ -293,10 +269,7 @@ pub(super) async fn control(context: &Context, ids: &[String], what: &str) -> Re
             }
             Err(error) => {
                 let failure = Failure::from(error);
-                if let Some(text) = failed
-                    .replace(failure)
-                    .and_then(|f: Failure| f.text(context.json))
-                {
+                if let Some(text) = failed.replace(failure).and_then(|f: Failure| f.text(context.json)) {
                     output::note(text);
                 }
             }
@@ -331,8 +304,7 @@ pub(super) async fn destroy(context: &Context, args: &DestroyArgs) -> Result<u8,
             return Err(if asked {
                 Failure::new("nothing was destroyed")
             } else {
-                Failure::usage("destroy asks first, and there is no terminal to ask on")
-                    .hint("souk destroy -y …")
+                Failure::usage("destroy asks first, and there is no terminal to ask on").hint("souk destroy -y …")
             });
         }
     }
@@ -347,11 +319,7 @@ pub(super) async fn label(context: &Context, args: LabelArgs) -> Result<u8, Fail
         output::json(&lease)?;
     } else {
         let label = lease.label.as_deref().unwrap_or("without a label");
-        output::line(output::plain(&format!(
-            "{} {}: {label}",
-            lease.number,
-            lease.lease.short()
-        )))?;
+        output::line(output::plain(&format!("{} {}: {label}", lease.number, lease.lease.short())))?;
     }
     Ok(0)
 }

@@ -23,9 +23,7 @@ use crate::{
 };
 
 pub(super) async fn receipts(context: &Context, id: Option<&str>) -> Result<u8, Failure> {
-    let path = id.map_or("receipts".to_owned(), |id| {
-        format!("receipts?lease={}", escape(id))
-    });
+    let path = id.map_or("receipts".to_owned(), |id| format!("receipts?lease={}", escape(id)));
     let receipts: Vec<ReceiptView> = context.client()?.get(&path).await?;
     if context.json {
         output::json(&receipts)?;
@@ -55,9 +53,7 @@ fn table(receipts: &[ReceiptView]) -> String {
     ]);
     for r in receipts {
         let remark = match (r.acked_n, r.partial) {
-            (_, Some(souk_protocol::receipt::PartialReason::OverMetered)) => {
-                "partial: over-metered"
-            }
+            (_, Some(souk_protocol::receipt::PartialReason::OverMetered)) => "partial: over-metered",
             (_, Some(souk_protocol::receipt::PartialReason::NotRunning)) => "partial: not running",
             (None, None) => "not countersigned",
             (Some(n), None) if n < r.n => "ack behind",
@@ -132,12 +128,9 @@ pub(super) async fn export(context: &Context, args: ExportArgs) -> Result<u8, Fa
 }
 
 fn taken(file: &Path) -> Failure {
-    Failure::new(format!(
-        "{} is there already; exports overwrite nothing",
-        file.display()
-    ))
-    .code(ErrorCode::WrongState)
-    .hint("name another file")
+    Failure::new(format!("{} is there already; exports overwrite nothing", file.display()))
+        .code(ErrorCode::WrongState)
+        .hint("name another file")
 }
 
 async fn copy(mut pieces: Pieces, to: &mut impl Write) -> Result<u64, Failure> {

@@ -67,10 +67,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
-    let context = Context {
-        dir: data_dir(cli.dir)?,
-        json: cli.json,
-    };
+    let context = Context { dir: data_dir(cli.dir)?, json: cli.json };
     let workers = matches!(cli.command, Command::Up(_) | Command::Demo(_));
     let mut builder = if workers {
         tokio::runtime::Builder::new_multi_thread()
@@ -115,19 +112,13 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
 
 /// `--dir` or `SOUK_DIR`, else `souk` in the user's data directory.
 fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let named = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|p| p.is_absolute())
-    };
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let dir = match given {
         Some(dir) => dir,
         None => named("XDG_DATA_HOME")
             .or_else(|| named("HOME").map(|home| home.join(".local/share")))
             .map(|data| data.join("souk"))
-            .ok_or_else(|| {
-                Failure::new("there is no home directory to keep data in").hint("souk --dir DIR …")
-            })?,
+            .ok_or_else(|| Failure::new("there is no home directory to keep data in").hint("souk --dir DIR …"))?,
     };
     Ok(std::path::absolute(dir)?)
 }

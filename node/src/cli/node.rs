@@ -53,9 +53,7 @@ pub(super) fn init(context: &Context, args: &InitArgs) -> Result<u8, Failure> {
             config.network.name
         ))
         .code(ErrorCode::WrongState)
-        .hint(format!(
-            "souk init --network {name} --dir ANOTHER, one directory a network"
-        )));
+        .hint(format!("souk init --network {name} --dir ANOTHER, one directory a network")));
     }
     let node = identity.keypair.node_id();
     if context.json {
@@ -90,11 +88,7 @@ fn prepare(context: &Context, network: Option<&str>) -> Result<(Identity, bool),
     let (identity, new) = Identity::create(&context.dir)?;
     let path = context.dir.join(config::FILE);
     let text = config::template::text(network.unwrap_or("main"));
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     match file {
         Ok(mut file) => {
             file.write_all(text.as_bytes())?;
@@ -121,16 +115,12 @@ pub(super) async fn up(context: &Context, args: UpArgs) -> Result<u8, Failure> {
         // Fails only for a process that leads a group already, and then there is no terminal to leave.
         let _ = rustix::process::setsid();
     }
-    crate::telemetry::init(&config.log).map_err(|e| {
-        Failure::new(e.to_string()).hint("set log.level to info, or unset SOUK_LOG")
-    })?;
+    crate::telemetry::init(&config.log)
+        .map_err(|e| Failure::new(e.to_string()).hint("set log.level to info, or unset SOUK_LOG"))?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);
     let (ready, told) = oneshot::channel();
-    let options = Options {
-        dir: context.dir.clone(),
-        ready,
-    };
+    let options = Options { dir: context.dir.clone(), ready };
     let json = context.json;
     let announce = tokio::spawn(async move {
         match told.await {
@@ -150,10 +140,7 @@ fn apply(args: &UpArgs, config: &mut Config) {
     if !args.listen.is_empty() {
         config.network.listen.clone_from(&args.listen);
     }
-    config
-        .network
-        .bootstrap
-        .extend(args.bootstrap.iter().cloned());
+    config.network.bootstrap.extend(args.bootstrap.iter().cloned());
     if let Some(name) = &args.network {
         config.network.name.clone_from(name);
     }
@@ -183,9 +170,7 @@ fn announce(ready: &Ready, json: bool) -> Result<(), Failure> {
 }
 
 /// The first signal stops the node in order, a second one at once.
-fn stop_on_signal(
-    stop: CancellationToken,
-) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+fn stop_on_signal(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -208,12 +193,9 @@ fn stop_on_signal(
 async fn detach(context: &Context, args: &UpArgs, config: &Config) -> Result<u8, Failure> {
     let client = Client::new(&context.dir, config.api.socket_in(&context.dir));
     if let Ok(status) = client.get::<StatusView>("status").await {
-        return Err(Failure::new(format!(
-            "a node is running here already (pid {})",
-            status.pid
-        ))
-        .code(ErrorCode::WrongState)
-        .hint("souk status"));
+        return Err(Failure::new(format!("a node is running here already (pid {})", status.pid))
+            .code(ErrorCode::WrongState)
+            .hint("souk status"));
     }
     let (log, began) = open_log(&context.dir)?;
     let mut child = spawn(context, args, log)?;
@@ -232,13 +214,9 @@ async fn detach(context: &Context, args: &UpArgs, config: &Config) -> Result<u8,
         }
         tokio::time::sleep(LOOK).await;
     }
-    Err(Failure::new(format!(
-        "the node (pid {}) does not answer after {} s",
-        child.id(),
-        PATIENCE.as_secs()
-    ))
-    .code(ErrorCode::Timeout)
-    .hint(format!("tail {}", context.dir.join(LOG).display())))
+    Err(Failure::new(format!("the node (pid {}) does not answer after {} s", child.id(), PATIENCE.as_secs()))
+        .code(ErrorCode::Timeout)
+        .hint(format!("tail {}", context.dir.join(LOG).display())))
 }
 
 fn started(context: &Context, status: &StatusView) -> Result<u8, Failure> {
@@ -271,13 +249,9 @@ fn open_log(dir: &Path) -> Result<(File, u64), Failure> {
 }
 
 fn spawn(context: &Context, args: &UpArgs, log: File) -> Result<Child, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|e| Failure::new(format!("can't find this program again: {e}")))?;
+    let program = std::env::current_exe().map_err(|e| Failure::new(format!("can't find this program again: {e}")))?;
     let mut command = Command::new(program);
-    command
-        .arg("--dir")
-        .arg(&context.dir)
-        .args(["up", "--detached"]);
+    command.arg("--dir").arg(&context.dir).args(["up", "--detached"]);
     if args.host {
         command.arg("--host");
     }
@@ -298,12 +272,7 @@ fn spawn(context: &Context, args: &UpArgs, log: File) -> Result<Child, Failure> 
     }
     let errors = log.try_clone()?;
     // Its working directory would keep a file system from being unmounted.
-    Ok(command
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(log)
-        .stderr(errors)
-        .spawn()?)
+    Ok(command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors).spawn()?)
 }
 
 /// The background process's own last words, from its log.
@@ -317,12 +286,7 @@ fn died(dir: &Path, began: u64, status: std::process::ExitStatus) -> Failure {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    let word = |prefix| {
-        text.lines()
-            .rev()
-            .find_map(|line: &str| line.strip_prefix(prefix))
-            .map(str::to_owned)
-    };
+    let word = |prefix| text.lines().rev().find_map(|line: &str| line.strip_prefix(prefix)).map(str::to_owned);
     let failure = match word("error: ") {
         Some(message) => Failure::new(message),
         None => Failure::new(format!("the node ended at once ({status})")),
@@ -336,12 +300,9 @@ pub(super) async fn down(context: &Context) -> Result<u8, Failure> {
     let deadline = Instant::now() + PATIENCE;
     while lives(pid) {
         if Instant::now() >= deadline {
-            return Err(Failure::new(format!(
-                "the node (pid {pid}) is still there after {} s",
-                PATIENCE.as_secs()
-            ))
-            .code(ErrorCode::Timeout)
-            .hint(format!("look at its log; kill {pid} if it does not end")));
+            return Err(Failure::new(format!("the node (pid {pid}) is still there after {} s", PATIENCE.as_secs()))
+                .code(ErrorCode::Timeout)
+                .hint(format!("look at its log; kill {pid} if it does not end")));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -389,10 +350,7 @@ pub(super) async fn status(context: &Context) -> Result<u8, Failure> {
         ("peers", status.peers.to_string()),
         ("offers", status.offers.to_string()),
         ("host", host.to_owned()),
-        (
-            "leases",
-            format!("{} rented, {} hosted", status.renting, status.hosting),
-        ),
+        ("leases", format!("{} rented, {} hosted", status.renting, status.hosting)),
     ]))?;
     problems(&status.problems)
 }
@@ -400,11 +358,7 @@ pub(super) async fn status(context: &Context) -> Result<u8, Failure> {
 /// What is wrong, each with what helps.
 pub(super) fn problems(problems: &[crate::api::types::Problem]) -> Result<u8, Failure> {
     for problem in problems {
-        output::line(format!(
-            "problem: {}\n  try: {}",
-            output::plain(&problem.sentence),
-            output::plain(&problem.fix)
-        ))?;
+        output::line(format!("problem: {}\n  try: {}", output::plain(&problem.sentence), output::plain(&problem.fix)))?;
     }
     Ok(0)
 }
@@ -429,20 +383,13 @@ pub(super) async fn peers(context: &Context) -> Result<u8, Failure> {
         ("AGENT", Align::Left),
     ]);
     for peer in &peers {
-        let address = if peer.relayed {
-            format!("{} (relayed)", peer.address)
-        } else {
-            peer.address.clone()
-        };
+        let address = if peer.relayed { format!("{} (relayed)", peer.address) } else { peer.address.clone() };
         table.row([
             peer.node.to_string(),
             address,
             if peer.outbound { "us" } else { "them" }.to_owned(),
-            peer.since_ms
-                .map_or("-".to_owned(), |at| output::ago(at).to_string()),
-            peer.rtt_us.map_or("-".to_owned(), |us| {
-                format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
-            }),
+            peer.since_ms.map_or("-".to_owned(), |at| output::ago(at).to_string()),
+            peer.rtt_us.map_or("-".to_owned(), |us| format!("{}.{:02} ms", us / 1000, us % 1000 / 10)),
             peer.machines.to_string(),
             output::cut(&peer.agent, 32),
         ]);
@@ -452,12 +399,7 @@ pub(super) async fn peers(context: &Context) -> Result<u8, Failure> {
 }
 
 pub(super) async fn demo(context: &Context, args: &DemoArgs) -> Result<u8, Failure> {
-    let options = crate::demo::Options {
-        keep: args.keep,
-        json: context.json,
-    };
-    crate::demo::run(options)
-        .await
-        .map_err(|e| Failure::chain(&e))?;
+    let options = crate::demo::Options { keep: args.keep, json: context.json };
+    crate::demo::run(options).await.map_err(|e| Failure::chain(&e))?;
     Ok(0)
 }

@@ -83,26 +83,18 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self {
-            columns: columns.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows
-            .push(cells.into_iter().map(|c| plain(&c)).collect());
+        self.rows.push(cells.into_iter().map(|c| plain(&c)).collect());
     }
 
     /// As text, without a last newline.
     pub(super) fn text(&self) -> String {
         let width = |i: usize| {
             let head = self.columns[i].0.chars().count();
-            self.rows
-                .iter()
-                .filter_map(|r| r.get(i))
-                .map(|c| c.chars().count())
-                .fold(head, usize::max)
+            self.rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).fold(head, usize::max)
         };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let render = |cells: &mut dyn Iterator<Item = &str>| {
@@ -120,11 +112,7 @@ impl Table {
             text.trim_end().to_owned()
         };
         let mut lines = vec![render(&mut self.columns.iter().map(|(head, _)| *head))];
-        lines.extend(
-            self.rows
-                .iter()
-                .map(|row| render(&mut row.iter().map(String::as_str))),
-        );
+        lines.extend(self.rows.iter().map(|row| render(&mut row.iter().map(String::as_str))));
         lines.join("\n")
     }
 }
@@ -151,11 +139,7 @@ pub(super) fn amount(amount: Amount, decimals: u32) -> String {
 /// An amount with its currency: `$0.35`, `0.35 EUR`.
 pub(super) fn money(value: Amount, currency: &Currency, decimals: u32) -> String {
     let text = amount(value, decimals);
-    if *currency == Currency::usd() {
-        format!("${text}")
-    } else {
-        format!("{text} {currency}")
-    }
+    if *currency == Currency::usd() { format!("${text}") } else { format!("{text} {currency}") }
 }
 
 /// Megabytes as people say them.
@@ -176,11 +160,7 @@ pub(super) fn bytes(bytes: u64) -> String {
         1_000_000..1_000_000_000 => {
             format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
         }
-        _ => format!(
-            "{}.{:02} GB",
-            bytes / 1_000_000_000,
-            bytes % 1_000_000_000 / 10_000_000
-        ),
+        _ => format!("{}.{:02} GB", bytes / 1_000_000_000, bytes % 1_000_000_000 / 10_000_000),
     }
 }
 
@@ -230,17 +210,10 @@ mod tests {
 
     #[test]
     fn tables_line_up_and_let_no_escape_through() {
-        let mut table = Table::new(&[
-            ("#", Align::Right),
-            ("NAME", Align::Left),
-            ("$/h", Align::Right),
-        ]);
+        let mut table = Table::new(&[("#", Align::Right), ("NAME", Align::Left), ("$/h", Align::Right)]);
         table.row(["1".into(), "a\u{1b}[2Jb".into(), "0.35".into()]);
         table.row(["10".into(), "c".into(), "12.00".into()]);
-        assert_eq!(
-            table.text(),
-            " #  NAME      $/h\n 1  a?[2Jb   0.35\n10  c       12.00"
-        );
+        assert_eq!(table.text(), " #  NAME      $/h\n 1  a?[2Jb   0.35\n10  c       12.00");
     }
 
     #[test]

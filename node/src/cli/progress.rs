@@ -23,12 +23,7 @@ pub(super) struct Display {
 
 impl Display {
     pub(super) fn new() -> Self {
-        Self {
-            terminal: std::io::stderr().is_terminal(),
-            bar: None,
-            last: None,
-            shown: None,
-        }
+        Self { terminal: std::io::stderr().is_terminal(), bar: None, last: None, shown: None }
     }
 
     /// A step that is told once.

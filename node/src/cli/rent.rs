@@ -68,9 +68,7 @@ fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
     if accepted.is_some() {
         Ok(0)
     } else {
-        Err(Failure::new("the node stopped telling how the rental goes")
-            .code(ErrorCode::Unreachable)
-            .hint("souk ps"))
+        Err(Failure::new("the node stopped telling how the rental goes").code(ErrorCode::Unreachable).hint("souk ps"))
     }
 }
 
@@ -102,17 +100,12 @@ pub(super) fn environment(given: &[String]) -> Result<Environment, Failure> {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => match std::env::var(text) {
             Ok(value) => Ok((text.clone(), value)),
-            Err(_) => Err(
-                Failure::usage(format!("the variable {text} is not set here"))
-                    .hint(format!("--env {text}=VALUE")),
-            ),
+            Err(_) => {
+                Err(Failure::usage(format!("the variable {text} is not set here")).hint(format!("--env {text}=VALUE")))
+            }
         },
     };
-    given
-        .iter()
-        .map(pair)
-        .collect::<Result<_, _>>()
-        .map(Environment)
+    given.iter().map(pair).collect::<Result<_, _>>().map(Environment)
 }
 
 fn describe(quote: &QuoteView) -> String {
@@ -132,21 +125,12 @@ fn describe(quote: &QuoteView) -> String {
     )];
     let mut price = format!("{}/h", money(quote.price_hour, currency, 6));
     if quote.listed_hour != quote.price_hour {
-        price.push_str(&format!(
-            " (listed {})",
-            money(quote.listed_hour, currency, 6)
-        ));
+        price.push_str(&format!(" (listed {})", money(quote.listed_hour, currency, 6)));
     }
     if quote.max_price_hour > quote.price_hour {
-        price.push_str(&format!(
-            ", counter-offers up to {} taken",
-            money(quote.max_price_hour, currency, 6)
-        ));
+        price.push_str(&format!(", counter-offers up to {} taken", money(quote.max_price_hour, currency, 6)));
     }
-    price.push_str(&format!(
-        ", disk {}/h",
-        money(quote.storage_hour, currency, 6)
-    ));
+    price.push_str(&format!(", disk {}/h", money(quote.storage_hour, currency, 6)));
     lines.push(price);
     let mut most = format!(
         "at most {} until {} and its disk's last day",
@@ -170,30 +154,13 @@ fn show(display: &mut Display, step: RentStep) -> Result<(), Failure> {
         RentStep::Resolving { host, image, .. } => {
             display.step(&format!("asking {} to run {image}", host.short()));
         }
-        RentStep::Proposed {
-            price_hour,
-            currency,
-            ..
-        } => {
+        RentStep::Proposed { price_hour, currency, .. } => {
             display.step(&format!("proposed {}/h", money(price_hour, &currency, 6)));
         }
-        RentStep::Countered {
-            price_hour,
-            currency,
-            ..
-        } => {
-            display.step(&format!(
-                "host asks for {}/h",
-                money(price_hour, &currency, 6)
-            ));
+        RentStep::Countered { price_hour, currency, .. } => {
+            display.step(&format!("host asks for {}/h", money(price_hour, &currency, 6)));
         }
-        RentStep::Drafted {
-            lease,
-            price_hour,
-            currency,
-            ends_at_ms,
-            ..
-        } => {
+        RentStep::Drafted { lease, price_hour, currency, ends_at_ms, .. } => {
             display.step(&format!(
                 "drafted {} at {}/h until {}",
                 lease.short(),
@@ -227,9 +194,7 @@ fn end(step: RentStep) -> Result<(), Failure> {
             if !lease.note.is_empty() {
                 why.push_str(&format!(", {}", lease.note));
             }
-            Err(Failure::new(why)
-                .code(ErrorCode::WrongState)
-                .hint(format!("souk events {}", lease.number)))
+            Err(Failure::new(why).code(ErrorCode::WrongState).hint(format!("souk events {}", lease.number)))
         }
         RentStep::Resolving { .. }
         | RentStep::Proposed { .. }

@@ -47,11 +47,7 @@ fn nothing(results: &SearchResults) -> String {
     if results.total == 0 {
         return "no offers yet: souk peers shows who is connected".to_owned();
     }
-    let hint = if results.explain.is_some() {
-        ""
-    } else {
-        " (--explain says why)"
-    };
+    let hint = if results.explain.is_some() { "" } else { " (--explain says why)" };
     format!("no offer matches, of {}{hint}", results.total)
 }
 
@@ -115,8 +111,7 @@ fn table(rows: &[AskRow]) -> String {
             price,
             dollars(row.min_bid),
             network(row),
-            row.reliability_permille
-                .map_or("-".to_owned(), |r| format!("{}.{}%", r / 10, r % 10)),
+            row.reliability_permille.map_or("-".to_owned(), |r| format!("{}.{}%", r / 10, r % 10)),
             row.country.clone().unwrap_or_else(|| "-".to_owned()),
             remarks(row),
         ]);

@@ -66,10 +66,7 @@ pub(super) fn settings(
             continue;
         };
         let is_ours = name.strip_prefix("SOUK_").is_some_and(|rest| {
-            sections.iter().any(|s| {
-                rest.strip_prefix(s)
-                    .is_some_and(|r| r.is_empty() || r.starts_with('_'))
-            })
+            sections.iter().any(|s| rest.strip_prefix(s).is_some_and(|r| r.is_empty() || r.starts_with('_')))
         });
         if !is_ours || OTHERS.contains(&name.as_str()) {
             continue;
@@ -89,30 +86,17 @@ pub(super) fn settings(
 pub(super) fn overlay(table: &mut Table, name: &str, text: &str) -> Result<(), ConfigError> {
     let Some(setting) = SETTINGS.iter().find(|s| variable(s) == name) else {
         let names: Vec<String> = SETTINGS.iter().map(|s| variable(s)).collect();
-        let hint = nearest(name, names.iter().map(String::as_str)).map_or_else(
-            || format!("unset {name}"),
-            |near| format!("did you mean {near}?"),
-        );
+        let hint = nearest(name, names.iter().map(String::as_str))
+            .map_or_else(|| format!("unset {name}"), |near| format!("did you mean {near}?"));
         return Err(ConfigError::Variable {
             name: name.to_owned(),
             message: "there is no such setting".to_owned(),
             hint,
         });
     };
-    let list = text
-        .split(',')
-        .map(str::trim)
-        .filter(|s| !s.is_empty())
-        .map(|s| Value::String(s.to_owned()))
-        .collect();
-    let parsed = toml::from_str::<Table>(&format!("v = {text}"))
-        .ok()
-        .and_then(|mut t| t.remove("v"));
-    let candidates = [
-        Some(Value::String(text.to_owned())),
-        parsed,
-        Some(Value::Array(list)),
-    ];
+    let list = text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.to_owned())).collect();
+    let parsed = toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut t| t.remove("v"));
+    let candidates = [Some(Value::String(text.to_owned())), parsed, Some(Value::Array(list))];
     let mut why = String::new();
     for value in candidates.into_iter().flatten() {
         let mut alone = Table::new();
@@ -126,11 +110,7 @@ pub(super) fn overlay(table: &mut Table, name: &str, text: &str) -> Result<(), C
             Err(_) => {}
         }
     }
-    Err(ConfigError::Variable {
-        name: name.to_owned(),
-        message: why,
-        hint: format!("correct it, or unset {name}"),
-    })
+    Err(ConfigError::Variable { name: name.to_owned(), message: why, hint: format!("correct it, or unset {name}") })
 }
 
 fn put(table: &mut Table, setting: &str, value: Value) {
@@ -139,9 +119,7 @@ fn put(table: &mut Table, setting: &str, value: Value) {
             table.insert(setting.to_owned(), value);
         }
         Some((section, rest)) => {
-            let inner = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
+            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
             if let Value::Table(inner) = inner {
                 put(inner, rest, value);
             }

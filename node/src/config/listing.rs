@@ -27,34 +27,19 @@ pub struct Listing {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listed: Option<bool>,
     /// One slot for one hour.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub slot_hour: Option<Amount>,
     /// The lowest bid for one slot for one hour.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub min_bid: Option<Amount>,
     /// Disk per GB and month.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub storage_gb_month: Option<Amount>,
     /// Traffic out per GB.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub up_gb: Option<Amount>,
     /// Traffic in per GB.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub down_gb: Option<Amount>,
     /// The currency.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,10 +71,7 @@ impl Listing {
             Err(e) => return Err(e),
         };
         toml::from_str(&text).map_err(|e| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} is malformed: {}", path.display(), e.message()),
-            )
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} is malformed: {}", path.display(), e.message()))
         })
     }
 
@@ -132,9 +114,7 @@ impl Listing {
         match request.who {
             Who::Anyone => self.anyone = Some(request.accept),
             Who::Peer(peer) => {
-                let peers = self
-                    .peers
-                    .get_or_insert_with(|| config.host.accept.peers.clone());
+                let peers = self.peers.get_or_insert_with(|| config.host.accept.peers.clone());
                 peers.retain(|p| *p != peer);
                 if request.accept {
                     if peers.len() >= MAX_PEERS {
@@ -181,14 +161,8 @@ mod tests {
         let peer = Keypair::from_seed(&[1; 32]).node_id();
         let mut config = Config::default();
         let mut listing = Listing::default();
-        listing.list(&ListRequest {
-            slot_hour: Some(Amount(7)),
-            ..ListRequest::default()
-        });
-        let accept = AcceptRequest {
-            who: Who::Peer(peer),
-            accept: true,
-        };
+        listing.list(&ListRequest { slot_hour: Some(Amount(7)), ..ListRequest::default() });
+        let accept = AcceptRequest { who: Who::Peer(peer), accept: true };
         listing.accept(&accept, &config).unwrap();
         listing.save(dir.path()).unwrap();
         let listing = Listing::load(dir.path()).unwrap();

@@ -72,10 +72,7 @@ impl ConfigError {
 ///
 /// # Errors
 /// [`ConfigError`], for the first thing that is wrong.
-pub fn load(
-    dir: &Path,
-    variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Config, ConfigError> {
+pub fn load(dir: &Path, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, ConfigError> {
     let path = dir.join(FILE);
     let text = read(&path)?;
     let mut table = toml::Table::new();
@@ -87,14 +84,12 @@ pub fn load(
     for (name, value) in env::settings(variables)? {
         env::overlay(&mut table, &name, &value)?;
     }
-    let config: Config = table
-        .try_into()
-        .map_err(|e: toml::de::Error| ConfigError::Malformed {
-            path: path.clone(),
-            line: 1,
-            message: e.message().to_owned(),
-            hint: repair(&path),
-        })?;
+    let config: Config = table.try_into().map_err(|e: toml::de::Error| ConfigError::Malformed {
+        path: path.clone(),
+        line: 1,
+        message: e.message().to_owned(),
+        hint: repair(&path),
+    })?;
     check(&config)?;
     Ok(config)
 }
@@ -104,16 +99,11 @@ pub fn load(
 /// # Errors
 /// [`ConfigError::Value`].
 pub fn check(config: &Config) -> Result<(), ConfigError> {
-    config
-        .check()
-        .map_err(|(key, message)| ConfigError::Value { key, message })
+    config.check().map_err(|(key, message)| ConfigError::Value { key, message })
 }
 
 fn read(path: &Path) -> Result<Option<String>, ConfigError> {
-    let failed = |source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     match std::fs::metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(e)),
@@ -131,12 +121,7 @@ fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
         before.bytes().filter(|b| *b == b'\n').count() + 1
     });
     let (message, hint) = explain(error.message());
-    ConfigError::Malformed {
-        path: path.to_owned(),
-        line,
-        message,
-        hint: hint.unwrap_or_else(|| repair(path)),
-    }
+    ConfigError::Malformed { path: path.to_owned(), line, message, hint: hint.unwrap_or_else(|| repair(path)) }
 }
 
 fn repair(path: &Path) -> String {
@@ -229,10 +214,7 @@ mod tests {
             ("[network]\nname = \"Main Net\"\n", "network.name"),
             ("[host]\ntick = \"2h\"\n", "host.tick"),
             ("[host]\nslots = 0\n", "host.slots"),
-            (
-                "[host.prices]\nmin_bid = \"1\"\nslot_hour = \"0.5\"\n",
-                "min_bid",
-            ),
+            ("[host.prices]\nmin_bid = \"1\"\nslot_hour = \"0.5\"\n", "min_bid"),
             ("[host.prices]\nslot_hour = 0.35\n", ":2:"),
             ("[api]\ntcp = \"0.0.0.0:80\"\n", "api.tcp"),
             ("[host\n", ":1:"),

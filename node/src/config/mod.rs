@@ -55,10 +55,7 @@ impl Default for Network {
     fn default() -> Self {
         Self {
             name: "main".to_owned(),
-            listen: vec![
-                "/ip4/0.0.0.0/udp/7843/quic-v1".to_owned(),
-                "/ip4/0.0.0.0/tcp/7843".to_owned(),
-            ],
+            listen: vec!["/ip4/0.0.0.0/udp/7843/quic-v1".to_owned(), "/ip4/0.0.0.0/tcp/7843".to_owned()],
             bootstrap: Vec::new(),
             external: Vec::new(),
         }
@@ -116,12 +113,7 @@ impl Default for Host {
             min_slots: 1,
             accept: Accept::default(),
             egress: vec![Egress::None, Egress::Internet],
-            registries: vec![
-                "docker.io".to_owned(),
-                "ghcr.io".to_owned(),
-                "quay.io".to_owned(),
-                "nvcr.io".to_owned(),
-            ],
+            registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
             local_images: false,
             max_term: Millis::from_hours(30 * 24),
             credit_hours: 24,
@@ -137,16 +129,10 @@ impl Default for Host {
 #[serde(deny_unknown_fields, default)]
 pub struct Prices {
     /// One slot for one hour; none until the owner names it, and then nothing is offered.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub slot_hour: Option<Amount>,
     /// The lowest bid for one slot for one hour; none for the full price.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub min_bid: Option<Amount>,
     /// Disk per GB and month of 30 days.
     #[serde(with = "values::price")]
@@ -198,11 +184,7 @@ pub struct Reserve {
 
 impl Default for Reserve {
     fn default() -> Self {
-        Self {
-            cpu: 0,
-            ram_mb: 1024,
-            disk_mb: 10_000,
-        }
+        Self { cpu: 0, ram_mb: 1024, disk_mb: 10_000 }
     }
 }
 
@@ -248,10 +230,7 @@ impl Default for Runtime {
 #[serde(deny_unknown_fields, default)]
 pub struct Renter {
     /// Counter-offers up to this are taken unasked, per hour for all slots; none for the listed price.
-    #[serde(
-        with = "values::price::option",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
     pub max_price: Option<Amount>,
     /// The currency searched and paid in.
     pub currency: Currency,
@@ -259,10 +238,7 @@ pub struct Renter {
 
 impl Default for Renter {
     fn default() -> Self {
-        Self {
-            max_price: None,
-            currency: Currency::usd(),
-        }
+        Self { max_price: None, currency: Currency::usd() }
     }
 }
 
@@ -298,10 +274,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
+        Self { level: "info".to_owned(), format: LogFormat::Text }
     }
 }
 
@@ -322,26 +295,19 @@ impl Config {
     /// The name of the setting, and a sentence on what is wrong with its value.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let unless = |ok: bool, key, why: &str| {
-            if ok {
-                Ok(())
-            } else {
-                Err((key, why.to_owned()))
-            }
+            if ok { Ok(()) } else { Err((key, why.to_owned())) }
         };
         let name = &self.network.name;
         unless(
             !name.is_empty()
                 && name.len() <= 32
-                && name
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
             "network.name",
             "it must be 1 to 32 lower-case letters, digits and hyphens",
         )?;
-        for (key, currency) in [
-            ("host.prices.currency", &self.host.prices.currency),
-            ("renter.currency", &self.renter.currency),
-        ] {
+        for (key, currency) in
+            [("host.prices.currency", &self.host.prices.currency), ("renter.currency", &self.renter.currency)]
+        {
             currency.check().map_err(|e| (key, e.0))?;
         }
         let prices = &self.host.prices;
@@ -351,17 +317,11 @@ impl Config {
             "it must not be above slot_hour",
         )?;
         unless(
-            self.host
-                .slots
-                .is_none_or(|n| (1..=limits::SLOTS).contains(&n)),
+            self.host.slots.is_none_or(|n| (1..=limits::SLOTS).contains(&n)),
             "host.slots",
             "it must be between 1 and 256",
         )?;
-        unless(
-            (1..=limits::SLOTS).contains(&self.host.min_slots),
-            "host.min_slots",
-            "it must be between 1 and 256",
-        )?;
+        unless((1..=limits::SLOTS).contains(&self.host.min_slots), "host.min_slots", "it must be between 1 and 256")?;
         unless(
             (limits::TICK.0..=limits::TICK.1).contains(&self.host.tick),
             "host.tick",
@@ -372,20 +332,13 @@ impl Config {
             "host.max_term",
             "it must be between 1min and 366days",
         )?;
+        unless(self.host.credit_hours >= 1, "host.credit_hours", "it must be at least 1")?;
+        unless(!self.host.egress.is_empty(), "host.egress", "it must hold \"none\" or \"internet\" or both")?;
         unless(
-            self.host.credit_hours >= 1,
-            "host.credit_hours",
-            "it must be at least 1",
-        )?;
-        unless(
-            !self.host.egress.is_empty(),
-            "host.egress",
-            "it must hold \"none\" or \"internet\" or both",
-        )?;
-        unless(
-            self.host.declared_gpus.iter().all(|g| {
-                !g.devices.is_empty() && g.uuid.as_ref().is_none_or(|u| u.len() == g.devices.len())
-            }),
+            self.host
+                .declared_gpus
+                .iter()
+                .all(|g| !g.devices.is_empty() && g.uuid.as_ref().is_none_or(|u| u.len() == g.devices.len())),
             "host.declared_gpus",
             "each needs a list of device paths for each GPU, and as many UUIDs if any",
         )?;

@@ -4,11 +4,7 @@
 #[must_use]
 pub fn text(network: &str) -> String {
     let default = "# name = \"main\"";
-    if network == "main" {
-        TEMPLATE.to_owned()
-    } else {
-        TEMPLATE.replacen(default, &format!("name = {network:?}"), 1)
-    }
+    if network == "main" { TEMPLATE.to_owned() } else { TEMPLATE.replacen(default, &format!("name = {network:?}"), 1) }
 }
 
 const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` and a name shows a default.
@@ -108,9 +104,7 @@ pub(super) fn uncommented() -> String {
 fn strip(marks: &[&str]) -> String {
     let is_setting = |line: &str| {
         line.starts_with("[[")
-            || line
-                .split_once(" = ")
-                .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+            || line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
     };
     TEMPLATE
         .lines()
@@ -130,10 +124,7 @@ mod tests {
 
     #[test]
     fn the_defaults_it_shows_are_the_defaults() {
-        assert_eq!(
-            toml::from_str::<Config>(TEMPLATE).unwrap(),
-            Config::default()
-        );
+        assert_eq!(toml::from_str::<Config>(TEMPLATE).unwrap(), Config::default());
         let shown: Config = toml::from_str(&strip(&["# "])).unwrap();
         assert_eq!(shown, Config::default());
         // And each is shown: what the defaults hold, the uncommented file holds.

@@ -14,13 +14,9 @@ pub(super) mod duration {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Millis, D::Error> {
         let text = String::deserialize(d)?;
         let length = humantime::parse_duration(&text).map_err(|e| {
-            de::Error::custom(format!(
-                "`{text}` is not a length of time: {e}; write it like \"60s\" or \"12h\""
-            ))
+            de::Error::custom(format!("`{text}` is not a length of time: {e}; write it like \"60s\" or \"12h\""))
         })?;
-        u64::try_from(length.as_millis())
-            .map(Millis)
-            .map_err(|_| de::Error::custom(format!("`{text}` is too long")))
+        u64::try_from(length.as_millis()).map(Millis).map_err(|_| de::Error::custom(format!("`{text}` is too long")))
     }
 }
 

@@ -14,9 +14,8 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-    LogsRequest, PeerView, QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest,
-    SearchResults, StatusView,
+    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, PeerView,
+    QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -248,11 +247,7 @@ impl CommandError {
     /// An error without a hint.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            hint: None,
-        }
+        Self { code, message: message.into(), hint: None }
     }
 
     /// With what to do next.
@@ -320,11 +315,10 @@ impl MarketHandle {
         match self.commands.send_timeout(command, QUEUE_WAIT).await {
             Ok(()) => Ok(()),
             Err(SendTimeoutError::Closed(_)) => Err(CommandError::stopping()),
-            Err(SendTimeoutError::Timeout(_)) => Err(CommandError::new(
-                ErrorCode::Busy,
-                "the node has too much to do and took no more",
-            )
-            .hint("ask again in a few seconds")),
+            Err(SendTimeoutError::Timeout(_)) => {
+                Err(CommandError::new(ErrorCode::Busy, "the node has too much to do and took no more")
+                    .hint("ask again in a few seconds"))
+            }
         }
     }
 
@@ -335,19 +329,14 @@ impl MarketHandle {
     pub async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, CommandError> {
         let (reply, answer) = oneshot::channel();
         self.send(make(reply)).await?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(CommandError::stopping()))
+        answer.await.unwrap_or_else(|_| Err(CommandError::stopping()))
     }
 
     /// Starts a rental and returns its steps.
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub async fn rent(
-        &self,
-        request: RentRequest,
-    ) -> Result<mpsc::Receiver<RentStep>, CommandError> {
+    pub async fn rent(&self, request: RentRequest) -> Result<mpsc::Receiver<RentStep>, CommandError> {
         let (steps, receiver) = StepSender::channel();
         let request = Box::new(request);
         self.send(Command::Rent { request, steps }).await?;

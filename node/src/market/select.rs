@@ -25,24 +25,16 @@ pub struct Candidate<'a> {
 ///
 /// # Errors
 /// `not_found` or `ambiguous`, naming what was typed and what it could mean.
-pub fn resolve<'a>(
-    text: &str,
-    candidates: impl IntoIterator<Item = Candidate<'a>>,
-) -> Result<LeaseId, CommandError> {
+pub fn resolve<'a>(text: &str, candidates: impl IntoIterator<Item = Candidate<'a>>) -> Result<LeaseId, CommandError> {
     let text = text.trim();
     let number: Option<u64> = text.trim_start_matches('#').parse().ok();
     let prefix = text.to_ascii_lowercase();
-    let is_prefix =
-        prefix.len() >= SHORTEST_PREFIX && prefix.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_prefix = prefix.len() >= SHORTEST_PREFIX && prefix.bytes().all(|b| b.is_ascii_hexdigit());
 
     let (mut open, mut over, mut by_number, mut by_id) = (vec![], vec![], None, vec![]);
     for candidate in candidates {
         if candidate.label == Some(text) {
-            let list = if candidate.ended {
-                &mut over
-            } else {
-                &mut open
-            };
+            let list = if candidate.ended { &mut over } else { &mut open };
             list.push(candidate.lease);
         }
         if number == Some(candidate.number) {
@@ -65,11 +57,8 @@ pub fn resolve<'a>(
         return only(text, "id", &by_id);
     }
     let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
-    Err(CommandError::new(
-        ErrorCode::NotFound,
-        format!("no lease has the number, label or id `{shown}`"),
-    )
-    .hint("souk ps -a lists all of them"))
+    Err(CommandError::new(ErrorCode::NotFound, format!("no lease has the number, label or id `{shown}`"))
+        .hint("souk ps -a lists all of them"))
 }
 
 fn only(text: &str, what: &str, leases: &[LeaseId]) -> Result<LeaseId, CommandError> {
@@ -98,12 +87,7 @@ mod tests {
         let mut id = [0; 32];
         id[0] = first;
         id[31] = u8::try_from(number).unwrap();
-        Candidate {
-            lease: LeaseId(id),
-            number,
-            label,
-            ended,
-        }
+        Candidate { lease: LeaseId(id), number, label, ended }
     }
 
     #[test]
@@ -119,11 +103,7 @@ mod tests {
         assert_eq!(find("train").unwrap(), 2, "the open one");
         assert_eq!(find("CD00").unwrap(), 3);
         assert_eq!(find("ab00").unwrap_err().code, ErrorCode::Ambiguous);
-        assert_eq!(
-            find("cd").unwrap_err().code,
-            ErrorCode::NotFound,
-            "too short"
-        );
+        assert_eq!(find("cd").unwrap_err().code, ErrorCode::NotFound, "too short");
         assert_eq!(find("nope").unwrap_err().code, ErrorCode::NotFound);
         assert_eq!(find("").unwrap_err().code, ErrorCode::NotFound);
     }

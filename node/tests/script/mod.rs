@@ -82,13 +82,7 @@ impl Scripted {
             });
         });
         let tcp = is_bound.recv().unwrap();
-        Self {
-            dir,
-            stop,
-            thread: Some(thread),
-            seen,
-            tcp,
-        }
+        Self { dir, stop, thread: Some(thread), seen, tcp }
     }
 
     pub fn dir(&self) -> &Path {
@@ -158,12 +152,7 @@ fn answer<T>(reply: oneshot::Sender<T>, value: T) {
 
 fn find(id: &LeaseSelector) -> Result<(), CommandError> {
     let view = views::lease();
-    let only = select::Candidate {
-        lease: view.lease,
-        number: view.number,
-        label: view.label.as_deref(),
-        ended: false,
-    };
+    let only = select::Candidate { lease: view.lease, number: view.number, label: view.label.as_deref(), ended: false };
     select::resolve(&id.0, [only]).map(|_| ())
 }
 
@@ -172,28 +161,14 @@ fn rent(image: &str, steps: &StepSender) {
     let lease = views::lease().lease;
     let row = views::search().rows.remove(0);
     let say = |step| assert!(steps.send(step));
-    say(RentStep::Resolving {
-        ask: row.id,
-        host: row.host,
-        image: image.to_owned(),
-    });
-    say(RentStep::Proposed {
-        round: 1,
-        price_hour: "0.30".parse().unwrap(),
-        currency: usd(),
-    });
+    say(RentStep::Resolving { ask: row.id, host: row.host, image: image.to_owned() });
+    say(RentStep::Proposed { round: 1, price_hour: "0.30".parse().unwrap(), currency: usd() });
     if image == "too-dear" {
         let error = CommandError::new(ErrorCode::Price, "the host takes no less than $9.00/h");
-        say(RentStep::Failed {
-            error: error.hint("--max-price 9"),
-        });
+        say(RentStep::Failed { error: error.hint("--max-price 9") });
         return;
     }
-    say(RentStep::Countered {
-        round: 1,
-        price_hour: "0.35".parse().unwrap(),
-        currency: usd(),
-    });
+    say(RentStep::Countered { round: 1, price_hour: "0.35".parse().unwrap(), currency: usd() });
     say(RentStep::Drafted {
         lease,
         price_hour: "0.35".parse().unwrap(),
@@ -206,36 +181,25 @@ fn rent(image: &str, steps: &StepSender) {
     // More than the queue holds: progress is skipped, nothing else is.
     for i in 0..1000 {
         steps.send(RentStep::Preparing {
-            progress: Some(Progress {
-                layers_done: 1,
-                layers: 3,
-                bytes_done: i,
-                bytes: 1000,
-            }),
+            progress: Some(Progress { layers_done: 1, layers: 3, bytes_done: i, bytes: 1000 }),
         });
     }
     let mut view = views::lease();
     if image == "broken" {
         view.state = LeaseState::Ended(EndReason::ImageFailed);
-        say(RentStep::Ended {
-            lease: Box::new(view),
-        });
+        say(RentStep::Ended { lease: Box::new(view) });
         return;
     }
     view.state = LeaseState::Running;
-    say(RentStep::Running {
-        lease: Box::new(view),
-    });
+    say(RentStep::Running { lease: Box::new(view) });
 }
 
 fn logs() -> ByteStream {
     let (near, mut far) = tokio::io::duplex(1024);
     tokio::spawn(async move {
-        for frame in [
-            Frame::Stdout(b"one\n".to_vec()),
-            Frame::Stderr(b"oops\n".to_vec()),
-            Frame::Stdout(b"two\n".to_vec()),
-        ] {
+        for frame in
+            [Frame::Stdout(b"one\n".to_vec()), Frame::Stderr(b"oops\n".to_vec()), Frame::Stdout(b"two\n".to_vec())]
+        {
             frames::write(&mut far, &frame).await.unwrap();
         }
     });
@@ -246,9 +210,7 @@ fn logs() -> ByteStream {
 async fn exec(mut stream: tokio::io::DuplexStream, command: Vec<String>) {
     let last = match command[0].as_str() {
         "exit" => {
-            frames::write(&mut stream, &Frame::Stderr(b"leaving\n".to_vec()))
-                .await
-                .unwrap();
+            frames::write(&mut stream, &Frame::Stderr(b"leaving\n".to_vec())).await.unwrap();
             // `exec 1 exit -- 137` passes the dashes on, as a shell would.
             let code = command.last().unwrap().parse().unwrap();
             Frame::Exit(code)
@@ -261,9 +223,7 @@ async fn exec(mut stream: tokio::io::DuplexStream, command: Vec<String>) {
         }
         _ => {
             while let Some(Frame::Stdin(bytes)) = frames::read(&mut stream).await.unwrap() {
-                frames::write(&mut stream, &Frame::Stdout(bytes))
-                    .await
-                    .unwrap();
+                frames::write(&mut stream, &Frame::Stdout(bytes)).await.unwrap();
             }
             Frame::Exit(0)
         }

@@ -109,10 +109,7 @@ pub fn search() -> SearchResults {
         total: 3,
         hidden: vec!["2 are rented now (--all shows them)".to_owned()],
         explain: Some(Explanation {
-            conditions: vec![ConditionCount {
-                condition: "num_gpus>=1".to_owned(),
-                excludes: 0,
-            }],
+            conditions: vec![ConditionCount { condition: "num_gpus>=1".to_owned(), excludes: 0 }],
             nearest: vec![],
         }),
     }
@@ -169,11 +166,7 @@ pub fn receipt() -> ReceiptView {
         peer: node(2),
         n: 60,
         time_ms: at(3600),
-        counters: Counters {
-            active: Millis::from_hours(1),
-            ..Counters::default()
-        }
-        .into(),
+        counters: Counters { active: Millis::from_hours(1), ..Counters::default() }.into(),
         due: price("0.35"),
         acked: price("0.30"),
         currency: Currency::usd(),
@@ -186,14 +179,8 @@ pub fn receipt() -> ReceiptView {
 }
 
 pub fn detail() -> LeaseDetail {
-    let event = |n, state, by| EventView {
-        n,
-        at_ms: at(u64::from(n)),
-        state,
-        by,
-        exit_code: None,
-        note: String::new(),
-    };
+    let event =
+        |n, state, by| EventView { n, at_ms: at(u64::from(n)), state, by, exit_code: None, note: String::new() };
     LeaseDetail {
         view: lease(),
         machine: MachineId([3; 16]),
@@ -223,21 +210,12 @@ pub fn detail() -> LeaseDetail {
 }
 
 pub fn check() -> LedgerCheckView {
-    LedgerCheckView {
-        entries: 3,
-        leases: 1,
-        receipts: 60,
-        faults: vec!["entry 2 does not follow entry 1".to_owned()],
-    }
+    LedgerCheckView { entries: 3, leases: 1, receipts: 60, faults: vec!["entry 2 does not follow entry 1".to_owned()] }
 }
 
 pub fn host(listed: bool, anyone: bool) -> HostView {
     HostView {
-        role: if listed {
-            HostRole::Listed
-        } else {
-            HostRole::Unlisted
-        },
+        role: if listed { HostRole::Listed } else { HostRole::Unlisted },
         machine: MachineId([3; 16]),
         hardware: Hardware::default(),
         slots: vec![
@@ -245,23 +223,13 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
                 slot: 0,
                 device: Some("GPU-1".to_owned()),
                 gpu: Some("RTX 4090".to_owned()),
-                holder: SlotHolder::Lease {
-                    lease: super::lease_id(),
-                },
+                holder: SlotHolder::Lease { lease: super::lease_id() },
             },
-            SlotView {
-                slot: 1,
-                device: None,
-                gpu: None,
-                holder: SlotHolder::Free,
-            },
+            SlotView { slot: 1, device: None, gpu: None, holder: SlotHolder::Free },
         ],
         min_slots: 1,
         prices: None,
-        accepts: AcceptsView {
-            anyone,
-            peers: vec![],
-        },
+        accepts: AcceptsView { anyone, peers: vec![] },
         egress: vec![Egress::Internet],
         registries: vec!["docker.io".to_owned()],
         engine: EngineView {

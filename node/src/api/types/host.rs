@@ -1,9 +1,7 @@
 //! The host's side: what this machine offers, to whom, and who is on it.
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{
-    Amount, Currency, LeaseId, MachineId, NodeId, resources::Egress, resources::Hardware,
-};
+use souk_protocol::{Amount, Currency, LeaseId, MachineId, NodeId, resources::Egress, resources::Hardware};
 
 use super::{HostRole, LeaseView, Problem, decimal};
 

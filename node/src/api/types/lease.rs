@@ -14,12 +14,7 @@ use super::{Environment, decimal};
 
 /// [`LeaseState`] as two fields: `"state": "paused", "reason": "stopped"`.
 #[derive(Serialize, Deserialize)]
-#[serde(
-    remote = "LeaseState",
-    tag = "state",
-    content = "reason",
-    rename_all = "snake_case"
-)]
+#[serde(remote = "LeaseState", tag = "state", content = "reason", rename_all = "snake_case")]
 enum StateFields {
     Preparing,
     Running,

@@ -61,9 +61,7 @@ pub mod decimal {
         /// # Errors
         /// If the text is not an amount.
         pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Amount>, D::Error> {
-            Option::<String>::deserialize(d)?
-                .map(|text| text.parse().map_err(de::Error::custom))
-                .transpose()
+            Option::<String>::deserialize(d)?.map(|text| text.parse().map_err(de::Error::custom)).transpose()
         }
     }
 }

@@ -19,9 +19,7 @@ pub struct Environment(pub Vec<(String, String)>);
 
 impl fmt::Debug for Environment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.0.iter().map(|(k, _)| k))
-            .finish()
+        f.debug_list().entries(self.0.iter().map(|(k, _)| k)).finish()
     }
 }
 

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use souk_protocol::{
-    Amount, AskId, Currency, DocumentId, MachineId, NodeId, Timestamp, offer::Reachability,
-    resources::Egress,
+    Amount, AskId, Currency, DocumentId, MachineId, NodeId, Timestamp, offer::Reachability, resources::Egress,
 };
 
 use super::decimal;

@@ -32,13 +32,7 @@ use values::duration;
 )]
 pub struct Cli {
     /// Data directory: key, configuration, ledger [default: ~/.local/share/souk]
-    #[arg(
-        long,
-        global = true,
-        env = "SOUK_DIR",
-        value_name = "DIR",
-        hide_env_values = true
-    )]
+    #[arg(long, global = true, env = "SOUK_DIR", value_name = "DIR", hide_env_values = true)]
     pub dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
@@ -55,12 +49,10 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk init\n  souk init --network test --dir /srv/souk")]
     Init(InitArgs),
     /// Run the node
-    #[command(
-        after_help = "Examples:\n  souk up                    in the foreground, until Ctrl-C\n  \
+    #[command(after_help = "Examples:\n  souk up                    in the foreground, until Ctrl-C\n  \
                       souk up -d                 in the background; souk down stops it\n  \
                       souk up --host             also rent this machine out\n  \
-                      souk up --bootstrap /ip4/203.0.113.7/tcp/7843/p2p/12D3KooW…"
-    )]
+                      souk up --bootstrap /ip4/203.0.113.7/tcp/7843/p2p/12D3KooW…")]
     Up(UpArgs),
     /// Stop the running node; instances on this machine keep their disks
     #[command(after_help = "Examples:\n  souk down\n  souk down --dir /srv/souk")]
@@ -80,11 +72,9 @@ pub enum Command {
     )]
     Search(SearchArgs),
     /// Rent a machine and run an image on it
-    #[command(
-        after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
+    #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
-                      souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job"
-    )]
+                      souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job")]
     Rent(Box<RentArgs>),
     /// List leases, as renter and as host
     #[command(
@@ -117,18 +107,13 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk destroy 1\n  souk destroy -y 1 2 train")]
     Destroy(DestroyArgs),
     /// Name a lease
-    #[command(
-        after_help = "Examples:\n  souk label 1 train\n  souk label train ''       takes the name away"
-    )]
+    #[command(after_help = "Examples:\n  souk label 1 train\n  souk label train ''       takes the name away")]
     Label(LabelArgs),
     /// What was used, and what both sides agree is owed
     #[command(after_help = "Examples:\n  souk receipts\n  souk receipts 1 --json")]
     Receipts(ReceiptsArgs),
     /// The record of everything signed
-    #[command(
-        subcommand,
-        after_help = "Examples:\n  souk ledger check\n  souk ledger export ledger.souk"
-    )]
+    #[command(subcommand, after_help = "Examples:\n  souk ledger check\n  souk ledger export ledger.souk")]
     Ledger(LedgerCommand),
     /// Rent this machine out
     #[command(
@@ -140,10 +125,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),
     /// The configuration in force
-    #[command(
-        subcommand,
-        after_help = "Examples:\n  souk config show\n  $EDITOR \"$(souk config path)\""
-    )]
+    #[command(subcommand, after_help = "Examples:\n  souk config show\n  $EDITOR \"$(souk config path)\"")]
     Config(ConfigCommand),
     /// Print a shell's completions
     #[command(
@@ -204,9 +186,7 @@ pub struct DemoArgs {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print every setting in force
-    #[command(
-        after_help = "Examples:\n  souk config show\n  SOUK_LOG_LEVEL=debug souk config show --json"
-    )]
+    #[command(after_help = "Examples:\n  souk config show\n  SOUK_LOG_LEVEL=debug souk config show --json")]
     Show,
     /// Print where the file is
     #[command(after_help = "Examples:\n  souk config path")]

@@ -209,11 +209,6 @@ pub struct ExecArgs {
     /// The lease: its number, its label, or the first digits of its id
     pub id: String,
     /// The command
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     pub command: Vec<String>,
 }

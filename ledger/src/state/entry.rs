@@ -27,7 +27,7 @@ impl State {
             return Ok(applied);
         }
         let head = self.head(&value.author)?;
-        check_link(value, head.as_ref(), ours)?;
+        check_link(value, head.as_ref(), ours && !self.sparse)?;
         let row = EntryRow {
             id: entry.id,
             prev: value.prev,
@@ -221,7 +221,11 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
             hosts_only(*due <= lease.agreed(), "it fixes more than is agreed to")
         }
         Body::Close { .. } => {
-            let mine = if by_host { &lease.host_close } else { &lease.renter_close };
+            let mine = if by_host {
+                &lease.host_close
+            } else {
+                &lease.renter_close
+            };
             if lease.status() == Status::Void {
                 Err(Refusal::Lease("it is void"))
             } else if mine.is_some() {

@@ -42,7 +42,9 @@ pub enum OpenError {
     #[error(transparent)]
     Store(#[from] KvError),
     /// A record has a right checksum, but is none of this version's.
-    #[error("record {index} of the journal can't be read: was it written by a newer version of souk? Start that one")]
+    #[error(
+        "record {index} of the journal can't be read: was it written by a newer version of souk? Start that one"
+    )]
     Decode {
         /// Which, counted from 0.
         index: u64,

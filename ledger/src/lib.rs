@@ -10,7 +10,11 @@
 //! [`commit`] puts them together under one owner, [`thread`] gives that owner a thread and everybody else a handle.
 
 pub mod chain;
+pub mod check;
 pub mod commit;
+pub mod export;
+#[cfg(test)]
+mod fixture;
 pub mod journal;
 mod keys;
 pub mod lease;
@@ -18,6 +22,11 @@ pub mod lock;
 pub mod record;
 mod replay;
 pub mod state;
+
 pub mod store;
 pub mod thread;
+pub mod verify;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ mod open;
 mod reader;
 mod segment;
 #[cfg(test)]
-mod simulated;
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 

@@ -59,13 +59,29 @@ pub struct State {
     kv: Arc<dyn Kv>,
     staged: Batch,
     leases: BTreeMap<LeaseId, Cached>,
+    /// Whether entries of our own chain may be left out, as in an export of one lease.
+    sparse: bool,
 }
 
 impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new() }
+        Self {
+            own,
+            network,
+            kv,
+            staged: Batch::new(),
+            leases: BTreeMap::new(),
+            sparse: false,
+        }
+    }
+
+    /// The same, for records from which some of our own entries have been left out.
+    #[must_use]
+    pub const fn sparse(mut self) -> Self {
+        self.sparse = true;
+        self
     }
 
     /// Folds a verified record that will lie at `at`.
@@ -130,6 +146,11 @@ impl State {
         }
     }
 
+    /// Drops every decoded lease; see [`State::forget`].
+    pub(crate) fn forget_all(&mut self) {
+        self.leases.clear();
+    }
+
     /// The newest entry held of a chain.
     ///
     /// # Errors
@@ -149,7 +170,11 @@ impl State {
         }
     }
 
-    fn row<T: DeserializeOwned>(&self, key: &[u8], what: &'static str) -> Result<Option<T>, KvError> {
+    fn row<T: DeserializeOwned>(
+        &self,
+        key: &[u8],
+        what: &'static str,
+    ) -> Result<Option<T>, KvError> {
         let Some(bytes) = self.bytes(key)? else {
             return Ok(None);
         };
@@ -196,7 +221,11 @@ impl State {
         }
         let opened = lease.opened_at();
         let is_host = lease.host() == self.own;
-        let peer = if is_host { lease.renter() } else { lease.host() };
+        let peer = if is_host {
+            lease.renter()
+        } else {
+            lease.host()
+        };
         let balance_key = keys::balance(&peer, lease.currency());
         self.move_status(id, opened, Some(before.0), after.0);
         if (before.1, before.2) != (after.1, after.2) {

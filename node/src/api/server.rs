@@ -147,6 +147,13 @@ impl Server {
         &self.socket
     }
 
+    /// The loopback address it serves too, if configured: with the port that was given where port 0 was asked for.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        let (listener, _) = self.tcp.as_ref()?;
+        listener.local_addr().ok()
+    }
+
     /// Serves until `stop` is cancelled, which `POST shutdown` does too. Then requests under way have a few seconds, and the
     /// socket is removed.
     pub async fn serve(self, market: MarketHandle, stop: CancellationToken) {

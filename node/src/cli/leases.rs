@@ -275,7 +275,7 @@ pub(super) async fn control(context: &Context, ids: &[String], what: &str) -> Re
             }
         }
     }
-    if context.json {
+    if context.json && !(done.is_empty() && failed.is_some()) {
         output::json(&done)?;
     }
     failed.map_or(Ok(0), Err)

@@ -43,6 +43,7 @@ const SETTINGS: [&str; 33] = [
     "runtime.docker_socket",
     "runtime.subnet_pool",
     "runtime.nvidia",
+    "runtime.lock_dir",
     "renter.max_price",
     "renter.currency",
     "api.socket",
@@ -137,9 +138,9 @@ mod tests {
         fn walk(prefix: &str, table: &Table, into: &mut Vec<String>) {
             for (key, value) in table {
                 let path = format!("{prefix}{key}");
-                match value {
-                    Value::Table(inner) => walk(&format!("{path}."), inner, into),
-                    _ => into.push(path),
+                match value.as_table() {
+                    Some(inner) => walk(&format!("{path}."), inner, into),
+                    None => into.push(path),
                 }
             }
         }

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(config.network.name, "test");
         assert_eq!(config.host.tick, Millis::from_secs(2));
         assert_eq!(config.host.slots, Some(4));
-        assert!(config.host.local_images);
+        assert_eq!(config.host.local_images, vec!["a:*".to_owned()]);
         assert_eq!(config.host.egress, vec![Egress::None]);
         assert_eq!(config.host.prices.slot_hour, Some(Amount(350_000_000)));
         assert_eq!(config.host.prices.min_bid, Some(Amount(100_000_000)));

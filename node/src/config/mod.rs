@@ -88,8 +88,8 @@ pub struct Host {
     pub egress: Vec<Egress>,
     /// Registries images may come from.
     pub registries: Vec<String>,
-    /// Whether renters may use images that are already in this machine's engine.
-    pub local_images: bool,
+    /// Images of this machine's engine that renters may use without a registry: names, with `*` for any run of characters.
+    pub local_images: Vec<String>,
     /// The longest contract.
     #[serde(with = "values::duration")]
     pub max_term: Millis,
@@ -114,7 +114,7 @@ impl Default for Host {
             accept: Accept::default(),
             egress: vec![Egress::None, Egress::Internet],
             registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
-            local_images: false,
+            local_images: Vec::new(),
             max_term: Millis::from_hours(30 * 24),
             credit_hours: 24,
             tick: limits::TICK_DEFAULT,
@@ -213,6 +213,8 @@ pub struct Runtime {
     pub subnet_pool: String,
     /// How GPUs are handed to containers: `auto`, `device_request`, or the name of an OCI runtime.
     pub nvidia: String,
+    /// Where slots are locked against other nodes of this machine. The same for all of them.
+    pub lock_dir: PathBuf,
 }
 
 impl Default for Runtime {
@@ -221,6 +223,7 @@ impl Default for Runtime {
             docker_socket: PathBuf::from("/var/run/docker.sock"),
             subnet_pool: "10.213.0.0/16".to_owned(),
             nvidia: "auto".to_owned(),
+            lock_dir: PathBuf::from("/run/lock/souk"),
         }
     }
 }

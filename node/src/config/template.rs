@@ -31,8 +31,8 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # egress = ["none", "internet"]
 # Registries images may come from.
 # registries = ["docker.io", "ghcr.io", "quay.io", "nvcr.io"]
-# Whether renters may use images that are in this machine's engine already.
-# local_images = false
+# Images of this machine's engine that renters may use without a registry, by name; * stands for anything.
+# local_images = ["my-image:*"]
 # The longest contract.
 # max_term = "30days"
 # How many hours of its price a renter may owe before its instance stops.

@@ -84,8 +84,9 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let market_stop = stop.child_token();
     let running = tokio::spawn(task::run(parts, market_stop));
 
-    let socket = config.api.socket_in(&dir);
-    let server = api::server::start(&config.api, &dir, market, stop.clone()).await?;
+    let server = api::server::Server::bind(&config.api, &dir).await?;
+    let socket = server.socket().to_owned();
+    let server = tokio::spawn(server.serve(market, stop.clone()));
     let listen = listening(&network, me).await;
     ready.send(Ready { node: me, listen, socket }).ok();
 

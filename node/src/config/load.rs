@@ -176,7 +176,7 @@ mod tests {
             &[
                 ("SOUK_HOST_TICK", "2s"),
                 ("SOUK_HOST_SLOTS", "4"),
-                ("SOUK_HOST_LOCAL_IMAGES", "true"),
+                ("SOUK_HOST_LOCAL_IMAGES", "[\"a:*\"]"),
                 ("SOUK_HOST_EGRESS", "none"),
                 ("SOUK_HOST_PRICES_MIN_BID", "0.1"),
                 ("SOUK_NETWORK_BOOTSTRAP", "/ip4/1.2.3.4/tcp/1,/ip4/5.6.7.8/tcp/2"),

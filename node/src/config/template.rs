@@ -75,6 +75,8 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # subnet_pool = "10.213.0.0/16"
 # How GPUs are handed to containers: "auto", "device_request", or the name of an OCI runtime.
 # nvidia = "auto"
+# Where slots are locked against other nodes of this machine; the same for all of them.
+# lock_dir = "/run/lock/souk"
 
 [renter]
 # Take counter-offers up to this unasked, per hour for the whole instance; without this, up to the listed price.

@@ -43,7 +43,7 @@ pub use error::{ImageError, RuntimeError};
 pub use exec::{ExecControl, ExecInput, ExecSession, ExecSpec};
 pub use helper::HELPER_IN_INSTANCE;
 pub use image::{ImagePin, ResolvedImage};
-pub use inventory::HostInventory;
+pub use inventory::{CpuInfo, GpuInfo, HostInventory};
 pub use logs::{LogChunk, LogOptions, LogStream, OutputStream};
 pub use report::{Exit, ExitCause, Failure, FailureCode, InstanceEvent, PullProgress, RuntimeReport, Step};
 pub use runtime::{Adopted, DockerRuntime, InstanceState, Runtime, RuntimeFuture};

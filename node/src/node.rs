@@ -84,7 +84,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let market_stop = stop.child_token();
     let running = tokio::spawn(task::run(parts, market_stop));
 
-    let server = api::server::Server::bind(&config.api, &dir).await?;
+    let server = api::Server::bind(&config.api, &dir).await?;
     let socket = server.socket().to_owned();
     let server = tokio::spawn(server.serve(market, stop.clone()));
     let listen = listening(&network, me).await;

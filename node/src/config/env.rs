@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 33] = [
+const SETTINGS: [&str; 34] = [
     "network.name",
     "network.listen",
     "network.bootstrap",

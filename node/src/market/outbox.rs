@@ -51,12 +51,6 @@ impl Outbox {
         self.waiting.remove(ready).map(|(_, output)| output)
     }
 
-    /// Outputs that wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -220,14 +220,13 @@ fn ask_row(row: u32, offer: &Verified<Offer>, slots: u16, disk_mb: u64, pricing:
 }
 
 fn explanation(explain: Explain) -> Explanation {
-    let condition = |c: &souk_protocol::machine::search::ConditionCount| ConditionCount {
-        condition: c.condition.clone(),
-        excludes: c.excludes as u64,
-    };
-    Explanation {
-        conditions: explain.conditions.iter().map(condition).collect(),
-        nearest: explain.nearest.iter().map(ToString::to_string).collect(),
-    }
+    let conditions = explain.conditions.iter();
+    let count = conditions.map(|c| ConditionCount { condition: c.condition.clone(), excludes: c.excludes as u64 });
+    let near = explain.nearest.iter().map(|miss| {
+        let fails: Vec<String> = miss.fails.iter().map(|f| f.condition.clone()).collect();
+        format!("{} (fails {})", miss.ask.summary(), fails.join(", "))
+    });
+    Explanation { conditions: count.collect(), nearest: near.collect() }
 }
 
 /// The egress a rental gets when nobody says: the most that the offer grants.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use souk_ledger::lock::DirectoryLock;
 use souk_protocol::NodeId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,8 @@ use crate::config::Config;
 pub struct Options {
     /// Where its data is. Its identity has been made.
     pub dir: PathBuf,
+    /// Keeps other nodes off that directory; held until this one has stopped.
+    pub lock: DirectoryLock,
     /// Told once, when the node serves its API and listens.
     pub ready: oneshot::Sender<Ready>,
 }

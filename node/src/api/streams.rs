@@ -1,6 +1,6 @@
 //! Answers that go on: steps of a rental, output, exec, exports.
 
-use std::{convert::Infallible, io};
+use std::{convert::Infallible, io, time::Duration};
 
 use axum::{
     Json,
@@ -28,6 +28,8 @@ use crate::market::{
     command::{ByteStream, LeaseSelector},
 };
 
+/// How long a client's unread input is thrown away after its command has ended, for the client to close first.
+const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes copied at once: one read of a log stream, one piece of a body.
 const PIECE: usize = 64 * 1024;
 
@@ -171,9 +173,11 @@ async fn pump(client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite, host: B
         let _ = to_client.shutdown().await;
     };
     tokio::select! {
-        () = up => {}
+        () = up => return,
         () = down => {}
     }
+    // A close with input unread would reach the client as a reset, and could take the last frames with it.
+    let _ = tokio::time::timeout(DRAIN, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
 }
 
 /// `GET ledger/export`: the file's bytes. A fault on the way cuts the body off, so that no reader takes it for whole.

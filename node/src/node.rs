@@ -2,11 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context;
 use souk_ledger::lock::DirectoryLock;
-use souk_network::{Multiaddr, NetworkConfig};
-use souk_protocol::{NodeId, machine::engine::Engine};
-use tokio::sync::{oneshot, watch};
+use souk_protocol::NodeId;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -27,6 +25,8 @@ const LISTEN_WITHIN: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Where its data is. Its identity has been made.
     pub dir: PathBuf,
+    /// Keeps other nodes off that directory; held until this one has stopped.
+    pub lock: DirectoryLock,
     /// Told once, when the node serves its API and listens.
     pub ready: oneshot::Sender<Ready>,
 }

@@ -242,3 +242,33 @@ fn the_directory_comes_from_the_flag_then_the_variable_then_the_home() {
     flag.env("SOUK_DIR", home.path().join("v"));
     assert_eq!(path(flag.arg("--dir").arg(home.path().join("f"))), at("f"));
 }
+
+#[test]
+fn a_second_node_on_one_directory_is_refused() {
+    let outer = tempfile::tempdir().unwrap();
+    let dir = outer.path().join("n");
+    assert!(run(&dir, &["init"]).status.success());
+    let lock = souk_ledger::lock::DirectoryLock::acquire(&dir).unwrap();
+    let holder = format!("process {}", std::process::id());
+    fails(&run(&dir, &["up"]), 1, &["another node is running in", &holder, "try: "]);
+    // In the background too: its last words come from the log.
+    fails(&run(&dir, &["up", "-d"]), 1, &["another node is running in", "try: "]);
+    drop(lock);
+}
+
+#[test]
+fn verify_tells_valid_from_cut_from_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x");
+    let name = file.display().to_string();
+    fails(&run(dir.path(), &["verify", &name]), 1, &["can't read"]);
+    fs::write(&file, b"").unwrap();
+    let cut = run(dir.path(), &["verify", &name, "--json"]);
+    assert_eq!(cut.status.code(), Some(6));
+    let json: serde_json::Value = serde_json::from_slice(&cut.stdout).unwrap();
+    assert_eq!(json["verdict"], "incomplete");
+    fs::write(&file, [0xff; 64]).unwrap();
+    let wrong = run(dir.path(), &["verify", &name]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stdout).starts_with("invalid: "), "{}", text(&wrong.stdout));
+}

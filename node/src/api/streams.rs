@@ -1,6 +1,6 @@
 //! Answers that go on: steps of a rental, output, exec, exports.
 
-use std::{convert::Infallible, io};
+use std::{convert::Infallible, io, time::Duration};
 
 use axum::{
     Json,
@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use souk_protocol::message::Frame;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
     FRAMES_TYPE, LINES_TYPE, UPGRADE,
@@ -28,6 +28,8 @@ use crate::market::{
     command::{ByteStream, LeaseSelector},
 };
 
+/// How long a client's unread input is thrown away after its command has ended, for the client to close first.
+const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes copied at once: one read of a log stream, one piece of a body.
 const PIECE: usize = 64 * 1024;
 
@@ -100,7 +102,7 @@ fn lost(error: io::Error) -> ApiError {
     ApiError(CommandError::new(crate::market::ErrorCode::Unreachable, "the connection to the host was lost"))
 }
 
-/// `POST leases/{id}/exec`: upgrades, then frames both ways with half-close kept.
+/// `POST leases/{id}/exec`: upgrades, then frames both ways.
 pub(super) async fn exec(
     State(shared): State<Shared>,
     Path(id): Path<String>,
@@ -138,18 +140,24 @@ pub(super) async fn exec(
     Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
 }
 
-/// Copies both ways at once until the host's side ends; the client's end of input is passed on. A host that is lost is told to
-/// the client as an error frame, if a frame's border allows.
-async fn pump(client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite, host: ByteStream) {
+/// Copies both ways at once until either side ends. The end of input is a frame, so a client that closes has gone, and its
+/// command with it. A host that is lost is told to the client as an error frame.
+async fn pump(client: impl AsyncRead + AsyncWrite, host: ByteStream) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_host, mut to_host) = tokio::io::split(host);
     let up = async {
-        let copied = tokio::io::copy(&mut from_client, &mut to_host).await;
-        let _ = to_host.shutdown().await;
-        if copied.is_err() {
-            // The client is gone: so is the need for the host's side.
-            return;
+        let mut piece = vec![0; PIECE];
+        loop {
+            match from_client.read(&mut piece).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => {
+                    if to_host.write_all(&piece[..n]).await.is_err() || to_host.flush().await.is_err() {
+                        break;
+                    }
+                }
+            }
         }
+        // The host takes no more; what it still says decides.
         std::future::pending::<()>().await;
     };
     let down = async {
@@ -171,9 +179,11 @@ async fn pump(client: impl tokio::io::AsyncRead + tokio::io::AsyncWrite, host: B
         let _ = to_client.shutdown().await;
     };
     tokio::select! {
-        () = up => {}
+        () = up => return,
         () = down => {}
     }
+    // A close with input unread would reach the client as a reset, and could take the last frames with it.
+    let _ = tokio::time::timeout(DRAIN, tokio::io::copy(&mut from_client, &mut tokio::io::sink())).await;
 }
 
 /// `GET ledger/export`: the file's bytes. A fault on the way cuts the body off, so that no reader takes it for whole.

@@ -102,6 +102,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Receipts(args) => ledger::receipts(context, args.id.as_deref()).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
+        Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),

@@ -11,6 +11,7 @@ use std::{
 
 use rustix::process::Pid;
 use serde_json::json;
+use souk_ledger::lock::{DirectoryLock, LockError};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -117,10 +118,11 @@ pub(super) async fn up(context: &Context, args: UpArgs) -> Result<u8, Failure> {
     }
     crate::telemetry::init(&config.log)
         .map_err(|e| Failure::new(e.to_string()).hint("set log.level to info, or unset SOUK_LOG"))?;
+    let lock = DirectoryLock::acquire(&context.dir).map_err(locked)?;
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(stop.clone())?);
     let (ready, told) = oneshot::channel();
-    let options = Options { dir: context.dir.clone(), ready };
+    let options = Options { dir: context.dir.clone(), lock, ready };
     let json = context.json;
     let announce = tokio::spawn(async move {
         match told.await {
@@ -133,6 +135,17 @@ pub(super) async fn up(context: &Context, args: UpArgs) -> Result<u8, Failure> {
     ran.map_err(|e| Failure::chain(&e))?;
     announced.unwrap_or(Ok(()))?;
     Ok(0)
+}
+
+fn locked(error: LockError) -> Failure {
+    match error {
+        LockError::Held { directory, holder } => {
+            Failure::new(format!("another node is running in {} ({holder})", directory.display()))
+                .code(ErrorCode::WrongState)
+                .hint("souk status, or another directory: souk up --dir DIR")
+        }
+        LockError::Io { file, source } => Failure::new(format!("can't lock {}: {source}", file.display())),
+    }
 }
 
 fn apply(args: &UpArgs, config: &mut Config) {

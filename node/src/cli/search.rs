@@ -1,6 +1,6 @@
 //! `souk search`: what is on offer, as a table.
 
-use souk_protocol::{money::Amount, offer::Reachability};
+use souk_protocol::{Currency, query::Field};
 
 use super::{
     Context,
@@ -11,6 +11,7 @@ use super::{
 use crate::api::types::{AskRow, Explanation, SearchRequest, SearchResults};
 
 pub(super) async fn search(context: &Context, args: SearchArgs) -> Result<u8, Failure> {
+    let asked = args.explain;
     let request = SearchRequest {
         query: args.query.join(" "),
         order: args.order,
@@ -25,49 +26,64 @@ pub(super) async fn search(context: &Context, args: SearchArgs) -> Result<u8, Fa
         output::json(&results)?;
         return Ok(0);
     }
-    if results.rows.is_empty() {
-        output::line(nothing(&results))?;
-    } else {
+    if !results.rows.is_empty() {
         output::line(table(&results.rows))?;
-        let shown = results.rows.len() as u64;
-        if results.matched > shown {
-            output::note(format!("{shown} of {} shown (--limit N)", results.matched));
-        }
     }
-    for hidden in &results.hidden {
-        output::note(output::plain(hidden));
+    let shown = results.rows.len() as u64;
+    if results.matched > shown {
+        output::note(format!("{shown} of {} shown (--limit N)", results.matched));
     }
     if let Some(explanation) = &results.explain {
-        output::line(explain(explanation))?;
+        if results.rows.is_empty() {
+            output::line(nothing(explanation, asked))?;
+        }
+        if asked {
+            output::line(explain(explanation))?;
+        }
+    }
+    if !results.rows.is_empty() {
+        hidden(&results);
     }
     Ok(0)
 }
 
-fn nothing(results: &SearchResults) -> String {
-    if results.total == 0 {
-        return "no offers yet: souk peers shows who is connected".to_owned();
+fn nothing(explanation: &Explanation, asked: bool) -> String {
+    if explanation.considered == 0 {
+        return "no offers yet (souk peers shows who is connected)".to_owned();
     }
-    let hint = if results.explain.is_some() { "" } else { " (--explain says why)" };
-    format!("no offer matches, of {}{hint}", results.total)
+    let hint = if asked { "" } else { " (souk search --explain)" };
+    format!("{}{hint}", output::plain(&explanation.sentence))
+}
+
+fn hidden(results: &SearchResults) {
+    for hidden in &results.hidden {
+        let reason = output::plain(&hidden.reason);
+        output::note(format!("{} more {reason} (--all shows them)", hidden.count));
+    }
+    if results.other_currency > 0 {
+        output::note(format!("{} more have prices in another currency", results.other_currency));
+    }
 }
 
 fn explain(explanation: &Explanation) -> String {
-    let mut table = Table::new(&[("CONDITION", Align::Left), ("ALONE EXCLUDES", Align::Right)]);
+    let mut table = Table::new(&[("CONDITION", Align::Left), ("EXCLUDES", Align::Right), ("WITHOUT IT", Align::Right)]);
     for count in &explanation.conditions {
-        table.row([count.condition.clone(), count.excludes.to_string()]);
+        let by_default = if count.by_default { " (by default)" } else { "" };
+        table.row([
+            format!("{}{by_default}", count.condition),
+            count.excludes.to_string(),
+            format!("{} more", count.alone),
+        ]);
     }
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if !explanation.conditions.is_empty() {
-        text.push_str(&table.text());
+        lines.push(table.text());
     }
     for miss in &explanation.nearest {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str("nearest: ");
-        text.push_str(&output::plain(miss));
+        let text = format!("nearest: {} {}, fails {}", miss.id.short(), miss.summary, miss.fails.join(", "));
+        lines.push(output::plain(&text));
     }
-    text
+    lines.join("\n")
 }
 
 fn table(rows: &[AskRow]) -> String {
@@ -82,65 +98,52 @@ fn table(rows: &[AskRow]) -> String {
         ("DISK", Align::Right),
         ("$/h", Align::Right),
         ("BID", Align::Right),
+        ("DLPERF", Align::Right),
         ("NET ↑/↓", Align::Right),
         ("REL", Align::Right),
+        ("TRUST", Align::Right),
         ("WHERE", Align::Left),
         ("", Align::Left),
     ]);
     for row in rows {
-        let dollars = |amount: Amount| output::amount(amount, 4);
-        let currency = &row.currency;
-        let price = if *currency == souk_protocol::Currency::usd() {
-            dollars(row.dph)
-        } else {
-            format!("{} {currency}", dollars(row.dph))
+        let number = |field, decimals: usize, unit: &str| match row.number(field) {
+            Some(x) => format!("{x:.decimals$}{unit}"),
+            None => "-".to_owned(),
         };
+        let gpus = row.number(Field::NumGpus).unwrap_or_default() > 0.0;
+        let mut price = number(Field::Dph, 4, "");
+        if row.currency != Currency::usd() {
+            price = format!("{price} {}", row.currency);
+        }
         table.row([
             row.row.to_string(),
             row.id.short(),
-            row.host.short(),
-            gpu(row),
-            if row.gpus == 0 {
-                "-".to_owned()
+            row.host_id.short(),
+            if gpus {
+                let model = row.text(Field::GpuName).unwrap_or("?");
+                format!("{} x{}", output::cut(model, 24), number(Field::NumGpus, 0, ""))
             } else {
-                format!("{}.{} GB", row.vram_mib / 1000, row.vram_mib % 1000 / 100)
+                format!("CPU x{}", row.slots)
             },
-            output::threads(row.cpu_milli),
-            output::megabytes(row.ram_mb),
-            output::megabytes(row.disk_mb),
+            if gpus { number(Field::GpuRam, 1, " GB") } else { "-".to_owned() },
+            number(Field::CpuCoresEffective, 1, ""),
+            number(Field::CpuRam, 1, " GB"),
+            number(Field::DiskSpace, 0, " GB"),
             price,
-            dollars(row.min_bid),
-            network(row),
-            row.reliability_permille.map_or("-".to_owned(), |r| format!("{}.{}%", r / 10, r % 10)),
-            row.country.clone().unwrap_or_else(|| "-".to_owned()),
+            number(Field::MinBid, 4, ""),
+            number(Field::Dlperf, 1, ""),
+            format!("{}/{}", number(Field::InetUp, 0, ""), number(Field::InetDown, 0, "")),
+            row.number(Field::Reliability).map_or("-".to_owned(), |r| format!("{:.1}%", r * 100.0)),
+            number(Field::Trust, 2, ""),
+            row.text(Field::Geolocation).unwrap_or("-").to_owned(),
             remarks(row),
         ]);
     }
     table.text()
 }
 
-fn gpu(row: &AskRow) -> String {
-    match &row.gpu_name {
-        Some(name) if row.gpus > 0 => format!("{} x{}", output::cut(name, 24), row.gpus),
-        _ => format!("CPU x{}", row.slots),
-    }
-}
-
-fn network(row: &AskRow) -> String {
-    let rate = |mbps: Option<u32>| mbps.map_or("-".to_owned(), |r| r.to_string());
-    format!("{}/{}", rate(row.up_mbps), rate(row.down_mbps))
-}
-
 fn remarks(row: &AskRow) -> String {
-    let mut remarks = Vec::new();
-    if !row.rentable {
-        remarks.push("rented");
-    }
-    if row.declared {
-        remarks.push("declared");
-    }
-    if row.reachability == Reachability::Relayed {
-        remarks.push("relayed");
-    }
-    remarks.join(", ")
+    let rented = (!row.is(Field::Rentable)).then_some("rented");
+    let relayed = (row.text(Field::Reachability) == Some("relayed")).then_some("relayed");
+    rented.into_iter().chain(relayed).collect::<Vec<_>>().join(", ")
 }

@@ -108,7 +108,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
         match command {
             Command::Status(reply) => answer(reply, Ok(views::status())),
             Command::Peers(reply) => answer(reply, Ok(vec![views::peer()])),
-            Command::Search { reply, .. } => answer(reply, Ok(views::search())),
+            Command::Search { request, reply } => answer(reply, views::search(&request)),
             Command::Quote { reply, .. } => answer(reply, Ok(views::quote())),
             Command::Rent { request, steps } => {
                 let image = request.image.clone();
@@ -159,9 +159,8 @@ fn find(id: &LeaseSelector) -> Result<(), CommandError> {
 fn rent(image: &str, steps: &StepSender) {
     let usd = Currency::usd;
     let lease = views::lease().lease;
-    let row = views::search().rows.remove(0);
     let say = |step| assert!(steps.send(step));
-    say(RentStep::Resolving { ask: row.id, host: row.host, image: image.to_owned() });
+    say(RentStep::Resolving { ask: views::ask(), host: views::host_id(), image: image.to_owned() });
     say(RentStep::Proposed { round: 1, price_hour: "0.30".parse().unwrap(), currency: usd() });
     if image == "too-dear" {
         let error = CommandError::new(ErrorCode::Price, "the host takes no less than $9.00/h");

@@ -2,12 +2,13 @@
 
 use souk::api::types::*;
 use souk_protocol::{
-    Amount, AskId, Currency, DocumentId, MachineId, Millis, NetworkId, NodeId, Timestamp,
+    Amount, AskId, Currency, Digest, DocumentId, MachineId, Millis, NetworkId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
+    machine::{self, search::AskIndex},
     message::Cause,
     money::Counters,
-    offer::Reachability,
-    resources::{Egress, Hardware, Resources, SlotClass},
+    offer::{Accepts, Availability, Offer, Reachability, Terms},
+    resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
 };
 
 /// So many seconds into 2026.
@@ -17,6 +18,15 @@ pub fn at(seconds: u64) -> Timestamp {
 
 fn node(n: u8) -> NodeId {
     souk_protocol::Keypair::from_seed(&[n; 32]).node_id()
+}
+
+/// The ask that is free.
+pub fn ask() -> AskId {
+    AskId::of(&node(2), &MachineId([3; 16]), 2)
+}
+
+pub fn host_id() -> NodeId {
+    node(2)
 }
 
 fn price(text: &str) -> Amount {
@@ -72,52 +82,72 @@ pub fn peer() -> PeerView {
     }
 }
 
-pub fn search() -> SearchResults {
-    SearchResults {
-        rows: vec![AskRow {
-            row: 1,
-            id: AskId([0xcd; 8]),
-            host: node(2),
-            machine: MachineId([3; 16]),
-            offer: DocumentId([4; 32]),
-            slots: 2,
-            gpu_name: Some("RTX 4090".to_owned()),
-            gpus: 2,
-            vram_mib: 24_564,
-            declared: false,
-            cuda: 1240,
-            cpu_name: "EPYC".to_owned(),
-            cpu_milli: 8000,
-            ram_mb: 64_000,
-            disk_mb: 500_000,
-            dph: price("0.35"),
-            min_bid: price("0.12"),
+/// What the real search finds in an index of two offers, one of them rented.
+pub fn search(request: &SearchRequest) -> Result<SearchResults, souk::market::CommandError> {
+    let (query, options) = request.parse(at(60), node(1), Currency::usd())?;
+    let mut index = AskIndex::new();
+    for (machine, free) in [(3, 2), (4, 0)] {
+        index.insert(DocumentId([machine; 32]), &offer(machine, free));
+    }
+    Ok(machine::search::search(&index, &query, &options).into())
+}
+
+fn offer(machine: u8, slots_free: u16) -> Offer {
+    let gpus = GpuGroup {
+        model: "RTX 4090".to_owned(),
+        declared: false,
+        uuid_hashes: vec![Digest([1; 32]), Digest([2; 32])],
+        vram_mib: 24_564,
+        compute_cap: 890,
+        driver: "550.54".to_owned(),
+        max_cuda: 1240,
+        pcie_gen: 4,
+        pcie_width: 16,
+        mem_bw: 1008,
+        power_w: 450,
+    };
+    Offer {
+        host: node(2),
+        machine: MachineId([machine; 16]),
+        seq: 1,
+        issued_at: at(0),
+        valid_until: at(1800),
+        hardware: Hardware {
+            gpus: vec![gpus],
+            cpu: Cpu { model: "EPYC".to_owned(), cores: 16, mhz: 3000, avx: true, arch: "x86_64".to_owned() },
+            ram_mb: 128_000,
+            disk_mb: 1_000_000,
+            disk_mb_s: None,
+            country: Some("CZ".to_owned()),
+            up_mbps: Some(900),
+            down_mbps: None,
+        },
+        terms: Terms {
+            slot_hour: price("0.175"),
+            min_bid_slot_hour: price("0.06"),
             storage_gb_month: price("0.10"),
             up_gb: Amount::ZERO,
             down_gb: Amount::ZERO,
             currency: Currency::usd(),
-            up_mbps: Some(900),
-            down_mbps: None,
-            reliability_permille: Some(994),
-            country: Some("CZ".to_owned()),
-            reachability: Reachability::Direct,
+            min_slots: 2,
+            latest_end: None,
+            eviction_notice: Millis::from_secs(60),
+            quantum: Millis::from_mins(10),
+            reserved_discount: 0,
             egress: vec![Egress::Internet],
-            rentable: true,
-            latest_end_ms: None,
-        }],
-        matched: 1,
-        total: 3,
-        hidden: vec!["2 are rented now (--all shows them)".to_owned()],
-        explain: Some(Explanation {
-            conditions: vec![ConditionCount { condition: "num_gpus>=1".to_owned(), excludes: 0 }],
-            nearest: vec![],
-        }),
+            runtimes: vec![RuntimeKind::Docker],
+            disk_quota: DiskQuota::Soft,
+            registries: vec!["docker.io".to_owned()],
+            payment: vec![],
+            accepts: Accepts::Anyone,
+        },
+        availability: Availability { slots_total: 2, slots_free, reachability: Reachability::Direct },
     }
 }
 
 pub fn quote() -> QuoteView {
     QuoteView {
-        ask: AskId([0xcd; 8]),
+        ask: ask(),
         host: node(2),
         resources: resources(),
         currency: Currency::usd(),
@@ -184,7 +214,7 @@ pub fn detail() -> LeaseDetail {
     LeaseDetail {
         view: lease(),
         machine: MachineId([3; 16]),
-        ask: AskId([0xcd; 8]),
+        ask: ask(),
         offer: DocumentId([4; 32]),
         image_digest: format!("sha256:{}", "a".repeat(64)),
         egress: Egress::Internet,

@@ -38,6 +38,13 @@ pub struct ExportArgs {
     pub lease: Option<String>,
 }
 
+/// `souk verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The file; - for standard input
+    pub file: PathBuf,
+}
+
 /// `souk host`.
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {

@@ -115,6 +115,10 @@ pub enum Command {
     /// The record of everything signed
     #[command(subcommand, after_help = "Examples:\n  souk ledger check\n  souk ledger export ledger.souk")]
     Ledger(LedgerCommand),
+    /// Check an exported ledger; needs no node and no network
+    #[command(after_help = "Exit codes: 0 valid, 1 invalid, 6 incomplete.\n\nExamples:\n  souk verify ledger.souk\n  \
+                      souk ledger export - | souk verify -")]
+    Verify(VerifyArgs),
     /// Rent this machine out
     #[command(
         subcommand,

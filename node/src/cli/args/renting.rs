@@ -39,6 +39,8 @@ pub enum RentalArg {
     OnDemand,
     /// By a bid
     Bid,
+    /// At a discount, for a term
+    Reserved,
 }
 
 impl From<RentalArg> for RentalKind {
@@ -46,6 +48,7 @@ impl From<RentalArg> for RentalKind {
         match arg {
             RentalArg::OnDemand => Self::OnDemand,
             RentalArg::Bid => Self::Bid,
+            RentalArg::Reserved => Self::Reserved,
         }
     }
 }

@@ -19,10 +19,7 @@ fn main() {
 
 fn build_guest() -> Result<(), Box<dyn std::error::Error>> {
     let manifest_dir = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
-    let guest = manifest_dir
-        .parent()
-        .ok_or("the crate has no parent folder")?
-        .join("guest");
+    let guest = manifest_dir.parent().ok_or("the crate has no parent folder")?.join("guest");
     rerun_if_changed(&guest.join("src"))?;
     rerun_if_changed(&guest.join("Cargo.toml"))?;
 
@@ -37,10 +34,7 @@ fn build_guest() -> Result<(), Box<dyn std::error::Error>> {
         .args(["--target", &target])
         .arg("--target-dir")
         .arg(&target_dir)
-        .env(
-            "RUSTFLAGS",
-            "-C target-feature=+crt-static -C panic=abort -C opt-level=s -C strip=symbols",
-        );
+        .env("RUSTFLAGS", "-C target-feature=+crt-static -C panic=abort -C opt-level=s -C strip=symbols");
     // What the outer build was told (lints, coverage, wrappers, its job server) isn't meant for this one.
     for inherited in [
         "RUSTC_WRAPPER",
@@ -70,10 +64,7 @@ fn rerun_if_changed(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     // Cargo reads these lines from standard output.
     #[allow(clippy::print_stdout)]
     {
-        println!(
-            "cargo::rerun-if-changed={}",
-            path.to_str().ok_or("a path that is not UTF-8")?
-        );
+        println!("cargo::rerun-if-changed={}", path.to_str().ok_or("a path that is not UTF-8")?);
     }
     Ok(())
 }

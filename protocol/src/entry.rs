@@ -1,1 +1,165 @@
-//! Being written.
+//! The author chain: each node's one hash-linked list of signed entries, permanent and exportable.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{DocumentId, LeaseId, NetworkId, NodeId},
+    lease::{EndReason, LeaseDraft},
+    limits,
+    money::Amount,
+    signed::{Document, Invalid, Signed},
+    time::Timestamp,
+};
+
+/// Why a host answered an open with no lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VoidCode {
+    /// Somebody else's accept came first.
+    Taken,
+    /// It came after the draft's last moment.
+    Late,
+    /// The draft is not this host's, or was changed.
+    Unknown,
+    /// The host can't serve it now.
+    Unavailable,
+}
+
+/// What an entry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// The first entry of every chain.
+    Genesis {
+        /// The network the chain belongs to.
+        network: NetworkId,
+    },
+    /// By the renter: takes a draft. Binds nobody until the host accepts.
+    LeaseOpen {
+        /// The draft with the host's signature.
+        draft: Signed<LeaseDraft>,
+    },
+    /// By the host: the lease exists from here.
+    LeaseAccept {
+        /// The open it answers.
+        open: DocumentId,
+    },
+    /// By the host: there is no lease.
+    Void {
+        /// The open it answers.
+        open: DocumentId,
+        /// Why.
+        code: VoidCode,
+        /// For people.
+        sentence: String,
+    },
+    /// By the host, at each start: which devices the instance got.
+    Placement {
+        /// 1, 2, 3 … over the lease.
+        start: u32,
+        /// Numbers of the machine's slots.
+        slots: Vec<u16>,
+        /// GPU UUIDs or device paths, exactly those the container sees.
+        devices: Vec<String>,
+    },
+    /// By the host, hourly and on a pause: fixes the newest countersigned pair in the chain.
+    Anchor {
+        /// The usage.
+        usage: DocumentId,
+        /// The renter's acknowledgement.
+        ack: DocumentId,
+        /// What was acknowledged.
+        due: Amount,
+    },
+    /// By either side: the lease is over.
+    Close {
+        /// Why.
+        reason: EndReason,
+        /// The last usage, if there was one.
+        usage: Option<DocumentId>,
+        /// What the host claims, or the renter admits, for the whole lease.
+        due: Amount,
+    },
+    /// By the other side: agrees that it is over, and for how much.
+    CloseAck {
+        /// The close it answers.
+        close: DocumentId,
+        /// What is owed.
+        due: Amount,
+    },
+}
+
+impl Body {
+    /// The draft that a `lease_open` takes.
+    #[must_use]
+    pub const fn draft(&self) -> Option<&Signed<LeaseDraft>> {
+        if let Self::LeaseOpen { draft } = self { Some(draft) } else { None }
+    }
+
+    /// The kind's name, as lists show it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Genesis { .. } => "genesis",
+            Self::LeaseOpen { .. } => "lease_open",
+            Self::LeaseAccept { .. } => "lease_accept",
+            Self::Void { .. } => "void",
+            Self::Placement { .. } => "placement",
+            Self::Anchor { .. } => "anchor",
+            Self::Close { .. } => "close",
+            Self::CloseAck { .. } => "close_ack",
+        }
+    }
+}
+
+/// One entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The signer.
+    pub author: NodeId,
+    /// 0, 1, 2 … without gaps.
+    pub seq: u64,
+    /// The entry before this one; none for the first.
+    pub prev: Option<DocumentId>,
+    /// When it was made; never before the one before.
+    pub time: Timestamp,
+    /// The lease it is about.
+    pub lease: Option<LeaseId>,
+    /// The other party.
+    pub peer: Option<NodeId>,
+    /// What it says.
+    pub body: Body,
+}
+
+impl Document for Entry {
+    const CONTEXT: &'static str = "souk 2026-11 entry v1";
+    const NAME: &'static str = "entry";
+    const MAX_BYTES: usize = limits::ENTRY_BYTES;
+
+    fn author(&self) -> NodeId {
+        self.author
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        Invalid::unless((self.seq == 0) == self.prev.is_none(), "only the first entry has none before it")?;
+        let genesis = matches!(self.body, Body::Genesis { .. });
+        Invalid::unless(genesis == (self.seq == 0), "a chain begins with its genesis and has no other")?;
+        Invalid::unless(genesis || (self.lease.is_some() && self.peer.is_some()), "it names no lease or no peer")?;
+        Invalid::unless(self.peer != Some(self.author), "its peer is its author")?;
+        match &self.body {
+            Body::Void { sentence, .. } => Invalid::text(sentence, limits::SENTENCE_BYTES, "the sentence"),
+            Body::Placement { slots, devices, .. } => {
+                let few = slots.len() <= usize::from(limits::SLOTS) && devices.len() <= usize::from(limits::SLOTS);
+                Invalid::unless(few, "too many slots or devices")?;
+                devices.iter().try_for_each(|d| Invalid::text(d, limits::NAME_BYTES, "a device"))
+            }
+            Body::Genesis { .. }
+            | Body::LeaseOpen { .. }
+            | Body::LeaseAccept { .. }
+            | Body::Anchor { .. }
+            | Body::Close { .. }
+            | Body::CloseAck { .. } => Ok(()),
+        }
+    }
+}

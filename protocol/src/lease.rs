@@ -1,1 +1,215 @@
-//! Being written.
+//! The lease: its terms, which the host drafts and signs and the renter opens, and the words for its states.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{AskId, Digest, DocumentId, MachineId, NodeId, Nonce},
+    limits,
+    money::{self, Amount, Counters, Currency, Rates},
+    negotiation::{ImagePin, RentalType},
+    resources::{Egress, Resources},
+    signed::{Document, Invalid},
+    time::{Millis, Timestamp},
+};
+
+/// The whole lease, signed by the host. Binds nobody by itself: the renter's `lease_open` carries it, and the lease exists by
+/// the host's durable `lease_accept` of that open. Its id is the lease's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseDraft {
+    /// The signer.
+    pub host: NodeId,
+    /// The other party.
+    pub renter: NodeId,
+    /// The machine.
+    pub machine: MachineId,
+    /// The ask.
+    pub ask: AskId,
+    /// The offer it came from.
+    pub offer: DocumentId,
+    /// The renter's, from the proposal.
+    pub nonce: Nonce,
+    /// How the slots are rented.
+    pub rental: RentalType,
+    /// What is granted.
+    pub resources: Resources,
+    /// What the guest may reach.
+    pub egress: Egress,
+    /// The currency of every amount here.
+    pub currency: Currency,
+    /// The prices, for all slots together.
+    pub rates: Rates,
+    /// How far what is due may run ahead of what the renter has acknowledged.
+    pub credit: Amount,
+    /// What the lease may cost at most.
+    pub max_spend: Option<Amount>,
+    /// Time between two receipts.
+    pub tick: Millis,
+    /// The image.
+    pub image: ImagePin,
+    /// Digest of the workload.
+    pub workload: Digest,
+    /// When it was drafted.
+    pub drafted_at: Timestamp,
+    /// Compute stops here.
+    pub ends_at: Timestamp,
+    /// The last moment at which an open is taken.
+    pub commit_by: Timestamp,
+    /// Past this, without the host's answer, the renter may rent elsewhere.
+    pub confirm_by: Timestamp,
+}
+
+impl LeaseDraft {
+    /// What `counters` cost under these terms.
+    ///
+    /// # Errors
+    /// [`money::Overflow`] if the amount does not fit.
+    pub fn due(&self, counters: &Counters) -> Result<Amount, money::Overflow> {
+        money::due(&self.rates, self.resources.disk_mb, counters, Amount::ZERO)
+    }
+}
+
+impl Document for LeaseDraft {
+    const CONTEXT: &'static str = "souk 2026-11 lease v1";
+    const NAME: &'static str = "lease draft";
+    const MAX_BYTES: usize = limits::DRAFT_BYTES;
+
+    fn author(&self) -> NodeId {
+        self.host
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        self.currency.check()?;
+        self.image.check()?;
+        Invalid::unless(self.host != self.renter, "host and renter are the same node")?;
+        Invalid::unless(self.resources.slots >= 1 && self.resources.slots <= limits::SLOTS, "its slots make no sense")?;
+        Invalid::unless((limits::TICK.0..=limits::TICK.1).contains(&self.tick), "the tick is not between 1 s and 1 h")?;
+        let ordered =
+            self.drafted_at < self.commit_by && self.commit_by <= self.confirm_by && self.commit_by < self.ends_at;
+        Invalid::unless(ordered, "its times are out of order")?;
+        Invalid::unless(self.ends_at.since(self.drafted_at) <= limits::TERM, "it runs for more than a year")
+    }
+}
+
+/// Why an instance is not running, though its lease goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseReason {
+    /// The renter stopped it.
+    Stopped,
+    /// Its command ended by itself.
+    Exited,
+    /// What is due has run ahead of what is acknowledged by the whole credit.
+    NoCredit,
+    /// The ceiling is reached, but for keeping the disk.
+    MaxSpend,
+    /// The contract's end is past; the disk is kept for a while.
+    Expired,
+    /// The host's machine or node restarts.
+    HostRestart,
+    /// The container engine restarts.
+    EngineRestart,
+    /// The instance wrote more than its disk.
+    DiskFull,
+}
+
+/// Why a lease has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The renter destroyed the instance.
+    Destroyed,
+    /// The contract ended and the disk was kept long enough.
+    Expired,
+    /// The host took the machine back.
+    HostAborted,
+    /// The image could not be had or is too large.
+    ImageFailed,
+    /// The container could not be made or started.
+    CreateFailed,
+    /// Preparing took too long.
+    PrepareTimeout,
+    /// The container was gone when the host looked for it.
+    ContainerLost,
+    /// The engine did not come back.
+    EngineLost,
+    /// The host's accept came after the renter had given up.
+    Unconfirmed,
+}
+
+impl EndReason {
+    /// Whether the host caused it.
+    #[must_use]
+    pub const fn is_hosts_doing(self) -> bool {
+        matches!(
+            self,
+            Self::HostAborted | Self::CreateFailed | Self::PrepareTimeout | Self::ContainerLost | Self::EngineLost
+        )
+    }
+}
+
+/// Where a lease stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseState {
+    /// The image is pulled, the container created. Holds slots, costs only disk once created.
+    Preparing,
+    /// The command runs, and is billed.
+    Running,
+    /// Not running, disk kept.
+    Paused(PauseReason),
+    /// Over; the disk is destroyed.
+    Ended(EndReason),
+}
+
+impl LeaseState {
+    /// Whether it is over.
+    #[must_use]
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Ended(_))
+    }
+}
+
+impl fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Exited => "exited",
+            Self::NoCredit => "no_credit",
+            Self::MaxSpend => "max_spend",
+            Self::Expired => "expired",
+            Self::HostRestart => "host_restart",
+            Self::EngineRestart => "engine_restart",
+            Self::DiskFull => "disk_full",
+        })
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Destroyed => "destroyed",
+            Self::Expired => "expired",
+            Self::HostAborted => "host_aborted",
+            Self::ImageFailed => "image_failed",
+            Self::CreateFailed => "create_failed",
+            Self::PrepareTimeout => "prepare_timeout",
+            Self::ContainerLost => "container_lost",
+            Self::EngineLost => "engine_lost",
+            Self::Unconfirmed => "unconfirmed",
+        })
+    }
+}
+
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preparing => f.write_str("preparing"),
+            Self::Running => f.write_str("running"),
+            Self::Paused(reason) => write!(f, "paused({reason})"),
+            Self::Ended(reason) => write!(f, "ended({reason})"),
+        }
+    }
+}

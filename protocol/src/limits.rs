@@ -1,1 +1,91 @@
-//! Being written.
+//! Every numeric limit of the protocol, with its unit and its reason.
+
+use crate::time::Millis;
+
+/// Bytes of one signed offer. An 8-GPU machine with all fields takes some 1,200.
+pub const OFFER_BYTES: usize = 4096;
+/// Machines one host may offer, so that one key can't fill other people's books.
+pub const MACHINES_PER_HOST: usize = 64;
+/// Offers and tombstones a book keeps: some 100 MB at the usual size.
+pub const BOOK_OFFERS: usize = 100_000;
+/// How far ahead of our clock an offer may be dated before it is put aside.
+pub const CLOCK_SKEW: Millis = Millis::from_mins(2);
+/// The longest life of an offer; also how long its tombstone is kept.
+pub const OFFER_LIFE: Millis = Millis::from_mins(30);
+/// An unchanged offer is issued again after this long (spread by ±20 % by the caller).
+pub const OFFER_REPUBLISH: Millis = Millis::from_mins(10);
+/// The least time between two offers of one machine that others will take.
+pub const OFFER_INTERVAL: Millis = Millis::from_secs(2);
+/// Offers of one machine accepted in a burst before [`OFFER_INTERVAL`] holds.
+pub const OFFER_BURST: u32 = 4;
+
+/// Slots of one machine.
+pub const SLOTS: u16 = 256;
+/// Groups of equal GPUs in one offer.
+pub const GPU_GROUPS: usize = 16;
+/// Bytes of a name: GPU model, CPU model, country, payment method.
+pub const NAME_BYTES: usize = 64;
+/// Registries an offer may name.
+pub const REGISTRIES: usize = 32;
+/// Bytes of an image reference.
+pub const IMAGE_REFERENCE_BYTES: usize = 512;
+/// Bytes of a signed draft.
+pub const DRAFT_BYTES: usize = 4096;
+/// Bytes of a signed counter-offer.
+pub const COUNTER_BYTES: usize = 1024;
+/// Bytes of one entry of an author chain. The largest holds a draft.
+pub const ENTRY_BYTES: usize = 6144;
+/// Bytes of a usage or an acknowledgement.
+pub const RECEIPT_BYTES: usize = 1024;
+/// Bytes of a workload: command, environment, user.
+pub const WORKLOAD_BYTES: usize = 64 * 1024;
+/// Arguments of a command, and variables of an environment.
+pub const WORKLOAD_ITEMS: usize = 1024;
+/// Bytes of a sentence sent to a person on the other side.
+pub const SENTENCE_BYTES: usize = 512;
+/// Bytes of a request between nodes.
+pub const REQUEST_BYTES: usize = 256 * 1024;
+/// Bytes of an answer between nodes.
+pub const RESPONSE_BYTES: usize = 1024 * 1024;
+/// Bytes of one frame on a log or exec stream.
+pub const FRAME_BYTES: usize = 64 * 1024;
+/// Ids in one page of a book's index.
+pub const BOOK_PAGE: usize = 4096;
+/// Offers fetched by one request, so that the answer stays under [`RESPONSE_BYTES`].
+pub const BOOK_FETCH: usize = 128;
+
+/// Proposals in one negotiation.
+pub const ROUNDS: u8 = 8;
+/// How long a counter-offer holds.
+pub const COUNTER_LIFE: Millis = Millis::from_secs(30);
+/// How long after the draft the renter may still commit.
+pub const COMMIT_WITHIN: Millis = Millis::from_secs(60);
+/// How long after the last moment to commit the host's answer must come.
+pub const CONFIRM_WITHIN: Millis = Millis::from_secs(30);
+/// Drafts a host remembers; a draft reserves nothing, so the oldest is dropped for a new one.
+pub const DRAFTS: usize = 1024;
+/// Drafts one renter may hold at once.
+pub const DRAFTS_PER_RENTER: usize = 16;
+/// Negotiations a renter runs at once.
+pub const NEGOTIATIONS: usize = 64;
+/// Open leases a node keeps, both sides together.
+pub const LEASES: usize = 10_000;
+
+/// The shortest and longest time between two receipts.
+pub const TICK: (Millis, Millis) = (Millis::from_secs(1), Millis::from_hours(1));
+/// The tick when nobody asks for another.
+pub const TICK_DEFAULT: Millis = Millis::from_secs(60);
+/// How long an ended contract's disk is kept.
+pub const DISK_KEPT: Millis = Millis::from_hours(48);
+/// How long preparing (pulling, creating) may take.
+pub const PREPARE_WITHIN: Millis = Millis::from_mins(10);
+/// From SIGTERM to SIGKILL when an instance is stopped.
+pub const STOP_GRACE: Millis = Millis::from_secs(10);
+/// The longest contract: a year.
+pub const TERM: Millis = Millis::from_hours(366 * 24);
+/// A renter's meter may differ from the host's by this share (per mille) …
+pub const METER_TOLERANCE_PERMILLE: u64 = 10;
+/// … plus this.
+pub const METER_TOLERANCE: Millis = Millis::from_secs(5);
+/// Events kept and sent for one lease.
+pub const EVENTS_PER_LEASE: usize = 256;

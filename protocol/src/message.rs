@@ -1,1 +1,449 @@
-//! Being written.
+//! Messages between two nodes: requests and answers, and the frames of log and exec streams.
+//!
+//! Each request is idempotent by its content: one that timed out may have been carried out, and may be sent again. The
+//! transport has authenticated the sender, so a message that is not signed speaks for the peer it came from and for nobody
+//! else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    encode::{self, DecodeError},
+    entry::Entry,
+    id::{Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce},
+    lease::{LeaseDraft, LeaseState},
+    limits,
+    negotiation::{Counter, Proposal, Reject},
+    offer::Notice,
+    receipt::{Ack, Usage},
+    signed::Signed,
+    time::Timestamp,
+};
+
+/// What one node asks another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// What the offer book holds, in one digest.
+    BookSummary,
+    /// The next page of the book's index.
+    BookPage {
+        /// The last machine of the page before; none for the first page.
+        after: Option<(NodeId, MachineId)>,
+    },
+    /// Notices by id, at most [`limits::BOOK_FETCH`].
+    BookFetch {
+        /// Their ids.
+        ids: Vec<DocumentId>,
+    },
+    /// A renter's bid.
+    Propose(Box<Proposal>),
+    /// A renter's durable open, with the workload whose digest the draft names.
+    Commit {
+        /// The `lease_open` entry.
+        open: Signed<Entry>,
+        /// The workload's bytes.
+        #[serde(with = "serde_bytes")]
+        workload: Vec<u8>,
+    },
+    /// A renter's wish about its running lease.
+    Control {
+        /// Which lease.
+        lease: LeaseId,
+        /// What to do.
+        action: Action,
+        /// Tells one wish from the same wish again.
+        nonce: Nonce,
+    },
+    /// A host's news about a lease. Answered with [`Response::Seen`].
+    Update(Box<LeaseUpdate>),
+    /// A renter asks for a lease's news, after a start or a lost connection.
+    Sync {
+        /// Which lease.
+        lease: LeaseId,
+        /// Events it has.
+        events_seen: u32,
+    },
+    /// Entries the other party needs to hold: a `close` by the renter, or a `close_ack`.
+    Deliver {
+        /// The entry.
+        entry: Signed<Entry>,
+    },
+}
+
+/// What a renter may ask of its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// End the processes, keep the disk.
+    Stop,
+    /// Run the command again.
+    Start,
+    /// End everything; the lease is closed.
+    Destroy,
+}
+
+/// One thing that happened to a lease, with who caused it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseEvent {
+    /// 1, 2, 3 … over the lease.
+    pub n: u32,
+    /// When.
+    pub at: Timestamp,
+    /// The state from then on.
+    pub state: LeaseState,
+    /// Who or what caused it.
+    pub by: Cause,
+    /// The command's exit code, where one ended.
+    pub exit_code: Option<i32>,
+    /// A sentence, where the state's word is not enough.
+    pub note: String,
+}
+
+/// Who or what caused an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The host's node or its owner.
+    Host,
+    /// The renter.
+    Renter,
+    /// The workload itself.
+    Guest,
+    /// The container engine.
+    Engine,
+    /// Time.
+    Clock,
+}
+
+/// How far preparing has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Layers the host has.
+    pub layers_done: u32,
+    /// Layers of the image.
+    pub layers: u32,
+    /// Bytes pulled.
+    pub bytes_done: u64,
+    /// Bytes to pull, as far as known.
+    pub bytes: u64,
+}
+
+/// A host's news about one lease. Everything in it is cumulative or numbered, so any of them may be lost or repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseUpdate {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// Events the renter has not confirmed, oldest first.
+    pub events: Vec<LeaseEvent>,
+    /// Pull progress, while preparing.
+    pub progress: Option<Progress>,
+    /// Host entries the renter may lack, oldest first: accept, placement, close.
+    pub entries: Vec<Signed<Entry>>,
+    /// The newest usage.
+    pub usage: Option<Signed<Usage>>,
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::BookSummary`].
+    BookSummary {
+        /// Notices in the book.
+        count: u64,
+        /// Exclusive or of all their ids: equal books have equal roots.
+        root: Digest,
+    },
+    /// To [`Request::BookPage`].
+    BookPage {
+        /// Machines in order, each with its newest `seq` and notice.
+        items: Vec<BookItem>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// To [`Request::BookFetch`]: those of the ids that are (still) known.
+    BookNotices {
+        /// The notices.
+        notices: Vec<Notice>,
+    },
+    /// To a proposal: the price the host would take.
+    Countered(Signed<Counter>),
+    /// To a proposal: the whole lease, to be opened.
+    Drafted(Signed<LeaseDraft>),
+    /// To a proposal or control: no.
+    Rejected(Reject),
+    /// To a commit: the host's `lease_accept` or `void`, always the same for the same open.
+    Answered(Signed<Entry>),
+    /// To a control.
+    Controlled {
+        /// The lease's state after it.
+        state: LeaseState,
+    },
+    /// To an update or a delivery.
+    Seen {
+        /// Events the renter has now.
+        events_seen: u32,
+        /// The acknowledgement of the update's usage.
+        ack: Option<Signed<Ack>>,
+        /// The `close_ack` for a close.
+        close_ack: Option<Signed<Entry>>,
+    },
+    /// To a sync.
+    News(Box<LeaseUpdate>),
+    /// The node is over its limits; nothing was done.
+    Busy {
+        /// Milliseconds to wait before asking again.
+        retry_after_ms: u64,
+    },
+}
+
+/// A line of a book's index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BookItem {
+    /// The host.
+    pub host: NodeId,
+    /// The machine.
+    pub machine: MachineId,
+    /// Of the newest notice.
+    pub seq: u64,
+    /// The newest notice's id.
+    pub id: DocumentId,
+}
+
+impl Request {
+    /// As bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode::to_bytes(self)
+    }
+
+    /// From a peer's bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError`], also for lists over their limits.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let request: Self = encode::from_bytes(bytes, limits::REQUEST_BYTES)?;
+        let fits = match &request {
+            Self::BookFetch { ids } => ids.len() <= limits::BOOK_FETCH,
+            Self::Commit { workload, .. } => workload.len() <= limits::WORKLOAD_BYTES,
+            Self::Update(update) => update.fits(),
+            Self::Propose(_)
+            | Self::BookSummary
+            | Self::BookPage { .. }
+            | Self::Control { .. }
+            | Self::Sync { .. }
+            | Self::Deliver { .. } => true,
+        };
+        if fits { Ok(request) } else { Err(DecodeError::Malformed("a list is over its limit".to_owned())) }
+    }
+}
+
+impl LeaseUpdate {
+    fn fits(&self) -> bool {
+        self.events.len() <= limits::EVENTS_PER_LEASE
+            && self.entries.len() <= 16
+            && self
+                .events
+                .iter()
+                .all(|e| e.note.len() <= limits::SENTENCE_BYTES && !e.note.chars().any(char::is_control))
+    }
+}
+
+impl Response {
+    /// As bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode::to_bytes(self)
+    }
+
+    /// From a peer's bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError`], also for lists over their limits.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let response: Self = encode::from_bytes(bytes, limits::RESPONSE_BYTES)?;
+        let fits = match &response {
+            Self::BookPage { items, .. } => items.len() <= limits::BOOK_PAGE,
+            Self::BookNotices { notices } => notices.len() <= limits::BOOK_FETCH,
+            Self::News(update) => update.fits(),
+            Self::Rejected(reject) => {
+                reject.sentence.len() <= limits::SENTENCE_BYTES && !reject.sentence.chars().any(char::is_control)
+            }
+            Self::BookSummary { .. }
+            | Self::Countered(_)
+            | Self::Drafted(_)
+            | Self::Answered(_)
+            | Self::Controlled { .. }
+            | Self::Seen { .. }
+            | Self::Busy { .. } => true,
+        };
+        if fits { Ok(response) } else { Err(DecodeError::Malformed("a list or text is over its limit".to_owned())) }
+    }
+}
+
+/// The first frame on a stream: what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamOpen {
+    /// The instance's output.
+    Logs {
+        /// Which lease.
+        lease: LeaseId,
+        /// Go on with what comes.
+        follow: bool,
+        /// Only so many of the last lines.
+        tail: Option<u32>,
+        /// Only lines from this time on.
+        since: Option<Timestamp>,
+        /// Put the time before each line.
+        timestamps: bool,
+    },
+    /// A further command in the instance.
+    Exec {
+        /// Which lease.
+        lease: LeaseId,
+        /// The command.
+        command: Vec<String>,
+        /// Whether it gets a terminal.
+        tty: bool,
+        /// Added environment.
+        env: Vec<(String, String)>,
+        /// As whom; none for the instance's user.
+        user: Option<String>,
+        /// Where; none for the instance's directory.
+        workdir: Option<String>,
+        /// Columns and rows of the terminal.
+        size: Option<(u16, u16)>,
+    },
+}
+
+/// What flows on a log or exec stream after its [`StreamOpen`]. On the wire: one kind byte, a 32-bit big-endian length, and so
+/// many bytes, at most [`limits::FRAME_BYTES`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// The open itself, as canonical CBOR.
+    Open(Vec<u8>),
+    /// To the command.
+    Stdin(Vec<u8>),
+    /// No more input.
+    StdinEnd,
+    /// From the command.
+    Stdout(Vec<u8>),
+    /// From the command.
+    Stderr(Vec<u8>),
+    /// The terminal's new columns and rows.
+    Resize(u16, u16),
+    /// It ended with this code.
+    Exit(i32),
+    /// It can't be done; a sentence for people.
+    Error(String),
+}
+
+impl Frame {
+    /// Bytes before a frame's content.
+    pub const HEADER: usize = 5;
+
+    /// As bytes, header included.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let resize;
+        let code;
+        let (kind, body): (u8, &[u8]) = match self {
+            Self::Open(bytes) => (0, bytes),
+            Self::Stdin(bytes) => (1, bytes),
+            Self::StdinEnd => (2, &[]),
+            Self::Stdout(bytes) => (3, bytes),
+            Self::Stderr(bytes) => (4, bytes),
+            Self::Resize(columns, rows) => {
+                resize = [columns.to_be_bytes(), rows.to_be_bytes()].concat();
+                (5, &resize)
+            }
+            Self::Exit(value) => {
+                code = value.to_be_bytes();
+                (6, &code)
+            }
+            Self::Error(sentence) => (7, sentence.as_bytes()),
+        };
+        let mut bytes = Vec::with_capacity(Self::HEADER + body.len());
+        bytes.push(kind);
+        bytes.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    /// How many bytes of content follow this header.
+    ///
+    /// # Errors
+    /// [`DecodeError::TooLong`] if it says more than a frame may have.
+    pub fn content_len(header: &[u8; Self::HEADER]) -> Result<usize, DecodeError> {
+        let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+        if len > limits::FRAME_BYTES { Err(DecodeError::TooLong { len, max: limits::FRAME_BYTES }) } else { Ok(len) }
+    }
+
+    /// A frame from its kind byte and content.
+    ///
+    /// # Errors
+    /// [`DecodeError::Malformed`] for an unknown kind or a content that does not fit it.
+    pub fn from_parts(kind: u8, body: Vec<u8>) -> Result<Self, DecodeError> {
+        let malformed = || DecodeError::Malformed(format!("a frame of kind {kind} with {} bytes", body.len()));
+        Ok(match kind {
+            0 => Self::Open(body),
+            1 => Self::Stdin(body),
+            2 if body.is_empty() => Self::StdinEnd,
+            3 => Self::Stdout(body),
+            4 => Self::Stderr(body),
+            5 => {
+                let [a, b, c, d] = <[u8; 4]>::try_from(body.as_slice()).map_err(|_| malformed())?;
+                Self::Resize(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+            }
+            6 => Self::Exit(i32::from_be_bytes(<[u8; 4]>::try_from(body.as_slice()).map_err(|_| malformed())?)),
+            7 => Self::Error(
+                String::from_utf8_lossy(&body)
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(limits::SENTENCE_BYTES)
+                    .collect(),
+            ),
+            _ => return Err(malformed()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn frames_come_back() {
+        for frame in [
+            Frame::Stdin(vec![1, 2]),
+            Frame::StdinEnd,
+            Frame::Resize(80, 24),
+            Frame::Exit(-1),
+            Frame::Error("no".to_owned()),
+        ] {
+            let bytes = frame.to_bytes();
+            let header: [u8; Frame::HEADER] = bytes[..Frame::HEADER].try_into().unwrap();
+            assert_eq!(Frame::content_len(&header).unwrap(), bytes.len() - Frame::HEADER);
+            assert_eq!(Frame::from_parts(header[0], bytes[Frame::HEADER..].to_vec()).unwrap(), frame);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn junk_never_panics_and_what_decodes_encodes_back(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            if let Ok(request) = Request::from_bytes(&bytes) {
+                prop_assert_eq!(request.to_bytes(), bytes.clone());
+            }
+            if let Ok(response) = Response::from_bytes(&bytes) {
+                prop_assert_eq!(response.to_bytes(), bytes);
+            }
+        }
+    }
+}

@@ -1,1 +1,70 @@
-//! Being written.
+//! What runs in an instance. Goes to the host alone, over the encrypted stream; the lease carries only its digest.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    encode::{self, DecodeError},
+    id::{Digest, Nonce},
+    limits,
+    signed::Invalid,
+};
+
+/// A command with its surroundings. Unset fields are the image's own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Replaces the image's command.
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// Added to the image's environment.
+    pub env: Vec<(String, String)>,
+    /// User or uid, with an optional group.
+    pub user: Option<String>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// Keeps the instance up without a command of its own.
+    pub keep_alive: bool,
+    /// Makes the digest say nothing about guessable contents, secrets in the environment for one.
+    pub salt: Nonce,
+}
+
+impl Workload {
+    /// The bytes that are sent, and their digest that the lease names.
+    #[must_use]
+    pub fn to_bytes(&self) -> (Vec<u8>, Digest) {
+        let bytes = encode::to_bytes(self);
+        let digest = Digest::of(&bytes);
+        (bytes, digest)
+    }
+
+    /// Reads and checks a workload.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes are too long, malformed, or break a bound.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let workload: Self = encode::from_bytes(bytes, limits::WORKLOAD_BYTES)?;
+        workload.check().map_err(|e| DecodeError::Malformed(e.0))?;
+        Ok(workload)
+    }
+
+    /// Checks every text and list.
+    ///
+    /// # Errors
+    /// Says what is out of bounds.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let items = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
+        let few = items(&self.command) <= limits::WORKLOAD_ITEMS
+            && items(&self.entrypoint) <= limits::WORKLOAD_ITEMS
+            && self.env.len() <= limits::WORKLOAD_ITEMS;
+        Invalid::unless(few, "the command or the environment has too many items")?;
+        let lists = [&self.command, &self.entrypoint].into_iter().flatten().flatten();
+        let no_nul = lists.chain(self.env.iter().map(|(_, v)| v)).all(|s| !s.contains('\0'));
+        Invalid::unless(no_nul, "the command or the environment has a NUL character")?;
+        let names = self.env.iter().all(|(name, _)| !name.is_empty() && !name.contains(['=', '\0']));
+        Invalid::unless(names, "an environment variable has a name that is empty or has `=` in it")?;
+        Invalid::unless(encode::to_bytes(self).len() <= limits::WORKLOAD_BYTES, "the workload is over 64 KiB")?;
+        Invalid::text(self.user.as_deref().unwrap_or_default(), limits::NAME_BYTES, "the user")?;
+        Invalid::text(self.workdir.as_deref().unwrap_or_default(), 4096, "the working directory")
+    }
+}

@@ -33,11 +33,7 @@ pub fn run(command: &[OsString]) -> u8 {
     let mut code = 0;
     let mut stopping = false;
     loop {
-        let signal = if stopping {
-            signals.wait_for_ms(STOP_POLL_MS)
-        } else {
-            signals.wait()
-        };
+        let signal = if stopping { signals.wait_for_ms(STOP_POLL_MS) } else { signals.wait() };
         match signal {
             Some(Signal::Forward(number)) => {
                 process::signal_everybody(number);
@@ -65,14 +61,10 @@ pub fn run(command: &[OsString]) -> u8 {
 fn refused(program: &OsString, error: &std::io::Error) -> u8 {
     let name = program.to_string_lossy();
     if error.kind() == ErrorKind::NotFound {
-        say(&format!(
-            "{name}: command not found in this image (or the interpreter it names is missing)"
-        ));
+        say(&format!("{name}: command not found in this image (or the interpreter it names is missing)"));
         NOT_FOUND
     } else if error.kind() == ErrorKind::PermissionDenied {
-        say(&format!(
-            "{name}: not executable (is it a file with the x permission?)"
-        ));
+        say(&format!("{name}: not executable (is it a file with the x permission?)"));
         NOT_EXECUTABLE
     } else {
         say(&format!("{name}: can't be executed: {error}"));

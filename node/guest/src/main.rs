@@ -30,11 +30,7 @@ fn main() -> ExitCode {
             ExitCode::from(init::run(&command))
         }
         Some(verb) if verb == "version" => {
-            let _ = writeln!(
-                std::io::stdout(),
-                "souk-guest {}",
-                env!("CARGO_PKG_VERSION")
-            );
+            let _ = writeln!(std::io::stdout(), "souk-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Some(_) | None => {

@@ -57,9 +57,7 @@ impl SignalSet {
             tv_nsec: libc::c_long::from(milliseconds % 1000) * 1_000_000,
         };
         // SAFETY: the set and the time limit are initialised; the siginfo isn't asked for (null is allowed).
-        classify(unsafe {
-            libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const limit)
-        })
+        classify(unsafe { libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const limit) })
     }
 }
 
@@ -102,10 +100,7 @@ pub fn reap() -> Option<Child> {
     // SAFETY: the status points to a live integer; WNOHANG never blocks.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
     let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0)?;
-    Some(Child {
-        pid,
-        status: ExitStatus::from_raw(status),
-    })
+    Some(Child { pid, status: ExitStatus::from_raw(status) })
 }
 
 /// Sends a signal to every process of the instance that this user may signal, PID 1 itself excepted.
@@ -139,10 +134,7 @@ fn worth_waiting_for(stat: &[u8]) -> bool {
     };
     let pid = stat.split(|byte| *byte == b' ').next();
     let rest = stat.get(end_of_name + 1..).unwrap_or_default();
-    let fields: Vec<&[u8]> = rest
-        .split(|byte| *byte == b' ')
-        .filter(|field| !field.is_empty())
-        .collect();
+    let fields: Vec<&[u8]> = rest.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).collect();
     let (state, session, terminal) = (fields.first(), fields.get(3), fields.get(4));
     let zombie = matches!(state, Some(&(b"Z" | b"X")));
     let interactive_shell = session.copied() == pid && terminal.is_some_and(|tty| *tty != b"0");

@@ -94,16 +94,10 @@ impl Default for RuntimeConfig {
             max_image_mb: 60 * 1024,
             nvidia: Nvidia::Auto,
             resolvers: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)],
-            new_connections: NewConnections {
-                per_second: 200,
-                burst: 600,
-            },
+            new_connections: NewConnections { per_second: 200, burst: 600 },
             denied: Vec::new(),
             nft: PathBuf::from("nft"),
-            log: LogLimit {
-                file_mb: 10,
-                files: 3,
-            },
+            log: LogLimit { file_mb: 10, files: 3 },
             oci_runtime: None,
             check_seconds: 20,
         }
@@ -116,19 +110,11 @@ impl RuntimeConfig {
     /// # Errors
     /// [`RuntimeError::Config`], with the first contradiction.
     pub fn check(&self) -> Result<(), RuntimeError> {
-        let wrong = |reason: &str| {
-            Err(RuntimeError::Config {
-                reason: reason.to_owned(),
-            })
-        };
+        let wrong = |reason: &str| Err(RuntimeError::Config { reason: reason.to_owned() });
         if check_lease_id(&self.node_id).is_err() {
-            return wrong(
-                "node_id must be 1 to 128 letters, digits, dots, colons, dashes or underscores",
-            );
+            return wrong("node_id must be 1 to 128 letters, digits, dots, colons, dashes or underscores");
         }
-        if !self.data_dir.is_absolute()
-            || self.data_dir.to_str().is_none_or(|path| path.contains(':'))
-        {
+        if !self.data_dir.is_absolute() || self.data_dir.to_str().is_none_or(|path| path.contains(':')) {
             return wrong("data_dir must be an absolute path without a colon");
         }
         if self.subnet_pool.prefix() > 29 || is_public(self.subnet_pool.first()) {

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountType,
-    NetworkCreateRequest, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountType, NetworkCreateRequest,
+    NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::config::{DiskQuota, RuntimeConfig};
@@ -56,10 +56,7 @@ pub(crate) struct Surroundings<'a> {
 
 /// The labels of everything that belongs to a lease.
 pub(crate) fn labels(node_id: &str, lease: &str) -> HashMap<String, String> {
-    HashMap::from([
-        (LABEL_LEASE.to_owned(), lease.to_owned()),
-        (LABEL_NODE.to_owned(), node_id.to_owned()),
-    ])
+    HashMap::from([(LABEL_LEASE.to_owned(), lease.to_owned()), (LABEL_NODE.to_owned(), node_id.to_owned())])
 }
 
 /// What PID 1 is to run: the spec's words, or the image's where the spec has none, by Docker's rules.
@@ -77,24 +74,12 @@ fn program(spec: &InstanceSpec, image: &StoredImage) -> Vec<String> {
 /// a bare name takes a variable of the image away.
 fn environment(spec: &InstanceSpec) -> Vec<String> {
     let ours = |name: &str| name.starts_with("NVIDIA_") && !name.starts_with("NVIDIA_REQUIRE_");
-    let devices = if spec.gpus.is_empty() {
-        String::from("void")
-    } else {
-        spec.gpus.join(",")
-    };
-    let mut env: Vec<String> = spec
-        .env
-        .iter()
-        .filter(|(name, _)| !ours(name))
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
+    let devices = if spec.gpus.is_empty() { String::from("void") } else { spec.gpus.join(",") };
+    let mut env: Vec<String> =
+        spec.env.iter().filter(|(name, _)| !ours(name)).map(|(name, value)| format!("{name}={value}")).collect();
     env.push(format!("NVIDIA_VISIBLE_DEVICES={devices}"));
     env.push(String::from("NVIDIA_DRIVER_CAPABILITIES=compute,utility"));
-    for widening in [
-        "NVIDIA_MIG_CONFIG_DEVICES",
-        "NVIDIA_MIG_MONITOR_DEVICES",
-        "NVIDIA_IMEX_CHANNELS",
-    ] {
+    for widening in ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS"] {
         env.push(widening.to_owned());
     }
     env
@@ -113,10 +98,7 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
         Egress::Internet => around.names.container.clone(),
     };
     let networking = (spec.egress == Egress::Internet).then(|| NetworkingConfig {
-        endpoints_config: Some(HashMap::from([(
-            network.clone(),
-            EndpointSettings::default(),
-        )])),
+        endpoints_config: Some(HashMap::from([(network.clone(), EndpointSettings::default())])),
     });
     ContainerCreateBody {
         hostname: Some(around.names.short.clone()),
@@ -129,10 +111,7 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
         entrypoint: Some(vec![HELPER_IN_INSTANCE.to_owned(), String::from("init")]),
         cmd: Some(command),
         // An image's health check would run processes of its own inside.
-        healthcheck: Some(HealthConfig {
-            test: Some(vec![String::from("NONE")]),
-            ..HealthConfig::default()
-        }),
+        healthcheck: Some(HealthConfig { test: Some(vec![String::from("NONE")]), ..HealthConfig::default() }),
         image: Some(around.image.id.clone()),
         working_dir: spec.workdir.clone(),
         labels: Some(labels),
@@ -146,9 +125,7 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
 
 /// Whole seconds, rounded up: the engine counts no less.
 pub(crate) fn seconds(milliseconds: u64) -> i64 {
-    i64::try_from(milliseconds.div_ceil(1000))
-        .unwrap_or(i64::MAX)
-        .min(86_400)
+    i64::try_from(milliseconds.div_ceil(1000)).unwrap_or(i64::MAX).min(86_400)
 }
 
 /// A limit of open files that can be set: an engine in a restricted place (a container, a hardened unit) can't raise its own, and
@@ -166,8 +143,9 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     let by_request = !spec.gpus.is_empty() && *around.gpu == GpuAttachment::DeviceRequest;
     let runtime = match (spec.gpus.is_empty(), around.gpu) {
         (false, GpuAttachment::Runtime(name)) => Some(name.clone()),
-        (true, GpuAttachment::Runtime(_) | GpuAttachment::DeviceRequest)
-        | (false, GpuAttachment::DeviceRequest) => config.oci_runtime.clone(),
+        (true, GpuAttachment::Runtime(_) | GpuAttachment::DeviceRequest) | (false, GpuAttachment::DeviceRequest) => {
+            config.oci_runtime.clone()
+        }
     };
     HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),
@@ -185,11 +163,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
                 soft: Some(open_files(OPEN_FILES.0)),
                 hard: Some(open_files(OPEN_FILES.1)),
             },
-            ResourcesUlimits {
-                name: Some(String::from("core")),
-                soft: Some(0),
-                hard: Some(0),
-            },
+            ResourcesUlimits { name: Some(String::from("core")), soft: Some(0), hard: Some(0) },
         ]),
         devices: (!spec.devices.is_empty()).then(|| {
             spec.devices
@@ -205,11 +179,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
             vec![DeviceRequest {
                 driver: Some(String::from("nvidia")),
                 device_ids: Some(spec.gpus.clone()),
-                capabilities: Some(vec![vec![
-                    String::from("gpu"),
-                    String::from("compute"),
-                    String::from("utility"),
-                ]]),
+                capabilities: Some(vec![vec![String::from("gpu"), String::from("compute"), String::from("utility")]]),
                 ..DeviceRequest::default()
             }]
         }),
@@ -229,10 +199,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
             ])),
         }),
         network_mode: Some(network),
-        restart_policy: Some(RestartPolicy {
-            name: Some(RestartPolicyNameEnum::NO),
-            maximum_retry_count: None,
-        }),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         auto_remove: Some(false),
         cap_drop: Some(vec![String::from("ALL")]),
         cap_add: Some(capabilities),
@@ -252,12 +219,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
 }
 
 /// The network of a lease.
-pub(crate) fn describe_network(
-    node_id: &str,
-    lease: &str,
-    names: &Names,
-    subnet: Cidr,
-) -> NetworkCreateRequest {
+pub(crate) fn describe_network(node_id: &str, lease: &str, names: &Names, subnet: Cidr) -> NetworkCreateRequest {
     NetworkCreateRequest {
         name: names.container.clone(),
         driver: Some(String::from("bridge")),
@@ -274,18 +236,9 @@ pub(crate) fn describe_network(
             options: None,
         }),
         options: Some(HashMap::from([
-            (
-                String::from("com.docker.network.bridge.name"),
-                names.bridge.clone(),
-            ),
-            (
-                String::from("com.docker.network.bridge.enable_icc"),
-                String::from("false"),
-            ),
-            (
-                String::from("com.docker.network.bridge.enable_ip_masquerade"),
-                String::from("true"),
-            ),
+            (String::from("com.docker.network.bridge.name"), names.bridge.clone()),
+            (String::from("com.docker.network.bridge.enable_icc"), String::from("false")),
+            (String::from("com.docker.network.bridge.enable_ip_masquerade"), String::from("true")),
         ])),
         labels: Some(labels(node_id, lease)),
         ..NetworkCreateRequest::default()

@@ -38,19 +38,16 @@ impl Engine {
     /// Connects to the engine, asks what it can do, loads the firewall and writes the helper.
     pub(crate) async fn connect(config: RuntimeConfig) -> Result<Self, RuntimeError> {
         config.check()?;
-        let socket = config.socket.to_str().ok_or_else(|| RuntimeError::Config {
-            reason: String::from("the engine's socket path is not UTF-8"),
-        })?;
-        let docker =
-            Docker::connect_with_unix(socket, REQUEST_SECONDS, bollard::API_DEFAULT_VERSION)
-                .map_err(|error| RuntimeError::Engine(classify(&error)))?
-                .negotiate_version()
-                .await
-                .map_err(|error| RuntimeError::Engine(classify(&error)))?;
-        let system = docker
-            .info()
+        let socket = config
+            .socket
+            .to_str()
+            .ok_or_else(|| RuntimeError::Config { reason: String::from("the engine's socket path is not UTF-8") })?;
+        let docker = Docker::connect_with_unix(socket, REQUEST_SECONDS, bollard::API_DEFAULT_VERSION)
+            .map_err(|error| RuntimeError::Engine(classify(&error)))?
+            .negotiate_version()
             .await
             .map_err(|error| RuntimeError::Engine(classify(&error)))?;
+        let system = docker.info().await.map_err(|error| RuntimeError::Engine(classify(&error)))?;
         let helper = helper::install(&config.data_dir)?;
         let firewall = Firewall::new(&config);
         let filtered = match firewall.load().await {
@@ -61,21 +58,11 @@ impl Engine {
             }
         };
         let info = describe(&config, system, filtered);
-        Ok(Self {
-            docker,
-            config,
-            firewall,
-            helper,
-            subnet_lock: tokio::sync::Mutex::new(()),
-            info: RwLock::new(info),
-        })
+        Ok(Self { docker, config, firewall, helper, subnet_lock: tokio::sync::Mutex::new(()), info: RwLock::new(info) })
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {
-        self.info
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn disk_quota(&self) -> DiskQuota {
@@ -83,9 +70,7 @@ impl Engine {
     }
 
     pub(crate) fn gpu_attachment(&self) -> GpuAttachment {
-        self.info()
-            .gpu_runtime
-            .map_or(GpuAttachment::DeviceRequest, GpuAttachment::Runtime)
+        self.info().gpu_runtime.map_or(GpuAttachment::DeviceRequest, GpuAttachment::Runtime)
     }
 
     /// Asks again what the engine can do, after it came back.
@@ -107,10 +92,7 @@ impl Engine {
                 vec![Egress::None]
             }
         };
-        self.info
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .egress = egress;
+        self.info.write().unwrap_or_else(PoisonError::into_inner).egress = egress;
     }
 
     pub(crate) async fn networks(&self) -> Result<Vec<Network>, bollard::errors::Error> {
@@ -119,38 +101,20 @@ impl Engine {
 
     /// The filter for what belongs to this node.
     fn own(&self) -> HashMap<&'static str, Vec<String>> {
-        HashMap::from([(
-            "label",
-            vec![format!("{LABEL_NODE}={}", self.config.node_id)],
-        )])
+        HashMap::from([("label", vec![format!("{LABEL_NODE}={}", self.config.node_id)])])
     }
 
     /// Leases of this node that have a container or a network in the engine.
     pub(crate) async fn leases(&self) -> Result<Vec<String>, FailureCode> {
-        let options = ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&self.own())
-            .build();
-        let containers = self
-            .docker
-            .list_containers(Some(options))
-            .await
-            .map_err(|error| classify(&error))?;
-        let options = ListNetworksOptionsBuilder::new()
-            .filters(&self.own())
-            .build();
-        let networks = self
-            .docker
-            .list_networks(Some(options))
-            .await
-            .map_err(|error| classify(&error))?;
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&self.own()).build();
+        let containers = self.docker.list_containers(Some(options)).await.map_err(|error| classify(&error))?;
+        let options = ListNetworksOptionsBuilder::new().filters(&self.own()).build();
+        let networks = self.docker.list_networks(Some(options)).await.map_err(|error| classify(&error))?;
         let labels = containers
             .into_iter()
             .filter_map(|container| container.labels)
             .chain(networks.into_iter().filter_map(|network| network.labels));
-        let mut leases: Vec<String> = labels
-            .filter_map(|mut labels| labels.remove(LABEL_LEASE))
-            .collect();
+        let mut leases: Vec<String> = labels.filter_map(|mut labels| labels.remove(LABEL_LEASE)).collect();
         leases.sort_unstable();
         leases.dedup();
         Ok(leases)
@@ -162,9 +126,7 @@ fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> Runti
     let gpu_runtime = match &config.nvidia {
         Nvidia::DeviceRequest => None,
         Nvidia::Runtime(name) => Some(name.clone()),
-        Nvidia::Auto => runtimes
-            .contains_key("nvidia")
-            .then(|| String::from("nvidia")),
+        Nvidia::Auto => runtimes.contains_key("nvidia").then(|| String::from("nvidia")),
     };
     let driver = system.driver.unwrap_or_default();
     let status = system.driver_status.unwrap_or_default();
@@ -176,16 +138,8 @@ fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> Runti
         })
         .unwrap_or_default();
     let data_root = PathBuf::from(system.docker_root_dir.unwrap_or_default());
-    let disk_quota = if enforces_size(&driver, backing, &data_root) {
-        DiskQuota::Hard
-    } else {
-        DiskQuota::Soft
-    };
-    let egress = if filtered {
-        vec![Egress::None, Egress::Internet]
-    } else {
-        vec![Egress::None]
-    };
+    let disk_quota = if enforces_size(&driver, backing, &data_root) { DiskQuota::Hard } else { DiskQuota::Soft };
+    let egress = if filtered { vec![Egress::None, Egress::Internet] } else { vec![Egress::None] };
     RuntimeInfo {
         engine_version: system.server_version.unwrap_or_default(),
         data_root,
@@ -219,9 +173,5 @@ fn mounted_with_project_quota(path: &std::path::Path) -> bool {
             path.starts_with(target).then_some((target.len(), options))
         })
         .max_by_key(|(length, _)| *length)
-        .is_some_and(|(_, options)| {
-            options
-                .split(',')
-                .any(|option| option == "prjquota" || option == "pquota")
-        })
+        .is_some_and(|(_, options)| options.split(',').any(|option| option == "prjquota" || option == "pquota"))
 }

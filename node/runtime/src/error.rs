@@ -43,9 +43,7 @@ pub enum RuntimeError {
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum ImageError {
     /// Not an image name.
-    #[error(
-        "{reference:?} is not an image name; write it like `debian:12` or `ghcr.io/owner/image:tag`"
-    )]
+    #[error("{reference:?} is not an image name; write it like `debian:12` or `ghcr.io/owner/image:tag`")]
     Malformed {
         /// What was given (cut to 200 characters).
         reference: String,
@@ -80,35 +78,23 @@ impl FailureCode {
     #[must_use]
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::SpecInvalid => {
-                "the description of the instance is out of bounds; correct it and try again"
-            }
+            Self::SpecInvalid => "the description of the instance is out of bounds; correct it and try again",
             Self::ImageNotFound => "the registry has no such image or tag; check the name",
-            Self::ImageRefused => {
-                "this host doesn't accept images from that registry; choose another host or registry"
-            }
+            Self::ImageRefused => "this host doesn't accept images from that registry; choose another host or registry",
             Self::ImageDenied => {
                 "the registry wants a login for this image, or it doesn't exist there; make it public or use another"
             }
             Self::ImageIncompatible => {
                 "the image is not made for this machine's processor or system; choose one that is"
             }
-            Self::ImageTooLarge => {
-                "the image is larger than this host accepts; use a smaller one or another host"
-            }
+            Self::ImageTooLarge => "the image is larger than this host accepts; use a smaller one or another host",
             Self::RegistryUnreachable => {
                 "the registry can't be reached from the host; try again later or use another host"
             }
-            Self::RegistryBusy => {
-                "the registry limits this host's pulls for now; try again later or use another host"
-            }
+            Self::RegistryBusy => "the registry limits this host's pulls for now; try again later or use another host",
             Self::HostDiskFull => "the host's disk is full; use another host",
-            Self::UserUnknown => {
-                "the image has no such user or group; give a numeric one or another name"
-            }
-            Self::WorkdirInvalid => {
-                "the working directory can't be used in this image; choose another"
-            }
+            Self::UserUnknown => "the image has no such user or group; give a numeric one or another name",
+            Self::WorkdirInvalid => "the working directory can't be used in this image; choose another",
             Self::DeviceUnavailable => {
                 "a GPU or device of this instance can't be handed to the container; the host must look at its driver"
             }
@@ -116,12 +102,8 @@ impl FailureCode {
                 "the host's firewall is not in force, so it gives out no network; rent without network or use another host"
             }
             Self::NetworkExhausted => "the host has no free network left; try again later",
-            Self::InstanceGone => {
-                "the instance's container is not there (any more); prepare it again"
-            }
-            Self::EngineDown => {
-                "the host's container engine is not running; it is being watched for"
-            }
+            Self::InstanceGone => "the instance's container is not there (any more); prepare it again",
+            Self::EngineDown => "the host's container engine is not running; it is being watched for",
             Self::EngineTimeout => "the host's container engine did not answer in time; try again",
             Self::EngineRefused => {
                 "the host's container engine refused; its operator finds the reason in the node's log"
@@ -133,11 +115,7 @@ impl FailureCode {
     /// The failure report of a step.
     #[must_use]
     pub fn at(self, step: Step) -> Failure {
-        Failure {
-            step,
-            code: self,
-            sentence: self.sentence().to_owned(),
-        }
+        Failure { step, code: self, sentence: self.sentence().to_owned() }
     }
 }
 
@@ -158,11 +136,7 @@ pub(crate) fn status(error: &bollard::errors::Error) -> Option<u16> {
 /// Classes an engine error, and leaves the engine's words in the local log.
 pub(crate) fn classify(error: &bollard::errors::Error) -> FailureCode {
     use bollard::errors::Error as Engine;
-    let code = if let Engine::DockerResponseServerError {
-        status_code,
-        message,
-    } = error
-    {
+    let code = if let Engine::DockerResponseServerError { status_code, message } = error {
         classify_text(message).unwrap_or(match status_code {
             404 => FailureCode::InstanceGone,
             _ => FailureCode::EngineRefused,
@@ -198,10 +172,7 @@ const PHRASES: &[(&str, FailureCode)] = &[
     ("too many requests", FailureCode::RegistryBusy),
     ("no matching manifest", FailureCode::ImageIncompatible),
     ("exec format error", FailureCode::ImageIncompatible),
-    (
-        "does not match the specified platform",
-        FailureCode::ImageIncompatible,
-    ),
+    ("does not match the specified platform", FailureCode::ImageIncompatible),
     ("manifest unknown", FailureCode::ImageNotFound),
     ("manifest for", FailureCode::ImageNotFound),
     ("name unknown", FailureCode::ImageNotFound),
@@ -217,14 +188,8 @@ const PHRASES: &[(&str, FailureCode)] = &[
     ("invalid working directory", FailureCode::WorkdirInvalid),
     ("chdir to cwd", FailureCode::WorkdirInvalid),
     ("mkdir workdir", FailureCode::WorkdirInvalid),
-    (
-        "could not select device driver",
-        FailureCode::DeviceUnavailable,
-    ),
-    (
-        "gathering device information",
-        FailureCode::DeviceUnavailable,
-    ),
+    ("could not select device driver", FailureCode::DeviceUnavailable),
+    ("gathering device information", FailureCode::DeviceUnavailable),
     ("nvidia-container", FailureCode::DeviceUnavailable),
     ("unknown runtime", FailureCode::DeviceUnavailable),
     ("unknown or invalid runtime", FailureCode::DeviceUnavailable),
@@ -234,20 +199,14 @@ const PHRASES: &[(&str, FailureCode)] = &[
     ("i/o timeout", FailureCode::RegistryUnreachable),
     ("tls handshake", FailureCode::RegistryUnreachable),
     ("x509", FailureCode::RegistryUnreachable),
-    (
-        "server gave http response",
-        FailureCode::RegistryUnreachable,
-    ),
+    ("server gave http response", FailureCode::RegistryUnreachable),
     ("client.timeout exceeded", FailureCode::RegistryUnreachable),
     ("no such container", FailureCode::InstanceGone),
 ];
 
 fn classify_text(text: &str) -> Option<FailureCode> {
     let text = text.to_lowercase();
-    PHRASES
-        .iter()
-        .find(|(phrase, _)| text.contains(phrase))
-        .map(|(_, code)| *code)
+    PHRASES.iter().find(|(phrase, _)| text.contains(phrase)).map(|(_, code)| *code)
 }
 
 #[cfg(test)]
@@ -257,10 +216,7 @@ mod tests {
     #[test]
     fn engine_phrases_become_codes() {
         let cases = [
-            (
-                "manifest for x:1 not found: manifest unknown: manifest unknown",
-                FailureCode::ImageNotFound,
-            ),
+            ("manifest for x:1 not found: manifest unknown: manifest unknown", FailureCode::ImageNotFound),
             (
                 "pull access denied for x, repository does not exist or may require 'docker login': denied",
                 FailureCode::ImageDenied,
@@ -269,14 +225,8 @@ mod tests {
                 "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
                 FailureCode::RegistryUnreachable,
             ),
-            (
-                "could not select device driver \"nvidia\" with capabilities: [[gpu]]",
-                FailureCode::DeviceUnavailable,
-            ),
-            (
-                "failed to register layer: write /x: no space left on device",
-                FailureCode::HostDiskFull,
-            ),
+            ("could not select device driver \"nvidia\" with capabilities: [[gpu]]", FailureCode::DeviceUnavailable),
+            ("failed to register layer: write /x: no space left on device", FailureCode::HostDiskFull),
         ];
         for (text, code) in cases {
             assert_eq!(classify_text(text), Some(code), "{text}");

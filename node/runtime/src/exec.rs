@@ -64,9 +64,7 @@ pub struct ExecSession {
 
 impl std::fmt::Debug for ExecSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ExecSession")
-            .field("control", &self.control)
-            .finish_non_exhaustive()
+        f.debug_struct("ExecSession").field("control", &self.control).finish_non_exhaustive()
     }
 }
 
@@ -123,16 +121,8 @@ impl ExecControl {
     /// # Errors
     /// When the engine refuses, as it does once the command has ended.
     pub async fn resize(&self, rows: u16, columns: u16) -> Result<(), RuntimeError> {
-        let size = ResizeExecOptions {
-            height: rows,
-            width: columns,
-        };
-        let answer = self
-            .shared
-            .engine
-            .docker
-            .resize_exec(&self.exec, size)
-            .await;
+        let size = ResizeExecOptions { height: rows, width: columns };
+        let answer = self.shared.engine.docker.resize_exec(&self.exec, size).await;
         answer.map_err(|error| RuntimeError::Engine(classify(&error)))
     }
 
@@ -145,11 +135,7 @@ impl ExecControl {
         let Some(pid) = running_pid(&self.shared, &self.exec).await else {
             return Err(gone);
         };
-        if process::signal(pid, &self.container, signal) {
-            Ok(())
-        } else {
-            Err(gone)
-        }
+        if process::signal(pid, &self.container, signal) { Ok(()) } else { Err(gone) }
     }
 }
 
@@ -160,10 +146,7 @@ impl ExecSpec {
         check_text("the working directory", self.workdir.as_deref(), 4096)?;
         check_env(&self.env)?;
         if self.command.first().is_none_or(String::is_empty) {
-            return Err(crate::spec::SpecError::Text {
-                field: "the command",
-            }
-            .into());
+            return Err(crate::spec::SpecError::Text { field: "the command" }.into());
         }
         Ok(())
     }
@@ -176,10 +159,7 @@ pub(crate) async fn open(
 ) -> Result<ExecSession, RuntimeError> {
     spec.check()?;
     let engine_error = |error: bollard::errors::Error| RuntimeError::Engine(classify(&error));
-    let found = instance
-        .observe(false)
-        .await
-        .map_err(RuntimeError::Engine)?;
+    let found = instance.observe(false).await.map_err(RuntimeError::Engine)?;
     let container = match found {
         Some(found) if matches!(found.state, ObservedState::Running { .. }) => found.id,
         Some(_) | None => return Err(RuntimeError::Engine(FailureCode::InstanceGone)),
@@ -191,42 +171,23 @@ pub(crate) async fn open(
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         tty: Some(spec.terminal),
-        env: Some(
-            spec.env
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect(),
-        ),
+        env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         cmd: Some(spec.command),
         privileged: Some(false),
         user: spec.user,
         working_dir: spec.workdir,
         detach_keys: None,
     };
-    let exec = docker
-        .create_exec(&container, options)
-        .await
-        .map_err(engine_error)?
-        .id;
+    let exec = docker.create_exec(&container, options).await.map_err(engine_error)?.id;
     let version = docker.client_version().to_string();
-    let connection = start_exec(&shared.engine.config.socket, &version, &exec, spec.terminal)
-        .await
-        .map_err(RuntimeError::Engine)?;
+    let connection =
+        start_exec(&shared.engine.config.socket, &version, &exec, spec.terminal).await.map_err(RuntimeError::Engine)?;
     let (read, write) = tokio::io::split(connection);
     let (exit_sender, exit) = watch::channel(None);
     let (alive, gone) = watch::channel(());
     let (output_ended, ended) = watch::channel(false);
-    shared.tasks.spawn(watch_over(
-        Arc::clone(shared),
-        exec.clone(),
-        container.clone(),
-        ends,
-        ended,
-        gone,
-        exit_sender,
-    ));
-    let mut pieces =
-        FramedRead::with_capacity(read, Demultiplexer::new(spec.terminal), READ_BUFFER);
+    shared.tasks.spawn(watch_over(Arc::clone(shared), exec.clone(), container.clone(), ends, ended, gone, exit_sender));
+    let mut pieces = FramedRead::with_capacity(read, Demultiplexer::new(spec.terminal), READ_BUFFER);
     let output = futures::stream::poll_fn(move |context| {
         let item = pieces.poll_next_unpin(context);
         if matches!(item, std::task::Poll::Ready(None | Some(Err(_)))) {
@@ -234,23 +195,13 @@ pub(crate) async fn open(
         }
         item
     });
-    let control = ExecControl {
-        shared: Arc::clone(shared),
-        exec,
-        container,
-        exit,
-        _alive: alive,
-    };
+    let control = ExecControl { shared: Arc::clone(shared), exec, container, exit, _alive: alive };
     if let (true, Some((rows, columns))) = (spec.terminal, spec.size)
         && let Err(error) = control.resize(rows, columns).await
     {
         tracing::debug!(%error, "the terminal's first size was refused");
     }
-    Ok(ExecSession {
-        output: Box::pin(output),
-        input: ExecInput(write),
-        control,
-    })
+    Ok(ExecSession { output: Box::pin(output), input: ExecInput(write), control })
 }
 
 /// Waits for the exit code, and ends the processes when the session is dropped before.
@@ -319,8 +270,5 @@ async fn running_pid(shared: &Shared, exec: &str) -> Option<i32> {
     if found.running != Some(true) {
         return None;
     }
-    found
-        .pid
-        .and_then(|pid| i32::try_from(pid).ok())
-        .filter(|pid| *pid > 1)
+    found.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1)
 }

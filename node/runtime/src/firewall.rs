@@ -49,9 +49,7 @@ const NOT_PUBLIC: &[(Ipv4Addr, u8)] = &[
 /// Whether an address may belong to a host of the public internet.
 #[must_use]
 pub fn is_public(address: Ipv4Addr) -> bool {
-    !NOT_PUBLIC
-        .iter()
-        .any(|(first, prefix)| Cidr::new(*first, *prefix).contains(address))
+    !NOT_PUBLIC.iter().any(|(first, prefix)| Cidr::new(*first, *prefix).contains(address))
 }
 
 /// Why the firewall isn't in force.
@@ -98,10 +96,7 @@ impl Firewall {
     /// The table of a node; nothing is loaded yet.
     #[must_use]
     pub fn new(config: &RuntimeConfig) -> Self {
-        let mut closed: Vec<Cidr> = NOT_PUBLIC
-            .iter()
-            .map(|(first, prefix)| Cidr::new(*first, *prefix))
-            .collect();
+        let mut closed: Vec<Cidr> = NOT_PUBLIC.iter().map(|(first, prefix)| Cidr::new(*first, *prefix)).collect();
         closed.push(config.subnet_pool);
         closed.extend(&config.denied);
         Self {
@@ -135,16 +130,12 @@ impl Firewall {
     /// # Errors
     /// [`FirewallError::Different`] where it is gone or changed.
     pub async fn verify(&self) -> Result<(), FirewallError> {
-        let listing = self
-            .run(&["-j", "list", "table", "inet", &self.table], "")
-            .await
-            .map_err(|error| match error {
-                FirewallError::Refused { .. } => FirewallError::Different {
-                    difference: "the table is gone",
-                },
-                other @ (FirewallError::Program { .. }
-                | FirewallError::Timeout
-                | FirewallError::Different { .. }) => other,
+        let listing =
+            self.run(&["-j", "list", "table", "inet", &self.table], "").await.map_err(|error| match error {
+                FirewallError::Refused { .. } => FirewallError::Different { difference: "the table is gone" },
+                other @ (FirewallError::Program { .. } | FirewallError::Timeout | FirewallError::Different { .. }) => {
+                    other
+                }
             })?;
         self.compare(&listing, &self.attached())
     }
@@ -170,11 +161,7 @@ impl Firewall {
     /// Where `nft` can't be run.
     pub async fn unload(&self) -> Result<(), FirewallError> {
         let table = &self.table;
-        self.run(
-            &["-f", "-"],
-            &format!("add table inet {table}\ndelete table inet {table}\n"),
-        )
-        .await?;
+        self.run(&["-f", "-"], &format!("add table inet {table}\ndelete table inet {table}\n")).await?;
         Ok(())
     }
 
@@ -187,9 +174,7 @@ impl Firewall {
             // Half-internet routes of a VPN interface are no neighbourhood.
             .filter(|range| range.prefix() >= 8)
             .filter(|range| {
-                !self.closed.iter().any(|closed| {
-                    closed.prefix() <= range.prefix() && closed.contains(range.first())
-                })
+                !self.closed.iter().any(|closed| closed.prefix() <= range.prefix() && closed.contains(range.first()))
             })
             .collect();
         ranges.sort_unstable();
@@ -230,11 +215,7 @@ impl Firewall {
                     "drop".to_owned(),
                 ],
             ),
-            (
-                "input",
-                Some("input"),
-                vec![format!("iifname \"{prefix}*\" drop")],
-            ),
+            ("input", Some("input"), vec![format!("iifname \"{prefix}*\" drop")]),
             (
                 "forward",
                 Some("forward"),
@@ -245,8 +226,7 @@ impl Firewall {
                 ],
             ),
         ];
-        let digest =
-            blake3::hash(format!("{chains:?}{:?}{attached:?}", self.closed).as_bytes()).to_hex();
+        let digest = blake3::hash(format!("{chains:?}{:?}{attached:?}", self.closed).as_bytes()).to_hex();
         let digest = digest.get(..12).unwrap_or_default().to_owned();
         for (chain, _, rules) in &mut chains {
             for (place, rule) in rules.iter_mut().enumerate() {
@@ -258,28 +238,18 @@ impl Firewall {
 
     fn ruleset(&self, attached: &[Cidr]) -> String {
         let table = &self.table;
-        let mut text =
-            format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
+        let mut text = format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
         text.push_str("set pace { type ifname; size 65535; flags dynamic; timeout 10m; }\n");
         for (name, ranges) in [("closed", self.closed.as_slice()), ("attached", attached)] {
             let elements: Vec<String> = ranges.iter().map(Cidr::to_string).collect();
-            let elements = if elements.is_empty() {
-                String::new()
-            } else {
-                format!("elements = {{ {} }};", elements.join(", "))
-            };
-            let _ = writeln!(
-                text,
-                "set {name} {{ type ipv4_addr; flags interval; auto-merge; {elements} }}"
-            );
+            let elements =
+                if elements.is_empty() { String::new() } else { format!("elements = {{ {} }};", elements.join(", ")) };
+            let _ = writeln!(text, "set {name} {{ type ipv4_addr; flags interval; auto-merge; {elements} }}");
         }
         for (chain, hook, rules) in self.chains(attached) {
             let _ = writeln!(text, "chain {chain} {{");
             if let Some(hook) = hook {
-                let _ = writeln!(
-                    text,
-                    "type filter hook {hook} priority {PRIORITY}; policy accept;"
-                );
+                let _ = writeln!(text, "type filter hook {hook} priority {PRIORITY}; policy accept;");
             }
             for rule in rules {
                 let _ = writeln!(text, "{rule}");
@@ -292,15 +262,11 @@ impl Firewall {
 
     fn compare(&self, listing: &str, attached: &[Cidr]) -> Result<(), FirewallError> {
         let different = |difference| FirewallError::Different { difference };
-        let listing: Value =
-            serde_json::from_str(listing).map_err(|_| different("nft's answer can't be read"))?;
-        let objects = listing
-            .get("nftables")
-            .and_then(Value::as_array)
-            .ok_or_else(|| different("nft's answer can't be read"))?;
+        let listing: Value = serde_json::from_str(listing).map_err(|_| different("nft's answer can't be read"))?;
+        let objects =
+            listing.get("nftables").and_then(Value::as_array).ok_or_else(|| different("nft's answer can't be read"))?;
         let kind = |name: &'static str| objects.iter().filter_map(move |object| object.get(name));
-        let text =
-            |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+        let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
 
         let mut wanted = Vec::new();
         for (chain, hook, rules) in self.chains(attached) {
@@ -316,10 +282,7 @@ impl Firewall {
         for name in ["pace", "closed", "attached"] {
             let set = kind("set").find(|object| text(object, "name").as_deref() == Some(name));
             let set = set.ok_or_else(|| different("a set is gone"))?;
-            let filled = set
-                .get("elem")
-                .and_then(Value::as_array)
-                .is_some_and(|list| !list.is_empty());
+            let filled = set.get("elem").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
             let must_be_filled = match name {
                 "closed" => true,
                 "attached" => !attached.is_empty(),
@@ -329,9 +292,7 @@ impl Firewall {
                 return Err(different("a set was emptied"));
             }
         }
-        let mut found: Vec<String> = kind("rule")
-            .filter_map(|rule| text(rule, "comment"))
-            .collect();
+        let mut found: Vec<String> = kind("rule").filter_map(|rule| text(rule, "comment")).collect();
         let rules = kind("rule").count();
         wanted.sort_unstable();
         found.sort_unstable();
@@ -342,10 +303,7 @@ impl Firewall {
     }
 
     async fn run(&self, arguments: &[&str], input: &str) -> Result<String, FirewallError> {
-        let failed = |source| FirewallError::Program {
-            program: self.nft.display().to_string(),
-            source,
-        };
+        let failed = |source| FirewallError::Program { program: self.nft.display().to_string(), source };
         let mut child = tokio::process::Command::new(&self.nft)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -363,16 +321,11 @@ impl Firewall {
             drop(stdin.take());
             child.wait_with_output().await
         };
-        let output = tokio::time::timeout(NFT_TIMEOUT, work)
-            .await
-            .map_err(|_| FirewallError::Timeout)?
-            .map_err(failed)?;
+        let output =
+            tokio::time::timeout(NFT_TIMEOUT, work).await.map_err(|_| FirewallError::Timeout)?.map_err(failed)?;
         if !output.status.success() {
             return Err(FirewallError::Refused {
-                message: String::from_utf8_lossy(&output.stderr)
-                    .chars()
-                    .take(500)
-                    .collect(),
+                message: String::from_utf8_lossy(&output.stderr).chars().take(500).collect(),
             });
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -395,13 +348,7 @@ mod tests {
 
     #[test]
     fn public_and_not() {
-        for address in [
-            [1, 1, 1, 1],
-            [9, 9, 9, 9],
-            [172, 32, 0, 1],
-            [192, 167, 1, 1],
-            [100, 128, 0, 1],
-        ] {
+        for address in [[1, 1, 1, 1], [9, 9, 9, 9], [172, 32, 0, 1], [192, 167, 1, 1], [100, 128, 0, 1]] {
             assert!(is_public(Ipv4Addr::from(address)), "{address:?}");
         }
         for address in [

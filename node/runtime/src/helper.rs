@@ -22,10 +22,7 @@ pub fn install(data_dir: &Path) -> Result<PathBuf, RuntimeError> {
     let hash = blake3::hash(HELPER).to_hex();
     let folder = data_dir.join("helper");
     let path = folder.join(format!("guest-{}", hash.get(..16).unwrap_or_default()));
-    write(&folder, &path).map_err(|source| RuntimeError::Files {
-        path: path.display().to_string(),
-        source,
-    })?;
+    write(&folder, &path).map_err(|source| RuntimeError::Files { path: path.display().to_string(), source })?;
     Ok(path)
 }
 

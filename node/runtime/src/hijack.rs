@@ -39,12 +39,9 @@ pub(crate) async fn start_exec(
         tracing::debug!(%error, "an exec's connection");
         FailureCode::EngineDown
     };
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| failed(&error))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| failed(&error))?;
+    let stream = UnixStream::connect(socket).await.map_err(|error| failed(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
     // Ends when the connection has been handed over, or closed.
     tokio::spawn(connection.with_upgrades());
     let body = serde_json::json!({ "Detach": false, "Tty": terminal }).to_string();
@@ -57,10 +54,7 @@ pub(crate) async fn start_exec(
         .header(UPGRADE, "tcp")
         .body(Full::new(Bytes::from(body)))
         .map_err(|error| failed(&error))?;
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| failed(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = response.status();
         let text = Limited::new(response.into_body(), MAX_ERROR_BODY)
@@ -68,15 +62,10 @@ pub(crate) async fn start_exec(
             .await
             .map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned())
             .unwrap_or_default();
-        let error = bollard::errors::Error::DockerResponseServerError {
-            status_code: status.as_u16(),
-            message: text,
-        };
+        let error = bollard::errors::Error::DockerResponseServerError { status_code: status.as_u16(), message: text };
         return Err(crate::error::classify(&error));
     }
-    let upgraded = hyper::upgrade::on(response)
-        .await
-        .map_err(|error| failed(&error))?;
+    let upgraded = hyper::upgrade::on(response).await.map_err(|error| failed(&error))?;
     Ok(TokioIo::new(upgraded))
 }
 
@@ -90,10 +79,7 @@ pub(crate) struct Demultiplexer {
 
 impl Demultiplexer {
     pub(crate) fn new(terminal: bool) -> Self {
-        Self {
-            terminal,
-            frame: None,
-        }
+        Self { terminal, frame: None }
     }
 }
 
@@ -103,9 +89,7 @@ impl Decoder for Demultiplexer {
 
     fn decode(&mut self, source: &mut BytesMut) -> io::Result<Option<Self::Item>> {
         if self.terminal {
-            return Ok(
-                (!source.is_empty()).then(|| (OutputStream::Stdout, source.split().freeze()))
-            );
+            return Ok((!source.is_empty()).then(|| (OutputStream::Stdout, source.split().freeze())));
         }
         loop {
             match self.frame {
@@ -126,19 +110,13 @@ impl Decoder for Demultiplexer {
                         1 | 0 => OutputStream::Stdout,
                         2 => OutputStream::Stderr,
                         _ => {
-                            return Err(io::Error::new(
-                                io::ErrorKind::InvalidData,
-                                "not a frame of the engine",
-                            ));
+                            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a frame of the engine"));
                         }
                     };
                     source.advance(3);
                     let length = usize::try_from(source.get_u32()).unwrap_or(usize::MAX);
                     if length > MAX_FRAME {
-                        return Err(io::Error::new(
-                            io::ErrorKind::InvalidData,
-                            "an oversized frame of the engine",
-                        ));
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized frame of the engine"));
                     }
                     self.frame = Some((stream, length));
                 }
@@ -165,10 +143,7 @@ mod tests {
 
     #[test]
     fn frames_are_split_even_when_cut_anywhere() {
-        let bytes = [
-            1, 0, 0, 0, 0, 0, 0, 2, b'h', b'i', 2, 0, 0, 0, 0, 0, 0, 1, b'!', 1, 0, 0, 0, 0, 0, 0,
-            0,
-        ];
+        let bytes = [1, 0, 0, 0, 0, 0, 0, 2, b'h', b'i', 2, 0, 0, 0, 0, 0, 0, 1, b'!', 1, 0, 0, 0, 0, 0, 0, 0];
         for cut in 0..bytes.len() {
             let mut demux = Demultiplexer::new(false);
             let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -182,11 +157,7 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(
-                (out.as_slice(), err.as_slice()),
-                (&b"hi"[..], &b"!"[..]),
-                "cut at {cut}"
-            );
+            assert_eq!((out.as_slice(), err.as_slice()), (&b"hi"[..], &b"!"[..]), "cut at {cut}");
         }
     }
 
@@ -195,10 +166,7 @@ mod tests {
         let mut buffer = BytesMut::from(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff][..]);
         assert!(Demultiplexer::new(false).decode(&mut buffer).is_err());
         let mut buffer = BytesMut::from(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff][..]);
-        let (_, bytes) = Demultiplexer::new(true)
-            .decode(&mut buffer)
-            .unwrap()
-            .unwrap();
+        let (_, bytes) = Demultiplexer::new(true).decode(&mut buffer).unwrap().unwrap();
         assert_eq!(bytes.len(), 8);
     }
 }

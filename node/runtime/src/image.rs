@@ -50,10 +50,7 @@ pub(crate) struct StoredImage {
 
 /// Whether the owner lets an image of the engine's store be used by name.
 fn is_local(config: &RuntimeConfig, reference: &str) -> bool {
-    config
-        .local_images
-        .iter()
-        .any(|pattern| matches_pattern(pattern, reference))
+    config.local_images.iter().any(|pattern| matches_pattern(pattern, reference))
 }
 
 /// Finds what a name stands for now.
@@ -69,10 +66,7 @@ pub(crate) async fn resolve(
             Ok(image) => {
                 let image = stored(image);
                 return Ok(ResolvedImage {
-                    pin: ImagePin {
-                        reference: reference.to_owned(),
-                        digest: image.id,
-                    },
+                    pin: ImagePin { reference: reference.to_owned(), digest: image.id },
                     bytes: Some(image.bytes),
                 });
             }
@@ -84,10 +78,7 @@ pub(crate) async fn resolve(
     parsed.check_registry(&config.registries)?;
     let digest = match &parsed.digest {
         Some(digest) => digest.clone(),
-        None => match docker
-            .inspect_registry_image(&parsed.canonical(), None)
-            .await
-        {
+        None => match docker.inspect_registry_image(&parsed.canonical(), None).await {
             Ok(found) => found
                 .descriptor
                 .digest
@@ -97,18 +88,8 @@ pub(crate) async fn resolve(
         },
     };
     let by_digest = format!("{}@{digest}", parsed.name());
-    let bytes = docker
-        .inspect_image(&by_digest)
-        .await
-        .ok()
-        .map(|image| stored(image).bytes);
-    Ok(ResolvedImage {
-        pin: ImagePin {
-            reference: parsed.canonical(),
-            digest,
-        },
-        bytes,
-    })
+    let bytes = docker.inspect_image(&by_digest).await.ok().map(|image| stored(image).bytes);
+    Ok(ResolvedImage { pin: ImagePin { reference: parsed.canonical(), digest }, bytes })
 }
 
 /// Makes sure that the engine has an image, pulling it where it must. Dropping the future ends the pull.
@@ -119,9 +100,7 @@ pub(crate) async fn ensure(
     mut progress: impl FnMut(PullProgress),
 ) -> Result<StoredImage, ImageError> {
     if !is_digest(&pin.digest) {
-        return Err(ImageError::Malformed {
-            reference: pin.digest.chars().take(200).collect(),
-        });
+        return Err(ImageError::Malformed { reference: pin.digest.chars().take(200).collect() });
     }
     if is_local(config, &pin.reference) {
         match docker.inspect_image(&pin.digest).await {
@@ -151,9 +130,7 @@ pub(crate) async fn ensure(
     };
     let checked = within_limit(config, image);
     if checked.is_err() {
-        let removed = docker
-            .remove_image(&by_digest, None::<RemoveImageOptions>, None)
-            .await;
+        let removed = docker.remove_image(&by_digest, None::<RemoveImageOptions>, None).await;
         if let Err(error) = removed {
             tracing::warn!(%error, image = %by_digest, "an image over the size limit can't be removed");
         }
@@ -175,10 +152,7 @@ async fn pull(
     digest: &str,
     progress: &mut impl FnMut(PullProgress),
 ) -> Result<(), ImageError> {
-    let options = CreateImageOptionsBuilder::new()
-        .from_image(name)
-        .tag(digest)
-        .build();
+    let options = CreateImageOptionsBuilder::new().from_image(name).tag(digest).build();
     let mut stream = docker.create_image(Some(options), None, None);
     let mut layers = Layers::default();
     let limit = config.max_image_mb.saturating_mul(1 << 20);
@@ -186,9 +160,7 @@ async fn pull(
     while let Some(line) = stream.next().await {
         let line = line.map_err(|error| ImageError::Unavailable(registry_code(&error)))?;
         if let Some(detail) = &line.error_detail {
-            let error = bollard::errors::Error::DockerStreamError {
-                error: detail.message.clone().unwrap_or_default(),
-            };
+            let error = bollard::errors::Error::DockerStreamError { error: detail.message.clone().unwrap_or_default() };
             return Err(ImageError::Unavailable(registry_code(&error)));
         }
         layers.take(&line);
@@ -207,11 +179,7 @@ async fn pull(
 /// Classes an error of an engine that spoke to a registry: there, "not found" means the image.
 fn registry_code(error: &bollard::errors::Error) -> FailureCode {
     let code = classify(error);
-    if code == FailureCode::InstanceGone {
-        FailureCode::ImageNotFound
-    } else {
-        code
-    }
+    if code == FailureCode::InstanceGone { FailureCode::ImageNotFound } else { code }
 }
 
 /// What a pull said of each layer.
@@ -241,18 +209,13 @@ impl Layers {
         let detail = line.progress_detail.as_ref();
         match status.as_str() {
             "Downloading" => {
-                layer.bytes_done = detail
-                    .and_then(|d| size(d.current))
-                    .unwrap_or(layer.bytes_done);
+                layer.bytes_done = detail.and_then(|d| size(d.current)).unwrap_or(layer.bytes_done);
                 layer.bytes = detail.and_then(|d| size(d.total)).unwrap_or(layer.bytes);
             }
             "Download complete" | "Verifying Checksum" => layer.bytes_done = layer.bytes,
             "Extracting" => {
                 // A small layer may be there before any download line was sent.
-                layer.bytes = detail
-                    .and_then(|d| size(d.total))
-                    .unwrap_or(layer.bytes)
-                    .max(layer.bytes);
+                layer.bytes = detail.and_then(|d| size(d.total)).unwrap_or(layer.bytes).max(layer.bytes);
                 layer.bytes_done = layer.bytes;
             }
             "Pull complete" | "Already exists" => {
@@ -269,9 +232,7 @@ impl Layers {
             sum.layers = sum.layers.saturating_add(1);
             sum.layers_done = sum.layers_done.saturating_add(u32::from(layer.done));
             sum.bytes = sum.bytes.saturating_add(layer.bytes);
-            sum.bytes_done = sum
-                .bytes_done
-                .saturating_add(layer.bytes_done.min(layer.bytes));
+            sum.bytes_done = sum.bytes_done.saturating_add(layer.bytes_done.min(layer.bytes));
         }
         sum
     }
@@ -281,10 +242,7 @@ fn stored(image: ImageInspect) -> StoredImage {
     let config = image.config.unwrap_or_default();
     StoredImage {
         id: image.id.unwrap_or_default(),
-        bytes: image
-            .size
-            .and_then(|size| u64::try_from(size).ok())
-            .unwrap_or(0),
+        bytes: image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         entrypoint: config.entrypoint.unwrap_or_default(),
         command: config.cmd.unwrap_or_default(),
         volumes: config.volumes.unwrap_or_default(),

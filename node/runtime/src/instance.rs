@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 
 use crate::config::DiskQuota;
@@ -67,22 +67,13 @@ pub(crate) struct Instance {
 impl Instance {
     pub(crate) fn new(engine: Arc<Engine>, lease: &str) -> Self {
         let names = Names::new(&engine.config.node_id, lease);
-        Self {
-            engine,
-            lease: lease.to_owned(),
-            names,
-        }
+        Self { engine, lease: lease.to_owned(), names }
     }
 
     /// Looks at the container; `None` where there is none (or one that isn't ours).
     pub(crate) async fn observe(&self, size: bool) -> Result<Option<Observed>, FailureCode> {
         let options = InspectContainerOptions { size };
-        match self
-            .engine
-            .docker
-            .inspect_container(&self.names.container, Some(options))
-            .await
-        {
+        match self.engine.docker.inspect_container(&self.names.container, Some(options)).await {
             Ok(found) => Ok(self.read(found)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(classify(&error)),
@@ -90,12 +81,9 @@ impl Instance {
     }
 
     fn read(&self, found: ContainerInspectResponse) -> Option<Observed> {
-        let labels = found
-            .config
-            .and_then(|config| config.labels)
-            .unwrap_or_default();
-        let ours = labels.get(LABEL_LEASE) == Some(&self.lease)
-            && labels.get(LABEL_NODE) == Some(&self.engine.config.node_id);
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let ours =
+            labels.get(LABEL_LEASE) == Some(&self.lease) && labels.get(LABEL_NODE) == Some(&self.engine.config.node_id);
         if !ours {
             tracing::warn!(container = %self.names.container, "a container has this instance's name but not its labels");
             return None;
@@ -133,11 +121,7 @@ impl Instance {
     }
 
     /// Makes the network (where one is granted) and the container, unless they are there from the same spec.
-    pub(crate) async fn create(
-        &self,
-        spec: &InstanceSpec,
-        image: &StoredImage,
-    ) -> Result<(), FailureCode> {
+    pub(crate) async fn create(&self, spec: &InstanceSpec, image: &StoredImage) -> Result<(), FailureCode> {
         if let Some(found) = self.observe(false).await? {
             if found.spec_digest == spec.digest() {
                 return Ok(());
@@ -162,15 +146,8 @@ impl Instance {
                 disk_quota: self.engine.disk_quota(),
             },
         );
-        let options = CreateContainerOptionsBuilder::new()
-            .name(&self.names.container)
-            .build();
-        match self
-            .engine
-            .docker
-            .create_container(Some(options), body)
-            .await
-        {
+        let options = CreateContainerOptionsBuilder::new().name(&self.names.container).build();
+        match self.engine.docker.create_container(Some(options), body).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let code = classify(&error);
@@ -191,38 +168,18 @@ impl Instance {
         })?;
         let _one_at_a_time = self.engine.subnet_lock.lock().await;
         let mut used: Vec<_> = routes().into_iter().map(|route| route.to).collect();
-        for network in self
-            .engine
-            .networks()
-            .await
-            .map_err(|error| classify(&error))?
-        {
+        for network in self.engine.networks().await.map_err(|error| classify(&error))? {
             if network.name.as_deref() == Some(&self.names.container) {
                 return Ok(());
             }
-            let ranges = network
-                .ipam
-                .and_then(|ipam| ipam.config)
-                .unwrap_or_default();
-            used.extend(
-                ranges
-                    .into_iter()
-                    .filter_map(|range| range.subnet?.parse::<Cidr>().ok()),
-            );
+            let ranges = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+            used.extend(ranges.into_iter().filter_map(|range| range.subnet?.parse::<Cidr>().ok()));
         }
-        let seed = self.names.short.bytes().fold(0_u64, |sum, byte| {
-            sum.wrapping_mul(31).wrapping_add(u64::from(byte))
-        });
+        let seed = self.names.short.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         for attempt in 0..SUBNET_TRIES {
             let pool = self.engine.config.subnet_pool;
-            let subnet = choose(pool, seed.wrapping_add(attempt), &used)
-                .ok_or(FailureCode::NetworkExhausted)?;
-            let request = describe_network(
-                &self.engine.config.node_id,
-                &self.lease,
-                &self.names,
-                subnet,
-            );
+            let subnet = choose(pool, seed.wrapping_add(attempt), &used).ok_or(FailureCode::NetworkExhausted)?;
+            let request = describe_network(&self.engine.config.node_id, &self.lease, &self.names, subnet);
             match self.engine.docker.create_network(request).await {
                 Ok(_) => return Ok(()),
                 Err(error) if matches!(status(&error), Some(403 | 409 | 500)) => {
@@ -237,19 +194,12 @@ impl Instance {
 
     /// Starts the container; fine where it runs already.
     pub(crate) async fn start(&self) -> Result<(), FailureCode> {
-        let networked = tokio::fs::try_exists(format!("/sys/class/net/{}", self.names.bridge))
-            .await
-            .unwrap_or(true);
+        let networked = tokio::fs::try_exists(format!("/sys/class/net/{}", self.names.bridge)).await.unwrap_or(true);
         if networked && let Err(error) = self.engine.firewall.ensure().await {
             tracing::error!(%error, lease = %self.lease, "not started without its firewall");
             return Err(FailureCode::FirewallUnavailable);
         }
-        match self
-            .engine
-            .docker
-            .start_container(&self.names.container, None)
-            .await
-        {
+        match self.engine.docker.start_container(&self.names.container, None).await {
             Ok(()) => Ok(()),
             Err(error) => Err(classify(&error)),
         }
@@ -258,16 +208,11 @@ impl Instance {
     /// SIGTERM to every process, SIGKILL after the grace; returns when it has ended.
     pub(crate) async fn stop(&self, grace_ms: u64) -> Result<(), FailureCode> {
         let seconds = crate::container::seconds(grace_ms);
-        let options = StopContainerOptionsBuilder::new()
-            .t(i32::try_from(seconds).unwrap_or(i32::MAX))
-            .build();
+        let options = StopContainerOptionsBuilder::new().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
         // The answer comes when the container has ended, so the grace adds to the ordinary limit.
         let limit = self.engine.docker.timeout() + Duration::from_millis(grace_ms);
         let docker = self.engine.docker.clone().with_timeout(limit);
-        match docker
-            .stop_container(&self.names.container, Some(options))
-            .await
-        {
+        match docker.stop_container(&self.names.container, Some(options)).await {
             Ok(()) => Ok(()),
             Err(error) if is_missing(&error) => Err(FailureCode::InstanceGone),
             Err(error) => Err(classify(&error)),
@@ -277,12 +222,7 @@ impl Instance {
     /// SIGKILL, now.
     pub(crate) async fn kill(&self) -> Result<(), FailureCode> {
         let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
-        match self
-            .engine
-            .docker
-            .kill_container(&self.names.container, Some(options))
-            .await
-        {
+        match self.engine.docker.kill_container(&self.names.container, Some(options)).await {
             Ok(()) => Ok(()),
             // 409: it isn't running, which is what was wanted.
             Err(error) if status(&error) == Some(409) => Ok(()),
@@ -293,16 +233,8 @@ impl Instance {
 
     /// Removes container, its volumes and its network; fine where nothing is left.
     pub(crate) async fn remove(&self) -> Result<(), FailureCode> {
-        let options = RemoveContainerOptionsBuilder::new()
-            .force(true)
-            .v(true)
-            .build();
-        match self
-            .engine
-            .docker
-            .remove_container(&self.names.container, Some(options))
-            .await
-        {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.engine.docker.remove_container(&self.names.container, Some(options)).await {
             Ok(()) => {}
             Err(error) if is_missing(&error) => {}
             // 409: a removal is in progress; wait for it below.
@@ -319,12 +251,7 @@ impl Instance {
     }
 
     async fn remove_network(&self) -> Result<(), FailureCode> {
-        match self
-            .engine
-            .docker
-            .remove_network(&self.names.container)
-            .await
-        {
+        match self.engine.docker.remove_network(&self.names.container).await {
             Ok(()) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(classify(&error)),

@@ -83,13 +83,7 @@ pub fn take(data_root: &Path) -> HostInventory {
         Ok(gpus) => (gpus, None),
         Err(problem) => (Vec::new(), problem),
     };
-    HostInventory {
-        gpus,
-        gpu_problem,
-        cpu: cpu(),
-        memory_mb: memory_mb(),
-        disk_free_mb: disk_free_mb(data_root),
-    }
+    HostInventory { gpus, gpu_problem, cpu: cpu(), memory_mb: memory_mb(), disk_free_mb: disk_free_mb(data_root) }
 }
 
 /// The GPUs; an error without words means a machine without the library.
@@ -113,9 +107,7 @@ fn gpus() -> Result<Vec<GpuInfo>, Option<String>> {
     let Some(nvml) = nvml else { return Err(None) };
     read_gpus(&nvml).map_err(|error| {
         tracing::warn!(%error, "NVML");
-        Some(String::from(
-            "the NVIDIA driver doesn't describe its GPUs; check it with nvidia-smi",
-        ))
+        Some(String::from("the NVIDIA driver doesn't describe its GPUs; check it with nvidia-smi"))
     })
 }
 
@@ -123,17 +115,12 @@ fn read_gpus(nvml: &Nvml) -> Result<Vec<GpuInfo>, NvmlError> {
     let driver = nvml.sys_driver_version()?;
     let max_cuda = u32::try_from(nvml.sys_cuda_driver_version()?).unwrap_or(0);
     let count = nvml.device_count()?.min(MAX_GPUS);
-    (0..count)
-        .map(|index| read_gpu(&nvml.device_by_index(index)?, &driver, max_cuda))
-        .collect()
+    (0..count).map(|index| read_gpu(&nvml.device_by_index(index)?, &driver, max_cuda)).collect()
 }
 
 fn read_gpu(device: &Device<'_>, driver: &str, max_cuda: u32) -> Result<GpuInfo, NvmlError> {
     let capability = device.cuda_compute_capability()?;
-    let bandwidth = match (
-        device.memory_bus_width(),
-        device.max_clock_info(Clock::Memory),
-    ) {
+    let bandwidth = match (device.memory_bus_width(), device.max_clock_info(Clock::Memory)) {
         // Bits, MHz, two transfers a clock: bits / 8 × 2 × MHz is MB/s.
         (Ok(bits), Ok(mhz)) => u32::try_from(u64::from(bits) * u64::from(mhz) / 4 / 1000).ok(),
         _ => None,
@@ -148,10 +135,7 @@ fn read_gpu(device: &Device<'_>, driver: &str, max_cuda: u32) -> Result<GpuInfo,
         pcie_generation: device.max_pcie_link_gen().ok(),
         pcie_width: device.max_pcie_link_width().ok(),
         memory_bandwidth_gbs: bandwidth,
-        power_limit_w: device
-            .enforced_power_limit()
-            .ok()
-            .map(|milliwatts| milliwatts / 1000),
+        power_limit_w: device.enforced_power_limit().ok().map(|milliwatts| milliwatts / 1000),
         mig: device.mig_mode().is_ok_and(|mode| mode.current != 0),
     })
 }
@@ -161,9 +145,7 @@ fn cpu() -> CpuInfo {
     let mut cpu = read_cpu(&text);
     cpu.arch = std::env::consts::ARCH.to_owned();
     let highest = "/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq";
-    let khz = fs::read_to_string(highest)
-        .ok()
-        .and_then(|text| text.trim().parse::<u32>().ok());
+    let khz = fs::read_to_string(highest).ok().and_then(|text| text.trim().parse::<u32>().ok());
     cpu.mhz = khz.map_or(cpu.mhz, |khz| khz / 1000);
     cpu
 }
@@ -186,11 +168,7 @@ fn read_cpu(text: &str) -> CpuInfo {
                 cores.insert((package.to_owned(), value.to_owned()));
             }
             "cpu MHz" => {
-                let mhz = value
-                    .split('.')
-                    .next()
-                    .and_then(|mhz| mhz.parse().ok())
-                    .unwrap_or(0);
+                let mhz = value.split('.').next().and_then(|mhz| mhz.parse().ok()).unwrap_or(0);
                 cpu.mhz = cpu.mhz.max(mhz);
             }
             "flags" => cpu.has_avx |= value.split(' ').any(|flag| flag == "avx"),
@@ -198,11 +176,7 @@ fn read_cpu(text: &str) -> CpuInfo {
         }
     }
     let physical = u32::try_from(cores.len()).unwrap_or(0);
-    cpu.physical_cores = if physical == 0 {
-        cpu.logical_cores
-    } else {
-        physical
-    };
+    cpu.physical_cores = if physical == 0 { cpu.logical_cores } else { physical };
     cpu
 }
 
@@ -228,20 +202,14 @@ mod tests {
                     processor\t: 1\nmodel name\t: A CPU\nphysical id\t: 0\ncore id\t: 0\ncpu MHz\t: 2500.0\nflags\t: fpu avx\n\n\
                     processor\t: 2\nmodel name\t: A CPU\nphysical id\t: 1\ncore id\t: 0\ncpu MHz\t: 100.0\nflags\t: fpu avx2\n";
         let cpu = read_cpu(text);
-        assert_eq!(
-            (cpu.logical_cores, cpu.physical_cores, cpu.mhz, cpu.has_avx),
-            (3, 2, 2500, true)
-        );
+        assert_eq!((cpu.logical_cores, cpu.physical_cores, cpu.mhz, cpu.has_avx), (3, 2, 2500, true));
         assert_eq!(cpu.model, "A CPU");
     }
 
     #[test]
     fn this_machine_has_something() {
         let machine = take("/".as_ref());
-        assert!(
-            machine.cpu.logical_cores >= 1 && machine.memory_mb > 0 && machine.disk_free_mb > 0,
-            "{machine:?}"
-        );
+        assert!(machine.cpu.logical_cores >= 1 && machine.memory_mb > 0 && machine.disk_free_mb > 0, "{machine:?}");
         if !std::path::Path::new("/proc/driver/nvidia").exists() {
             assert!(machine.gpus.is_empty());
         }

@@ -45,9 +45,7 @@ pub use helper::HELPER_IN_INSTANCE;
 pub use image::{ImagePin, ResolvedImage};
 pub use inventory::{CpuInfo, GpuInfo, HostInventory};
 pub use logs::{LogChunk, LogOptions, LogStream, OutputStream};
-pub use report::{
-    Exit, ExitCause, Failure, FailureCode, InstanceEvent, PullProgress, RuntimeReport, Step,
-};
+pub use report::{Exit, ExitCause, Failure, FailureCode, InstanceEvent, PullProgress, RuntimeReport, Step};
 pub use runtime::{Adopted, DockerRuntime, InstanceState, Runtime, RuntimeFuture};
 pub use spec::{Egress, InstanceSpec, SpecError};
 pub use subnet::Cidr;

@@ -50,16 +50,8 @@ pub struct LogChunk {
 /// The pieces in order. An item may be an error once, then the stream ends.
 pub type LogStream = Pin<Box<dyn Stream<Item = Result<LogChunk, RuntimeError>> + Send>>;
 
-pub(crate) async fn open(
-    instance: &Instance,
-    options: LogOptions,
-) -> Result<LogStream, RuntimeError> {
-    if instance
-        .observe(false)
-        .await
-        .map_err(RuntimeError::Engine)?
-        .is_none()
-    {
+pub(crate) async fn open(instance: &Instance, options: LogOptions) -> Result<LogStream, RuntimeError> {
+    if instance.observe(false).await.map_err(RuntimeError::Engine)?.is_none() {
         return Err(RuntimeError::Engine(FailureCode::InstanceGone));
     }
     let seconds = options.since.map_or(0, |since| since / 1_000_000_000);
@@ -73,35 +65,23 @@ pub(crate) async fn open(
         query = query.tail(&lines.to_string());
     }
     let after = options.since;
-    let stream = instance
-        .engine
-        .docker
-        .logs(&instance.names.container, Some(query.build()))
-        .filter_map(move |item| {
-            std::future::ready(match item {
-                Ok(output) => read(output)
-                    .filter(|chunk| after.is_none_or(|after| chunk.at > after))
-                    .map(Ok),
-                Err(error) => Some(Err(RuntimeError::Engine(classify(&error)))),
-            })
-        });
+    let stream = instance.engine.docker.logs(&instance.names.container, Some(query.build())).filter_map(move |item| {
+        std::future::ready(match item {
+            Ok(output) => read(output).filter(|chunk| after.is_none_or(|after| chunk.at > after)).map(Ok),
+            Err(error) => Some(Err(RuntimeError::Engine(classify(&error)))),
+        })
+    });
     Ok(Box::pin(stream))
 }
 
 /// Takes the time that the engine puts before each piece.
 fn read(output: LogOutput) -> Option<LogChunk> {
     let (stream, message) = match output {
-        LogOutput::StdOut { message } | LogOutput::Console { message } => {
-            (OutputStream::Stdout, message)
-        }
+        LogOutput::StdOut { message } | LogOutput::Console { message } => (OutputStream::Stdout, message),
         LogOutput::StdErr { message } => (OutputStream::Stderr, message),
         LogOutput::StdIn { .. } => return None,
     };
     let space = message.iter().position(|byte| *byte == b' ')?;
     let at = parse_time(std::str::from_utf8(message.get(..space)?).ok()?)?;
-    Some(LogChunk {
-        stream,
-        at,
-        bytes: message.slice(space + 1..),
-    })
+    Some(LogChunk { stream, at, bytes: message.slice(space + 1..) })
 }

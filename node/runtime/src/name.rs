@@ -40,11 +40,7 @@ impl Names {
     pub fn new(node_id: &str, lease: &str) -> Self {
         let full = short_hash(format!("{node_id}\0{lease}").as_bytes(), 8);
         let bridge = full.get(..8).unwrap_or(&full);
-        Self {
-            container: format!("souk-{full}"),
-            bridge: format!("{}{bridge}", bridge_prefix(node_id)),
-            short: full,
-        }
+        Self { container: format!("souk-{full}"), bridge: format!("{}{bridge}", bridge_prefix(node_id)), short: full }
     }
 }
 

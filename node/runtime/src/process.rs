@@ -26,8 +26,7 @@ fn hold(pid: i32, container: &str) -> Option<OwnedFd> {
 
 /// Sends a signal to one process of a container; false where it is gone, isn't the container's, or the signal doesn't exist.
 pub(crate) fn signal(pid: i32, container: &str, signal: i32) -> bool {
-    let (Some(process), Some(signal)) = (hold(pid, container), Signal::from_named_raw(signal))
-    else {
+    let (Some(process), Some(signal)) = (hold(pid, container), Signal::from_named_raw(signal)) else {
         return false;
     };
     pidfd_send_signal(&process, signal).is_ok()
@@ -42,11 +41,7 @@ pub(crate) async fn end_tree(root: i32, container: &str) {
     tokio::time::sleep(GRACE).await;
     // What answered the hangup with new processes has them among its descendants now. A process in `told` still means the same one
     // where it can be held again, as its own descriptor was open all the while and says whether it has ended.
-    let left: Vec<i32> = told
-        .iter()
-        .filter(|(_, process)| is_alive(process))
-        .flat_map(|(pid, _)| tree(*pid))
-        .collect();
+    let left: Vec<i32> = told.iter().filter(|(_, process)| is_alive(process)).flat_map(|(pid, _)| tree(*pid)).collect();
     for (pid, process) in hold_all(&left, container) {
         if pid == root || !ignores_hangup(pid) {
             let _ = pidfd_send_signal(&process, Signal::KILL);
@@ -55,18 +50,13 @@ pub(crate) async fn end_tree(root: i32, container: &str) {
 }
 
 fn hold_all(pids: &[i32], container: &str) -> Vec<(i32, OwnedFd)> {
-    pids.iter()
-        .filter_map(|pid| Some((*pid, hold(*pid, container)?)))
-        .collect()
+    pids.iter().filter_map(|pid| Some((*pid, hold(*pid, container)?))).collect()
 }
 
 /// A descriptor becomes readable when its process ends.
 fn is_alive(process: &OwnedFd) -> bool {
     let mut waiting = [PollFd::new(process, PollFlags::IN)];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut waiting, Some(&now)) == Ok(0)
 }
 
@@ -84,11 +74,7 @@ fn tree(root: i32) -> Vec<i32> {
         };
         for thread in threads.flatten() {
             let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            found.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|child| child.parse::<i32>().ok()),
-            );
+            found.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
         }
     }
     found.truncate(MAX_TREE);

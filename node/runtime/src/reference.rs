@@ -29,9 +29,7 @@ impl Reference {
     /// # Errors
     /// [`ImageError::Malformed`].
     pub fn parse(text: &str) -> Result<Self, ImageError> {
-        let malformed = || ImageError::Malformed {
-            reference: text.chars().take(200).collect(),
-        };
+        let malformed = || ImageError::Malformed { reference: text.chars().take(200).collect() };
         if text.is_empty() || text.len() > MAX_REFERENCE || !text.is_ascii() {
             return Err(malformed());
         }
@@ -56,27 +54,16 @@ impl Reference {
         } else {
             registry
         };
-        let repository = if registry == DOCKER_HUB && !path.contains('/') {
-            format!("library/{path}")
-        } else {
-            path
-        };
+        let repository = if registry == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path };
         let tag = match (tag, &digest) {
             (None, None) => Some(String::from("latest")),
             (tag, _) => tag,
         };
-        let fits = is_registry(&registry)
-            && is_repository(&repository)
-            && tag.as_deref().is_none_or(is_tag);
+        let fits = is_registry(&registry) && is_repository(&repository) && tag.as_deref().is_none_or(is_tag);
         if !fits {
             return Err(malformed());
         }
-        Ok(Self {
-            registry,
-            repository,
-            tag,
-            digest,
-        })
+        Ok(Self { registry, repository, tag, digest })
     }
 
     /// The name without tag or digest, as the engine takes it.
@@ -105,19 +92,12 @@ impl Reference {
     /// # Errors
     /// [`ImageError::RegistryRefused`], naming what is accepted.
     pub fn check_registry(&self, allowed: &[String]) -> Result<(), ImageError> {
-        if allowed
-            .iter()
-            .any(|registry| registry.eq_ignore_ascii_case(&self.registry))
-        {
+        if allowed.iter().any(|registry| registry.eq_ignore_ascii_case(&self.registry)) {
             return Ok(());
         }
         Err(ImageError::RegistryRefused {
             registry: self.registry.clone(),
-            accepted: if allowed.is_empty() {
-                String::from("none")
-            } else {
-                allowed.join(", ")
-            },
+            accepted: if allowed.is_empty() { String::from("none") } else { allowed.join(", ") },
         })
     }
 }
@@ -146,10 +126,7 @@ pub fn matches_pattern(pattern: &str, name: &str) -> bool {
 #[must_use]
 pub fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64
-            && hex
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     })
 }
 
@@ -160,9 +137,7 @@ fn is_registry(text: &str) -> bool {
     };
     let label = |label: &str| {
         !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -172,9 +147,7 @@ fn is_registry(text: &str) -> bool {
 fn is_repository(text: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
-            && part.bytes().all(|byte| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte)
-            })
+            && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
             && part.starts_with(|first: char| first.is_ascii_alphanumeric())
             && part.ends_with(|last: char| last.is_ascii_alphanumeric())
     };
@@ -183,9 +156,7 @@ fn is_repository(text: &str) -> bool {
 
 fn is_tag(text: &str) -> bool {
     (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         && !text.starts_with(['.', '-'])
 }
 
@@ -209,19 +180,9 @@ mod tests {
         for (text, canonical) in cases {
             assert_eq!(Reference::parse(text).unwrap().canonical(), canonical);
         }
-        for text in [
-            "",
-            "UPPER",
-            "a//b",
-            "../x",
-            "a b",
-            "x@sha256:12",
-            "a:b:c/d e",
-            "ghcr.io/",
-            "h:99999/x",
-            "x:-t",
-            "-a.io/x",
-        ] {
+        for text in
+            ["", "UPPER", "a//b", "../x", "a b", "x@sha256:12", "a:b:c/d e", "ghcr.io/", "h:99999/x", "x:-t", "-a.io/x"]
+        {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
     }
@@ -229,26 +190,9 @@ mod tests {
     #[test]
     fn only_listed_registries_are_contacted() {
         let allowed = [String::from("docker.io")];
-        assert!(
-            Reference::parse("debian")
-                .unwrap()
-                .check_registry(&allowed)
-                .is_ok()
-        );
-        for text in [
-            "192.168.1.1/x",
-            "localhost/x",
-            "localhost:80/x",
-            "evil.docker.io/x",
-            "docker.io.evil.example/x",
-        ] {
-            assert!(
-                Reference::parse(text)
-                    .unwrap()
-                    .check_registry(&allowed)
-                    .is_err(),
-                "{text}"
-            );
+        assert!(Reference::parse("debian").unwrap().check_registry(&allowed).is_ok());
+        for text in ["192.168.1.1/x", "localhost/x", "localhost:80/x", "evil.docker.io/x", "docker.io.evil.example/x"] {
+            assert!(Reference::parse(text).unwrap().check_registry(&allowed).is_err(), "{text}");
         }
     }
 

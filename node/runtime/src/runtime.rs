@@ -64,10 +64,7 @@ pub trait Runtime: Send + Sync {
     fn info(&self) -> RuntimeInfo;
 
     /// Finds what an image name stands for, within the host's policy.
-    fn resolve_image<'a>(
-        &'a self,
-        reference: &'a str,
-    ) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>>;
+    fn resolve_image<'a>(&'a self, reference: &'a str) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>>;
 
     /// Fetches the image and makes the instance: `PullProgress`…, then `Prepared` or `Failed`.
     ///
@@ -100,24 +97,13 @@ pub trait Runtime: Send + Sync {
     fn destroy(&self, lease: &str) -> Result<(), RuntimeError>;
 
     /// At start: finds the instances of these leases, and removes what this node left behind for any other.
-    fn adopt<'a>(
-        &'a self,
-        leases: &'a [String],
-    ) -> RuntimeFuture<'a, Result<Vec<Adopted>, RuntimeError>>;
+    fn adopt<'a>(&'a self, leases: &'a [String]) -> RuntimeFuture<'a, Result<Vec<Adopted>, RuntimeError>>;
 
     /// The output of its command.
-    fn logs<'a>(
-        &'a self,
-        lease: &'a str,
-        options: LogOptions,
-    ) -> RuntimeFuture<'a, Result<LogStream, RuntimeError>>;
+    fn logs<'a>(&'a self, lease: &'a str, options: LogOptions) -> RuntimeFuture<'a, Result<LogStream, RuntimeError>>;
 
     /// Runs one more command in it. The command ends with the session.
-    fn exec<'a>(
-        &'a self,
-        lease: &'a str,
-        spec: ExecSpec,
-    ) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
+    fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
@@ -135,9 +121,7 @@ impl DockerRuntime {
     /// # Errors
     /// A configuration that contradicts itself, an engine that can't be reached, a data directory that can't be written. A
     /// firewall that can't be loaded is no error: [`RuntimeInfo::egress`] then offers no network.
-    pub async fn connect(
-        config: RuntimeConfig,
-    ) -> Result<(Self, mpsc::Receiver<RuntimeReport>), RuntimeError> {
+    pub async fn connect(config: RuntimeConfig) -> Result<(Self, mpsc::Receiver<RuntimeReport>), RuntimeError> {
         let engine = Engine::connect(config).await?;
         let (sender, reports) = mpsc::channel(REPORTS);
         let shared = Shared::new(engine, sender);
@@ -161,12 +145,7 @@ impl DockerRuntime {
             tracing::info!(lease = %orphan, "removing what an ended lease left behind");
             let instance = Instance::new(Arc::clone(engine), &orphan);
             instance.remove().await.map_err(RuntimeError::Engine)?;
-            Meter::open(
-                &engine.config.data_dir,
-                &instance.names.short,
-                &instance.names.bridge,
-            )
-            .remove();
+            Meter::open(&engine.config.data_dir, &instance.names.short, &instance.names.bridge).remove();
         }
         let mut adopted = Vec::with_capacity(leases.len());
         for lease in leases {
@@ -189,10 +168,7 @@ impl Runtime for DockerRuntime {
         self.shared.engine.info()
     }
 
-    fn resolve_image<'a>(
-        &'a self,
-        reference: &'a str,
-    ) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>> {
+    fn resolve_image<'a>(&'a self, reference: &'a str) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>> {
         let engine = &self.shared.engine;
         Box::pin(image::resolve(&engine.docker, &engine.config, reference))
     }
@@ -219,26 +195,15 @@ impl Runtime for DockerRuntime {
         self.shared.send(lease, Command::Destroy)
     }
 
-    fn adopt<'a>(
-        &'a self,
-        leases: &'a [String],
-    ) -> RuntimeFuture<'a, Result<Vec<Adopted>, RuntimeError>> {
+    fn adopt<'a>(&'a self, leases: &'a [String]) -> RuntimeFuture<'a, Result<Vec<Adopted>, RuntimeError>> {
         Box::pin(self.adopt_all(leases))
     }
 
-    fn logs<'a>(
-        &'a self,
-        lease: &'a str,
-        options: LogOptions,
-    ) -> RuntimeFuture<'a, Result<LogStream, RuntimeError>> {
+    fn logs<'a>(&'a self, lease: &'a str, options: LogOptions) -> RuntimeFuture<'a, Result<LogStream, RuntimeError>> {
         Box::pin(async move { crate::logs::open(&self.instance(lease)?, options).await })
     }
 
-    fn exec<'a>(
-        &'a self,
-        lease: &'a str,
-        spec: ExecSpec,
-    ) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
+    fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
         Box::pin(async move { crate::exec::open(&self.shared, &self.instance(lease)?, spec).await })
     }
 

@@ -49,11 +49,7 @@ impl Shared {
     }
 
     /// Hands a command to the lease's worker, which is started when there is none.
-    pub(crate) fn send(
-        self: &Arc<Self>,
-        lease: &str,
-        command: Command,
-    ) -> Result<(), RuntimeError> {
+    pub(crate) fn send(self: &Arc<Self>, lease: &str, command: Command) -> Result<(), RuntimeError> {
         crate::spec::check_lease_id(lease)?;
         if self.stop.is_cancelled() {
             return Err(RuntimeError::Closed);
@@ -63,13 +59,10 @@ impl Shared {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Worker::spawn(self, lease)),
         };
-        worker
-            .commands
-            .try_send(command)
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => RuntimeError::Busy,
-                mpsc::error::TrySendError::Closed(_) => RuntimeError::Closed,
-            })
+        worker.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => RuntimeError::Busy,
+            mpsc::error::TrySendError::Closed(_) => RuntimeError::Closed,
+        })
     }
 
     /// Forgets the worker of a destroyed instance, unless a command has arrived meanwhile; commands are sent under the same lock.

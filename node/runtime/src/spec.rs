@@ -118,11 +118,7 @@ impl InstanceSpec {
         check_words("the entrypoint", self.entrypoint.as_deref())?;
         check_text("the user", self.user.as_deref(), 256)?;
         check_text("the working directory", self.workdir.as_deref(), 4096)?;
-        if self
-            .workdir
-            .as_ref()
-            .is_some_and(|path| !path.starts_with('/'))
-        {
+        if self.workdir.as_ref().is_some_and(|path| !path.starts_with('/')) {
             return Err(SpecError::Workdir);
         }
         check_env(&self.env)?;
@@ -131,15 +127,8 @@ impl InstanceSpec {
         at_least("pids", u64::from(self.pids), u64::from(MIN_PIDS))?;
         at_least("shm_mb", self.shm_mb, 1)?;
         at_least("disk_mb", self.disk_mb, 1)?;
-        if self
-            .cpuset
-            .as_ref()
-            .is_some_and(|cores| cores.is_empty() || cores.len() > 4096)
-        {
-            return Err(SpecError::TooSmall {
-                field: "cpuset",
-                least: 1,
-            });
+        if self.cpuset.as_ref().is_some_and(|cores| cores.is_empty() || cores.len() > 4096) {
+            return Err(SpecError::TooSmall { field: "cpuset", least: 1 });
         }
         self.check_devices()
     }
@@ -148,26 +137,18 @@ impl InstanceSpec {
         let uuid = |gpu: &String| {
             gpu.len() <= 96
                 && (gpu.starts_with("GPU-") || gpu.starts_with("MIG-"))
-                && gpu
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && gpu.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         };
         let device = |path: &PathBuf| {
             path.starts_with("/dev/")
-                && path
-                    .to_str()
-                    .is_some_and(|text| text.len() <= 256 && !text.contains(':'))
+                && path.to_str().is_some_and(|text| text.len() <= 256 && !text.contains(':'))
                 && !path.components().any(|part| part == Component::ParentDir)
         };
         let mut gpus = self.gpus.clone();
         gpus.sort_unstable();
         gpus.dedup();
         let fits = self.gpus.len() <= MAX_DEVICES && self.devices.len() <= MAX_DEVICES;
-        if fits
-            && gpus.len() == self.gpus.len()
-            && self.gpus.iter().all(uuid)
-            && self.devices.iter().all(device)
-        {
+        if fits && gpus.len() == self.gpus.len() && self.gpus.iter().all(uuid) && self.devices.iter().all(device) {
             Ok(())
         } else {
             Err(SpecError::Device)
@@ -190,59 +171,37 @@ impl InstanceSpec {
 pub fn check_lease_id(lease: &str) -> Result<(), SpecError> {
     let fits = !lease.is_empty()
         && lease.len() <= MAX_LEASE_ID
-        && lease
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
-    if fits {
-        Ok(())
-    } else {
-        Err(SpecError::LeaseId)
-    }
+        && lease.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte));
+    if fits { Ok(()) } else { Err(SpecError::LeaseId) }
 }
 
 pub(crate) fn check_words(field: &'static str, words: Option<&[String]>) -> Result<(), SpecError> {
     let Some(words) = words else { return Ok(()) };
     let bytes: usize = words.iter().map(String::len).sum();
-    if words.len() > MAX_COMMAND_WORDS
-        || bytes > MAX_TEXT_BYTES
-        || words.iter().any(|word| word.contains('\0'))
-    {
+    if words.len() > MAX_COMMAND_WORDS || bytes > MAX_TEXT_BYTES || words.iter().any(|word| word.contains('\0')) {
         return Err(SpecError::Text { field });
     }
     Ok(())
 }
 
-pub(crate) fn check_text(
-    field: &'static str,
-    text: Option<&str>,
-    limit: usize,
-) -> Result<(), SpecError> {
+pub(crate) fn check_text(field: &'static str, text: Option<&str>, limit: usize) -> Result<(), SpecError> {
     match text {
-        Some(text) if text.len() > limit || text.contains(['\0', '\n']) => {
-            Err(SpecError::Text { field })
-        }
+        Some(text) if text.len() > limit || text.contains(['\0', '\n']) => Err(SpecError::Text { field }),
         Some(_) | None => Ok(()),
     }
 }
 
 pub(crate) fn check_env(env: &[(String, String)]) -> Result<(), SpecError> {
-    let bytes: usize = env
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
     if env.len() > MAX_ENV || bytes > MAX_TEXT_BYTES {
-        return Err(SpecError::Text {
-            field: "the environment",
-        });
+        return Err(SpecError::Text { field: "the environment" });
     }
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(SpecError::EnvName);
         }
         if value.contains('\0') {
-            return Err(SpecError::Text {
-                field: "the environment",
-            });
+            return Err(SpecError::Text { field: "the environment" });
         }
     }
     Ok(())

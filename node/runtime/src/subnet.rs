@@ -31,10 +31,7 @@ impl Cidr {
     #[must_use]
     pub const fn new(address: Ipv4Addr, prefix: u8) -> Self {
         let prefix = if prefix > 32 { 32 } else { prefix };
-        Self {
-            first: u32::from_be_bytes(address.octets()) & mask(prefix),
-            prefix,
-        }
+        Self { first: u32::from_be_bytes(address.octets()) & mask(prefix), prefix }
     }
 
     /// Leading bits.
@@ -58,11 +55,7 @@ impl Cidr {
     /// Whether two ranges share an address.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
-        let shorter = if self.prefix < other.prefix {
-            self.prefix
-        } else {
-            other.prefix
-        };
+        let shorter = if self.prefix < other.prefix { self.prefix } else { other.prefix };
         self.first & mask(shorter) == other.first & mask(shorter)
     }
 
@@ -74,11 +67,7 @@ impl Cidr {
 }
 
 const fn mask(prefix: u8) -> u32 {
-    if prefix == 0 {
-        0
-    } else {
-        u32::MAX << (32 - prefix)
-    }
+    if prefix == 0 { 0 } else { u32::MAX << (32 - prefix) }
 }
 
 impl fmt::Display for Cidr {
@@ -126,10 +115,7 @@ pub fn choose(pool: Cidr, seed: u64, used: &[Cidr]) -> Option<Cidr> {
         .filter_map(|step| {
             let index = u32::try_from((seed % count + step) % count).ok()?;
             let first = pool.first.checked_add(index.checked_mul(size)?)?;
-            Some(Cidr {
-                first,
-                prefix: INSTANCE_PREFIX,
-            })
+            Some(Cidr { first, prefix: INSTANCE_PREFIX })
         })
         .find(|candidate| !used.iter().any(|range| range.overlaps(*candidate)))
 }
@@ -148,8 +134,7 @@ pub struct Route {
 /// The kernel's IPv4 routes of the main table; the default route is left out.
 #[must_use]
 pub fn routes() -> Vec<Route> {
-    std::fs::read_to_string("/proc/net/route")
-        .map_or_else(|_| Vec::new(), |text| parse_routes(&text))
+    std::fs::read_to_string("/proc/net/route").map_or_else(|_| Vec::new(), |text| parse_routes(&text))
 }
 
 fn parse_routes(text: &str) -> Vec<Route> {
@@ -200,14 +185,7 @@ mod tests {
             used.push(range);
             got.push(range);
         }
-        assert_eq!(
-            got,
-            [
-                cidr("10.231.0.16/29"),
-                cidr("10.231.0.24/29"),
-                cidr("10.231.0.0/29")
-            ]
-        );
+        assert_eq!(got, [cidr("10.231.0.16/29"), cidr("10.231.0.24/29"), cidr("10.231.0.0/29")]);
     }
 
     #[test]

@@ -59,16 +59,10 @@ async fn watch_events(shared: &Shared) {
 async fn follow(shared: &Shared) {
     let filters = HashMap::from([
         ("type", vec![String::from("container")]),
-        (
-            "label",
-            vec![format!("{LABEL_NODE}={}", shared.engine.config.node_id)],
-        ),
+        ("label", vec![format!("{LABEL_NODE}={}", shared.engine.config.node_id)]),
     ]);
     let since = (now() / 1_000_000_000).saturating_sub(2).to_string();
-    let options = EventsOptionsBuilder::new()
-        .since(&since)
-        .filters(&filters)
-        .build();
+    let options = EventsOptionsBuilder::new().since(&since).filters(&filters).build();
     let mut events = shared.engine.docker.events(Some(options));
     while let Some(Ok(event)) = events.next().await {
         take(shared, event);
@@ -77,14 +71,9 @@ async fn follow(shared: &Shared) {
 
 fn take(shared: &Shared, event: EventMessage) {
     let action = event.action.unwrap_or_default();
-    let mut attributes = event
-        .actor
-        .and_then(|actor| actor.attributes)
-        .unwrap_or_default();
+    let mut attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
     if action == "exec_die" {
-        let code = attributes
-            .get("exitCode")
-            .and_then(|code| code.parse().ok());
+        let code = attributes.get("exitCode").and_then(|code| code.parse().ok());
         if let (Some(exec), Some(code)) = (attributes.remove("execID"), code) {
             // Nobody waits for it: fine.
             let _ = shared.exec_ends.send((exec, code));
@@ -94,10 +83,7 @@ fn take(shared: &Shared, event: EventMessage) {
     if !CHANGES.contains(&action.as_str()) {
         return;
     }
-    let Some(worker) = attributes
-        .get(LABEL_LEASE)
-        .and_then(|lease| shared.worker(lease))
-    else {
+    let Some(worker) = attributes.get(LABEL_LEASE).and_then(|lease| shared.worker(lease)) else {
         return;
     };
     if action == "oom" {

@@ -35,9 +35,7 @@ struct Record {
 impl Record {
     /// Takes a reading of an epoch, and gives the sum.
     fn read(&mut self, epoch: &str, now: Usage) -> Usage {
-        let restarted = self.epoch != epoch
-            || now.rx_bytes < self.last.rx_bytes
-            || now.tx_bytes < self.last.tx_bytes;
+        let restarted = self.epoch != epoch || now.rx_bytes < self.last.rx_bytes || now.tx_bytes < self.last.tx_bytes;
         if restarted {
             self.base = self.sum();
             epoch.clone_into(&mut self.epoch);
@@ -66,15 +64,8 @@ impl Meter {
     /// Opens the meter, with what its file remembers.
     pub(crate) fn open(data_dir: &Path, short: &str, bridge: &str) -> Self {
         let file = data_dir.join("meter").join(format!("{short}.json"));
-        let record = fs::read(&file)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
-        Self {
-            file,
-            bridge: bridge.to_owned(),
-            record,
-        }
+        let record = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { file, bridge: bridge.to_owned(), record }
     }
 
     /// Reads the counters and remembers them. Without an interface the last sum holds.
@@ -116,10 +107,7 @@ fn counters(bridge: &str) -> Option<(String, Usage)> {
     let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let epoch = format!("{}/{}", boot.trim(), read("ifindex")?.trim());
-    let usage = Usage {
-        rx_bytes: number("statistics/tx_bytes")?,
-        tx_bytes: number("statistics/rx_bytes")?,
-    };
+    let usage = Usage { rx_bytes: number("statistics/tx_bytes")?, tx_bytes: number("statistics/rx_bytes")? };
     Some((epoch, usage))
 }
 
@@ -142,10 +130,7 @@ pub(crate) fn parse_time(text: &str) -> Option<UnixNanos> {
     };
     let mut nanos: i64 = 0;
     for place in 0..9 {
-        let digit = fraction
-            .as_bytes()
-            .get(place)
-            .map_or(0, |digit| i64::from(digit - b'0'));
+        let digit = fraction.as_bytes().get(place).map_or(0, |digit| i64::from(digit - b'0'));
         nanos = nanos * 10 + digit;
     }
     let offset = match zone.as_bytes() {
@@ -173,9 +158,7 @@ pub(crate) fn parse_time(text: &str) -> Option<UnixNanos> {
 pub(crate) fn now() -> UnixNanos {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |elapsed| {
-            u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
-        })
+        .map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -185,21 +168,9 @@ mod tests {
     #[test]
     fn engine_times() {
         assert_eq!(parse_time("1970-01-01T00:00:01Z"), Some(1_000_000_000));
-        assert_eq!(
-            parse_time("2000-02-29T12:00:00.5Z"),
-            Some(951_825_600_500_000_000)
-        );
-        assert_eq!(
-            parse_time("2026-11-22T15:18:00.123456789+01:00"),
-            Some(1_795_357_080_123_456_789)
-        );
-        for text in [
-            "0001-01-01T00:00:00Z",
-            "",
-            "x",
-            "2026-11-22",
-            "2026-11-22T15:18:00.1",
-        ] {
+        assert_eq!(parse_time("2000-02-29T12:00:00.5Z"), Some(951_825_600_500_000_000));
+        assert_eq!(parse_time("2026-11-22T15:18:00.123456789+01:00"), Some(1_795_357_080_123_456_789));
+        for text in ["0001-01-01T00:00:00Z", "", "x", "2026-11-22", "2026-11-22T15:18:00.1"] {
             assert_eq!(parse_time(text), None, "{text}");
         }
     }

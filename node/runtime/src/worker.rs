@@ -80,11 +80,7 @@ impl Worker {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let instance = Instance::new(Arc::clone(&shared.engine), lease);
         let wake = Arc::new(Wake::default());
-        let meter = Meter::open(
-            &shared.engine.config.data_dir,
-            &instance.names.short,
-            &instance.names.bridge,
-        );
+        let meter = Meter::open(&shared.engine.config.data_dir, &instance.names.short, &instance.names.bridge);
         let worker = Self {
             instance,
             shared: Arc::clone(shared),
@@ -100,10 +96,7 @@ impl Worker {
         };
         let stop = shared.stop.clone();
         shared.tasks.spawn(worker.run(stop));
-        WorkerHandle {
-            commands: sender,
-            wake,
-        }
+        WorkerHandle { commands: sender, wake }
     }
 
     async fn run(mut self, stop: CancellationToken) {
@@ -133,10 +126,7 @@ impl Worker {
                 () = stop.cancelled() => return,
                 ended = self.carry_out(command) => ended,
             };
-            if ended
-                && self.backlog.is_empty()
-                && self.shared.retire(&self.instance.lease, &self.commands)
-            {
+            if ended && self.backlog.is_empty() && self.shared.retire(&self.instance.lease, &self.commands) {
                 return;
             }
         }
@@ -161,10 +151,7 @@ impl Worker {
     }
 
     async fn report(&self, event: InstanceEvent) {
-        let report = RuntimeReport::Instance {
-            lease: self.instance.lease.clone(),
-            event,
-        };
+        let report = RuntimeReport::Instance { lease: self.instance.lease.clone(), event };
         // Facts wait for the reader; only a reader that is gone loses them.
         let _ = self.reports.send(report).await;
     }
@@ -180,19 +167,15 @@ impl Worker {
             return self.fail(Step::Check, FailureCode::SpecInvalid).await;
         }
         if spec.egress == Egress::Internet && !info.egress.contains(&Egress::Internet) {
-            return self
-                .fail(Step::Check, FailureCode::FirewallUnavailable)
-                .await;
+            return self.fail(Step::Check, FailureCode::FirewallUnavailable).await;
         }
         let engine = Arc::clone(&self.shared.engine);
         let reports = self.reports.clone();
         let lease = self.instance.lease.clone();
         let pull = async {
             image::ensure(&engine.docker, &engine.config, &spec.image, |progress| {
-                let report = RuntimeReport::Instance {
-                    lease: lease.clone(),
-                    event: InstanceEvent::PullProgress(progress),
-                };
+                let report =
+                    RuntimeReport::Instance { lease: lease.clone(), event: InstanceEvent::PullProgress(progress) };
                 let _ = reports.try_send(report);
             })
             .await
@@ -213,10 +196,7 @@ impl Worker {
             Ok(()) => {
                 self.disk_mb = Some(spec.disk_mb);
                 self.known.get_or_insert(ObservedState::Created);
-                self.report(InstanceEvent::Prepared {
-                    image_bytes: image.bytes,
-                })
-                .await;
+                self.report(InstanceEvent::Prepared { image_bytes: image.bytes }).await;
             }
             Err(code) => self.fail(Step::Create, code).await,
         }
@@ -230,20 +210,13 @@ impl Worker {
         let Some(command) = self.commands.recv().await else {
             return std::future::pending().await;
         };
-        let ends = matches!(
-            command,
-            Command::Stop { .. } | Command::Kill | Command::Destroy
-        );
+        let ends = matches!(command, Command::Stop { .. } | Command::Kill | Command::Destroy);
         if let Command::Usage(answer) = command {
             let _ = answer.send(self.meter.read());
         } else {
             self.backlog.push_back(command);
         }
-        if ends {
-            Interruption::End
-        } else {
-            Interruption::None
-        }
+        if ends { Interruption::End } else { Interruption::None }
     }
 
     async fn start(&mut self) {
@@ -306,9 +279,7 @@ impl Worker {
     async fn destroy(&mut self) -> bool {
         self.stop_asked = true;
         // The last words of the processes are facts too: reported before the container is gone.
-        if matches!(self.known, Some(ObservedState::Running { .. }))
-            && self.instance.kill().await.is_ok()
-        {
+        if matches!(self.known, Some(ObservedState::Running { .. })) && self.instance.kill().await.is_ok() {
             let _ = self.instance.stop(0).await;
             self.look().await;
         }
@@ -337,22 +308,14 @@ impl Worker {
                     ObservedState::Created => InstanceState::Created,
                     ObservedState::Running { since } => InstanceState::Running { since },
                     ObservedState::Exited { code, oom, at, .. } => {
-                        let by = if code == KILLED && !oom {
-                            ExitCause::Unknown
-                        } else {
-                            ExitCause::Guest
-                        };
+                        let by = if code == KILLED && !oom { ExitCause::Unknown } else { ExitCause::Guest };
                         InstanceState::Exited(Exit { code, oom, at, by })
                     }
                 }
             }
         };
         self.meter.read();
-        Ok(Adopted {
-            lease: self.instance.lease.clone(),
-            state,
-            spec_digest: found.map(|found| found.spec_digest),
-        })
+        Ok(Adopted { lease: self.instance.lease.clone(), state, spec_digest: found.map(|found| found.spec_digest) })
     }
 
     /// Looks at the container and reports what is new.
@@ -381,29 +344,24 @@ impl Worker {
             ObservedState::Running { since } => {
                 self.report(InstanceEvent::Started { at: since }).await;
             }
-            ObservedState::Exited {
-                code,
-                oom,
-                started,
-                at,
-            } => {
+            ObservedState::Exited { code, oom, started, at } => {
                 if before != Some(ObservedState::Running { since: started }) {
                     self.report(InstanceEvent::Started { at: started }).await;
                 }
                 let oom_seen = self.wake.oom.swap(false, Ordering::Relaxed);
                 let oom = code == KILLED && (oom || oom_seen);
                 let by = self.cause(at);
-                self.report(InstanceEvent::Exited(Exit { code, oom, at, by }))
-                    .await;
+                self.report(InstanceEvent::Exited(Exit { code, oom, at, by })).await;
             }
         }
         self.meter.read();
     }
 
     fn cause(&self, at: u64) -> ExitCause {
-        let in_outage = self.shared.last_outage().is_some_and(|(from, to)| {
-            at.saturating_add(OUTAGE_SLACK_NANOS) >= from && to.is_none_or(|to| at <= to)
-        });
+        let in_outage = self
+            .shared
+            .last_outage()
+            .is_some_and(|(from, to)| at.saturating_add(OUTAGE_SLACK_NANOS) >= from && to.is_none_or(|to| at <= to));
         if self.stop_asked {
             ExitCause::Stop
         } else if in_outage && !self.shared.engine.info().live_restore {
@@ -415,19 +373,14 @@ impl Worker {
 
     /// Where no quota holds the disk: looks how much is written, and stops what overflows.
     async fn check_disk(&mut self) {
-        let (Some(disk_mb), Some(ObservedState::Running { .. })) = (self.disk_mb, self.known)
-        else {
+        let (Some(disk_mb), Some(ObservedState::Running { .. })) = (self.disk_mb, self.known) else {
             return;
         };
         let limit_bytes = disk_mb.saturating_mul(1 << 20);
         match self.instance.unbounded_bytes().await {
             Ok(used_bytes) if used_bytes > limit_bytes && !self.disk_full_told => {
                 self.disk_full_told = true;
-                self.report(InstanceEvent::DiskFull {
-                    used_bytes,
-                    limit_bytes,
-                })
-                .await;
+                self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;
                 self.stop(0).await;
             }
             Ok(_) => {}

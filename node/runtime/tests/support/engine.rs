@@ -36,21 +36,8 @@ impl PrivateEngine {
         let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
         let log = std::fs::File::create(path("log")).unwrap();
         let daemon = Command::new("dockerd")
-            .args([
-                "--data-root",
-                &path("data"),
-                "--exec-root",
-                &path("exec"),
-                "--pidfile",
-                &path("pid"),
-            ])
-            .args([
-                "-H",
-                &format!("unix://{}", path("s")),
-                "--bridge",
-                "none",
-                "--iptables=false",
-            ])
+            .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
+            .args(["-H", &format!("unix://{}", path("s")), "--bridge", "none", "--iptables=false"])
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -68,10 +55,7 @@ impl PrivateEngine {
 
     fn answers(&self) -> bool {
         let host = format!("unix://{}", self.socket());
-        let output = Command::new("docker")
-            .args(["-H", &host, "info"])
-            .output()
-            .unwrap();
+        let output = Command::new("docker").args(["-H", &host, "info"]).output().unwrap();
         output.status.success()
     }
 
@@ -88,11 +72,7 @@ impl PrivateEngine {
             return;
         };
         let pid = rustix::process::Pid::from_child(&daemon);
-        let signal = if kill {
-            rustix::process::Signal::KILL
-        } else {
-            rustix::process::Signal::TERM
-        };
+        let signal = if kill { rustix::process::Signal::KILL } else { rustix::process::Signal::TERM };
         let _ = rustix::process::kill_process(pid, signal);
         let _ = daemon.wait();
         if kill {
@@ -109,25 +89,15 @@ impl Drop for PrivateEngine {
         let folder = self.folder.path().to_str().unwrap().to_owned();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let pid = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-                .and_then(rustix::process::Pid::from_raw);
+            let pid =
+                entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(rustix::process::Pid::from_raw);
             if let (true, Some(pid)) = (String::from_utf8_lossy(&words).contains(&folder), pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let mounts: Vec<&str> = mounts
-            .lines()
-            .filter_map(|line| line.split(' ').nth(1))
-            .collect();
-        for mount in mounts
-            .iter()
-            .rev()
-            .filter(|mount| mount.starts_with(&folder))
-        {
+        let mounts: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        for mount in mounts.iter().rev().filter(|mount| mount.starts_with(&folder)) {
             let _ = Command::new("umount").args(["-l", mount]).output();
         }
     }

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use souk_runtime::{
-    DockerRuntime, Egress, ExecSpec, Exit, InstanceEvent, InstanceSpec, LogOptions, OutputStream,
-    Runtime, RuntimeConfig, RuntimeReport,
+    DockerRuntime, Egress, ExecSpec, Exit, InstanceEvent, InstanceSpec, LogOptions, OutputStream, Runtime,
+    RuntimeConfig, RuntimeReport,
 };
 use tokio::sync::mpsc;
 
@@ -40,10 +40,7 @@ pub fn have(part: &str) -> bool {
         other => on_path(other),
     };
     let required = std::env::var("SOUK_TEST_REQUIRE").unwrap_or_default();
-    assert!(
-        there || !required.split(',').any(|name| name == part),
-        "{part} is required and absent"
-    );
+    assert!(there || !required.split(',').any(|name| name == part), "{part} is required and absent");
     if !there {
         println!("skipped: {part} is absent");
     }
@@ -55,17 +52,12 @@ fn is_root() -> bool {
 }
 
 fn on_path(program: &str) -> bool {
-    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .any(|folder| folder.join(program).exists())
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|folder| folder.join(program).exists())
 }
 
 pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -81,20 +73,14 @@ pub fn root_fs(full: bool) -> Vec<u8> {
         for applet in run("/usr/bin/busybox", &["--list"]).lines() {
             let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(applet));
         }
-        std::fs::write(
-            root.join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n",
-        )
-        .unwrap();
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n")
+            .unwrap();
         std::fs::write(root.join("etc/group"), "root:x:0:\nguest:x:1000:\n").unwrap();
         std::fs::write(root.join("bin/not-executable"), "x").unwrap();
     } else {
         std::fs::copy("/usr/bin/busybox", root.join("busybox")).unwrap();
     }
-    let output = Command::new("tar")
-        .args(["-C", root.to_str().unwrap(), "-c", "."])
-        .output()
-        .unwrap();
+    let output = Command::new("tar").args(["-C", root.to_str().unwrap(), "-c", "."]).output().unwrap();
     assert!(output.status.success());
     output.stdout
 }
@@ -130,11 +116,7 @@ pub async fn images(socket: &str) {
         socket,
         BUSYBOX,
         root_fs(true),
-        &[
-            "ENV PATH=/bin",
-            "ENV NVIDIA_VISIBLE_DEVICES=all",
-            "CMD [\"echo\",\"image default\"]",
-        ],
+        &["ENV PATH=/bin", "ENV NVIDIA_VISIBLE_DEVICES=all", "CMD [\"echo\",\"image default\"]"],
     )
     .await;
     import(socket, EMPTY, root_fs(false), &[]).await;
@@ -143,11 +125,7 @@ pub async fn images(socket: &str) {
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 pub fn unique(name: &str) -> String {
-    format!(
-        "{name}-{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A runtime under test; removes all it made when dropped.
@@ -183,13 +161,7 @@ impl World {
 
     pub async fn with(config: RuntimeConfig) -> Self {
         let (runtime, reports) = DockerRuntime::connect(config.clone()).await.unwrap();
-        Self {
-            runtime,
-            config,
-            reports,
-            seen: VecDeque::new(),
-            _data: None,
-        }
+        Self { runtime, config, reports, seen: VecDeque::new(), _data: None }
     }
 
     pub async fn spec(&self, name: &str, command: &[&str]) -> InstanceSpec {
@@ -233,12 +205,7 @@ impl World {
         }
     }
 
-    pub async fn event<T>(
-        &mut self,
-        lease: &str,
-        what: &str,
-        pick: impl Fn(&InstanceEvent) -> Option<T>,
-    ) -> T {
+    pub async fn event<T>(&mut self, lease: &str, what: &str, pick: impl Fn(&InstanceEvent) -> Option<T>) -> T {
         let lease = lease.to_owned();
         self.wait(what, move |report| match report {
             RuntimeReport::Instance { lease: of, event } if *of == lease => {
@@ -256,19 +223,14 @@ impl World {
 
     pub async fn prepare(&mut self, spec: &InstanceSpec) {
         self.runtime.prepare(spec.clone()).unwrap();
-        self.event(&spec.lease, "prepared", |event| {
-            matches!(event, InstanceEvent::Prepared { .. }).then_some(())
-        })
-        .await;
+        self.event(&spec.lease, "prepared", |event| matches!(event, InstanceEvent::Prepared { .. }).then_some(()))
+            .await;
     }
 
     pub async fn start(&mut self, spec: &InstanceSpec) {
         self.prepare(spec).await;
         self.runtime.start(&spec.lease).unwrap();
-        self.event(&spec.lease, "started", |event| {
-            matches!(event, InstanceEvent::Started { .. }).then_some(())
-        })
-        .await;
+        self.event(&spec.lease, "started", |event| matches!(event, InstanceEvent::Started { .. }).then_some(())).await;
     }
 
     pub async fn exited(&mut self, lease: &str) -> Exit {
@@ -289,10 +251,7 @@ impl World {
 
     pub async fn destroy(&mut self, lease: &str) {
         self.runtime.destroy(lease).unwrap();
-        self.event(lease, "destroyed", |event| {
-            matches!(event, InstanceEvent::Destroyed).then_some(())
-        })
-        .await;
+        self.event(lease, "destroyed", |event| matches!(event, InstanceEvent::Destroyed).then_some(())).await;
     }
 
     /// Runs a spec to its end: exit, standard output, standard error.
@@ -326,20 +285,14 @@ impl World {
             if out.contains(text) || err.contains(text) {
                 return;
             }
-            assert!(
-                Instant::now() < end,
-                "the log never had {text:?}: {out:?} {err:?}"
-            );
+            assert!(Instant::now() < end, "the log never had {text:?}: {out:?} {err:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Runs a shell line inside: exit code, standard output, standard error.
     pub async fn shell(&self, lease: &str, line: &str) -> (i64, String, String) {
-        let spec = ExecSpec {
-            command: vec!["sh".into(), "-c".into(), line.into()],
-            ..ExecSpec::default()
-        };
+        let spec = ExecSpec { command: vec!["sh".into(), "-c".into(), line.into()], ..ExecSpec::default() };
         let mut session = self.runtime.exec(lease, spec).await.unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         let read = async {
@@ -352,13 +305,8 @@ impl World {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, read)
-            .await
-            .expect("the output ends");
-        let code = tokio::time::timeout(DEADLINE, session.control.exit_code())
-            .await
-            .expect("an exit code")
-            .unwrap();
+        tokio::time::timeout(DEADLINE, read).await.expect("the output ends");
+        let code = tokio::time::timeout(DEADLINE, session.control.exit_code()).await.expect("an exit code").unwrap();
         (code, out, err)
     }
 
@@ -375,9 +323,7 @@ impl Drop for World {
             let mut all = vec!["-H", host.as_str()];
             all.extend(arguments);
             let output = Command::new("docker").args(&all).output();
-            output
-                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-                .unwrap_or_default()
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
         };
         for id in list(&["ps", "-aq", "--filter", &label]).split_whitespace() {
             list(&["rm", "-fv", id]);
@@ -385,12 +331,7 @@ impl Drop for World {
         for id in list(&["network", "ls", "-q", "--filter", &label]).split_whitespace() {
             list(&["network", "rm", id]);
         }
-        let table = format!(
-            "souk_{}",
-            souk_runtime::name::node_tag(&self.config.node_id)
-        );
-        let _ = Command::new("nft")
-            .args(["delete", "table", "inet", &table])
-            .output();
+        let table = format!("souk_{}", souk_runtime::name::node_tag(&self.config.node_id));
+        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).output();
     }
 }

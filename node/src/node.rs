@@ -2,9 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context;
 use souk_ledger::lock::DirectoryLock;
-use souk_protocol::NodeId;
-use tokio::sync::oneshot;
+use souk_network::{Multiaddr, NetworkConfig};
+use souk_protocol::{NodeId, machine::engine::Engine};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -25,10 +27,10 @@ const LISTEN_WITHIN: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Where its data is. Its identity has been made.
     pub dir: PathBuf,
-    /// Keeps other nodes off that directory; held until this one has stopped.
-    pub lock: DirectoryLock,
     /// Told once, when the node serves its API and listens.
     pub ready: oneshot::Sender<Ready>,
+    /// The data directory's lock, held as long as the node runs.
+    pub lock: DirectoryLock,
 }
 
 /// A node that serves.
@@ -47,9 +49,8 @@ pub struct Ready {
 /// # Errors
 /// What kept it from starting, or brought it down; the context chain reads as one sentence.
 pub async fn run(config: Config, options: Options, stop: CancellationToken) -> anyhow::Result<()> {
-    let Options { dir, ready } = options;
+    let Options { dir, ready, lock: _lock } = options;
     let identity = Identity::load(&dir)?;
-    let _lock = DirectoryLock::acquire(&dir)?;
     let network_id = config.network.id();
     let me = identity.keypair.node_id();
 
@@ -75,6 +76,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         dir: dir.clone(),
         external: config.network.external.clone(),
         has_bootstrap: !config.network.bootstrap.is_empty(),
+        currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
     };
     let locks = SlotLocks::new(&config.runtime.lock_dir);

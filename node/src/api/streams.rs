@@ -79,9 +79,8 @@ pub(super) async fn logs(
 ) -> Result<Response, ApiError> {
     let id = LeaseSelector(id);
     let ask = |reply| Command::Logs { id, request, reply };
-    let mut stream = shared.market.ask(ask).await?;
-    // Nothing more goes to the host: its side may see the end at once.
-    stream.shutdown().await.map_err(lost)?;
+    // Our side stays open while we read: that is how the host knows that somebody does.
+    let stream = shared.market.ask(ask).await?;
     let pieces = stream::unfold(Some(stream), |stream| async move {
         let mut stream = stream?;
         let mut piece = vec![0; PIECE];
@@ -95,11 +94,6 @@ pub(super) async fn logs(
         }
     });
     Ok(streaming(FRAMES_TYPE, Body::from_stream(pieces)))
-}
-
-fn lost(error: io::Error) -> ApiError {
-    tracing::debug!(%error, "stream lost");
-    ApiError(CommandError::new(crate::market::ErrorCode::Unreachable, "the connection to the host was lost"))
 }
 
 /// `POST leases/{id}/exec`: upgrades, then frames both ways.

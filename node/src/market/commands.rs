@@ -1,7 +1,7 @@
 //! What people want of the node, carried out: each command of the local API against the engine, the ledger and the host's side.
 
 use souk_protocol::{
-    LeaseId, Nonce,
+    LeaseId, Millis, Nonce, Timestamp,
     lease::LeaseState,
     machine::{
         io::{Command as EngineCommand, Input, Refusal, Token, Wish},
@@ -36,6 +36,8 @@ pub(super) enum Noted {
     Label(LeaseId, String),
 }
 
+/// How long a stop, start or destroy is waited for before the lease is shown as it is.
+const CONTROL_WITHIN: Millis = Millis::from_secs(20);
 /// How long opening a stream to a host may take.
 const STREAM_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -211,7 +213,8 @@ impl Market {
         match begun {
             Ok(Some((lease, nonce))) => {
                 let token = self.token();
-                self.rentals.control(token, lease, reply);
+                let events = self.engine.renter().leases().get(&lease).map_or(0, |l| l.events_seen());
+                self.rentals.control(token, lease, action, events, reply);
                 self.input(Input::Command(EngineCommand::Control { token, lease, action, nonce }));
             }
             Ok(None) => answer(reply, self.find(id).and_then(|lease| self.shown(lease))),
@@ -230,10 +233,28 @@ impl Market {
         Ok(())
     }
 
+    /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        let Some((lease, reply)) = self.rentals.controlled(token) else { return };
-        let result = result.map_err(|why| refused(&why)).and_then(|()| self.shown(lease));
-        answer(reply, result);
+        match result {
+            Ok(()) => {
+                if let Some(lease) = self.rentals.taken(token) {
+                    self.lease_changed(lease);
+                }
+            }
+            Err(why) => {
+                if let Some(reply) = self.rentals.refused(token) {
+                    answer(reply, Err(refused(&why)));
+                }
+            }
+        }
+    }
+
+    /// Answers those who have waited for an effect long enough, with the lease as it is.
+    pub(super) fn controls_overdue(&mut self) {
+        let overdue = Timestamp(now().0.saturating_sub(CONTROL_WITHIN.0));
+        for (lease, reply) in self.rentals.controlled(None, overdue) {
+            answer(reply, self.shown(lease));
+        }
     }
 
     fn shown(&self, lease: LeaseId) -> Result<LeaseView, CommandError> {
@@ -319,13 +340,16 @@ impl Market {
     }
 
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
-        let host = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress()));
-        let renter = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress()));
-        let (state, progress) =
-            host.or(renter).or_else(|| Some((self.view(lease)?.state, None))).unwrap_or((LeaseState::Preparing, None));
+        let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
+        let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
+        let past = || self.view(lease).map(|v| (v.state, None, u32::MAX));
+        let Some((state, progress, events)) = hosted.or(rented).or_else(past) else { return };
         let mut rentals = std::mem::take(&mut self.rentals);
         rentals.changed(lease, state, progress, || self.view(lease));
         self.rentals = rentals;
+        for (lease, reply) in self.rentals.controlled(Some((lease, state, events)), Timestamp(0)) {
+            answer(reply, self.shown(lease));
+        }
     }
 
     /// What a record that is about to be written says of a lease's number, label or command.

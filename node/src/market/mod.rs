@@ -28,6 +28,8 @@ pub struct About {
     pub external: Vec<String>,
     /// Whether it was told of peers to begin with.
     pub has_bootstrap: bool,
+    /// The currency searched and paid in.
+    pub currency: souk_protocol::Currency,
     /// Counter-offers up to this are taken unasked, unless a rental says otherwise.
     pub max_price: Option<souk_protocol::Amount>,
 }

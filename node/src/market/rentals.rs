@@ -6,14 +6,17 @@
 use std::collections::BTreeMap;
 
 use souk_protocol::{
-    AskId, Currency, LeaseId,
+    AskId, Currency, LeaseId, Timestamp,
     lease::{LeaseState, PauseReason},
     machine::io::{Refusal, Step, Token},
-    message::Progress,
+    message::{Action, Progress},
 };
 
 use super::command::{CommandError, ErrorCode, Reply, StepSender};
-use crate::api::types::{LeaseView, RentStep};
+use crate::{
+    api::types::{LeaseView, RentStep},
+    clock::now,
+};
 
 /// One rent command under way.
 #[derive(Debug)]
@@ -30,7 +33,32 @@ struct Rental {
 #[derive(Debug, Default)]
 pub struct Rentals {
     rentals: BTreeMap<Token, Rental>,
-    controls: BTreeMap<Token, (LeaseId, Reply<LeaseView>)>,
+    controls: BTreeMap<Token, Control>,
+}
+
+/// One stop, start or destroy under way.
+#[derive(Debug)]
+struct Control {
+    lease: LeaseId,
+    action: Action,
+    /// The host has taken it: now its effect is waited for.
+    taken: bool,
+    since: Timestamp,
+    /// Events the lease had then.
+    events: u32,
+    reply: Reply<LeaseView>,
+}
+
+impl Control {
+    /// Whether a lease in this state, with so many events, shows the effect.
+    fn shows(&self, state: LeaseState, events: u32) -> bool {
+        match self.action {
+            Action::Stop => !matches!(state, LeaseState::Running | LeaseState::Preparing),
+            // A command that ends at once is never seen running.
+            Action::Start => state == LeaseState::Running || (events > self.events && state != LeaseState::Preparing),
+            Action::Destroy => state.is_ended(),
+        }
+    }
 }
 
 impl Rentals {
@@ -40,13 +68,35 @@ impl Rentals {
     }
 
     /// A control command begins.
-    pub fn control(&mut self, token: Token, lease: LeaseId, reply: Reply<LeaseView>) {
-        self.controls.insert(token, (lease, reply));
+    pub fn control(&mut self, token: Token, lease: LeaseId, action: Action, events: u32, reply: Reply<LeaseView>) {
+        self.controls.insert(token, Control { lease, action, taken: false, since: now(), events, reply });
     }
 
-    /// The engine's outcome of a control command: whom to answer, about which lease.
-    pub fn controlled(&mut self, token: Token) -> Option<(LeaseId, Reply<LeaseView>)> {
-        self.controls.remove(&token)
+    /// The host has taken a control command: its effect is waited for. False if nobody waits.
+    pub fn taken(&mut self, token: Token) -> Option<LeaseId> {
+        let control = self.controls.get_mut(&token)?;
+        control.taken = true;
+        Some(control.lease)
+    }
+
+    /// A control command that was refused: whom to tell.
+    pub fn refused(&mut self, token: Token) -> Option<Reply<LeaseView>> {
+        self.controls.remove(&token).map(|c| c.reply)
+    }
+
+    /// Waiters for an effect that shows in this state, or all who have waited since before `overdue`.
+    pub fn controlled(
+        &mut self,
+        lease: Option<(LeaseId, LeaseState, u32)>,
+        overdue: Timestamp,
+    ) -> Vec<(LeaseId, Reply<LeaseView>)> {
+        let done = |c: &Control| {
+            c.taken
+                && (c.since < overdue
+                    || lease.is_some_and(|(id, state, events)| c.lease == id && c.shows(state, events)))
+        };
+        let tokens: Vec<Token> = self.controls.iter().filter(|(_, c)| done(c)).map(|(token, _)| *token).collect();
+        tokens.into_iter().filter_map(|t| self.controls.remove(&t)).map(|c| (c.lease, c.reply)).collect()
     }
 
     /// A negotiation went on. `number` gives a lease its row number.

@@ -1,14 +1,10 @@
 //! Search, as the API answers it: the engine's book through the index, with prices in whole units.
 
 use souk_protocol::{
-    AskId, Currency, Verified,
-    machine::{
-        policy,
-        search::{Explain, Options, OrderBy, Pricing, search},
-    },
+    AskId, Currency,
+    machine::{policy, search::search},
     money::{self, Amount, Counters, Rates},
     offer::Offer,
-    query::Query,
     resources::Resources,
     time::Millis,
 };
@@ -19,9 +15,7 @@ use super::{
     task::Market,
 };
 use crate::{
-    api::types::{
-        AskRow, ConditionCount, Explanation, QuoteView, RentRequest, RentalKind, SearchRequest, SearchResults,
-    },
+    api::types::{QuoteView, RentRequest, SearchRequest, SearchResults},
     clock::now,
 };
 
@@ -31,65 +25,16 @@ const DISK_MB: u64 = 10_000;
 const SHORTEST_PREFIX: usize = 4;
 
 impl Market {
-    pub(super) fn search(&mut self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
-        let bad = |e: &dyn std::fmt::Display| {
-            CommandError::new(ErrorCode::BadRequest, e.to_string())
-                .hint("souk search --help lists fields and operators")
-        };
-        let query = Query::parse(&request.query).map_err(|e| bad(&e))?;
-        let order = request.order.as_deref().map(OrderBy::parse_list).transpose().map_err(|e| bad(&e))?;
-        let storage_gb = request.storage_gb.unwrap_or(DISK_MB / 1000);
-        let options = Options {
-            order: order.unwrap_or_default(),
-            #[allow(clippy::cast_precision_loss)] // disks are far below 2^52 GB
-            storage_gb: storage_gb as f64,
-            limit: request.limit.map_or(50, |n| n.min(10_000) as usize),
-            all: request.all,
-            explain: request.explain,
-            pricing: match request.rental {
-                Some(RentalKind::Bid) => Pricing::Bid,
-                Some(RentalKind::OnDemand) | None => Pricing::OnDemand,
-            },
-            own: Some(self.engine.me()),
-            ..Options::at(now())
-        };
-        let found = search(&self.index, &query, &options);
-        let rows: Vec<AskRow> = (1..)
-            .zip(&found.rows)
-            .filter_map(|(row, ask)| {
-                let offer = self.engine.book().offer(&(ask.host, ask.machine))?;
-                Some(ask_row(row, offer, ask.slots, storage_gb.saturating_mul(1000), options.pricing))
-            })
-            .collect();
-        self.last_search = rows.iter().map(|r| r.id).collect();
-        let mut hidden: Vec<String> =
-            found.hidden_by_default.iter().map(|h| format!("{} {} (--all shows them)", h.count, h.reason)).collect();
-        if found.other_currency > 0 {
-            hidden.push(format!("{} ask for another currency", found.other_currency));
-        }
-        let total = self.engine.book().offers().map(|o| o.slices().len() as u64).sum();
-        Ok(SearchResults {
-            rows,
-            matched: found.matched as u64,
-            total,
-            hidden,
-            explain: found.explain.map(explanation),
-        })
+    pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
+        let (query, options) = request.parse(now(), self.engine.me(), self.about.currency.clone())?;
+        Ok(search(&self.index, &query, &options).into())
     }
 
-    /// The ask a person means: a row of the last search, an id, or the first digits of one.
+    /// The ask a person means: an id, or the first digits of one; row numbers are the API's.
     pub(super) fn find_ask(&self, selector: &AskSelector) -> Result<AskId, CommandError> {
         let text = selector.0.trim().trim_start_matches('#').to_ascii_lowercase();
         if let Ok(id) = text.parse::<AskId>() {
             return Ok(id);
-        }
-        if text.len() < SHORTEST_PREFIX
-            && let Ok(row) = text.parse::<usize>()
-        {
-            let row = row.checked_sub(1).and_then(|row| self.last_search.get(row));
-            return row.copied().ok_or_else(|| {
-                CommandError::new(ErrorCode::NotFound, format!("the last search has no row {text}")).hint("souk search")
-            });
         }
         let asks = self
             .engine
@@ -173,60 +118,6 @@ pub(super) fn disk_of(request: &RentRequest, offer: &Offer, slots: u16) -> u64 {
     let share =
         offer.hardware.disk_mb.saturating_mul(u64::from(slots)) / u64::from(offer.availability.slots_total.max(1));
     request.disk_mb.unwrap_or_else(|| share.clamp(1, DISK_MB))
-}
-
-fn ask_row(row: u32, offer: &Verified<Offer>, slots: u16, disk_mb: u64, pricing: Pricing) -> AskRow {
-    let (hardware, terms, availability) = (&offer.hardware, &offer.terms, &offer.availability);
-    let part = |whole: u64| whole.saturating_mul(u64::from(slots)) / u64::from(availability.slots_total.max(1));
-    let times = |rate: Amount| Amount(rate.0.saturating_mul(u64::from(slots)));
-    let slot_hour = match pricing {
-        Pricing::Bid => terms.min_bid_slot_hour,
-        Pricing::OnDemand | Pricing::Reserved => terms.slot_hour,
-    };
-    let rates = Rates { compute_hour: times(slot_hour), storage_gb_month: terms.storage_gb_month, ..Rates::default() };
-    let hour = Counters { active: Millis::from_hours(1), storage: Millis::from_hours(1), ..Counters::default() };
-    let gpu = hardware.gpus.first();
-    AskRow {
-        row,
-        id: AskId::of(&offer.host, &offer.machine, slots),
-        host: offer.host,
-        machine: offer.machine,
-        offer: offer.id(),
-        slots,
-        gpu_name: gpu.map(|g| g.model.clone()),
-        gpus: if gpu.is_some() { slots } else { 0 },
-        vram_mib: gpu.map_or(0, |g| g.vram_mib),
-        declared: gpu.is_some_and(|g| g.declared),
-        cuda: gpu.map_or(0, |g| g.max_cuda),
-        cpu_name: hardware.cpu.model.clone(),
-        cpu_milli: u32::try_from(part(u64::from(hardware.cpu.cores) * 1000)).unwrap_or(u32::MAX),
-        ram_mb: part(hardware.ram_mb),
-        disk_mb: part(hardware.disk_mb),
-        dph: money::due(&rates, disk_mb, &hour, Amount::ZERO).unwrap_or(Amount(u64::MAX)),
-        min_bid: times(terms.min_bid_slot_hour),
-        storage_gb_month: terms.storage_gb_month,
-        up_gb: terms.up_gb,
-        down_gb: terms.down_gb,
-        currency: terms.currency.clone(),
-        up_mbps: hardware.up_mbps,
-        down_mbps: hardware.down_mbps,
-        reliability_permille: None,
-        country: hardware.country.clone(),
-        reachability: availability.reachability,
-        egress: terms.egress.clone(),
-        rentable: availability.slots_free >= slots,
-        latest_end_ms: terms.latest_end,
-    }
-}
-
-fn explanation(explain: Explain) -> Explanation {
-    let conditions = explain.conditions.iter();
-    let count = conditions.map(|c| ConditionCount { condition: c.condition.clone(), excludes: c.excludes as u64 });
-    let near = explain.nearest.iter().map(|miss| {
-        let fails: Vec<String> = miss.fails.iter().map(|f| f.condition.clone()).collect();
-        format!("{} (fails {})", miss.ask.summary(), fails.join(", "))
-    });
-    Explanation { conditions: count.collect(), nearest: near.collect() }
 }
 
 /// The egress a rental gets when nobody says: the most that the offer grants.

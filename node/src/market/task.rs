@@ -90,7 +90,6 @@ pub(super) struct Market {
     pub(super) locks: SlotLocks,
     pub(super) about: super::About,
     pub(super) index: AskIndex,
-    pub(super) last_search: Vec<souk_protocol::AskId>,
     pub(super) rentals: Rentals,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
@@ -122,7 +121,6 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         locks,
         about,
         index: AskIndex::default(),
-        last_search: Vec::new(),
         rentals: Rentals::default(),
         runtime: None,
         runtime_problem: None,
@@ -168,7 +166,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
             Some(event) = events.recv() => market.event(event),
             Some(permission) = asked.recv() => market.permit(permission),
             Some(command) = commands.recv() => market.command(command).await,
-            _ = traffic.tick() => market.ask_traffic(),
+            _ = traffic.tick() => {
+                market.ask_traffic();
+                market.controls_overdue();
+            }
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
         market.drain().await;

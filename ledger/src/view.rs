@@ -38,6 +38,9 @@ pub enum QueryError {
     NotThere(u64),
 }
 
+/// A key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// Which leases to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Select {
@@ -257,7 +260,7 @@ impl View {
     ///
     /// # Errors
     /// [`QueryError`] if the store fails.
-    pub fn private_rows(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, QueryError> {
+    pub fn private_rows(&self, prefix: &[u8]) -> Result<Vec<Row>, QueryError> {
         let mut rows = Vec::new();
         self.kv
             .scan(&keys::private(prefix), b"", &mut |key, value| {
@@ -278,7 +281,7 @@ impl View {
     ///
     /// # Errors
     /// [`QueryError`] if the store fails.
-    pub fn all_rows(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, QueryError> {
+    pub fn all_rows(&self) -> Result<Vec<Row>, QueryError> {
         let mut rows = Vec::new();
         self.kv.scan(b"", b"", &mut |key, value| {
             rows.push((key.to_vec(), value.to_vec()));

@@ -116,7 +116,7 @@ impl Audit {
         if self.open.len() > OPEN_LEASES {
             return Err(checked.fault(format!("more than {OPEN_LEASES} leases are open at once")));
         }
-        if self.records % GROUP == 0 {
+        if self.records.is_multiple_of(GROUP) {
             self.settle().map_err(|what| checked.fault(what))?;
         }
         Ok(())

@@ -153,7 +153,7 @@ fn items(bytes: &[u8]) -> (Header, Vec<Vec<u8>>) {
 
 fn sealed(header: &Header, frames: &[Vec<u8>], key: &Keypair) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut push = |bytes: &mut Vec<u8>, body: &[u8]| {
+    let push = |bytes: &mut Vec<u8>, body: &[u8]| {
         bytes.extend_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
         bytes.extend_from_slice(body);
     };
@@ -186,7 +186,7 @@ fn sealed(header: &Header, frames: &[Vec<u8>], key: &Keypair) -> Vec<u8> {
 fn fault(bytes: &[u8]) -> (u64, String) {
     match check(bytes).verdict {
         Verdict::Invalid(fault) => (fault.record, fault.what),
-        other => panic!("{other:?}"),
+        other @ (Verdict::Valid | Verdict::Incomplete(_)) => panic!("{other:?}"),
     }
 }
 

@@ -96,6 +96,8 @@ fn main() {
         waits[100], waits[198]
     );
     thread.shutdown().unwrap();
+    // The handle's view keeps the store open.
+    drop(handle);
 
     let begin = Instant::now();
     let ledger = Ledger::open(&directory, host.key.node_id(), host.network).unwrap();

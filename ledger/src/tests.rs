@@ -378,6 +378,24 @@ fn a_journal_older_than_its_store_is_refused() {
 }
 
 #[test]
+fn a_store_in_use_is_left_alone() {
+    let (host, _, facts, _) = story(20, 3);
+    let directory = tempfile::tempdir().unwrap();
+    let mut ledger = on_disk(directory.path(), &host).unwrap();
+    tell(&mut ledger, &facts, &mut Dice(5));
+    let view = ledger.view();
+    drop(ledger);
+    let error = on_disk(directory.path(), &host).unwrap_err();
+    assert!(error.to_string().contains("still in use"), "{error}");
+    drop(view);
+    on_disk(directory.path(), &host).unwrap();
+    let aside = fs::read_dir(directory.path())
+        .unwrap()
+        .any(|e| e.unwrap().file_name().to_string_lossy().contains(".bad-"));
+    assert!(!aside, "a store in use was moved aside");
+}
+
+#[test]
 fn another_nodes_journal_is_refused() {
     let (host, renter, facts, _) = story(16, 3);
     let directory = tempfile::tempdir().unwrap();

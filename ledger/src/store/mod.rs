@@ -27,6 +27,12 @@ pub enum KvError {
         /// What sled said.
         what: String,
     },
+    /// Somebody still has it open: a handle that was not dropped, or another process.
+    #[error("the store in {} is still in use: stop the other node, or wait until this one has ended", directory.display())]
+    InUse {
+        /// Where it lies.
+        directory: PathBuf,
+    },
     /// A row is not what this version writes.
     #[error(
         "a row of the store can't be read ({what}); the store is made anew from the journal at the next start"

@@ -237,12 +237,15 @@ impl Ledger {
     }
 }
 
+/// A store, and up to where the journal is in it.
+type Found = (Arc<dyn Kv>, Option<Mark>);
+
 /// The store, if it opens and holds what was written to it.
 fn sound_store(
     backend: &Backend,
     own: &NodeId,
     network: &NetworkId,
-) -> Result<Option<(Arc<dyn Kv>, Option<Mark>)>, KvError> {
+) -> Result<Option<Found>, KvError> {
     let Backend::Sled(directory) = backend else {
         return Ok(Some((Arc::new(MemoryKv::default()), None)));
     };

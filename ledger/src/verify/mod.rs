@@ -1,7 +1,7 @@
 //! Checking an export: every signature, every chain, every sum; with no network, no database and no trust in its maker.
 //!
 //! Streams: signatures are checked on all cores, batch by batch, and the rules of [`crate::state`] are applied in order behind
-//! them. Memory is bounded by the leases open at one time, not by the file (see [`audit`]).
+//! them. Memory is bounded by the leases open at one time, not by the file.
 
 mod audit;
 mod frames;

@@ -68,11 +68,7 @@ impl ForkProof {
     /// [`NoFork`].
     pub fn verify(&self, network: &NetworkId) -> Result<NodeId, NoFork> {
         let consistent = |contradicts: bool, author: NodeId| {
-            if contradicts {
-                Ok(author)
-            } else {
-                Err(NoFork::Consistent)
-            }
+            if contradicts { Ok(author) } else { Err(NoFork::Consistent) }
         };
         match self {
             Self::Entries(a, b) => {

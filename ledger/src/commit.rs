@@ -42,9 +42,7 @@ pub enum OpenError {
     #[error(transparent)]
     Store(#[from] KvError),
     /// A record has a right checksum, but is none of this version's.
-    #[error(
-        "record {index} of the journal can't be read: was it written by a newer version of souk? Start that one"
-    )]
+    #[error("record {index} of the journal can't be read: was it written by a newer version of souk? Start that one")]
     Decode {
         /// Which, counted from 0.
         index: u64,
@@ -120,10 +118,7 @@ impl Ledger {
     /// [`OpenError`]. A damaged store is none: it is moved aside and made anew.
     pub fn open(directory: &Path, own: NodeId, network: NetworkId) -> Result<Self, OpenError> {
         let journal = directory.join("journal");
-        let disk = RealDisk::new(&journal).map_err(|source| OpenError::Directory {
-            directory: journal,
-            source,
-        })?;
+        let disk = RealDisk::new(&journal).map_err(|source| OpenError::Directory { directory: journal, source })?;
         let backend = Backend::Sled(directory.join("sled"));
         Self::open_with(Arc::new(disk), Sizes::default(), &backend, own, network)
     }
@@ -165,15 +160,7 @@ impl Ledger {
             }
             Err(e) => return Err(e),
         };
-        Ok(Self {
-            durable: Arc::new(Mutex::new(journal.end())),
-            journal,
-            kv,
-            folder,
-            staged: None,
-            own,
-            network,
-        })
+        Ok(Self { durable: Arc::new(Mutex::new(journal.end())), journal, kv, folder, staged: None, own, network })
     }
 
     /// Folds a record and adds it to the group. It is durable once [`Ledger::commit`] has returned.
@@ -227,13 +214,7 @@ impl Ledger {
     /// A reader of everything committed, usable from other threads.
     #[must_use]
     pub fn view(&self) -> View {
-        View::new(
-            Arc::clone(&self.kv),
-            self.journal.disk(),
-            Arc::clone(&self.durable),
-            self.own,
-            self.network,
-        )
+        View::new(Arc::clone(&self.kv), self.journal.disk(), Arc::clone(&self.durable), self.own, self.network)
     }
 }
 
@@ -241,16 +222,11 @@ impl Ledger {
 type Found = (Arc<dyn Kv>, Option<Mark>);
 
 /// The store, if it opens and holds what was written to it.
-fn sound_store(
-    backend: &Backend,
-    own: &NodeId,
-    network: &NetworkId,
-) -> Result<Option<Found>, KvError> {
+fn sound_store(backend: &Backend, own: &NodeId, network: &NetworkId) -> Result<Option<Found>, KvError> {
     let Backend::Sled(directory) = backend else {
         return Ok(Some((Arc::new(MemoryKv::default()), None)));
     };
-    let examined = SledKv::open(directory)
-        .and_then(|kv| examine(&kv, own, network).map(|condition| (kv, condition)));
+    let examined = SledKv::open(directory).and_then(|kv| examine(&kv, own, network).map(|condition| (kv, condition)));
     Ok(match examined {
         Ok((kv, Condition::Sound { mark, live })) => {
             let disk = kv.disk_bytes();

@@ -31,13 +31,7 @@ pub enum Status {
 
 impl Status {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [
-        Self::Opened,
-        Self::Void,
-        Self::Active,
-        Self::Closing,
-        Self::Closed,
-    ];
+    pub const ALL: [Self; 5] = [Self::Opened, Self::Void, Self::Active, Self::Closing, Self::Closed];
 
     /// The word lists show.
     #[must_use]
@@ -192,15 +186,11 @@ impl Lease {
     #[must_use]
     pub fn agreed(&self) -> Amount {
         let acked = self.receipts.agreed.as_ref().map(|r| r.ack.value.due);
-        [
-            acked,
-            due_of(self.renter_close.as_ref()),
-            due_of(self.renter_close_ack.as_ref()),
-        ]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or(Amount::ZERO)
+        [acked, due_of(self.renter_close.as_ref()), due_of(self.renter_close_ack.as_ref())]
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or(Amount::ZERO)
     }
 
     /// What the host claims: its last word at the end, before that its newest usage.

@@ -50,10 +50,7 @@ impl DirectoryLock {
     /// [`LockError::Held`] if another node has it.
     pub fn acquire(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join("lock");
-        let fail = |source| LockError::Io {
-            file: path.clone(),
-            source,
-        };
+        let fail = |source| LockError::Io { file: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -70,10 +67,8 @@ impl DirectoryLock {
                 let pid = read.ok().and_then(|_| text.trim().parse::<u32>().ok());
                 return Err(LockError::Held {
                     directory: directory.to_owned(),
-                    holder: pid.map_or_else(
-                        || "it did not say which process".to_owned(),
-                        |pid| format!("process {pid}"),
-                    ),
+                    holder: pid
+                        .map_or_else(|| "it did not say which process".to_owned(), |pid| format!("process {pid}")),
                 });
             }
             Err(e) => return Err(fail(e.into())),
@@ -96,12 +91,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let held = DirectoryLock::acquire(directory.path()).unwrap();
         let error = DirectoryLock::acquire(directory.path()).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
         drop(held);
         DirectoryLock::acquire(directory.path()).unwrap();
     }

@@ -145,11 +145,7 @@ impl<T: Document> Held<T> {
 
 impl<T: Document + Clone> From<&Verified<T>> for Held<T> {
     fn from(verified: &Verified<T>) -> Self {
-        Self {
-            id: verified.id(),
-            signed: verified.to_signed(),
-            value: (**verified).clone(),
-        }
+        Self { id: verified.id(), signed: verified.to_signed(), value: (**verified).clone() }
     }
 }
 
@@ -162,8 +158,7 @@ impl<T: Document> Serialize for Held<T> {
 impl<'de, T: Document> Deserialize<'de> for Held<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let (id, signed) = <(DocumentId, Signed<T>)>::deserialize(d)?;
-        let value =
-            encode::from_bytes(signed.payload(), T::MAX_BYTES).map_err(serde::de::Error::custom)?;
+        let value = encode::from_bytes(signed.payload(), T::MAX_BYTES).map_err(serde::de::Error::custom)?;
         Ok(Self { id, signed, value })
     }
 }

@@ -38,10 +38,7 @@ struct Applied {
 
 fn row_hash(key: &[u8], value: &[u8]) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&(key.len() as u64).to_le_bytes())
-        .update(key)
-        .update(value);
+    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(value);
     let mut hash = [0; 8];
     hash.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
     u64::from_le_bytes(hash)
@@ -64,11 +61,7 @@ pub(crate) enum Condition {
 }
 
 /// Reads every row and compares with the checksum.
-pub(crate) fn examine(
-    kv: &dyn Kv,
-    own: &NodeId,
-    network: &NetworkId,
-) -> Result<Condition, KvError> {
+pub(crate) fn examine(kv: &dyn Kv, own: &NodeId, network: &NetworkId) -> Result<Condition, KvError> {
     let identity = kv.get(keys::IDENTITY)?;
     let applied = kv.get(keys::APPLIED)?;
     let (mut found, mut live) = (Applied::default(), 0);
@@ -82,32 +75,17 @@ pub(crate) fn examine(
     })?;
     let (Some(identity), Some(applied)) = (identity, applied) else {
         let empty = found.rows == 0;
-        return Ok(if empty {
-            Condition::Sound { mark: None, live }
-        } else {
-            Condition::Unsound
-        });
+        return Ok(if empty { Condition::Sound { mark: None, live } } else { Condition::Unsound });
     };
     let identity: Identity = decode(&identity, "identity")?;
     let applied: Applied = decode(&applied, "applied")?;
     found.mark = applied.mark;
     let sound = identity == current(own, network) && found == applied;
-    Ok(if sound {
-        Condition::Sound {
-            mark: applied.mark,
-            live,
-        }
-    } else {
-        Condition::Unsound
-    })
+    Ok(if sound { Condition::Sound { mark: applied.mark, live } } else { Condition::Unsound })
 }
 
 fn current(own: &NodeId, network: &NetworkId) -> Identity {
-    Identity {
-        own: *own,
-        network: *network,
-        version: ROWS_VERSION,
-    }
+    Identity { own: *own, network: *network, version: ROWS_VERSION }
 }
 
 impl Folder {
@@ -121,11 +99,7 @@ impl Folder {
                 Applied::default()
             }
         };
-        Ok(Self {
-            state: State::new(own, network, Arc::clone(&kv)),
-            kv,
-            applied,
-        })
+        Ok(Self { state: State::new(own, network, Arc::clone(&kv)), kv, applied })
     }
 
     /// Writes what has changed, with the mark of the last record folded, which must be durable.
@@ -151,18 +125,12 @@ impl Folder {
     }
 
     /// Folds the journal's records between two places.
-    pub(crate) fn replay(
-        &mut self,
-        disk: Arc<dyn Disk>,
-        from: Position,
-        to: Position,
-    ) -> Result<u64, OpenError> {
+    pub(crate) fn replay(&mut self, disk: Arc<dyn Disk>, from: Position, to: Position) -> Result<u64, OpenError> {
         let mut reader = Reader::new(disk, from, to);
         let (mut last, mut folded) = (None, 0);
         while let Some(item) = reader.next_item()? {
             let (mark, index) = (item.mark, item.mark.at.index);
-            let record = Record::from_bytes(item.record)
-                .map_err(|source| OpenError::Decode { index, source })?;
+            let record = Record::from_bytes(item.record).map_err(|source| OpenError::Decode { index, source })?;
             self.state.replay(mark.at, record).map_err(|e| match e {
                 FoldError::Refused(source) => OpenError::Refused { index, source },
                 FoldError::Store(e) => OpenError::Store(e),

@@ -173,9 +173,7 @@ impl LedgerHandle {
 }
 
 fn wait<'a>(condition: &Condvar, guard: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-    condition
-        .wait(guard)
-        .unwrap_or_else(PoisonError::into_inner)
+    condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The running thread. Dropping it closes the ledger and waits for the end.
@@ -190,15 +188,9 @@ impl LedgerThread {
     ///
     /// # Errors
     /// [`StoreFailure::Thread`] if the system has no thread left.
-    pub fn spawn(
-        ledger: Ledger,
-        report: impl Fn(Event) + Send + 'static,
-    ) -> Result<Self, StoreFailure> {
+    pub fn spawn(ledger: Ledger, report: impl Fn(Event) + Send + 'static) -> Result<Self, StoreFailure> {
         let shared = Arc::new(Shared::default());
-        let handle = LedgerHandle {
-            shared: Arc::clone(&shared),
-            view: ledger.view(),
-        };
+        let handle = LedgerHandle { shared: Arc::clone(&shared), view: ledger.view() };
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || {
@@ -208,10 +200,7 @@ impl LedgerThread {
                 }
             })
             .map_err(|_| StoreFailure::Thread("could not be started"))?;
-        Ok(Self {
-            handle,
-            thread: Some(thread),
-        })
+        Ok(Self { handle, thread: Some(thread) })
     }
 
     /// A handle for somebody else.
@@ -336,10 +325,7 @@ fn next_work(shared: &Shared, unflushed: bool) -> Work {
             return Work::End;
         }
         if unflushed {
-            let (guard, timeout) = shared
-                .work
-                .wait_timeout(inner, QUIET)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (guard, timeout) = shared.work.wait_timeout(inner, QUIET).unwrap_or_else(PoisonError::into_inner);
             inner = guard;
             if timeout.timed_out() && inner.queue.is_empty() && !inner.closing {
                 return Work::Quiet;

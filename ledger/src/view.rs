@@ -8,9 +8,7 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use souk_protocol::{
-    Currency, LeaseId, NetworkId, NodeId, Timestamp, entry::Entry, signed::Signed,
-};
+use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, Timestamp, entry::Entry, signed::Signed};
 
 use crate::{
     chain::{EntryRow, ForkProof, ForkRow, Head},
@@ -32,9 +30,7 @@ pub enum QueryError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The journal has something else where the store says an entry is.
-    #[error(
-        "record {0} of the journal is not the entry it should be: the store is not of this journal"
-    )]
+    #[error("record {0} of the journal is not the entry it should be: the store is not of this journal")]
     NotThere(u64),
 }
 
@@ -72,13 +68,7 @@ impl View {
         own: NodeId,
         network: NetworkId,
     ) -> Self {
-        Self {
-            kv,
-            disk,
-            durable,
-            own,
-            network,
-        }
+        Self { kv, disk, durable, own, network }
     }
 
     /// Whose ledger it is.
@@ -101,9 +91,7 @@ impl View {
         let Some(mut lease) = self.row::<Lease>(&keys::lease(id), "lease")? else {
             return Ok(None);
         };
-        lease.receipts = self
-            .row(&keys::receipts(id), "receipts")?
-            .unwrap_or_default();
+        lease.receipts = self.row(&keys::receipts(id), "receipts")?.unwrap_or_default();
         Ok(Some(lease))
     }
 
@@ -160,10 +148,7 @@ impl View {
     /// [`QueryError`] if the store fails.
     pub fn heads(&self) -> Result<Vec<(NodeId, Head)>, QueryError> {
         let rows = self.rows::<Head>(keys::HEADS, "head")?;
-        Ok(rows
-            .into_iter()
-            .filter_map(|(key, head)| Some((NodeId(*key.get(1..)?.first_chunk()?), head)))
-            .collect())
+        Ok(rows.into_iter().filter_map(|(key, head)| Some((NodeId(*key.get(1..)?.first_chunk()?), head))).collect())
     }
 
     /// One entry of a chain, if it is held.
@@ -188,10 +173,7 @@ impl View {
     ///
     /// # Errors
     /// [`QueryError`] if the store fails.
-    pub fn balances(
-        &self,
-        peer: Option<&NodeId>,
-    ) -> Result<Vec<(NodeId, Currency, Balance)>, QueryError> {
+    pub fn balances(&self, peer: Option<&NodeId>) -> Result<Vec<(NodeId, Currency, Balance)>, QueryError> {
         let prefix = peer.map_or_else(|| keys::BALANCES.to_vec(), keys::balances_with);
         let rows = self.rows::<Balance>(&prefix, "balance")?;
         Ok(rows
@@ -262,11 +244,10 @@ impl View {
     /// [`QueryError`] if the store fails.
     pub fn private_rows(&self, prefix: &[u8]) -> Result<Vec<Row>, QueryError> {
         let mut rows = Vec::new();
-        self.kv
-            .scan(&keys::private(prefix), b"", &mut |key, value| {
-                rows.push((key[1..].to_vec(), value.to_vec()));
-                ControlFlow::Continue(())
-            })?;
+        self.kv.scan(&keys::private(prefix), b"", &mut |key, value| {
+            rows.push((key[1..].to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
         Ok(rows)
     }
 
@@ -293,33 +274,21 @@ impl View {
     fn entry_at(&self, at: Position) -> Result<Signed<Entry>, QueryError> {
         match Record::from_bytes(&read_one(&*self.disk, at)?) {
             Ok(Record::Entry(entry)) => Ok(entry),
-            Ok(Record::Usage(_) | Record::Ack(_) | Record::Private(_)) | Err(_) => {
-                Err(QueryError::NotThere(at.index))
-            }
+            Ok(Record::Usage(_) | Record::Ack(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
         }
     }
 
-    fn row<T: DeserializeOwned>(
-        &self,
-        key: &[u8],
-        what: &'static str,
-    ) -> Result<Option<T>, KvError> {
+    fn row<T: DeserializeOwned>(&self, key: &[u8], what: &'static str) -> Result<Option<T>, KvError> {
         let bytes = self.kv.get(key)?;
         bytes.map(|bytes| decode(&bytes, what)).transpose()
     }
 
-    fn rows<T: DeserializeOwned>(
-        &self,
-        prefix: &[u8],
-        what: &'static str,
-    ) -> Result<Vec<(Vec<u8>, T)>, KvError> {
+    fn rows<T: DeserializeOwned>(&self, prefix: &[u8], what: &'static str) -> Result<Vec<(Vec<u8>, T)>, KvError> {
         let mut rows = Vec::new();
         self.kv.scan(prefix, b"", &mut |key, value| {
             rows.push((key.to_vec(), value.to_vec()));
             ControlFlow::Continue(())
         })?;
-        rows.into_iter()
-            .map(|(key, value)| Ok((key, decode(&value, what)?)))
-            .collect()
+        rows.into_iter().map(|(key, value)| Ok((key, decode(&value, what)?))).collect()
     }
 }

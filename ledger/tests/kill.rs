@@ -88,9 +88,7 @@ fn nothing_acknowledged_is_lost_by_kill_nine() {
         let (lines, inbox) = mpsc::channel();
         let reader = thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let number = line
-                    .rsplit_once("durable ")
-                    .and_then(|(_, n)| n.parse().ok());
+                let number = line.rsplit_once("durable ").and_then(|(_, n)| n.parse().ok());
                 if let Some(number) = number
                     && lines.send(number).is_err()
                 {
@@ -100,9 +98,7 @@ fn nothing_acknowledged_is_lost_by_kill_nine() {
         });
         // Killed after a varying number of groups, wherever the next one then is.
         for _ in 0..=round * 7 % 23 {
-            durable = inbox
-                .recv_timeout(PATIENCE)
-                .unwrap_or_else(|e| panic!("round {round}: {e}"));
+            durable = inbox.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("round {round}: {e}"));
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -113,22 +109,11 @@ fn nothing_acknowledged_is_lost_by_kill_nine() {
         let ledger = Ledger::open(directory.path(), renter, network).unwrap();
         let view = ledger.view();
         let head = view.head(&renter).unwrap().unwrap();
-        assert!(
-            head.seq + 1 >= durable,
-            "round {round}: {durable} entries were durable, {} are there",
-            head.seq + 1
-        );
+        assert!(head.seq + 1 >= durable, "round {round}: {durable} entries were durable, {} are there", head.seq + 1);
         for seq in (durable.saturating_sub(50))..durable {
-            assert!(
-                view.entry(&renter, seq).unwrap().is_some(),
-                "round {round}: entry {seq}"
-            );
+            assert!(view.entry(&renter, seq).unwrap().is_some(), "round {round}: entry {seq}");
         }
-        assert_eq!(
-            view.lease_ids().unwrap().len() as u64,
-            head.seq,
-            "round {round}"
-        );
+        assert_eq!(view.lease_ids().unwrap().len() as u64, head.seq, "round {round}");
     }
     assert!(durable > rounds);
 }

@@ -38,23 +38,12 @@ pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// # Errors
 /// [`DecodeError`] if the bytes are longer than `max`, malformed, followed by more, or not in canonical form.
-pub fn from_bytes<T: Serialize + DeserializeOwned>(
-    bytes: &[u8],
-    max: usize,
-) -> Result<T, DecodeError> {
+pub fn from_bytes<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, DecodeError> {
     if bytes.len() > max {
-        return Err(DecodeError::TooLong {
-            len: bytes.len(),
-            max,
-        });
+        return Err(DecodeError::TooLong { len: bytes.len(), max });
     }
-    let value: T = serde_ipld_dagcbor::from_slice(bytes)
-        .map_err(|e| DecodeError::Malformed(short(&e.to_string())))?;
-    if to_bytes(&value) == bytes {
-        Ok(value)
-    } else {
-        Err(DecodeError::NotCanonical)
-    }
+    let value: T = serde_ipld_dagcbor::from_slice(bytes).map_err(|e| DecodeError::Malformed(short(&e.to_string())))?;
+    if to_bytes(&value) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
 }
 
 fn short(text: &str) -> String {
@@ -69,19 +58,13 @@ mod tests {
     #[test]
     fn second_encodings_and_trailing_bytes_are_refused() {
         let good = to_bytes(&(1u8, "a"));
-        assert_eq!(
-            from_bytes::<(u8, String)>(&good, 16).unwrap(),
-            (1, "a".to_owned())
-        );
+        assert_eq!(from_bytes::<(u8, String)>(&good, 16).unwrap(), (1, "a".to_owned()));
         let mut trailing = good.clone();
         trailing.push(0);
         assert!(from_bytes::<(u8, String)>(&trailing, 16).is_err());
         // 1 as a two-byte integer.
         let long = [&[0x82, 0x18, 0x01][..], &good[2..]].concat();
         assert!(from_bytes::<(u8, String)>(&long, 16).is_err());
-        assert!(matches!(
-            from_bytes::<(u8, String)>(&good, 2),
-            Err(DecodeError::TooLong { .. })
-        ));
+        assert!(matches!(from_bytes::<(u8, String)>(&good, 2), Err(DecodeError::TooLong { .. })));
     }
 }

@@ -90,6 +90,12 @@ pub enum Body {
 }
 
 impl Body {
+    /// The draft that a `lease_open` takes.
+    #[must_use]
+    pub const fn draft(&self) -> Option<&Signed<LeaseDraft>> {
+        if let Self::LeaseOpen { draft } = self { Some(draft) } else { None }
+    }
+
     /// The kind's name, as lists show it.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -136,31 +142,17 @@ impl Document for Entry {
     }
 
     fn check(&self) -> Result<(), Invalid> {
-        Invalid::unless(
-            (self.seq == 0) == self.prev.is_none(),
-            "only the first entry has none before it",
-        )?;
+        Invalid::unless((self.seq == 0) == self.prev.is_none(), "only the first entry has none before it")?;
         let genesis = matches!(self.body, Body::Genesis { .. });
-        Invalid::unless(
-            genesis == (self.seq == 0),
-            "a chain begins with its genesis and has no other",
-        )?;
-        Invalid::unless(
-            genesis || (self.lease.is_some() && self.peer.is_some()),
-            "it names no lease or no peer",
-        )?;
+        Invalid::unless(genesis == (self.seq == 0), "a chain begins with its genesis and has no other")?;
+        Invalid::unless(genesis || (self.lease.is_some() && self.peer.is_some()), "it names no lease or no peer")?;
         Invalid::unless(self.peer != Some(self.author), "its peer is its author")?;
         match &self.body {
-            Body::Void { sentence, .. } => {
-                Invalid::text(sentence, limits::SENTENCE_BYTES, "the sentence")
-            }
+            Body::Void { sentence, .. } => Invalid::text(sentence, limits::SENTENCE_BYTES, "the sentence"),
             Body::Placement { slots, devices, .. } => {
-                let few = slots.len() <= usize::from(limits::SLOTS)
-                    && devices.len() <= usize::from(limits::SLOTS);
+                let few = slots.len() <= usize::from(limits::SLOTS) && devices.len() <= usize::from(limits::SLOTS);
                 Invalid::unless(few, "too many slots or devices")?;
-                devices
-                    .iter()
-                    .try_for_each(|d| Invalid::text(d, limits::NAME_BYTES, "a device"))
+                devices.iter().try_for_each(|d| Invalid::text(d, limits::NAME_BYTES, "a device"))
             }
             Body::Genesis { .. }
             | Body::LeaseOpen { .. }

@@ -26,11 +26,7 @@ pub enum ParseIdError {
 }
 
 fn malformed(text: &str, what: &'static str, expected: &'static str) -> ParseIdError {
-    ParseIdError::Malformed {
-        text: text.chars().take(80).collect(),
-        what,
-        expected,
-    }
+    ParseIdError::Malformed { text: text.chars().take(80).collect(), what, expected }
 }
 
 macro_rules! hex_id {
@@ -82,11 +78,7 @@ macro_rules! serde_id {
     ($name:ident, $len:literal) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                if s.is_human_readable() {
-                    s.collect_str(self)
-                } else {
-                    s.serialize_bytes(&self.0)
-                }
+                if s.is_human_readable() { s.collect_str(self) } else { s.serialize_bytes(&self.0) }
             }
         }
 
@@ -156,10 +148,7 @@ impl NetworkId {
     /// The id of a public network: a hash of its name. Private networks draw theirs at random.
     #[must_use]
     pub fn of_name(name: &str) -> Self {
-        Self(blake3::derive_key(
-            "souk 2026-11 network v1",
-            name.as_bytes(),
-        ))
+        Self(blake3::derive_key("souk 2026-11 network v1", name.as_bytes()))
     }
 }
 
@@ -231,13 +220,7 @@ impl fmt::Debug for NodeId {
 impl FromStr for NodeId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || {
-            malformed(
-                text,
-                "a peer id",
-                "52 base58 characters beginning with 12D3KooW",
-            )
-        };
+        let bad = || malformed(text, "a peer id", "52 base58 characters beginning with 12D3KooW");
         if text.len() > 128 {
             return Err(bad());
         }

@@ -43,10 +43,7 @@ impl Keypair {
 
 impl Clone for Keypair {
     fn clone(&self) -> Self {
-        Self {
-            signing: self.signing.clone(),
-            node: self.node,
-        }
+        Self { signing: self.signing.clone(), node: self.node }
     }
 }
 
@@ -58,7 +55,7 @@ impl std::fmt::Debug for Keypair {
 
 /// A public key that has been decompressed and found fit for use. Making one costs about a tenth of a verification, so a
 /// reader of many documents by one author keeps it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
 
 /// The key is not a point of the curve, or one of the few weak points under which anybody can sign.
@@ -73,19 +70,13 @@ impl PublicKey {
     /// [`BadKey`] if the bytes are no curve point, or a weak one.
     pub fn of(node: &NodeId) -> Result<Self, BadKey> {
         let key = VerifyingKey::from_bytes(&node.0).map_err(|_| BadKey)?;
-        if key.is_weak() {
-            Err(BadKey)
-        } else {
-            Ok(Self(key))
-        }
+        if key.is_weak() { Err(BadKey) } else { Ok(Self(key)) }
     }
 
     /// Whether `signature` is this key's over `digest`. Strict: exactly one encoding of a signature is accepted.
     #[must_use]
     pub fn verifies(&self, digest: &[u8; 32], signature: &[u8; 64]) -> bool {
-        self.0
-            .verify_strict(digest, &Signature::from_bytes(signature))
-            .is_ok()
+        self.0.verify_strict(digest, &Signature::from_bytes(signature)).is_ok()
     }
 }
 

@@ -83,26 +83,13 @@ impl Document for LeaseDraft {
     fn check(&self) -> Result<(), Invalid> {
         self.currency.check()?;
         self.image.check()?;
-        Invalid::unless(
-            self.host != self.renter,
-            "host and renter are the same node",
-        )?;
-        Invalid::unless(
-            self.resources.slots >= 1 && self.resources.slots <= limits::SLOTS,
-            "its slots make no sense",
-        )?;
-        Invalid::unless(
-            (limits::TICK.0..=limits::TICK.1).contains(&self.tick),
-            "the tick is not between 1 s and 1 h",
-        )?;
-        let ordered = self.drafted_at < self.commit_by
-            && self.commit_by <= self.confirm_by
-            && self.commit_by < self.ends_at;
+        Invalid::unless(self.host != self.renter, "host and renter are the same node")?;
+        Invalid::unless(self.resources.slots >= 1 && self.resources.slots <= limits::SLOTS, "its slots make no sense")?;
+        Invalid::unless((limits::TICK.0..=limits::TICK.1).contains(&self.tick), "the tick is not between 1 s and 1 h")?;
+        let ordered =
+            self.drafted_at < self.commit_by && self.commit_by <= self.confirm_by && self.commit_by < self.ends_at;
         Invalid::unless(ordered, "its times are out of order")?;
-        Invalid::unless(
-            self.ends_at.since(self.drafted_at) <= limits::TERM,
-            "it runs for more than a year",
-        )
+        Invalid::unless(self.ends_at.since(self.drafted_at) <= limits::TERM, "it runs for more than a year")
     }
 }
 
@@ -158,11 +145,7 @@ impl EndReason {
     pub const fn is_hosts_doing(self) -> bool {
         matches!(
             self,
-            Self::HostAborted
-                | Self::CreateFailed
-                | Self::PrepareTimeout
-                | Self::ContainerLost
-                | Self::EngineLost
+            Self::HostAborted | Self::CreateFailed | Self::PrepareTimeout | Self::ContainerLost | Self::EngineLost
         )
     }
 }

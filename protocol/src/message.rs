@@ -238,13 +238,7 @@ impl Request {
             | Self::Sync { .. }
             | Self::Deliver { .. } => true,
         };
-        if fits {
-            Ok(request)
-        } else {
-            Err(DecodeError::Malformed(
-                "a list is over its limit".to_owned(),
-            ))
-        }
+        if fits { Ok(request) } else { Err(DecodeError::Malformed("a list is over its limit".to_owned())) }
     }
 }
 
@@ -252,9 +246,10 @@ impl LeaseUpdate {
     fn fits(&self) -> bool {
         self.events.len() <= limits::EVENTS_PER_LEASE
             && self.entries.len() <= 16
-            && self.events.iter().all(|e| {
-                e.note.len() <= limits::SENTENCE_BYTES && !e.note.chars().any(char::is_control)
-            })
+            && self
+                .events
+                .iter()
+                .all(|e| e.note.len() <= limits::SENTENCE_BYTES && !e.note.chars().any(char::is_control))
     }
 }
 
@@ -276,8 +271,7 @@ impl Response {
             Self::BookNotices { notices } => notices.len() <= limits::BOOK_FETCH,
             Self::News(update) => update.fits(),
             Self::Rejected(reject) => {
-                reject.sentence.len() <= limits::SENTENCE_BYTES
-                    && !reject.sentence.chars().any(char::is_control)
+                reject.sentence.len() <= limits::SENTENCE_BYTES && !reject.sentence.chars().any(char::is_control)
             }
             Self::BookSummary { .. }
             | Self::Countered(_)
@@ -287,13 +281,7 @@ impl Response {
             | Self::Seen { .. }
             | Self::Busy { .. } => true,
         };
-        if fits {
-            Ok(response)
-        } else {
-            Err(DecodeError::Malformed(
-                "a list or text is over its limit".to_owned(),
-            ))
-        }
+        if fits { Ok(response) } else { Err(DecodeError::Malformed("a list or text is over its limit".to_owned())) }
     }
 }
 
@@ -393,14 +381,7 @@ impl Frame {
     /// [`DecodeError::TooLong`] if it says more than a frame may have.
     pub fn content_len(header: &[u8; Self::HEADER]) -> Result<usize, DecodeError> {
         let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
-        if len > limits::FRAME_BYTES {
-            Err(DecodeError::TooLong {
-                len,
-                max: limits::FRAME_BYTES,
-            })
-        } else {
-            Ok(len)
-        }
+        if len > limits::FRAME_BYTES { Err(DecodeError::TooLong { len, max: limits::FRAME_BYTES }) } else { Ok(len) }
     }
 
     /// A frame from its kind byte and content.
@@ -408,8 +389,7 @@ impl Frame {
     /// # Errors
     /// [`DecodeError::Malformed`] for an unknown kind or a content that does not fit it.
     pub fn from_parts(kind: u8, body: Vec<u8>) -> Result<Self, DecodeError> {
-        let malformed =
-            || DecodeError::Malformed(format!("a frame of kind {kind} with {} bytes", body.len()));
+        let malformed = || DecodeError::Malformed(format!("a frame of kind {kind} with {} bytes", body.len()));
         Ok(match kind {
             0 => Self::Open(body),
             1 => Self::Stdin(body),
@@ -420,9 +400,7 @@ impl Frame {
                 let [a, b, c, d] = <[u8; 4]>::try_from(body.as_slice()).map_err(|_| malformed())?;
                 Self::Resize(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
             }
-            6 => Self::Exit(i32::from_be_bytes(
-                <[u8; 4]>::try_from(body.as_slice()).map_err(|_| malformed())?,
-            )),
+            6 => Self::Exit(i32::from_be_bytes(<[u8; 4]>::try_from(body.as_slice()).map_err(|_| malformed())?)),
             7 => Self::Error(
                 String::from_utf8_lossy(&body)
                     .chars()
@@ -452,14 +430,8 @@ mod tests {
         ] {
             let bytes = frame.to_bytes();
             let header: [u8; Frame::HEADER] = bytes[..Frame::HEADER].try_into().unwrap();
-            assert_eq!(
-                Frame::content_len(&header).unwrap(),
-                bytes.len() - Frame::HEADER
-            );
-            assert_eq!(
-                Frame::from_parts(header[0], bytes[Frame::HEADER..].to_vec()).unwrap(),
-                frame
-            );
+            assert_eq!(Frame::content_len(&header).unwrap(), bytes.len() - Frame::HEADER);
+            assert_eq!(Frame::from_parts(header[0], bytes[Frame::HEADER..].to_vec()).unwrap(), frame);
         }
     }
 

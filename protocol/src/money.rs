@@ -21,9 +21,7 @@ pub const GB: u128 = 1_000_000_000;
 const MB: u128 = 1_000_000;
 
 /// An amount of money, in 10⁻⁹ units of the currency it goes with.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Amount(pub u64);
 
@@ -72,30 +70,15 @@ impl FromStr for Amount {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = || ParseAmountError(text.chars().take(40).collect());
-        let (whole, fraction) = text
-            .trim()
-            .trim_start_matches('$')
-            .split_once('.')
-            .unwrap_or((text.trim().trim_start_matches('$'), ""));
+        let (whole, fraction) =
+            text.trim().trim_start_matches('$').split_once('.').unwrap_or((text.trim().trim_start_matches('$'), ""));
         let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
-        if (whole.is_empty() && fraction.is_empty())
-            || fraction.len() > 9
-            || !digits(whole)
-            || !digits(fraction)
-        {
+        if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
             return Err(bad());
         }
-        let whole: u64 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().map_err(|_| bad())?
-        };
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| bad())? };
         let nanos: u64 = format!("{fraction:0<9}").parse().map_err(|_| bad())?;
-        whole
-            .checked_mul(NANO)
-            .and_then(|n| n.checked_add(nanos))
-            .map(Self)
-            .ok_or_else(bad)
+        whole.checked_mul(NANO).and_then(|n| n.checked_add(nanos)).map(Self).ok_or_else(bad)
     }
 }
 
@@ -182,33 +165,20 @@ pub struct Overflow;
 ///
 /// # Errors
 /// [`Overflow`] if it does not fit in an [`Amount`].
-pub fn due(
-    rates: &Rates,
-    disk_mb: u64,
-    counters: &Counters,
-    carried: Amount,
-) -> Result<Amount, Overflow> {
+pub fn due(rates: &Rates, disk_mb: u64, counters: &Counters, carried: Amount) -> Result<Amount, Overflow> {
     const UNIT: u128 = GB * MONTH_MS;
     let term = |quantity: u128, rate: Amount, per_unit: u128| {
-        quantity
-            .checked_mul(u128::from(rate.0))
-            .and_then(|x| x.checked_mul(per_unit))
-            .ok_or(Overflow)
+        quantity.checked_mul(u128::from(rate.0)).and_then(|x| x.checked_mul(per_unit)).ok_or(Overflow)
     };
     let billed = u128::from(counters.active.0.saturating_sub(counters.waived.0));
-    let byte_ms = u128::from(disk_mb)
-        .checked_mul(MB * u128::from(counters.storage.0))
-        .ok_or(Overflow)?;
+    let byte_ms = u128::from(disk_mb).checked_mul(MB * u128::from(counters.storage.0)).ok_or(Overflow)?;
     let terms = [
         term(billed, rates.compute_hour, UNIT / HOUR_MS)?,
         term(byte_ms, rates.storage_gb_month, 1)?,
         term(u128::from(counters.tx_bytes), rates.up_gb, UNIT / GB)?,
         term(u128::from(counters.rx_bytes), rates.down_gb, UNIT / GB)?,
     ];
-    let sum = terms
-        .into_iter()
-        .try_fold(0u128, u128::checked_add)
-        .ok_or(Overflow)?;
+    let sum = terms.into_iter().try_fold(0u128, u128::checked_add).ok_or(Overflow)?;
     let used = u64::try_from(sum / UNIT).map_err(|_| Overflow)?;
     carried.checked_add(Amount(used)).ok_or(Overflow)
 }
@@ -220,28 +190,15 @@ mod tests {
 
     #[test]
     fn amounts_read_and_print_as_people_write_them() {
-        for (text, nanos) in [
-            ("0.35", 350_000_000),
-            ("12", 12 * NANO),
-            (".5", NANO / 2),
-            ("$1.25", 1_250_000_000),
-            ("0.000000001", 1),
-        ] {
+        for (text, nanos) in
+            [("0.35", 350_000_000), ("12", 12 * NANO), (".5", NANO / 2), ("$1.25", 1_250_000_000), ("0.000000001", 1)]
+        {
             assert_eq!(text.parse::<Amount>().unwrap().0, nanos, "{text}");
         }
         assert_eq!(Amount(350_000_000).to_string(), "0.35");
         assert_eq!(Amount(1).to_string(), "0.000000001");
         assert_eq!(Amount(2 * NANO).to_string(), "2.00");
-        for bad in [
-            "",
-            ".",
-            "-1",
-            "1e3",
-            "0.0000000001",
-            "99999999999999999999",
-            "1,5",
-            "$",
-        ] {
+        for bad in ["", ".", "-1", "1e3", "0.0000000001", "99999999999999999999", "1,5", "$"] {
             assert!(bad.parse::<Amount>().is_err(), "{bad}");
         }
     }
@@ -254,46 +211,19 @@ mod tests {
             up_gb: Amount(5),
             down_gb: Amount(7),
         };
-        let hour = Counters {
-            active: Millis::from_hours(1),
-            ..Counters::default()
-        };
-        assert_eq!(
-            due(&rates, 0, &hour, Amount::ZERO).unwrap(),
-            Amount(350_000_000)
-        );
-        let month = Counters {
-            storage: Millis::from_hours(720),
-            ..Counters::default()
-        };
-        assert_eq!(
-            due(&rates, 10_000, &month, Amount::ZERO).unwrap(),
-            Amount(1_000_000_000)
-        );
-        let bytes = Counters {
-            tx_bytes: 2_000_000_000,
-            rx_bytes: 1_000_000_000,
-            ..Counters::default()
-        };
-        assert_eq!(
-            due(&rates, 0, &bytes, Amount(1)).unwrap(),
-            Amount(1 + 10 + 7)
-        );
+        let hour = Counters { active: Millis::from_hours(1), ..Counters::default() };
+        assert_eq!(due(&rates, 0, &hour, Amount::ZERO).unwrap(), Amount(350_000_000));
+        let month = Counters { storage: Millis::from_hours(720), ..Counters::default() };
+        assert_eq!(due(&rates, 10_000, &month, Amount::ZERO).unwrap(), Amount(1_000_000_000));
+        let bytes = Counters { tx_bytes: 2_000_000_000, rx_bytes: 1_000_000_000, ..Counters::default() };
+        assert_eq!(due(&rates, 0, &bytes, Amount(1)).unwrap(), Amount(1 + 10 + 7));
     }
 
     #[test]
     fn fractions_are_added_before_rounding() {
         // Half a nano of compute and half a nano of traffic make one.
-        let rates = Rates {
-            compute_hour: Amount(1),
-            up_gb: Amount(1),
-            ..Rates::default()
-        };
-        let counters = Counters {
-            active: Millis(1_800_000),
-            tx_bytes: 500_000_000,
-            ..Counters::default()
-        };
+        let rates = Rates { compute_hour: Amount(1), up_gb: Amount(1), ..Rates::default() };
+        let counters = Counters { active: Millis(1_800_000), tx_bytes: 500_000_000, ..Counters::default() };
         assert_eq!(due(&rates, 0, &counters, Amount::ZERO).unwrap(), Amount(1));
     }
 
@@ -313,9 +243,6 @@ mod tests {
             ..Counters::default()
         };
         assert_eq!(due(&rates, u64::MAX, &all, Amount::ZERO), Err(Overflow));
-        assert_eq!(
-            due(&Rates::default(), 0, &Counters::default(), Amount(u64::MAX)),
-            Ok(Amount(u64::MAX))
-        );
+        assert_eq!(due(&Rates::default(), 0, &Counters::default(), Amount(u64::MAX)), Ok(Amount(u64::MAX)));
     }
 }

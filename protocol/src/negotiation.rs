@@ -41,31 +41,15 @@ impl ImagePin {
 }
 
 fn check_reference(reference: &str) -> Result<(), Invalid> {
-    Invalid::text(
-        reference,
-        limits::IMAGE_REFERENCE_BYTES,
-        "the image reference",
-    )?;
-    let plain = !reference.is_empty()
-        && reference
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
-    Invalid::unless(
-        plain,
-        "the image reference is empty or has characters that none has",
-    )
+    Invalid::text(reference, limits::IMAGE_REFERENCE_BYTES, "the image reference")?;
+    let plain = !reference.is_empty() && reference.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));
+    Invalid::unless(plain, "the image reference is empty or has characters that none has")
 }
 
 fn check_digest(digest: &str) -> Result<(), Invalid> {
     let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-    let ok = hex.len() == 64
-        && hex
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    Invalid::unless(
-        ok,
-        "the image digest is not sha256 and 64 hexadecimal digits",
-    )
+    let ok = hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    Invalid::unless(ok, "the image digest is not sha256 and 64 hexadecimal digits")
 }
 
 /// A renter's bid for an ask. Not signed: it binds nobody, and the stream it comes on is its author's.
@@ -112,9 +96,7 @@ impl Proposal {
         self.image_digest.as_deref().map_or(Ok(()), check_digest)?;
         Invalid::unless(self.round < limits::ROUNDS, "too many rounds")?;
         Invalid::unless(self.disk_mb >= 1, "no disk asked for")?;
-        let tick_ok = self
-            .tick
-            .is_none_or(|t| (limits::TICK.0..=limits::TICK.1).contains(&t));
+        let tick_ok = self.tick.is_none_or(|t| (limits::TICK.0..=limits::TICK.1).contains(&t));
         Invalid::unless(tick_ok, "the tick is not between 1 s and 1 h")?;
         Invalid::unless(
             self.term.is_none_or(|t| t.0 >= 1000 && t <= limits::TERM),
@@ -208,30 +190,19 @@ impl Reject {
     /// A refusal that asking again can't change.
     #[must_use]
     pub fn lasting(code: RejectCode, sentence: impl Into<String>) -> Self {
-        Self {
-            code,
-            sentence: cut(sentence.into()),
-            is_final: true,
-        }
+        Self { code, sentence: cut(sentence.into()), is_final: true }
     }
 
     /// A refusal of the moment.
     #[must_use]
     pub fn passing(code: RejectCode, sentence: impl Into<String>) -> Self {
-        Self {
-            code,
-            sentence: cut(sentence.into()),
-            is_final: false,
-        }
+        Self { code, sentence: cut(sentence.into()), is_final: false }
     }
 }
 
 fn cut(mut sentence: String) -> String {
     if sentence.len() > limits::SENTENCE_BYTES {
-        let end = (0..=limits::SENTENCE_BYTES)
-            .rev()
-            .find(|i| sentence.is_char_boundary(*i))
-            .unwrap_or(0);
+        let end = (0..=limits::SENTENCE_BYTES).rev().find(|i| sentence.is_char_boundary(*i)).unwrap_or(0);
         sentence.truncate(end);
     }
     sentence

@@ -111,10 +111,7 @@ impl Offer {
     /// The class of the machine's slots.
     #[must_use]
     pub fn class(&self) -> SlotClass {
-        self.hardware
-            .gpus
-            .first()
-            .map_or(SlotClass::Cpu, |g| SlotClass::Gpu(g.model.clone()))
+        self.hardware.gpus.first().map_or(SlotClass::Cpu, |g| SlotClass::Gpu(g.model.clone()))
     }
 
     /// Sizes this machine is sold in: the smallest slice, doubled up to all of it.
@@ -136,9 +133,7 @@ impl Offer {
     /// The size of the ask with this id, if it is one of this machine's.
     #[must_use]
     pub fn slots_of(&self, ask: &AskId) -> Option<u16> {
-        self.slices()
-            .into_iter()
-            .find(|n| AskId::of(&self.host, &self.machine, *n) == *ask)
+        self.slices().into_iter().find(|n| AskId::of(&self.host, &self.machine, *n) == *ask)
     }
 }
 
@@ -157,30 +152,19 @@ impl Document for Offer {
         let lives = life.is_some_and(|ms| ms > 0 && ms <= limits::OFFER_LIFE.0);
         Invalid::unless(lives, "it must end after it was issued, within 30 minutes")?;
         let a = &self.availability;
-        let slots =
-            a.slots_total >= 1 && a.slots_total <= limits::SLOTS && a.slots_free <= a.slots_total;
+        let slots = a.slots_total >= 1 && a.slots_total <= limits::SLOTS && a.slots_free <= a.slots_total;
         Invalid::unless(slots, "its slots make no sense")?;
         let t = &self.terms;
-        Invalid::unless(
-            t.min_slots >= 1 && t.min_slots <= a.slots_total,
-            "its smallest slice makes no sense",
-        )?;
-        Invalid::unless(
-            t.reserved_discount <= 1000,
-            "its discount is over the price",
-        )?;
+        Invalid::unless(t.min_slots >= 1 && t.min_slots <= a.slots_total, "its smallest slice makes no sense")?;
+        Invalid::unless(t.reserved_discount <= 1000, "its discount is over the price")?;
         t.currency.check()?;
         let lists = t.egress.len() <= 4
             && t.runtimes.len() <= 4
             && t.registries.len() <= limits::REGISTRIES
             && t.payment.len() <= 8;
         Invalid::unless(lists, "one of its lists is too long")?;
-        t.registries
-            .iter()
-            .try_for_each(|r| Invalid::text(r, 255, "a registry"))?;
-        t.payment
-            .iter()
-            .try_for_each(|p| Invalid::text(p, limits::NAME_BYTES, "a payment method"))
+        t.registries.iter().try_for_each(|r| Invalid::text(r, 255, "a registry"))?;
+        t.payment.iter().try_for_each(|p| Invalid::text(p, limits::NAME_BYTES, "a payment method"))
     }
 }
 

@@ -44,14 +44,8 @@ impl Document for Usage {
 
     fn check(&self) -> Result<(), Invalid> {
         Invalid::unless(self.n >= 1, "its number is zero")?;
-        Invalid::unless(
-            (self.n == 1) == self.prev.is_none(),
-            "only the first has no one before it",
-        )?;
-        Invalid::unless(
-            self.counters.waived <= self.counters.active,
-            "more is waived than was used",
-        )
+        Invalid::unless((self.n == 1) == self.prev.is_none(), "only the first has no one before it")?;
+        Invalid::unless(self.counters.waived <= self.counters.active, "more is waived than was used")
     }
 }
 

@@ -119,16 +119,11 @@ impl Hardware {
     /// Names the field that is out of bounds.
     pub fn check(&self) -> Result<(), Invalid> {
         Invalid::unless(self.gpus.len() <= limits::GPU_GROUPS, "too many GPU groups")?;
-        Invalid::unless(
-            self.gpu_count() <= usize::from(limits::SLOTS),
-            "too many GPUs",
-        )?;
+        Invalid::unless(self.gpu_count() <= usize::from(limits::SLOTS), "too many GPUs")?;
         self.gpus.iter().try_for_each(GpuGroup::check)?;
         Invalid::text(&self.cpu.model, limits::NAME_BYTES, "the CPU model")?;
         Invalid::text(&self.cpu.arch, 16, "the CPU architecture")?;
-        self.country
-            .as_deref()
-            .map_or(Ok(()), |c| Invalid::text(c, 8, "the country"))
+        self.country.as_deref().map_or(Ok(()), |c| Invalid::text(c, 8, "the country"))
     }
 }
 
@@ -174,21 +169,11 @@ impl Resources {
 
     /// The part of a machine that `slots` of its `total` slots carry, with `disk_mb` of disk; none if they do not fit.
     #[must_use]
-    pub fn share(
-        hardware: &Hardware,
-        class: SlotClass,
-        slots: u16,
-        total: u16,
-        disk_mb: u64,
-    ) -> Option<Self> {
+    pub fn share(hardware: &Hardware, class: SlotClass, slots: u16, total: u16, disk_mb: u64) -> Option<Self> {
         if slots == 0 || slots > total {
             return None;
         }
-        let part = |whole: u64| {
-            whole
-                .checked_mul(u64::from(slots))
-                .map(|x| x / u64::from(total))
-        };
+        let part = |whole: u64| whole.checked_mul(u64::from(slots)).map(|x| x / u64::from(total));
         let ram_mb = part(hardware.ram_mb)?;
         if disk_mb > part(hardware.disk_mb)? {
             return None;
@@ -212,21 +197,11 @@ mod tests {
 
     #[test]
     fn slots_share_a_machine_evenly_and_never_more_than_it_has() {
-        let hardware = Hardware {
-            cpu: Cpu {
-                cores: 8,
-                ..Cpu::default()
-            },
-            ram_mb: 1000,
-            disk_mb: 100,
-            ..Hardware::default()
-        };
+        let hardware =
+            Hardware { cpu: Cpu { cores: 8, ..Cpu::default() }, ram_mb: 1000, disk_mb: 100, ..Hardware::default() };
         let share = Resources::share(&hardware, SlotClass::Cpu, 1, 3, 33).unwrap();
         assert_eq!((share.cpu_milli, share.ram_mb), (2666, 333));
-        assert!(
-            Resources::share(&hardware, SlotClass::Cpu, 1, 3, 34).is_none(),
-            "disk over the share"
-        );
+        assert!(Resources::share(&hardware, SlotClass::Cpu, 1, 3, 34).is_none(), "disk over the share");
         assert!(Resources::share(&hardware, SlotClass::Cpu, 4, 3, 1).is_none());
         assert!(Resources::share(&hardware, SlotClass::Cpu, 0, 3, 1).is_none());
     }

@@ -45,11 +45,7 @@ impl Invalid {
     /// # Errors
     /// `what`, if it does not hold.
     pub fn unless(holds: bool, what: &str) -> Result<(), Self> {
-        if holds {
-            Ok(())
-        } else {
-            Err(Self(what.to_owned()))
-        }
+        if holds { Ok(()) } else { Err(Self(what.to_owned())) }
     }
 
     /// Fails if a text is longer than `max` bytes or has control characters.
@@ -58,10 +54,7 @@ impl Invalid {
     /// Names the field.
     pub fn text(value: &str, max: usize, field: &str) -> Result<(), Self> {
         if value.len() > max {
-            return Err(Self(format!(
-                "{field} is {} bytes long, at most {max} are allowed",
-                value.len()
-            )));
+            return Err(Self(format!("{field} is {} bytes long, at most {max} are allowed", value.len())));
         }
         if value.chars().any(char::is_control) {
             return Err(Self(format!("{field} has control characters")));
@@ -102,10 +95,7 @@ pub struct Signed<T> {
 
 impl<T> Clone for Signed<T> {
     fn clone(&self) -> Self {
-        Self {
-            envelope: self.envelope.clone(),
-            kind: PhantomData,
-        }
+        Self { envelope: self.envelope.clone(), kind: PhantomData }
     }
 }
 
@@ -161,21 +151,15 @@ impl<T: Document> Signed<T> {
         network: &NetworkId,
         key: impl FnOnce(&NodeId) -> Result<PublicKey, BadKey>,
     ) -> Result<Verified<T>, VerifyError> {
-        let value: T = encode::from_bytes(&self.envelope.payload, T::MAX_BYTES)
-            .map_err(|e| VerifyError::Decode(T::NAME, e))?;
-        value
-            .check()
-            .map_err(|e| VerifyError::Invalid(T::NAME, e))?;
+        let value: T =
+            encode::from_bytes(&self.envelope.payload, T::MAX_BYTES).map_err(|e| VerifyError::Decode(T::NAME, e))?;
+        value.check().map_err(|e| VerifyError::Invalid(T::NAME, e))?;
         let id = self.id(network);
         let key = key(&value.author()).map_err(|e| VerifyError::Key(T::NAME, e))?;
         if !key.verifies(&id.0, &self.envelope.signature) {
             return Err(VerifyError::Signature(T::NAME));
         }
-        Ok(Verified {
-            value: Arc::new(value),
-            id,
-            envelope: self.envelope.clone(),
-        })
+        Ok(Verified { value: Arc::new(value), id, envelope: self.envelope.clone() })
     }
 }
 
@@ -188,11 +172,7 @@ pub struct Verified<T> {
 
 impl<T> Clone for Verified<T> {
     fn clone(&self) -> Self {
-        Self {
-            value: Arc::clone(&self.value),
-            id: self.id,
-            envelope: self.envelope.clone(),
-        }
+        Self { value: Arc::clone(&self.value), id: self.id, envelope: self.envelope.clone() }
     }
 }
 
@@ -223,27 +203,18 @@ impl<T: Document> Verified<T> {
     /// # Errors
     /// [`VerifyError::Invalid`] if the value breaks its own bounds, [`VerifyError::Signature`] if `key` is not its author's.
     pub fn sign(value: T, key: &Keypair, network: &NetworkId) -> Result<Self, VerifyError> {
-        value
-            .check()
-            .map_err(|e| VerifyError::Invalid(T::NAME, e))?;
+        value.check().map_err(|e| VerifyError::Invalid(T::NAME, e))?;
         if value.author() != key.node_id() {
             return Err(VerifyError::Signature(T::NAME));
         }
         let payload: Arc<[u8]> = encode::to_bytes(&value).into();
         if payload.len() > T::MAX_BYTES {
-            let too_long = DecodeError::TooLong {
-                len: payload.len(),
-                max: T::MAX_BYTES,
-            };
+            let too_long = DecodeError::TooLong { len: payload.len(), max: T::MAX_BYTES };
             return Err(VerifyError::Decode(T::NAME, too_long));
         }
         let id = digest(T::CONTEXT, network, &payload);
         let signature = key.sign(&id.0);
-        Ok(Self {
-            value: Arc::new(value),
-            id,
-            envelope: Envelope { payload, signature },
-        })
+        Ok(Self { value: Arc::new(value), id, envelope: Envelope { payload, signature } })
     }
 
     /// The digest that was signed.
@@ -255,10 +226,7 @@ impl<T: Document> Verified<T> {
     /// The document as it is sent and stored.
     #[must_use]
     pub fn to_signed(&self) -> Signed<T> {
-        Signed {
-            envelope: self.envelope.clone(),
-            kind: PhantomData,
-        }
+        Signed { envelope: self.envelope.clone(), kind: PhantomData }
     }
 
     /// The payload's bytes as signed.
@@ -271,16 +239,10 @@ impl<T: Document> Verified<T> {
 impl<T> Serialize for Signed<T> {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         if s.is_human_readable() {
-            return (
-                hex::encode(&self.envelope.payload),
-                hex::encode(self.envelope.signature),
-            )
-                .serialize(s);
+            return (hex::encode(&self.envelope.payload), hex::encode(self.envelope.signature)).serialize(s);
         }
-        let parts = (
-            serde_bytes::Bytes::new(&self.envelope.payload),
-            serde_bytes::Bytes::new(&self.envelope.signature),
-        );
+        let parts =
+            (serde_bytes::Bytes::new(&self.envelope.payload), serde_bytes::Bytes::new(&self.envelope.signature));
         parts.serialize(s)
     }
 }
@@ -294,16 +256,9 @@ impl<'de, T> Deserialize<'de> for Signed<T> {
             hex::decode_to_slice(signature, &mut bytes).map_err(D::Error::custom)?;
             (hex::decode(payload).map_err(D::Error::custom)?, bytes)
         } else {
-            let (payload, signature) =
-                <(serde_bytes::ByteBuf, serde_bytes::ByteArray<64>)>::deserialize(d)?;
+            let (payload, signature) = <(serde_bytes::ByteBuf, serde_bytes::ByteArray<64>)>::deserialize(d)?;
             (payload.into_vec(), signature.into_array())
         };
-        Ok(Self {
-            envelope: Envelope {
-                payload: payload.into(),
-                signature,
-            },
-            kind: PhantomData,
-        })
+        Ok(Self { envelope: Envelope { payload: payload.into(), signature }, kind: PhantomData })
     }
 }

@@ -58,35 +58,13 @@ impl Workload {
             && items(&self.entrypoint) <= limits::WORKLOAD_ITEMS
             && self.env.len() <= limits::WORKLOAD_ITEMS;
         Invalid::unless(few, "the command or the environment has too many items")?;
-        let lists = [&self.command, &self.entrypoint]
-            .into_iter()
-            .flatten()
-            .flatten();
-        let no_nul = lists
-            .chain(self.env.iter().map(|(_, v)| v))
-            .all(|s| !s.contains('\0'));
+        let lists = [&self.command, &self.entrypoint].into_iter().flatten().flatten();
+        let no_nul = lists.chain(self.env.iter().map(|(_, v)| v)).all(|s| !s.contains('\0'));
         Invalid::unless(no_nul, "the command or the environment has a NUL character")?;
-        let names = self
-            .env
-            .iter()
-            .all(|(name, _)| !name.is_empty() && !name.contains(['=', '\0']));
-        Invalid::unless(
-            names,
-            "an environment variable has a name that is empty or has `=` in it",
-        )?;
-        Invalid::unless(
-            encode::to_bytes(self).len() <= limits::WORKLOAD_BYTES,
-            "the workload is over 64 KiB",
-        )?;
-        Invalid::text(
-            self.user.as_deref().unwrap_or_default(),
-            limits::NAME_BYTES,
-            "the user",
-        )?;
-        Invalid::text(
-            self.workdir.as_deref().unwrap_or_default(),
-            4096,
-            "the working directory",
-        )
+        let names = self.env.iter().all(|(name, _)| !name.is_empty() && !name.contains(['=', '\0']));
+        Invalid::unless(names, "an environment variable has a name that is empty or has `=` in it")?;
+        Invalid::unless(encode::to_bytes(self).len() <= limits::WORKLOAD_BYTES, "the workload is over 64 KiB")?;
+        Invalid::text(self.user.as_deref().unwrap_or_default(), limits::NAME_BYTES, "the user")?;
+        Invalid::text(self.workdir.as_deref().unwrap_or_default(), 4096, "the working directory")
     }
 }

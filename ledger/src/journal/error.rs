@@ -57,8 +57,6 @@ pub enum JournalError {
         max: usize,
     },
     /// An earlier write or flush failed, after which nothing is known about the disk.
-    #[error(
-        "the journal is closed because an earlier write failed; restart the node once the disk is well"
-    )]
+    #[error("the journal is closed because an earlier write failed; restart the node once the disk is well")]
     Poisoned,
 }

@@ -37,11 +37,7 @@ pub(super) fn write(out: &mut Vec<u8>, segment: u64, offset: u64, first: bool, r
 /// What lies at an offset.
 pub(super) enum Found<'a> {
     /// A whole frame with its record, its checksum and where the next one begins.
-    Frame {
-        record: &'a [u8],
-        crc: u32,
-        next: u64,
-    },
+    Frame { record: &'a [u8], crc: u32, next: u64 },
     /// Zeros, or the end of the file: no more frames were written here.
     End,
     /// Neither.
@@ -61,13 +57,7 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(file: Box<dyn DiskFile>, segment: u64) -> io::Result<Self> {
         let len = file.len()?;
-        Ok(Self {
-            file,
-            segment,
-            len,
-            start: 0,
-            bytes: Vec::new(),
-        })
+        Ok(Self { file, segment, len, start: 0, bytes: Vec::new() })
     }
 
     pub(super) const fn len(&self) -> u64 {
@@ -79,17 +69,13 @@ impl Window {
         let end = offset.saturating_add(n as u64).min(self.len);
         let have = self.start + self.bytes.len() as u64;
         if offset < self.start || end > have {
-            let want = WINDOW
-                .max(n)
-                .min(usize::try_from(self.len.saturating_sub(offset)).unwrap_or(WINDOW));
+            let want = WINDOW.max(n).min(usize::try_from(self.len.saturating_sub(offset)).unwrap_or(WINDOW));
             self.bytes.resize(want, 0);
             let read = self.file.read_at(&mut self.bytes, offset)?;
             self.bytes.truncate(read);
             self.start = offset;
         }
-        let from = usize::try_from(offset - self.start)
-            .unwrap_or(usize::MAX)
-            .min(self.bytes.len());
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
         let to = from.saturating_add(n).min(self.bytes.len());
         Ok(&self.bytes[from..to])
     }
@@ -122,11 +108,7 @@ impl Window {
         if record.len() < len || checksum(segment, offset, word, record) != crc {
             return Ok(Found::Bad);
         }
-        Ok(Found::Frame {
-            record,
-            crc,
-            next: offset + (FRAME_HEADER + len) as u64,
-        })
+        Ok(Found::Frame { record, crc, next: offset + (FRAME_HEADER + len) as u64 })
     }
 
     /// Whether a whole frame that begins a group lies anywhere at or behind `offset`.
@@ -135,10 +117,7 @@ impl Window {
         while at + (FRAME_HEADER as u64) < self.len {
             // The word's highest bit is in its fourth byte: most bytes, zeros above all, are passed over quickly.
             let chunk = self.peek(at, WINDOW / 2)?;
-            let Some(skip) = chunk
-                .get(3..)
-                .and_then(|c| c.iter().position(|b| b & 0x80 != 0))
-            else {
+            let Some(skip) = chunk.get(3..).and_then(|c| c.iter().position(|b| b & 0x80 != 0)) else {
                 at += (chunk.len().saturating_sub(3).max(1)) as u64;
                 continue;
             };

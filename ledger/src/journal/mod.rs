@@ -29,9 +29,7 @@ use frame::FRAME_HEADER;
 use segment::HEADER;
 
 /// The place of a record.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Position {
     /// The segment's number, from 1.
     pub segment: u64,
@@ -43,11 +41,7 @@ pub struct Position {
 
 impl Position {
     /// Where the first record of every journal lies.
-    pub const FIRST: Self = Self {
-        segment: 1,
-        offset: HEADER as u64,
-        index: 0,
-    };
+    pub const FIRST: Self = Self { segment: 1, offset: HEADER as u64, index: 0 };
 }
 
 /// A record by place and checksum: proves at the next start that a store was made from this very journal.
@@ -72,11 +66,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self {
-            segment: 64 << 20,
-            first: 1 << 20,
-            step: 8 << 20,
-        }
+        Self { segment: 64 << 20, first: 1 << 20, step: 8 << 20 }
     }
 }
 
@@ -106,10 +96,7 @@ impl Journal {
             return Err(JournalError::Poisoned);
         }
         if len == 0 || len > RECORD_BYTES {
-            return Err(JournalError::Size {
-                len,
-                max: RECORD_BYTES,
-            });
+            return Err(JournalError::Size { len, max: RECORD_BYTES });
         }
         let frame = (FRAME_HEADER + len) as u64;
         if self.next.offset + frame > self.sizes.segment && self.next.offset > HEADER as u64 {
@@ -135,10 +122,7 @@ impl Journal {
         crc.copy_from_slice(&self.pending[begin + 4..begin + 8]);
         self.next.offset += frame;
         self.next.index += 1;
-        Ok(Mark {
-            at,
-            crc: u32::from_le_bytes(crc),
-        })
+        Ok(Mark { at, crc: u32::from_le_bytes(crc) })
     }
 
     /// Writes the group and makes it durable. With nothing pending it does nothing.
@@ -156,9 +140,7 @@ impl Journal {
         self.poisoned = true;
         self.allocate()?;
         let start = self.next.offset - self.pending.len() as u64;
-        self.file
-            .write_at(&self.pending, start)
-            .map_err(|e| self.io("write", e))?;
+        self.file.write_at(&self.pending, start).map_err(|e| self.io("write", e))?;
         self.file.sync().map_err(|e| self.io("flush", e))?;
         self.pending.clear();
         self.pending.shrink_to(1 << 20);
@@ -190,19 +172,13 @@ impl Journal {
         if target <= self.allocated {
             return Ok(());
         }
-        let step = self
-            .allocated
-            .clamp(self.sizes.first.min(self.sizes.step), self.sizes.step);
+        let step = self.allocated.clamp(self.sizes.first.min(self.sizes.step), self.sizes.step);
         let end = (self.allocated + step).min(self.sizes.segment).max(target);
-        let zeros =
-            vec![0; usize::try_from((end - self.allocated).min(1 << 20)).unwrap_or(1 << 20)];
+        let zeros = vec![0; usize::try_from((end - self.allocated).min(1 << 20)).unwrap_or(1 << 20)];
         while self.allocated < end {
             let n = (end - self.allocated).min(zeros.len() as u64);
             self.file
-                .write_at(
-                    &zeros[..usize::try_from(n).unwrap_or(zeros.len())],
-                    self.allocated,
-                )
+                .write_at(&zeros[..usize::try_from(n).unwrap_or(zeros.len())], self.allocated)
                 .map_err(|e| self.io("extend", e))?;
             self.allocated += n;
         }
@@ -226,28 +202,17 @@ impl Journal {
 /// Makes a segment with its header, durable under its name.
 fn create(disk: &dyn Disk, segment: u64, index: u64) -> Result<Box<dyn DiskFile>, JournalError> {
     let fail = |doing, e| io_error(disk, segment, doing, e);
-    let file = disk
-        .create(&segment::name(segment))
-        .map_err(|e| fail("create", e))?;
-    file.write_at(&segment::header(segment, index), 0)
-        .map_err(|e| fail("write", e))?;
+    let file = disk.create(&segment::name(segment)).map_err(|e| fail("create", e))?;
+    file.write_at(&segment::header(segment, index), 0).map_err(|e| fail("write", e))?;
     file.sync().map_err(|e| fail("flush", e))?;
     disk.sync_names().map_err(|e| fail("create", e))?;
     Ok(file)
 }
 
 fn io_error(disk: &dyn Disk, segment: u64, doing: &'static str, source: io::Error) -> JournalError {
-    JournalError::Io {
-        file: disk.path(&segment::name(segment)),
-        doing,
-        source,
-    }
+    JournalError::Io { file: disk.path(&segment::name(segment)), doing, source }
 }
 
 fn corrupt(disk: &dyn Disk, segment: u64, offset: u64, what: &'static str) -> JournalError {
-    JournalError::Corrupt {
-        file: disk.path(&segment::name(segment)),
-        offset,
-        what,
-    }
+    JournalError::Corrupt { file: disk.path(&segment::name(segment)), offset, what }
 }

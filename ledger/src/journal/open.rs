@@ -24,11 +24,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError`]; then nothing has been changed but a torn end removed.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        sizes: Sizes,
-        mark: Option<Mark>,
-    ) -> Result<(Self, Start), JournalError> {
+    pub fn open(disk: Arc<dyn Disk>, sizes: Sizes, mark: Option<Mark>) -> Result<(Self, Start), JournalError> {
         let mut segments = segments(&*disk)?;
         if let Some(&last) = segments.last()
             && is_unborn(&*disk, last)?
@@ -40,9 +36,7 @@ impl Journal {
         }
         let Some(&last) = segments.last() else {
             if mark.is_some() {
-                return Err(JournalError::Missing {
-                    file: disk.path(&segment::name(1)),
-                });
+                return Err(JournalError::Missing { file: disk.path(&segment::name(1)) });
             }
             let file = create(&*disk, 1, 0)?;
             let journal = Self {
@@ -65,19 +59,9 @@ impl Journal {
             Start::Beginning => Position::FIRST,
         };
         let next = scan(&*disk, from, last)?;
-        let file = disk
-            .open(&segment::name(last), true)
-            .map_err(|e| io_error(&*disk, last, "open", e))?;
+        let file = disk.open(&segment::name(last), true).map_err(|e| io_error(&*disk, last, "open", e))?;
         let allocated = file.len().map_err(|e| io_error(&*disk, last, "read", e))?;
-        let mut journal = Self {
-            disk,
-            sizes,
-            file,
-            next,
-            allocated,
-            pending: Vec::new(),
-            poisoned: false,
-        };
+        let mut journal = Self { disk, sizes, file, next, allocated, pending: Vec::new(), poisoned: false };
         journal.clean_end()?;
         Ok((journal, start))
     }
@@ -86,9 +70,7 @@ impl Journal {
     /// a later group happens to end where one of them begins.
     fn clean_end(&mut self) -> Result<(), JournalError> {
         let mut window = window(&*self.disk, self.next.segment)?;
-        let end = window
-            .written_end(self.next.offset)
-            .map_err(|e| self.io("read", e))?;
+        let end = window.written_end(self.next.offset).map_err(|e| self.io("read", e))?;
         let mut at = self.next.offset;
         if end <= at {
             return Ok(());
@@ -102,9 +84,7 @@ impl Journal {
         let zeros = [0; 4096];
         while at < end {
             let n = (end - at).min(zeros.len() as u64);
-            self.file
-                .write_at(&zeros[..usize::try_from(n).unwrap_or(0)], at)
-                .map_err(|e| self.io("write", e))?;
+            self.file.write_at(&zeros[..usize::try_from(n).unwrap_or(0)], at).map_err(|e| self.io("write", e))?;
             at += n;
         }
         self.file.sync().map_err(|e| self.io("flush", e))
@@ -118,9 +98,7 @@ fn segments(disk: &dyn Disk) -> Result<Vec<u64>, JournalError> {
     numbers.sort_unstable();
     for (expected, &number) in (1..).zip(&numbers) {
         if number != expected {
-            return Err(JournalError::Missing {
-                file: disk.path(&segment::name(expected)),
-            });
+            return Err(JournalError::Missing { file: disk.path(&segment::name(expected)) });
         }
     }
     Ok(numbers)
@@ -149,19 +127,12 @@ pub(super) fn window(disk: &dyn Disk, number: u64) -> Result<Window, JournalErro
 /// Opens a segment and checks that it begins with the `index`th record.
 pub(super) fn window_at(disk: &dyn Disk, number: u64, index: u64) -> Result<Window, JournalError> {
     let mut window = window(disk, number)?;
-    let header = window
-        .peek(0, HEADER)
-        .map_err(|e| io_error(disk, number, "read", e))?;
+    let header = window.peek(0, HEADER).map_err(|e| io_error(disk, number, "read", e))?;
     match segment::read(header, number) {
         Some(first) if first == index => Ok(window),
         Some(_) if number > 1 => {
             let end = super::open::window(disk, number - 1)?.len();
-            Err(corrupt(
-                disk,
-                number - 1,
-                end,
-                "records are missing from it",
-            ))
+            Err(corrupt(disk, number - 1, end, "records are missing from it"))
         }
         Some(_) | None => Err(corrupt(disk, number, 0, "its header is not one")),
     }
@@ -169,30 +140,19 @@ pub(super) fn window_at(disk: &dyn Disk, number: u64, index: u64) -> Result<Wind
 
 /// Finds the record after the marked one.
 fn resolve(disk: &dyn Disk, mark: Mark, last: u64) -> Result<Start, JournalError> {
-    let Position {
-        segment,
-        offset,
-        index,
-    } = mark.at;
-    let behind = |offset| JournalError::Behind {
-        file: disk.path(&segment::name(last)),
-        offset,
-    };
+    let Position { segment, offset, index } = mark.at;
+    let behind = |offset| JournalError::Behind { file: disk.path(&segment::name(last)), offset };
     if segment > last || segment == 0 {
         return Err(behind(window(disk, last)?.len()));
     }
     let mut window = window(disk, segment)?;
     let fail = |e| io_error(disk, segment, "read", e);
     match window.frame(offset).map_err(fail)? {
-        Found::Frame { crc, next, .. } if crc == mark.crc => Ok(Start::After(Position {
-            segment,
-            offset: next,
-            index: index.saturating_add(1),
-        })),
-        Found::Frame { .. } => Ok(Start::Beginning),
-        Found::Bad | Found::End if segment < last => {
-            Err(corrupt(disk, segment, offset, "a record is not as written"))
+        Found::Frame { crc, next, .. } if crc == mark.crc => {
+            Ok(Start::After(Position { segment, offset: next, index: index.saturating_add(1) }))
         }
+        Found::Frame { .. } => Ok(Start::Beginning),
+        Found::Bad | Found::End if segment < last => Err(corrupt(disk, segment, offset, "a record is not as written")),
         Found::Bad | Found::End => Err(behind(offset)),
     }
 }
@@ -200,11 +160,7 @@ fn resolve(disk: &dyn Disk, mark: Mark, last: u64) -> Result<Start, JournalError
 /// Reads every frame from `from` to the end of the last segment and returns where the next record goes.
 fn scan(disk: &dyn Disk, from: Position, last: u64) -> Result<Position, JournalError> {
     let mut at = from;
-    let mut window = if from == Position::FIRST {
-        window_at(disk, 1, 0)?
-    } else {
-        window(disk, from.segment)?
-    };
+    let mut window = if from == Position::FIRST { window_at(disk, 1, 0)? } else { window(disk, from.segment)? };
     loop {
         let fail = |e| io_error(disk, at.segment, "read", e);
         let is_last = at.segment == last;
@@ -214,27 +170,16 @@ fn scan(disk: &dyn Disk, from: Position, last: u64) -> Result<Position, JournalE
                 at.index += 1;
             }
             Found::Bad if !is_last => {
-                return Err(corrupt(
-                    disk,
-                    at.segment,
-                    at.offset,
-                    "a record is not as written",
-                ));
+                return Err(corrupt(disk, at.segment, at.offset, "a record is not as written"));
             }
             Found::End if !is_last => {
-                window = window_at(disk, at.segment + 1, at.index)
-                    .map_err(|e| locate_gap(e, disk, at))?;
+                window = window_at(disk, at.segment + 1, at.index).map_err(|e| locate_gap(e, disk, at))?;
                 at.segment += 1;
                 at.offset = HEADER as u64;
             }
             Found::Bad | Found::End => {
                 if window.group_behind(at.offset + 1).map_err(fail)? {
-                    return Err(corrupt(
-                        disk,
-                        at.segment,
-                        at.offset,
-                        "a record is not as written",
-                    ));
+                    return Err(corrupt(disk, at.segment, at.offset, "a record is not as written"));
                 }
                 return Ok(at);
             }
@@ -247,11 +192,7 @@ fn locate_gap(error: JournalError, disk: &dyn Disk, at: Position) -> JournalErro
     if let JournalError::Corrupt { file, what, .. } = &error
         && *file == disk.path(&segment::name(at.segment))
     {
-        return JournalError::Corrupt {
-            file: file.clone(),
-            offset: at.offset,
-            what,
-        };
+        return JournalError::Corrupt { file: file.clone(), offset: at.offset, what };
     }
     error
 }

@@ -32,12 +32,7 @@ impl Reader {
     /// Reads from `from` up to, not including, `to` (see [`super::Journal::end`]).
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, from: Position, to: Position) -> Self {
-        Self {
-            disk,
-            at: from,
-            to,
-            window: None,
-        }
+        Self { disk, at: from, to, window: None }
     }
 
     /// The next record; none at the end.
@@ -60,12 +55,7 @@ impl Reader {
             Found::Frame { next, crc, .. } => Some((next, crc)),
             Found::End if segment < self.to.segment => None,
             Found::End | Found::Bad => {
-                return Err(corrupt(
-                    &*disk,
-                    segment,
-                    offset,
-                    "a record is not as written",
-                ));
+                return Err(corrupt(&*disk, segment, offset, "a record is not as written"));
             }
         };
         let Some((next, crc)) = next else {
@@ -91,11 +81,6 @@ pub fn read_one(disk: &dyn Disk, at: Position) -> Result<Vec<u8>, JournalError> 
     let fail = |e| io_error(disk, at.segment, "read", e);
     match window(disk, at.segment)?.frame(at.offset).map_err(fail)? {
         Found::Frame { record, .. } => Ok(record.to_vec()),
-        Found::End | Found::Bad => Err(corrupt(
-            disk,
-            at.segment,
-            at.offset,
-            "a record is not as written",
-        )),
+        Found::End | Found::Bad => Err(corrupt(disk, at.segment, at.offset, "a record is not as written")),
     }
 }

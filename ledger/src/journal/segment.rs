@@ -14,9 +14,7 @@ pub(super) fn name(segment: u64) -> String {
 /// The segment a file name stands for; none for other files.
 pub(super) fn number(file: &str) -> Option<u64> {
     let digits = file.strip_suffix(SUFFIX)?;
-    (digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| digits.parse().ok())
-        .flatten()
+    (digits.len() == 12 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
 
 /// The header of a segment whose first record is the journal's `index`th.

@@ -103,20 +103,13 @@ impl SimulatedDisk {
             } else if i < survivors {
                 put(&mut content.now, *offset, bytes);
             } else if i == survivors {
-                put(
-                    &mut content.now,
-                    *offset,
-                    &bytes[..dice.below(bytes.len() + 1)],
-                );
+                put(&mut content.now, *offset, &bytes[..dice.below(bytes.len() + 1)]);
             }
         }
         for content in files.values_mut() {
             content.durable = content.now.clone();
         }
-        Self(Arc::new(Mutex::new(State {
-            files,
-            ..State::default()
-        })))
+        Self(Arc::new(Mutex::new(State { files, ..State::default() })))
     }
 
     /// All bytes of a file, to damage them.
@@ -129,10 +122,7 @@ impl SimulatedDisk {
 
     /// A copy that shares nothing.
     pub(crate) fn copy(&self) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            files: self.state().files.clone(),
-            ..State::default()
-        })))
+        Self(Arc::new(Mutex::new(State { files: self.state().files.clone(), ..State::default() })))
     }
 }
 
@@ -155,20 +145,14 @@ impl Disk for SimulatedDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         state.files.insert(name.to_owned(), Content::default());
-        Ok(Box::new(SimulatedFile {
-            disk: self.clone(),
-            name: name.to_owned(),
-        }))
+        Ok(Box::new(SimulatedFile { disk: self.clone(), name: name.to_owned() }))
     }
 
     fn open(&self, name: &str, _write: bool) -> io::Result<Box<dyn DiskFile>> {
         if !self.state().files.contains_key(name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        Ok(Box::new(SimulatedFile {
-            disk: self.clone(),
-            name: name.to_owned(),
-        }))
+        Ok(Box::new(SimulatedFile { disk: self.clone(), name: name.to_owned() }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -217,9 +201,7 @@ impl DiskFile for SimulatedFile {
         let mut state = self.disk.state();
         state.spend()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        state
-            .unsynced
-            .push((self.name.clone(), offset, bytes.to_vec()));
+        state.unsynced.push((self.name.clone(), offset, bytes.to_vec()));
         if let Some(content) = state.files.get_mut(&self.name) {
             put(&mut content.now, offset, bytes);
         }

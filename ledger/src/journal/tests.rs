@@ -8,11 +8,7 @@ use super::{
     *,
 };
 
-const SMALL: Sizes = Sizes {
-    segment: 8 << 10,
-    first: 1 << 10,
-    step: 2 << 10,
-};
+const SMALL: Sizes = Sizes { segment: 8 << 10, first: 1 << 10, step: 2 << 10 };
 
 fn open(disk: &SimulatedDisk) -> Result<Journal, JournalError> {
     Journal::open(Arc::new(disk.clone()), SMALL, None).map(|(journal, _)| journal)
@@ -68,9 +64,7 @@ fn records_come_back_in_order_over_many_segments() {
     for _ in 0..3 {
         let mut journal = open(&disk).unwrap();
         assert_eq!(read_all(&journal).unwrap(), written);
-        append_groups(&mut journal, &mut written, &mut dice, 20)
-            .1
-            .unwrap();
+        append_groups(&mut journal, &mut written, &mut dice, 20).1.unwrap();
         assert_eq!(read_all(&journal).unwrap(), written);
     }
     assert!(disk.list().unwrap().len() > 5);
@@ -99,10 +93,7 @@ fn no_acknowledged_record_is_lost_in_power_cuts() {
                 cuts += usize::from(result.is_err());
             } else {
                 // The cut came while opening; anything but the failing disk is a bug.
-                assert!(
-                    matches!(outcome, Err(JournalError::Io { .. })),
-                    "seed {seed}: {outcome:?}"
-                );
+                assert!(matches!(outcome, Err(JournalError::Io { .. })), "seed {seed}: {outcome:?}");
             }
             disk = disk.reboot(&mut dice, reorder);
         }
@@ -119,13 +110,9 @@ fn sample() -> (SimulatedDisk, Vec<Vec<u8>>, Position) {
     let disk = SimulatedDisk::default();
     let mut journal = open(&disk).unwrap();
     let (mut written, mut dice) = (Vec::new(), Dice(7));
-    append_groups(&mut journal, &mut written, &mut dice, 16)
-        .1
-        .unwrap();
+    append_groups(&mut journal, &mut written, &mut dice, 16).1.unwrap();
     let last_group = journal.end();
-    append_groups(&mut journal, &mut written, &mut dice, 1)
-        .1
-        .unwrap();
+    append_groups(&mut journal, &mut written, &mut dice, 1).1.unwrap();
     (disk, written, last_group)
 }
 
@@ -147,11 +134,7 @@ fn a_changed_byte_is_an_error_unless_it_could_be_a_torn_end() {
                     assert_eq!(found, written[..found.len()]);
                 }
                 Err(JournalError::Corrupt { file, .. }) => {
-                    assert!(
-                        file.ends_with(&name),
-                        "{name} byte {at}: {}",
-                        file.display()
-                    );
+                    assert!(file.ends_with(&name), "{name} byte {at}: {}", file.display());
                 }
                 Err(e) => panic!("{name} byte {at}: {e}"),
             }
@@ -170,12 +153,7 @@ fn a_segment_cut_short_or_gone_is_an_error() {
     let zeroed = disk.copy();
     zeroed.edit(&names[0], |bytes| bytes[7000..].fill(0));
     let error = outcome(&zeroed).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("000000000001.journal is damaged at byte"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("000000000001.journal is damaged at byte"), "{error}");
     let gone = disk.copy();
     gone.remove(&names[1]).unwrap();
     assert!(matches!(outcome(&gone), Err(JournalError::Missing { .. })));
@@ -195,42 +173,27 @@ fn a_mark_skips_what_lies_before_it_and_knows_its_own_journal() {
     let (journal, start) = Journal::open(arc(), SMALL, Some(mark)).unwrap();
     assert_eq!((start, journal.end()), (Start::After(after), end));
 
-    let foreign = Mark {
-        crc: !mark.crc,
-        ..mark
-    };
+    let foreign = Mark { crc: !mark.crc, ..mark };
     let (_, start) = Journal::open(arc(), SMALL, Some(foreign)).unwrap();
     assert_eq!(start, Start::Beginning);
 
     let ahead = Mark { at: end, crc: 1 };
-    assert!(matches!(
-        Journal::open(arc(), SMALL, Some(ahead)),
-        Err(JournalError::Behind { .. })
-    ));
+    assert!(matches!(Journal::open(arc(), SMALL, Some(ahead)), Err(JournalError::Behind { .. })));
 }
 
 #[test]
 fn sizes_outside_the_limits_are_refused_and_harmless() {
     let disk = SimulatedDisk::default();
     let mut journal = open(&disk).unwrap();
-    assert!(matches!(
-        journal.append(&[]),
-        Err(JournalError::Size { .. })
-    ));
-    assert!(matches!(
-        journal.append(&vec![1; RECORD_BYTES + 1]),
-        Err(JournalError::Size { .. })
-    ));
+    assert!(matches!(journal.append(&[]), Err(JournalError::Size { .. })));
+    assert!(matches!(journal.append(&vec![1; RECORD_BYTES + 1]), Err(JournalError::Size { .. })));
     // A record longer than a segment has one to itself.
     let long = vec![3; RECORD_BYTES];
     for record in [&b"a"[..], &long, b"b"] {
         journal.append(record).unwrap();
     }
     journal.sync().unwrap();
-    assert_eq!(
-        outcome(&disk).unwrap(),
-        [b"a".to_vec(), long, b"b".to_vec()]
-    );
+    assert_eq!(outcome(&disk).unwrap(), [b"a".to_vec(), long, b"b".to_vec()]);
 }
 
 #[test]

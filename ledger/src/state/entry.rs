@@ -28,16 +28,8 @@ impl State {
         }
         let head = self.head(&value.author)?;
         check_link(value, head.as_ref(), ours && !self.sparse)?;
-        let row = EntryRow {
-            id: entry.id,
-            prev: value.prev,
-            at,
-        };
-        let new_head = Head {
-            seq: value.seq,
-            id: entry.id,
-            time: value.time,
-        };
+        let row = EntryRow { id: entry.id, prev: value.prev, at };
+        let new_head = Head { seq: value.seq, id: entry.id, time: value.time };
         let author = value.author;
         match (&value.body, value.lease) {
             (Body::Genesis { network }, _) => {
@@ -60,11 +52,7 @@ impl State {
     }
 
     /// Compares an entry with those held that must fit it: of the same number, the one before, the one after.
-    fn check_neighbours(
-        &mut self,
-        entry: &Held<Entry>,
-        ours: bool,
-    ) -> Result<Option<Applied>, FoldError> {
+    fn check_neighbours(&mut self, entry: &Held<Entry>, ours: bool) -> Result<Option<Applied>, FoldError> {
         let (author, seq) = (entry.value.author, entry.value.seq);
         let after = |row: EntryRow| ForkRow::After(row.at, entry.signed.clone());
         let fork = match self.entry_row(&author, seq)? {
@@ -80,13 +68,12 @@ impl State {
             (fork, _) => fork,
         };
         let fork = match (fork, seq.checked_add(1)) {
-            (None, Some(next)) if !ours => self
-                .entry_row(&author, next)?
-                .filter(|row| row.prev != Some(entry.id))
-                .map(|row| {
+            (None, Some(next)) if !ours => {
+                self.entry_row(&author, next)?.filter(|row| row.prev != Some(entry.id)).map(|row| {
                     let row = ForkRow::Before(entry.signed.clone(), row.at);
                     (row, "the next entry names another before it")
-                }),
+                })
+            }
             (fork, _) => fork,
         };
         match fork {
@@ -96,12 +83,7 @@ impl State {
         }
     }
 
-    fn open(
-        &mut self,
-        id: LeaseId,
-        draft: Signed<LeaseDraft>,
-        open: Held<Entry>,
-    ) -> Result<(), FoldError> {
+    fn open(&mut self, id: LeaseId, draft: Signed<LeaseDraft>, open: Held<Entry>) -> Result<(), FoldError> {
         let draft = self.read(draft)?;
         if LeaseId::from(draft.id) != id {
             return Err(Refusal::Lease("it carries the draft of another lease").into());
@@ -127,20 +109,12 @@ impl State {
             receipts: Receipts::default(),
         };
         let opened = lease.opened_at();
-        for index in [
-            keys::by_host(&lease.host()),
-            keys::by_renter(&lease.renter()),
-            keys::by_time(),
-        ] {
+        for index in [keys::by_host(&lease.host()), keys::by_renter(&lease.renter()), keys::by_time()] {
             let row = keys::indexed(&index, opened, &id);
             self.staged.insert(row, Some(Vec::new()));
         }
         self.move_status(&id, opened, None, Status::Opened);
-        let cached = Cached {
-            lease,
-            lease_changed: true,
-            receipts_changed: false,
-        };
+        let cached = Cached { lease, lease_changed: true, receipts_changed: false };
         self.leases.insert(id, cached);
         Ok(())
     }
@@ -170,11 +144,7 @@ impl State {
 fn check_link(entry: &Entry, head: Option<&Head>, ours: bool) -> Result<(), Refusal> {
     let Some(head) = head else {
         let fits = !ours || entry.seq == 0;
-        return if fits {
-            Ok(())
-        } else {
-            Err(Refusal::Chain("our chain has not begun"))
-        };
+        return if fits { Ok(()) } else { Err(Refusal::Chain("our chain has not begun")) };
     };
     if ours {
         if Some(entry.seq) != head.seq.checked_add(1) {
@@ -221,11 +191,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
             hosts_only(*due <= lease.agreed(), "it fixes more than is agreed to")
         }
         Body::Close { .. } => {
-            let mine = if by_host {
-                &lease.host_close
-            } else {
-                &lease.renter_close
-            };
+            let mine = if by_host { &lease.host_close } else { &lease.renter_close };
             if lease.status() == Status::Void {
                 Err(Refusal::Lease("it is void"))
             } else if mine.is_some() {

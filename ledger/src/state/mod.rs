@@ -67,14 +67,7 @@ impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self {
-            own,
-            network,
-            kv,
-            staged: Batch::new(),
-            leases: BTreeMap::new(),
-            sparse: false,
-        }
+        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false }
     }
 
     /// The same, for records from which some of our own entries have been left out.
@@ -142,8 +135,7 @@ impl State {
     /// Drops decoded leases if there are many. Call it once changes are written, or they are lost.
     pub fn forget(&mut self) {
         if self.leases.len() > CACHED_LEASES {
-            self.leases
-                .retain(|_, cached| cached.lease_changed || cached.receipts_changed);
+            self.leases.retain(|_, cached| cached.lease_changed || cached.receipts_changed);
         }
     }
 
@@ -171,11 +163,7 @@ impl State {
         }
     }
 
-    fn row<T: DeserializeOwned>(
-        &self,
-        key: &[u8],
-        what: &'static str,
-    ) -> Result<Option<T>, KvError> {
+    fn row<T: DeserializeOwned>(&self, key: &[u8], what: &'static str) -> Result<Option<T>, KvError> {
         let Some(bytes) = self.bytes(key)? else {
             return Ok(None);
         };
@@ -196,26 +184,15 @@ impl State {
             let Some(mut lease) = self.row::<Lease>(&keys::lease(id), "lease")? else {
                 return Ok(None);
             };
-            lease.receipts = self
-                .row::<Receipts>(&keys::receipts(id), "receipts")?
-                .unwrap_or_default();
-            let cached = Cached {
-                lease,
-                lease_changed: false,
-                receipts_changed: false,
-            };
+            lease.receipts = self.row::<Receipts>(&keys::receipts(id), "receipts")?.unwrap_or_default();
+            let cached = Cached { lease, lease_changed: false, receipts_changed: false };
             self.leases.insert(*id, cached);
         }
         Ok(self.leases.get(id).map(|cached| &cached.lease))
     }
 
     /// Changes a lease that [`State::lease`] has just found, and with it its indexes and the pair's balance.
-    fn change(
-        &mut self,
-        id: &LeaseId,
-        receipts: bool,
-        change: impl FnOnce(&mut Lease),
-    ) -> Result<(), KvError> {
+    fn change(&mut self, id: &LeaseId, receipts: bool, change: impl FnOnce(&mut Lease)) -> Result<(), KvError> {
         let Some(cached) = self.leases.get_mut(id) else {
             return Ok(());
         };
@@ -233,11 +210,7 @@ impl State {
         }
         let opened = lease.opened_at();
         let is_host = lease.host() == self.own;
-        let peer = if is_host {
-            lease.renter()
-        } else {
-            lease.host()
-        };
+        let peer = if is_host { lease.renter() } else { lease.host() };
         let balance_key = keys::balance(&peer, lease.currency());
         self.move_status(id, opened, Some(before.0), after.0);
         if (before.1, before.2) != (after.1, after.2) {
@@ -254,13 +227,7 @@ impl State {
         Ok(())
     }
 
-    fn move_status(
-        &mut self,
-        id: &LeaseId,
-        opened: souk_protocol::Timestamp,
-        from: Option<Status>,
-        to: Status,
-    ) {
+    fn move_status(&mut self, id: &LeaseId, opened: souk_protocol::Timestamp, from: Option<Status>, to: Status) {
         if from == Some(to) {
             return;
         }

@@ -15,8 +15,7 @@ impl State {
     pub(super) fn private(&mut self, private: &Private) -> Result<Applied, FoldError> {
         match private {
             Private::Workload { lease, sealed } => {
-                self.staged
-                    .insert(keys::workload(lease), Some(sealed.clone()));
+                self.staged.insert(keys::workload(lease), Some(sealed.clone()));
             }
             Private::State { lease, time, state } => {
                 self.known(lease)?;

@@ -28,11 +28,7 @@ impl State {
             return self.keep_fork(&usage.value.host, &ForkRow::Proof(proof));
         }
         check_usage(lease, value)?;
-        if lease
-            .newest_usage()
-            .is_some_and(|u| value.n != u.value.n + 1)
-            && value.host == own
-        {
+        if lease.newest_usage().is_some_and(|u| value.n != u.value.n + 1) && value.host == own {
             return Err(Refusal::Receipt("our usages leave out a number").into());
         }
         self.change(&id, true, |lease| {
@@ -81,12 +77,7 @@ impl State {
 /// The usage with a number, if it is still held.
 fn held(lease: &Lease, n: u64) -> Option<&Held<Usage>> {
     let agreed = lease.receipts.agreed.as_ref().map(|r| &r.usage);
-    lease
-        .receipts
-        .recent
-        .iter()
-        .chain(agreed)
-        .find(|usage| usage.value.n == n)
+    lease.receipts.recent.iter().chain(agreed).find(|usage| usage.value.n == n)
 }
 
 /// What every usage must be, against the lease's terms and the usage before it.
@@ -100,9 +91,7 @@ fn check_usage(lease: &Lease, usage: &Usage) -> Result<(), Refusal> {
     let terms = &lease.draft.value;
     let due = terms.due(&usage.counters).map_err(Refusal::Overflow)?;
     if due != usage.due {
-        return Err(Refusal::Receipt(
-            "its sum is not what the rates make of its counts",
-        ));
+        return Err(Refusal::Receipt("its sum is not what the rates make of its counts"));
     }
     if terms.max_spend.is_some_and(|most| usage.due > most) {
         return Err(Refusal::Receipt("it is above the lease's ceiling"));
@@ -131,9 +120,7 @@ pub(crate) fn check_ack(usage: &Usage, ack: &Ack) -> Result<(), Refusal> {
         return Err(Refusal::Receipt("it agrees to more than is claimed"));
     }
     if (ack.due < usage.due) != ack.partial.is_some() {
-        return Err(Refusal::Receipt(
-            "it gives a reason for no difference, or none for one",
-        ));
+        return Err(Refusal::Receipt("it gives a reason for no difference, or none for one"));
     }
     Ok(())
 }

@@ -22,9 +22,7 @@ impl MemoryKv {
             return Vec::new();
         }
         let rows = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        rows.range((start, end))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+        rows.range((start, end)).map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }
 

@@ -34,9 +34,7 @@ pub enum KvError {
         directory: PathBuf,
     },
     /// A row is not what this version writes.
-    #[error(
-        "a row of the store can't be read ({what}); the store is made anew from the journal at the next start"
-    )]
+    #[error("a row of the store can't be read ({what}); the store is made anew from the journal at the next start")]
     Row {
         /// Which kind of row.
         what: &'static str,
@@ -101,13 +99,7 @@ mod tests {
 
     fn behaves(kv: &dyn Kv) {
         let rows: [&[u8]; 6] = [b"a", b"b\x00", b"b\x01", b"b\xff", b"b\xff\xff", b"c"];
-        kv.write(
-            &rows
-                .iter()
-                .map(|k| (k.to_vec(), Some(k.to_vec())))
-                .collect(),
-        )
-        .unwrap();
+        kv.write(&rows.iter().map(|k| (k.to_vec(), Some(k.to_vec()))).collect()).unwrap();
         assert_eq!(keys(kv, b"b", b""), rows[1..5]);
         assert_eq!(keys(kv, b"b", b"b\x01"), rows[2..5]);
         assert_eq!(keys(kv, b"b\xff", b""), rows[3..5]);
@@ -115,19 +107,11 @@ mod tests {
         let mut last = Vec::new();
         kv.scan_back(b"b", &mut |key, _| {
             last.push(key.to_vec());
-            if last.len() == 2 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if last.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
         assert_eq!(last, [b"b\xff\xff".to_vec(), b"b\xff".to_vec()]);
-        kv.write(&Batch::from([
-            (b"a".to_vec(), None),
-            (b"c".to_vec(), Some(vec![9])),
-        ]))
-        .unwrap();
+        kv.write(&Batch::from([(b"a".to_vec(), None), (b"c".to_vec(), Some(vec![9]))])).unwrap();
         assert_eq!(kv.get(b"a").unwrap(), None);
         assert_eq!(kv.get(b"c").unwrap(), Some(vec![9]));
         kv.flush().unwrap();

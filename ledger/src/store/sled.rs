@@ -32,23 +32,15 @@ impl SledKv {
             return Err(damaged(directory, "it was found damaged when last used"));
         }
         remove_half_snapshots(directory).map_err(|e| damaged(directory, &e.to_string()))?;
-        let config = sled::Config::new()
-            .path(directory)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None);
+        let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let db = guarded(directory, || match config.open() {
             Err(sled::Error::Io(e)) if is_locked(&e) => Ok(None),
             opened => opened.map(Some),
         })?;
         let Some(db) = db else {
-            return Err(KvError::InUse {
-                directory: directory.to_owned(),
-            });
+            return Err(KvError::InUse { directory: directory.to_owned() });
         };
-        Ok(Self {
-            directory: directory.to_owned(),
-            db,
-        })
+        Ok(Self { directory: directory.to_owned(), db })
     }
 
     /// Opens an empty database in `directory`. What was there is moved aside to `<directory>.bad-<time>`, of which only
@@ -62,9 +54,7 @@ impl SledKv {
             for old in set_aside(directory).map_err(fail)? {
                 fs::remove_dir_all(old).map_err(fail)?;
             }
-            let time = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_millis());
+            let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
             let aside = sibling(directory, &format!("bad-{time}"));
             fs::rename(directory, &aside).map_err(fail)?;
             tracing::warn!(aside = %aside.display(), "moved the store aside, making it anew from the journal");
@@ -146,15 +136,11 @@ impl Kv for SledKv {
 
 /// Sled reports a lock held by somebody else as an error of its own making: only the text tells.
 fn is_locked(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-        || error.to_string().contains("could not acquire lock")
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 fn damaged(directory: &Path, what: &str) -> KvError {
-    KvError::Damaged {
-        directory: directory.to_owned(),
-        what: what.chars().take(200).collect(),
-    }
+    KvError::Damaged { directory: directory.to_owned(), what: what.chars().take(200).collect() }
 }
 
 fn guarded<T>(directory: &Path, operation: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {

@@ -29,9 +29,7 @@ fn a_damaged_store_is_made_anew_with_the_same_answers() {
         let ledger = on_disk(copy.path(), &host).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert_eq!(rows(&ledger), expected, "seed {seed}");
         rebuilt += usize::from(
-            fs::read_dir(copy.path())
-                .unwrap()
-                .any(|e| e.unwrap().file_name().to_string_lossy().contains(".bad-")),
+            fs::read_dir(copy.path()).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().contains(".bad-")),
         );
     }
     assert!(rebuilt >= 10, "the damage was not noticed: {rebuilt}");
@@ -51,11 +49,7 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 fn damage(sled: &Path, dice: &mut Dice) {
-    let mut files: Vec<_> = fs::read_dir(sled)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.is_file())
-        .collect();
+    let mut files: Vec<_> = fs::read_dir(sled).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
     files.sort();
     let file = &files[dice.below(files.len())];
     let mut bytes = fs::read(file).unwrap();
@@ -94,13 +88,7 @@ fn power_cuts_lose_no_committed_record() {
         for _ in 0..3 {
             disk.cut_after(dice.below(80));
             let (own, network) = (host.key.node_id(), host.network);
-            let opened = Ledger::open_with(
-                Arc::new(disk.clone()),
-                SMALL,
-                &Backend::Memory,
-                own,
-                network,
-            );
+            let opened = Ledger::open_with(Arc::new(disk.clone()), SMALL, &Backend::Memory, own, network);
             if let Ok(mut ledger) = opened {
                 let mut done = check_prefix(&ledger, &facts, seed);
                 assert!(done >= committed, "seed {seed}: lost records");
@@ -122,10 +110,7 @@ fn power_cuts_lose_no_committed_record() {
         let (own, network) = (host.key.node_id(), host.network);
         let ledger = Ledger::open_with(Arc::new(disk), SMALL, &Backend::Memory, own, network)
             .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        assert!(
-            check_prefix(&ledger, &facts, seed) >= committed,
-            "seed {seed}: lost records"
-        );
+        assert!(check_prefix(&ledger, &facts, seed) >= committed, "seed {seed}: lost records");
     }
 }
 
@@ -134,11 +119,7 @@ fn check_prefix(ledger: &Ledger, facts: &[Fact], seed: u64) -> usize {
     let mut reader = ledger.view().records();
     let mut held = 0;
     while let Some(item) = reader.next_item().unwrap() {
-        assert_eq!(
-            item.record,
-            facts[held].to_record().to_bytes(),
-            "seed {seed}"
-        );
+        assert_eq!(item.record, facts[held].to_record().to_bytes(), "seed {seed}");
         held += 1;
     }
     held
@@ -157,16 +138,8 @@ fn a_damaged_journal_is_named_and_nothing_is_removed() {
     bytes[5000] ^= 1;
     fs::write(&file, &bytes).unwrap();
     let error = on_disk(directory.path(), &host).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Journal(JournalError::Corrupt { .. })),
-        "{error}"
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("000000000001.journal is damaged at byte"),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Journal(JournalError::Corrupt { .. })), "{error}");
+    assert!(error.to_string().contains("000000000001.journal is damaged at byte"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
 }
 
@@ -185,10 +158,7 @@ fn a_journal_older_than_its_store_is_refused() {
     drop(ledger);
     copy_tree(saved.path(), &directory.path().join("journal"));
     let error = on_disk(directory.path(), &host).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Journal(JournalError::Behind { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Journal(JournalError::Behind { .. })), "{error}");
 }
 
 #[test]
@@ -203,9 +173,7 @@ fn a_store_in_use_is_left_alone() {
     assert!(error.to_string().contains("still in use"), "{error}");
     drop(view);
     on_disk(directory.path(), &host).unwrap();
-    let aside = fs::read_dir(directory.path())
-        .unwrap()
-        .any(|e| e.unwrap().file_name().to_string_lossy().contains(".bad-"));
+    let aside =
+        fs::read_dir(directory.path()).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().contains(".bad-"));
     assert!(!aside, "a store in use was moved aside");
 }
-

@@ -17,7 +17,7 @@ use crate::{
     commit::{Backend, Ledger, OpenError, StageError, StoreFailure},
     fixture::{Deal, Party},
     journal::{
-        JournalError, RealDisk, Sizes,
+        RealDisk, Sizes,
         simulated::{Dice, SimulatedDisk},
     },
     lease::Status,
@@ -27,20 +27,13 @@ use crate::{
     view::Select,
 };
 
-const SMALL: Sizes = Sizes {
-    segment: 64 << 10,
-    first: 4 << 10,
-    step: 16 << 10,
-};
+const SMALL: Sizes = Sizes { segment: 64 << 10, first: 4 << 10, step: 16 << 10 };
 
 /// What a host's and a renter's ledgers are told in some leases, in order. Private rows are each side's own.
 fn story(seed: u64, leases: u64) -> (Party, Party, Vec<Fact>, Vec<Fact>) {
     let mut dice = Dice(seed);
     let (mut host, mut renter) = (Party::new(1), Party::new(2));
-    let (mut left, mut right) = (
-        vec![Fact::Entry(host.genesis())],
-        vec![Fact::Entry(renter.genesis())],
-    );
+    let (mut left, mut right) = (vec![Fact::Entry(host.genesis())], vec![Fact::Entry(renter.genesis())]);
     for number in 0..leases {
         let mut deal = Deal::new(&host, &renter, number);
         let mut both = |fact: Fact| {
@@ -58,11 +51,7 @@ fn story(seed: u64, leases: u64) -> (Party, Party, Vec<Fact>, Vec<Fact>) {
                 both(Fact::Ack(deal.ack(&renter, (dice.below(2) * 3) as u64)));
             }
         }
-        both(Fact::Private(Private::Event {
-            lease: deal.id,
-            time: Timestamp(number),
-            text: "running".to_owned(),
-        }));
+        both(Fact::Private(Private::Event { lease: deal.id, time: Timestamp(number), text: "running".to_owned() }));
         if dice.below(2) == 0 {
             let close = deal.close(&mut renter, &host);
             both(Fact::Entry(close.clone()));
@@ -95,13 +84,7 @@ fn in_memory(of: &Party) -> Ledger {
 fn on_disk(directory: &Path, of: &Party) -> Result<Ledger, OpenError> {
     let disk = RealDisk::new(&directory.join("journal")).unwrap();
     let backend = Backend::Sled(directory.join("sled"));
-    Ledger::open_with(
-        Arc::new(disk),
-        SMALL,
-        &backend,
-        of.key.node_id(),
-        of.network,
-    )
+    Ledger::open_with(Arc::new(disk), SMALL, &backend, of.key.node_id(), of.network)
 }
 
 fn rows(ledger: &Ledger) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -120,31 +103,15 @@ fn both_sides_of_a_story_agree_and_money_is_conserved() {
         let view = a.view();
         let all = view.leases(Select::All, 1000).unwrap();
         assert_eq!(all.len(), 30);
-        let by_status: usize = Status::ALL
-            .iter()
-            .map(|s| view.leases(Select::Status(*s), 1000).unwrap().len())
-            .sum();
+        let by_status: usize = Status::ALL.iter().map(|s| view.leases(Select::Status(*s), 1000).unwrap().len()).sum();
         assert_eq!(by_status, 30);
         assert!(all.windows(2).all(|w| w[0].opened_at() >= w[1].opened_at()));
-        assert_eq!(
-            view.leases(Select::Renter(renter.key.node_id()), 7)
-                .unwrap()
-                .len(),
-            7
-        );
-        assert!(
-            view.leases(Select::Host(renter.key.node_id()), 7)
-                .unwrap()
-                .is_empty()
-        );
-        assert_eq!(
-            view.head(&host.key.node_id()).unwrap().unwrap().seq,
-            host.seq - 1
-        );
+        assert_eq!(view.leases(Select::Renter(renter.key.node_id()), 7).unwrap().len(), 7);
+        assert!(view.leases(Select::Host(renter.key.node_id()), 7).unwrap().is_empty());
+        assert_eq!(view.head(&host.key.node_id()).unwrap().unwrap().seq, host.seq - 1);
         assert_eq!(
             view.private(b"bid/29").unwrap().is_some(),
-            left.iter()
-                .any(|f| matches!(f, Fact::Private(Private::Row { key, .. }) if key == b"bid/29"))
+            left.iter().any(|f| matches!(f, Fact::Private(Private::Row { key, .. }) if key == b"bid/29"))
         );
     }
 }
@@ -154,10 +121,7 @@ fn a_missing_receipt_is_seen_as_a_disagreement() {
     let (host, renter, left, right) = story(3, 10);
     let (mut a, mut b) = (in_memory(&host), in_memory(&renter));
     tell(&mut a, &left, &mut Dice(1));
-    let last_ack = right
-        .iter()
-        .rposition(|f| matches!(f, Fact::Ack(_)))
-        .unwrap();
+    let last_ack = right.iter().rposition(|f| matches!(f, Fact::Ack(_))).unwrap();
     for (i, fact) in right.iter().enumerate() {
         if i != last_ack {
             // What built on the missing one is refused in turn.
@@ -165,10 +129,7 @@ fn a_missing_receipt_is_seen_as_a_disagreement() {
         }
     }
     b.commit().unwrap();
-    assert!(
-        both_sides_agree(&a.view(), &b.view()).is_err()
-            || money_conserved(&a.view(), &b.view()).is_err()
-    );
+    assert!(both_sides_agree(&a.view(), &b.view()).is_err() || money_conserved(&a.view(), &b.view()).is_err());
 }
 
 #[test]
@@ -243,10 +204,7 @@ fn another_nodes_journal_is_refused() {
     tell(&mut ledger, &facts, &mut Dice(5));
     drop(ledger);
     let error = on_disk(directory.path(), &renter).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Refused { index: 0, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Refused { index: 0, .. }), "{error}");
 }
 
 #[test]
@@ -272,16 +230,12 @@ fn a_thread_acknowledges_in_order_and_reports_refusals_and_forks() {
     ahead.seq += 1;
     let mut deal = Deal::new(&host, &renter, 99);
     deal.open = Some(souk_protocol::DocumentId([1; 32]));
-    let gap = handle
-        .append(Fact::Entry(deal.accept(&mut ahead, &renter)))
-        .unwrap();
+    let gap = handle.append(Fact::Entry(deal.accept(&mut ahead, &renter))).unwrap();
     assert!(matches!(handle.wait(gap), Err(WaitError::Refused(_))));
     let mut forked = renter.clone();
     forked.seq = 1;
     forked.prev = Some(souk_protocol::DocumentId([5; 32]));
-    let fork = handle
-        .append(Fact::Entry(deal.open(&mut forked, &host)))
-        .unwrap();
+    let fork = handle.append(Fact::Entry(deal.open(&mut forked, &host))).unwrap();
     handle.wait(fork).unwrap();
     let proof = handle.view().fork(&renter.key.node_id()).unwrap().unwrap();
     assert!(matches!(proof, ForkProof::Entries(..)));
@@ -310,14 +264,7 @@ fn after_a_failed_flush_nothing_is_acknowledged() {
     let (host, _, facts, _) = story(18, 20);
     let disk = SimulatedDisk::default();
     let (own, network) = (host.key.node_id(), host.network);
-    let ledger = Ledger::open_with(
-        Arc::new(disk.clone()),
-        SMALL,
-        &Backend::Memory,
-        own,
-        network,
-    )
-    .unwrap();
+    let ledger = Ledger::open_with(Arc::new(disk.clone()), SMALL, &Backend::Memory, own, network).unwrap();
     let failed = Arc::new(Mutex::new(0));
     let sink = Arc::clone(&failed);
     let thread = LedgerThread::spawn(ledger, move |event| {
@@ -327,9 +274,7 @@ fn after_a_failed_flush_nothing_is_acknowledged() {
     })
     .unwrap();
     let handle = thread.handle();
-    handle
-        .wait(handle.append(facts[0].clone()).unwrap())
-        .unwrap();
+    handle.wait(handle.append(facts[0].clone()).unwrap()).unwrap();
     disk.cut_after(0);
     let lost = handle.append(facts[1].clone()).unwrap();
     assert!(matches!(handle.wait(lost), Err(WaitError::Failed(_))));
@@ -345,10 +290,7 @@ fn a_refused_record_leaves_the_group_as_it_was() {
     ledger.stage(&facts[0]).unwrap();
     let pending = ledger.pending_bytes();
     assert_eq!(ledger.stage(&facts[0]).unwrap(), Applied::Known);
-    let long = Fact::Private(Private::Row {
-        key: vec![1],
-        value: Some(vec![0; crate::journal::RECORD_BYTES].into()),
-    });
+    let long = Fact::Private(Private::Row { key: vec![1], value: Some(vec![0; crate::journal::RECORD_BYTES].into()) });
     for bad in [&facts[2], &long] {
         assert!(matches!(ledger.stage(bad), Err(StageError::Refused(_))));
     }

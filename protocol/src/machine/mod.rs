@@ -2,5 +2,20 @@
 //!
 //! Each takes inputs with a time and yields outputs in order; a shell around it (the node, or a simulator) carries the outputs
 //! out. None of them reads a clock, draws randomness, signs before its record is asked to be stored, or panics on any input.
+//! [`engine::Engine`] is the whole of a node; the others are its parts.
 
+pub mod book;
+pub mod chain;
+mod context;
+pub mod engine;
+pub mod host;
+pub mod host_lease;
+pub mod io;
+pub mod meter;
+pub mod policy;
 pub mod record;
+pub mod renter;
+pub mod renter_lease;
+pub mod search;
+pub mod slots;
+pub mod sync;

@@ -1,0 +1,322 @@
+//! The offer book: the newest notice of each machine we have heard of.
+//!
+//! Owns which notices are kept, for how long, and the verdict on each that comes in. Does no searching.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::io::Verdict;
+use crate::{
+    DocumentId, MachineId, Millis, NetworkId, NodeId, Timestamp, Verified,
+    id::{AskId, Digest},
+    key::PublicKey,
+    limits,
+    message::BookItem,
+    offer::{Notice, Offer, Withdrawal},
+    signed::VerifyError,
+};
+
+/// One machine of one host.
+pub type MachineKey = (NodeId, MachineId);
+
+/// What became of a notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Intake {
+    /// Taken in: it is the machine's newest.
+    New(MachineKey),
+    /// We have it.
+    Known,
+    /// We have a newer one.
+    Superseded,
+    /// Its time is past.
+    Expired,
+    /// Its time is yet to come.
+    FutureDated,
+    /// Its author says too much.
+    TooOften,
+    /// No room, or too many machines of this host.
+    Full,
+    /// It does not verify, here or anywhere.
+    Invalid(VerifyError),
+}
+
+impl Intake {
+    /// What gossip does with it: only what is wrong everywhere and always is blamed on the sender.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        match self {
+            Self::New(_) => Verdict::Accept,
+            Self::Invalid(_) => Verdict::Reject,
+            Self::Known | Self::Superseded | Self::Expired | Self::FutureDated | Self::TooOften | Self::Full => {
+                Verdict::Ignore
+            }
+        }
+    }
+}
+
+/// A notice that verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// The machine is offered.
+    Offer(Verified<Offer>),
+    /// It is not.
+    Withdrawal(Verified<Withdrawal>),
+}
+
+impl Known {
+    fn id(&self) -> DocumentId {
+        match self {
+            Self::Offer(o) => o.id(),
+            Self::Withdrawal(w) => w.id(),
+        }
+    }
+
+    fn key(&self) -> MachineKey {
+        match self {
+            Self::Offer(o) => (o.host, o.machine),
+            Self::Withdrawal(w) => (w.host, w.machine),
+        }
+    }
+
+    fn seq(&self) -> u64 {
+        match self {
+            Self::Offer(o) => o.seq,
+            Self::Withdrawal(w) => w.seq,
+        }
+    }
+
+    fn issued_at(&self) -> Timestamp {
+        match self {
+            Self::Offer(o) => o.issued_at,
+            Self::Withdrawal(w) => w.issued_at,
+        }
+    }
+
+    /// A tombstone stays as long as an offer it ends could be valid.
+    fn kept_until(&self) -> Timestamp {
+        match self {
+            Self::Offer(o) => o.valid_until,
+            Self::Withdrawal(w) => w.issued_at + limits::OFFER_LIFE + limits::CLOCK_SKEW,
+        }
+    }
+
+    fn notice(&self) -> Notice {
+        match self {
+            Self::Offer(o) => Notice::Offer(o.to_signed()),
+            Self::Withdrawal(w) => Notice::Withdrawal(w.to_signed()),
+        }
+    }
+
+    /// A withdrawal outranks an offer of the same number; else the lower id wins, so that all books agree.
+    fn beats(&self, other: &Self) -> bool {
+        let rank = |k: &Self| (k.seq(), matches!(k, Self::Withdrawal(_)), std::cmp::Reverse(k.id()));
+        rank(self) > rank(other)
+    }
+}
+
+#[derive(Debug)]
+struct Listing {
+    known: Known,
+    /// Notices this machine may still send at once, and when that was counted.
+    allowance: u32,
+    counted_at: Timestamp,
+}
+
+/// The book.
+#[derive(Debug)]
+pub struct Book {
+    network: NetworkId,
+    capacity: usize,
+    listings: BTreeMap<MachineKey, Listing>,
+    ids: BTreeMap<DocumentId, MachineKey>,
+    expiry: BTreeSet<(Timestamp, MachineKey)>,
+    keys: BTreeMap<NodeId, (PublicKey, usize)>,
+    root: [u8; 32],
+}
+
+impl Book {
+    /// An empty book of at most `capacity` machines.
+    #[must_use]
+    pub const fn new(network: NetworkId, capacity: usize) -> Self {
+        Self {
+            network,
+            capacity,
+            listings: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            expiry: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            root: [0; 32],
+        }
+    }
+
+    /// Takes in a notice, or says why not. `solicited` ones, that we asked for, are not counted against their author's rate.
+    pub fn take(&mut self, notice: &Notice, solicited: bool, now: Timestamp) -> Intake {
+        let id = match notice {
+            Notice::Offer(o) => o.id(&self.network),
+            Notice::Withdrawal(w) => w.id(&self.network),
+        };
+        if self.ids.contains_key(&id) {
+            return Intake::Known;
+        }
+        let keys = &self.keys;
+        let key = |node: &NodeId| keys.get(node).map_or_else(|| PublicKey::of(node), |(key, _)| Ok(*key));
+        let known = match notice {
+            Notice::Offer(o) => o.verify_with(&self.network, key).map(Known::Offer),
+            Notice::Withdrawal(w) => w.verify_with(&self.network, key).map(Known::Withdrawal),
+        };
+        match known {
+            Ok(known) => self.insert(known, solicited, now),
+            Err(error) => Intake::Invalid(error),
+        }
+    }
+
+    /// Takes in a verified notice, ours for one.
+    pub fn insert(&mut self, known: Known, solicited: bool, now: Timestamp) -> Intake {
+        let key = known.key();
+        if known.issued_at() > now + limits::CLOCK_SKEW {
+            return Intake::FutureDated;
+        }
+        if known.kept_until() <= now {
+            return Intake::Expired;
+        }
+        let mut allowance = limits::OFFER_BURST;
+        let mut counted_at = now;
+        match self.listings.get(&key) {
+            Some(listing) => {
+                if !known.beats(&listing.known) {
+                    return if known.id() == listing.known.id() { Intake::Known } else { Intake::Superseded };
+                }
+                let earned = now.since(listing.counted_at).0 / limits::OFFER_INTERVAL.0;
+                allowance =
+                    u32::try_from(u64::from(listing.allowance) + earned).unwrap_or(u32::MAX).min(limits::OFFER_BURST);
+                counted_at = if earned > 0 { now } else { listing.counted_at };
+                if !solicited {
+                    let Some(left) = allowance.checked_sub(1) else {
+                        return Intake::TooOften;
+                    };
+                    allowance = left;
+                }
+            }
+            None => {
+                let machines = self.keys.get(&key.0).map_or(0, |(_, machines)| *machines);
+                if self.listings.len() >= self.capacity || machines >= limits::MACHINES_PER_HOST {
+                    return Intake::Full;
+                }
+            }
+        }
+        self.remove(&key);
+        let Ok(public) = PublicKey::of(&key.0) else {
+            return Intake::Full;
+        };
+        self.keys.entry(key.0).or_insert((public, 0)).1 += 1;
+        self.toggle(&known.id());
+        self.ids.insert(known.id(), key);
+        self.expiry.insert((known.kept_until(), key));
+        self.listings.insert(key, Listing { known, allowance, counted_at });
+        Intake::New(key)
+    }
+
+    /// Drops what has ended by `now`, and says which machines that were.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<MachineKey> {
+        let mut gone = Vec::new();
+        while let Some((_, key)) = self.expiry.first().filter(|(at, _)| *at <= now).copied() {
+            self.remove(&key);
+            gone.push(key);
+        }
+        gone
+    }
+
+    /// When the next notice ends.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiry.first().map(|(at, _)| *at)
+    }
+
+    fn remove(&mut self, key: &MachineKey) {
+        let Some(old) = self.listings.remove(key) else {
+            return;
+        };
+        let id = old.known.id();
+        self.toggle(&id);
+        self.ids.remove(&id);
+        self.expiry.remove(&(old.known.kept_until(), *key));
+        if let Some((_, machines)) = self.keys.get_mut(&key.0) {
+            *machines -= 1;
+            if *machines == 0 {
+                self.keys.remove(&key.0);
+            }
+        }
+    }
+
+    fn toggle(&mut self, id: &DocumentId) {
+        for (a, b) in self.root.iter_mut().zip(id.0) {
+            *a ^= b;
+        }
+    }
+
+    /// The machine's offer, if it is offered.
+    #[must_use]
+    pub fn offer(&self, key: &MachineKey) -> Option<&Verified<Offer>> {
+        match &self.listings.get(key)?.known {
+            Known::Offer(offer) => Some(offer),
+            Known::Withdrawal(_) => None,
+        }
+    }
+
+    /// All offers, in the order of host and machine.
+    pub fn offers(&self) -> impl Iterator<Item = &Verified<Offer>> {
+        self.listings.values().filter_map(|l| match &l.known {
+            Known::Offer(offer) => Some(offer),
+            Known::Withdrawal(_) => None,
+        })
+    }
+
+    /// The offer that has this ask, and the ask's size in slots.
+    #[must_use]
+    pub fn find_ask(&self, ask: &AskId) -> Option<(&Verified<Offer>, u16)> {
+        self.offers().find_map(|offer| Some((offer, offer.slots_of(ask)?)))
+    }
+
+    /// Count and root: equal for equal books.
+    #[must_use]
+    pub fn summary(&self) -> (u64, Digest) {
+        (self.listings.len() as u64, Digest(self.root))
+    }
+
+    /// A page of the index, and whether there is more.
+    #[must_use]
+    pub fn page(&self, after: Option<MachineKey>) -> (Vec<BookItem>, bool) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let mut rest = self.listings.range((from, Unbounded));
+        let items = rest.by_ref().take(limits::BOOK_PAGE).map(|((host, machine), l)| BookItem {
+            host: *host,
+            machine: *machine,
+            seq: l.known.seq(),
+            id: l.known.id(),
+        });
+        let items = items.collect();
+        (items, rest.next().is_some())
+    }
+
+    /// Whether a peer's notice would replace ours.
+    #[must_use]
+    pub fn lacks(&self, item: &BookItem) -> bool {
+        match self.listings.get(&(item.host, item.machine)) {
+            Some(l) => item.seq > l.known.seq() || (item.seq == l.known.seq() && item.id < l.known.id()),
+            None => true,
+        }
+    }
+
+    /// Notices by id, those we have.
+    #[must_use]
+    pub fn fetch(&self, ids: &[DocumentId]) -> Vec<Notice> {
+        let keys = ids.iter().take(limits::BOOK_FETCH).filter_map(|id| self.ids.get(id));
+        keys.filter_map(|key| Some(self.listings.get(key)?.known.notice())).collect()
+    }
+
+    /// How long until an author of one notice every so often may send the next.
+    #[must_use]
+    pub const fn author_interval() -> Millis {
+        limits::OFFER_INTERVAL
+    }
+}

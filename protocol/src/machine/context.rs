@@ -1,0 +1,132 @@
+//! What the parts of the engine share: our chain, the outputs waiting to be carried out, and the questions waiting for answers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{
+    chain::Chain,
+    io::{Output, Ticket, Token},
+    record::Record,
+};
+use crate::{
+    DocumentId, LeaseId, NodeId, Timestamp, Verified,
+    entry::{Body, Entry},
+    message::{Request, Response},
+    signed::{Document, Signed},
+    violation::Violation,
+};
+
+/// What an outbound question was about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    Book,
+    Propose(Token),
+    Commit(LeaseId),
+    Control(Token, LeaseId),
+    Update(LeaseId),
+    Sync(LeaseId),
+    Deliver(LeaseId),
+}
+
+/// The engine's shared parts.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) chain: Chain,
+    pub(super) connected: std::collections::BTreeSet<NodeId>,
+    outputs: VecDeque<Output>,
+    next_ticket: u64,
+    next_token: u64,
+    asked: BTreeMap<Token, (NodeId, Asked)>,
+}
+
+impl Context {
+    pub(super) fn new(chain: Chain) -> Self {
+        Self {
+            chain,
+            connected: std::collections::BTreeSet::new(),
+            outputs: VecDeque::new(),
+            next_ticket: 1,
+            next_token: 1,
+            asked: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.chain.me()
+    }
+
+    pub(super) fn out(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn persist(&mut self, record: Record) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.out(Output::Persist { ticket, record: Box::new(record) });
+        ticket
+    }
+
+    /// Signs and stores the next entry of our chain. None if it breaks its own bounds, which bounded inputs prevent.
+    pub(super) fn append(
+        &mut self,
+        lease: LeaseId,
+        peer: NodeId,
+        body: Body,
+        now: Timestamp,
+    ) -> Option<(Verified<Entry>, Ticket)> {
+        let entry = self.chain.append(lease, peer, body, now).ok()?;
+        let ticket = self.persist(Record::from(&entry));
+        Some((entry, ticket))
+    }
+
+    /// A document of ours beside the chain.
+    pub(super) fn sign<T: Document>(&self, value: T) -> Option<Verified<T>> {
+        Verified::sign(value, self.chain.key(), self.chain.network()).ok()
+    }
+
+    pub(super) fn send(&mut self, to: NodeId, request: Request, after: Option<Ticket>, asked: Asked) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        self.asked.insert(token, (to, asked));
+        self.out(Output::Send { token, to, request: Box::new(request), after });
+        token
+    }
+
+    pub(super) fn answered(&mut self, token: Token) -> Option<(NodeId, Asked)> {
+        self.asked.remove(&token)
+    }
+
+    pub(super) fn reply(&mut self, token: Token, response: Response, after: Option<Ticket>) {
+        self.out(Output::Reply { token, response: Box::new(response), after });
+    }
+
+    pub(super) fn changed(&mut self, lease: LeaseId, at: Timestamp) {
+        self.out(Output::Changed { lease, at });
+    }
+
+    /// Checks a document a peer sent; one that does not verify is that peer's violation.
+    pub(super) fn verify<T: Document>(&mut self, peer: NodeId, signed: &Signed<T>) -> Option<Verified<T>> {
+        match signed.verify(self.chain.network()) {
+            Ok(document) => Some(document),
+            Err(why) => {
+                self.out(Output::Violation(Violation::Unverified { peer, why }));
+                None
+            }
+        }
+    }
+
+    pub(super) fn false_receipt(&mut self, peer: NodeId, why: &'static str) {
+        self.out(Output::Violation(Violation::FalseReceipt { peer, why }));
+    }
+
+    pub(super) fn wrong_answer(&mut self, peer: NodeId, why: &'static str) {
+        self.out(Output::Violation(Violation::WrongAnswer { peer, why }));
+    }
+
+    pub(super) fn id_of<T: Document>(&self, signed: &Signed<T>) -> DocumentId {
+        signed.id(self.chain.network())
+    }
+}

@@ -1,0 +1,319 @@
+//! A whole node, without the world: offer book, reconciliation, host's side, renter's side.
+//!
+//! Owns nothing of the rules themselves; it hands each input to the part it concerns, and collects the outputs in order.
+
+use super::{
+    book::Book,
+    chain::Chain,
+    context::{Asked, Context},
+    host::Host,
+    host_lease::HostLease,
+    io::{Command, Input, NoAnswer, Output, Recalled, Token, Verdict},
+    record::{LeaseRow, Private, Record, Restore},
+    renter::Renter,
+    renter_lease::RenterLease,
+    sync::BookSync,
+};
+use crate::{
+    Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
+    entry::Body,
+    limits,
+    message::{Request, Response},
+    negotiation::{Reject, RejectCode},
+    offer::Notice,
+    signed::{Document, Signed},
+    violation::Violation,
+    workload::Workload,
+};
+
+/// A record of our own ledger does not hold: it was damaged, or belongs to another node or network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "lease {lease} of the ledger can't be taken up: {why}; restore the data directory from a backup, or run: souk ledger check"
+)]
+pub struct RestoreError {
+    /// The lease.
+    pub lease: crate::LeaseId,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// The engine of one node.
+#[derive(Debug)]
+pub struct Engine {
+    cx: Context,
+    book: Book,
+    sync: BookSync,
+    host: Host,
+    renter: Renter,
+    resumed: bool,
+}
+
+impl Engine {
+    /// A node with this key in this network, as the ledger left it. Leases are taken up where they were; containers are looked
+    /// for when the runtime is up.
+    ///
+    /// # Errors
+    /// [`RestoreError`] if a record of an open lease does not verify.
+    pub fn new(key: Keypair, network: NetworkId, restore: Restore, now: Timestamp) -> Result<Self, RestoreError> {
+        let mut cx = Context::new(Chain::new(key, network, restore.head));
+        if let Ok(Some(genesis)) = cx.chain.begin(now) {
+            cx.persist(Record::from(&genesis));
+        }
+        let mut engine = Self {
+            book: Book::new(network, limits::BOOK_OFFERS),
+            sync: BookSync::default(),
+            host: Host::new(restore.offer_seq),
+            renter: Renter::default(),
+            resumed: false,
+            cx,
+        };
+        for row in restore.leases {
+            engine.restore(&row, now)?;
+        }
+        Ok(engine)
+    }
+
+    fn restore(&mut self, row: &LeaseRow, now: Timestamp) -> Result<(), RestoreError> {
+        let network = *self.cx.chain.network();
+        let fail = |why: String| RestoreError { lease: row.lease, why };
+        let open = check(&row.open, &network).map_err(fail)?;
+        let signed = open.body.draft().ok_or_else(|| fail("its open holds no draft".to_owned()))?;
+        let draft = check(signed, &network).map_err(fail)?;
+        let answer = optional(row.answer.as_ref(), &network).map_err(fail)?;
+        let accepted = answer.clone().filter(|e| matches!(e.body, Body::LeaseAccept { .. }));
+        let placement = optional(row.placement.as_ref(), &network).map_err(fail)?;
+        let usage = optional(row.usage.as_ref(), &network).map_err(fail)?;
+        let ack = optional(row.ack.as_ref(), &network).map_err(fail)?;
+        let close = optional(row.close.as_ref(), &network).map_err(fail)?;
+        let close_ack = optional(row.close_ack.as_ref(), &network).map_err(fail)?;
+        let voided = answer.is_some() && accepted.is_none();
+        let over = voided || (close.is_some() && close_ack.is_some());
+        if draft.host == self.cx.me() {
+            if let Some(entry) = answer.clone().filter(|_| voided) {
+                self.host.remember_void(open.id(), entry);
+            }
+            if let Some(accept) = accepted.filter(|_| !over) {
+                let workload = Workload::from_bytes(&row.workload).map_err(|e| fail(e.to_string()))?;
+                let lease =
+                    HostLease::restored(draft, accept, workload, usage, ack, placement, close, row.events.clone(), now);
+                self.host.restore(&mut self.cx, lease, now);
+            }
+        } else if draft.renter == self.cx.me() {
+            if !over {
+                let lease = RenterLease::restored(
+                    draft,
+                    open,
+                    accepted,
+                    placement,
+                    usage,
+                    ack,
+                    close,
+                    close_ack,
+                    row.events.clone(),
+                );
+                self.renter.restore(lease, row.workload.clone(), now);
+            }
+        } else {
+            return Err(fail("it is between two other nodes".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Takes an input. Never fails and never panics: what a peer did wrong becomes an [`Output::Violation`].
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Request { from, token, request } => self.request(from, token, request, now),
+            Input::Response { token, result } => self.response(token, result, now),
+            Input::Gossip { token, from, data } => self.gossip(token, from, &data, now),
+            Input::Connected(peer) => {
+                self.cx.connected.insert(peer);
+                self.sync.connected(&mut self.cx, peer);
+                self.host.connected(&peer, now);
+                self.renter.connected(&mut self.cx, peer, now);
+            }
+            Input::Disconnected(peer) => {
+                self.cx.connected.remove(&peer);
+                self.sync.disconnected(&peer);
+            }
+            Input::Runtime { lease, report } => self.host.report(&mut self.cx, lease, report, now),
+            Input::RuntimeUp(up) => self.host.runtime(&mut self.cx, up, now),
+            Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
+            Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
+            Input::Command(command) => self.command(command, now),
+            Input::Tick => {}
+        }
+        self.tick(now);
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        for key in self.book.expire(now) {
+            self.cx.out(Output::BookChanged { key });
+        }
+        self.sync.tick(&mut self.cx, now);
+        self.renter.tick(&mut self.cx, &self.book, now);
+        self.host.tick(&mut self.cx, &mut self.book, now);
+    }
+
+    /// The next output to carry out.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.cx.poll()
+    }
+
+    /// When to send [`Input::Tick`] at the latest, and why.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
+        let expiry = self.book.next_expiry().map(|at| (at, "an offer ends"));
+        let sync = Some((self.sync.deadline(), "books are compared")).filter(|_| !self.cx.connected.is_empty());
+        [expiry, sync, self.renter.deadline(), self.host.deadline(self.cx.me())].into_iter().flatten().min()
+    }
+
+    fn command(&mut self, command: Command, now: Timestamp) {
+        match command {
+            Command::Rent { token, wish } => self.renter.rent(&mut self.cx, &self.book, token, *wish),
+            Command::Control { token, lease, action, nonce } => {
+                self.renter.control(&mut self.cx, token, lease, action, nonce)
+            }
+            Command::Label { lease, text } => {
+                self.cx.persist(Record::Private(Private::Label { lease, text }));
+            }
+            Command::Host(setup) => {
+                let offered = setup.is_some();
+                self.host.configure(&mut self.cx, &mut self.book, setup.map(|s| *s), now);
+                if offered && !std::mem::replace(&mut self.resumed, true) {
+                    self.host.hold_restored(&mut self.cx);
+                }
+            }
+            Command::Abort { lease } => {
+                if !self.host.abort(&mut self.cx, lease, now) {
+                    self.cx.wrong_answer(self.cx.me(), "asked to abort a lease it does not host");
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, from: NodeId, token: Token, request: Request, now: Timestamp) {
+        match request {
+            Request::BookSummary => {
+                let (count, root) = self.book.summary();
+                self.cx.reply(token, Response::BookSummary { count, root }, None);
+            }
+            Request::BookPage { after } => {
+                let (items, more) = self.book.page(after);
+                self.cx.reply(token, Response::BookPage { items, more }, None);
+            }
+            Request::BookFetch { ids } => {
+                let notices = self.book.fetch(&ids);
+                self.cx.reply(token, Response::BookNotices { notices }, None);
+            }
+            Request::Update(update) => match self.renter.update(&mut self.cx, from, &update, now) {
+                Some((response, durable)) => self.cx.reply(token, response, durable),
+                None => {
+                    let rejected = Response::Rejected(Reject::lasting(
+                        RejectCode::Malformed,
+                        "this node has no open lease of yours by that id",
+                    ));
+                    self.cx.out(Output::Recall {
+                        token,
+                        lease: update.lease,
+                        what: Recalled::CloseAck,
+                        otherwise: Box::new(rejected),
+                    });
+                }
+            },
+            Request::Propose(_)
+            | Request::Commit { .. }
+            | Request::Control { .. }
+            | Request::Sync { .. }
+            | Request::Deliver { .. } => {
+                self.host.request(&mut self.cx, from, token, request, now);
+            }
+        }
+    }
+
+    fn response(&mut self, token: Token, result: Result<Response, NoAnswer>, now: Timestamp) {
+        let Some((peer, asked)) = self.cx.answered(token) else {
+            return;
+        };
+        let (cx, renter, host) = (&mut self.cx, &mut self.renter, &mut self.host);
+        match asked {
+            Asked::Book => self.sync.response(cx, &mut self.book, peer, result.ok(), now),
+            Asked::Propose(command) => renter.proposed(cx, command, peer, result, now),
+            Asked::Commit(lease) => renter.committed(cx, lease, peer, result, now),
+            Asked::Control(command, _) => renter.controlled(cx, command, peer, result),
+            Asked::Sync(lease) => renter.synced(cx, lease, peer, &result, now),
+            Asked::Deliver(lease) => renter.delivered(lease, &result),
+            Asked::Update(lease) => host.updated(cx, lease, result.ok().as_ref(), now),
+        }
+    }
+
+    fn gossip(&mut self, token: Token, from: NodeId, data: &[u8], now: Timestamp) {
+        let verdict = match encode::from_bytes::<Notice>(data, limits::OFFER_BYTES + 128) {
+            Ok(notice) => {
+                let intake = self.book.take(&notice, false, now);
+                if let super::book::Intake::New(key) = &intake {
+                    self.cx.out(Output::BookChanged { key: *key });
+                }
+                intake.verdict()
+            }
+            Err(why) => {
+                self.cx.out(Output::Violation(Violation::Malformed {
+                    peer: from,
+                    what: "an offer",
+                    why: why.to_string(),
+                }));
+                Verdict::Reject
+            }
+        };
+        self.cx.out(Output::Verdict { token, verdict });
+    }
+
+    /// Our id.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.cx.me()
+    }
+
+    /// The network.
+    #[must_use]
+    pub const fn network(&self) -> &NetworkId {
+        self.cx.chain.network()
+    }
+
+    /// The newest entry of our chain.
+    #[must_use]
+    pub const fn head(&self) -> Option<super::record::Head> {
+        self.cx.chain.head()
+    }
+
+    /// Our copy of the market.
+    #[must_use]
+    pub const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    /// The host's side.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The renter's side.
+    #[must_use]
+    pub const fn renter(&self) -> &Renter {
+        &self.renter
+    }
+
+    /// Peers that can be asked now.
+    pub fn connected(&self) -> impl Iterator<Item = &NodeId> {
+        self.cx.connected.iter()
+    }
+}
+
+fn check<T: Document>(signed: &Signed<T>, network: &NetworkId) -> Result<Verified<T>, String> {
+    signed.verify(network).map_err(|e| e.to_string())
+}
+
+fn optional<T: Document>(signed: Option<&Signed<T>>, network: &NetworkId) -> Result<Option<Verified<T>>, String> {
+    signed.map(|s| check(s, network)).transpose()
+}

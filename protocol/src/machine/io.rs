@@ -1,0 +1,437 @@
+//! What goes into the engine and what comes out of it.
+//!
+//! The shell feeds inputs with a time and carries outputs out in their order. An output with `after` waits until the store has
+//! said that record durable; a signature never leaves the node before its record is on disk.
+
+use crate::{
+    AskId, DocumentId, LeaseId, NodeId, Nonce, Timestamp, Verified,
+    lease::{EndReason, LeaseDraft},
+    message::{Action, Cause, Progress, Request, Response},
+    money::Amount,
+    negotiation::{ImagePin, Reject},
+    offer::Notice,
+    time::Millis,
+    violation::Violation,
+    workload::Workload,
+};
+
+use super::{policy::HostSetup, record::Record};
+
+/// Names a record the engine asked to be stored; tickets are handed out in rising order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// Names a question, so that its answer finds back. Inbound ones are the shell's, outbound ones the engine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// A question got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct NoAnswer {
+    /// A sentence for people.
+    pub why: String,
+}
+
+/// What happens to a node.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A peer asks. Every request gets exactly one [`Output::Reply`] or [`Output::Recall`].
+    Request {
+        /// Who.
+        from: NodeId,
+        /// For the answer.
+        token: Token,
+        /// What.
+        request: Request,
+    },
+    /// The answer to an [`Output::Send`].
+    Response {
+        /// The send's token.
+        token: Token,
+        /// The answer.
+        result: Result<Response, NoAnswer>,
+    },
+    /// A notice came by gossip. Answered by [`Output::Verdict`].
+    Gossip {
+        /// For the verdict.
+        token: Token,
+        /// Who forwarded it.
+        from: NodeId,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+    /// A peer can be asked now.
+    Connected(NodeId),
+    /// A peer is gone.
+    Disconnected(NodeId),
+    /// News of a container.
+    Runtime {
+        /// Which lease.
+        lease: LeaseId,
+        /// What.
+        report: RuntimeReport,
+    },
+    /// The container engine can be used, or not.
+    RuntimeUp(bool),
+    /// The answer to [`Output::ResolveImage`].
+    Image {
+        /// The question's token.
+        token: Token,
+        /// The pinned image.
+        result: Result<ImagePin, Reject>,
+    },
+    /// The answer to [`Output::LockSlots`].
+    Locked {
+        /// Which lease.
+        lease: LeaseId,
+        /// Whether all of them are ours now.
+        locked: bool,
+    },
+    /// The owner of this node wants something.
+    Command(Command),
+    /// Time has passed.
+    Tick,
+}
+
+/// What the owner of this node may want.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Rent an ask.
+    Rent {
+        /// For the steps.
+        token: Token,
+        /// How.
+        wish: Box<Wish>,
+    },
+    /// Stop, start or destroy an instance rented by us.
+    Control {
+        /// For the result.
+        token: Token,
+        /// Which.
+        lease: LeaseId,
+        /// What.
+        action: Action,
+        /// Makes the wish unique.
+        nonce: Nonce,
+    },
+    /// Give a lease a name.
+    Label {
+        /// Which.
+        lease: LeaseId,
+        /// The name.
+        text: String,
+    },
+    /// Offer this machine so, from now on; none to withdraw it.
+    Host(Option<Box<HostSetup>>),
+    /// Host's side: take the machine back from a lease.
+    Abort {
+        /// Which.
+        lease: LeaseId,
+    },
+}
+
+/// What a renter wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The ask.
+    pub ask: AskId,
+    /// Unique to this negotiation.
+    pub nonce: Nonce,
+    /// The first bid for all slots together, per hour; none for the listed price.
+    pub bid: Option<Amount>,
+    /// Never more than this per hour; none for the listed price.
+    pub max_price: Option<Amount>,
+    /// How long.
+    pub term: Option<Millis>,
+    /// Disk in MB.
+    pub disk_mb: u64,
+    /// What the guest may reach.
+    pub egress: crate::resources::Egress,
+    /// The image.
+    pub image: String,
+    /// The image's digest, to insist on.
+    pub image_digest: Option<String>,
+    /// What runs.
+    pub workload: Workload,
+    /// What the lease may cost at most.
+    pub max_spend: Option<Amount>,
+    /// Time between receipts.
+    pub tick: Option<Millis>,
+    /// A name for it.
+    pub label: Option<String>,
+}
+
+/// News of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeReport {
+    /// The image is on its way.
+    Progress(Progress),
+    /// The container exists, not yet started.
+    Prepared,
+    /// Its command runs.
+    Started,
+    /// Its command has ended.
+    Exited {
+        /// With this code.
+        code: i32,
+        /// By whose doing.
+        by: Cause,
+        /// Set if it was killed for memory, wrote over its disk, and the like: a sentence.
+        note: String,
+    },
+    /// It wrote more than its disk, and was stopped.
+    DiskFull,
+    /// It can't be made or started.
+    Failed {
+        /// Why.
+        reason: EndReason,
+        /// A sentence for the renter.
+        note: String,
+    },
+    /// Container, disk and network are gone.
+    Destroyed,
+    /// After a restart of the node or the engine: there is no such container.
+    Missing,
+    /// Traffic so far.
+    Traffic {
+        /// Into the instance.
+        rx_bytes: u64,
+        /// Out of the instance.
+        tx_bytes: u64,
+    },
+}
+
+/// What a runtime is told. Each order is idempotent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeOrder {
+    /// Pull the image and make the container.
+    Prepare {
+        /// The terms.
+        draft: Verified<LeaseDraft>,
+        /// What runs.
+        workload: Box<Workload>,
+        /// Devices the container gets, and no others.
+        devices: Vec<String>,
+    },
+    /// Run the command.
+    Start,
+    /// End the processes: SIGTERM, and SIGKILL after this long.
+    Stop(Millis),
+    /// Remove container, disk and network.
+    Destroy,
+    /// Look whether the container is there, and report what it does: prepared, started, exited or missing.
+    Adopt {
+        /// The terms.
+        draft: Verified<LeaseDraft>,
+    },
+}
+
+/// A step of a negotiation, for the person who waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// We bid.
+    Proposed {
+        /// 1, 2, 3 …
+        round: u8,
+        /// Per hour, all slots.
+        price_hour: Amount,
+    },
+    /// The host wants another price.
+    Countered {
+        /// Per hour, all slots.
+        price_hour: Amount,
+    },
+    /// The host has signed the whole lease.
+    Drafted {
+        /// The terms.
+        draft: Verified<LeaseDraft>,
+    },
+    /// We have signed, too, and wait for the host's accept.
+    Committed {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// The lease exists.
+    Accepted {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// There is no lease.
+    Failed {
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// Why something the owner wanted was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The ask is not in our copy of the market.
+    #[error("ask {0} is not on the market (any more); search again")]
+    UnknownAsk(AskId),
+    /// The host says no.
+    #[error("the host refused: {0}")]
+    Host(Reject),
+    /// The prices do not meet.
+    #[error("the host wants {host_wants}/h, over your limit of {limit}/h")]
+    Price {
+        /// The host's last word.
+        host_wants: Amount,
+        /// Ours.
+        limit: Amount,
+    },
+    /// The host answered with something that is not what we bid for.
+    #[error("the host's draft is not what was agreed: {0}")]
+    BadDraft(&'static str),
+    /// The host does not answer.
+    #[error("the host does not answer: {0}")]
+    NoAnswer(String),
+    /// The host signed that there is no lease.
+    #[error("the host voided the lease: {0}")]
+    Void(String),
+    /// We run too many negotiations or leases already.
+    #[error("too many negotiations or leases at once; wait for some to end")]
+    TooMany,
+    /// No such lease, or it is not ours to control.
+    #[error("no open lease {0} rented by this node")]
+    UnknownLease(LeaseId),
+    /// Something of ours is malformed.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// What to do with a gossiped message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Good: forward it.
+    Accept,
+    /// Not for us now: don't forward it, and blame nobody.
+    Ignore,
+    /// Wrong everywhere and always: blame the sender.
+    Reject,
+}
+
+/// What is looked up in the ledger for a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// Our answer to this open.
+    Answer(DocumentId),
+    /// Our agreement to the host's close.
+    CloseAck,
+}
+
+/// What the shell is to do.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Store a record. The ticket is durable once the store says so.
+    Persist {
+        /// Names it.
+        ticket: Ticket,
+        /// The record.
+        record: Box<Record>,
+    },
+    /// Ask a peer.
+    Send {
+        /// For the answer.
+        token: Token,
+        /// Whom.
+        to: NodeId,
+        /// What.
+        request: Box<Request>,
+        /// Not before this is durable.
+        after: Option<Ticket>,
+    },
+    /// Answer a peer.
+    Reply {
+        /// The request's token.
+        token: Token,
+        /// The answer.
+        response: Box<Response>,
+        /// Not before this is durable.
+        after: Option<Ticket>,
+    },
+    /// Answer from the ledger, about a lease that the engine no longer holds, or else with this.
+    Recall {
+        /// The request's token.
+        token: Token,
+        /// The lease.
+        lease: LeaseId,
+        /// What to look up.
+        what: Recalled,
+        /// If nothing is on record.
+        otherwise: Box<Response>,
+    },
+    /// Judge a gossiped message.
+    Verdict {
+        /// Its token.
+        token: Token,
+        /// The judgement.
+        verdict: Verdict,
+    },
+    /// Gossip a notice of ours.
+    Publish {
+        /// The notice.
+        notice: Box<Notice>,
+        /// Not before this is durable.
+        after: Option<Ticket>,
+    },
+    /// Tell the runtime.
+    Runtime {
+        /// About this lease.
+        lease: LeaseId,
+        /// What.
+        order: Box<RuntimeOrder>,
+        /// Not before this is durable.
+        after: Option<Ticket>,
+    },
+    /// Find the digest of an image, by the host's rules. Answered by [`Input::Image`].
+    ResolveImage {
+        /// For the answer.
+        token: Token,
+        /// The image as written.
+        reference: String,
+        /// The digest it must have, if the renter insists.
+        digest: Option<String>,
+    },
+    /// Lock slots against other nodes of this machine. Answered by [`Input::Locked`].
+    LockSlots {
+        /// For this lease.
+        lease: LeaseId,
+        /// Their numbers.
+        slots: Vec<u16>,
+    },
+    /// Unlock them.
+    UnlockSlots {
+        /// Their numbers.
+        slots: Vec<u16>,
+    },
+    /// A negotiation went on.
+    Step {
+        /// The rent command's token.
+        token: Token,
+        /// The step.
+        step: Box<Step>,
+    },
+    /// A command is done, or refused.
+    Done {
+        /// The command's token.
+        token: Token,
+        /// The outcome.
+        result: Result<(), Refusal>,
+    },
+    /// A lease's state, counters or progress changed.
+    Changed {
+        /// Which.
+        lease: LeaseId,
+        /// When.
+        at: Timestamp,
+    },
+    /// The book's notice of this machine was replaced or dropped.
+    BookChanged {
+        /// Which machine.
+        key: super::book::MachineKey,
+    },
+    /// A peer broke the protocol.
+    Violation(Violation),
+}

@@ -1,0 +1,450 @@
+//! One lease, as its renter keeps it: from our open to the acknowledged close.
+//!
+//! Owns what we believe of the lease, and the decision how much of a usage we acknowledge. Nothing here trusts the host: each
+//! entry, event and receipt is checked against the draft both signed, against what came before, and against our own clock.
+
+use super::{
+    context::Context,
+    io::{Output, Ticket},
+    record::{Private, Record},
+};
+use crate::{
+    Amount, LeaseId, Millis, NodeId, Timestamp, Verified,
+    entry::{Body, Entry, VoidCode},
+    lease::{EndReason, LeaseDraft, LeaseState},
+    limits,
+    message::{LeaseEvent, LeaseUpdate, Progress, Response},
+    money::Counters,
+    receipt::{Ack, PartialReason, Usage},
+    signed::Signed,
+    violation::Violation,
+};
+
+/// What became of our open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// The host has not answered yet.
+    Waiting,
+    /// We wait no longer: an accept is answered by a close.
+    GivenUp,
+    /// The lease exists.
+    Accepted(Verified<Entry>),
+    /// There is no lease.
+    Void(VoidCode, String),
+}
+
+/// A lease we rent, or have opened.
+#[derive(Debug)]
+pub struct RenterLease {
+    draft: Verified<LeaseDraft>,
+    open: Verified<Entry>,
+    opened: Opened,
+    state: LeaseState,
+    since: Timestamp,
+    events: Vec<LeaseEvent>,
+    placement: Option<Verified<Entry>>,
+    usage: Option<Verified<Usage>>,
+    ack: Option<Verified<Ack>>,
+    close: Option<Verified<Entry>>,
+    close_ack: Option<Verified<Entry>>,
+    progress: Option<Progress>,
+    heard_at: Option<Timestamp>,
+    durable: Option<Ticket>,
+}
+
+impl RenterLease {
+    pub(super) const fn opened(
+        draft: Verified<LeaseDraft>,
+        open: Verified<Entry>,
+        ticket: Ticket,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            draft,
+            open,
+            opened: Opened::Waiting,
+            state: LeaseState::Preparing,
+            since: now,
+            events: Vec::new(),
+            placement: None,
+            usage: None,
+            ack: None,
+            close: None,
+            close_ack: None,
+            progress: None,
+            heard_at: None,
+            durable: Some(ticket),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one caller, which has just verified each of them
+    pub(super) fn restored(
+        draft: Verified<LeaseDraft>,
+        open: Verified<Entry>,
+        accept: Option<Verified<Entry>>,
+        placement: Option<Verified<Entry>>,
+        usage: Option<Verified<Usage>>,
+        ack: Option<Verified<Ack>>,
+        close: Option<Verified<Entry>>,
+        close_ack: Option<Verified<Entry>>,
+        events: Vec<LeaseEvent>,
+    ) -> Self {
+        let last = events.last();
+        Self {
+            state: last.map_or(LeaseState::Preparing, |e| e.state),
+            since: last.map_or(open.time, |e| e.at),
+            opened: accept.map_or(Opened::Waiting, Opened::Accepted),
+            draft,
+            open,
+            events,
+            placement,
+            usage,
+            ack,
+            close,
+            close_ack,
+            progress: None,
+            heard_at: None,
+            durable: None,
+        }
+    }
+
+    /// The lease's id.
+    #[must_use]
+    pub fn id(&self) -> LeaseId {
+        self.draft.id().into()
+    }
+
+    /// Its terms.
+    #[must_use]
+    pub const fn draft(&self) -> &Verified<LeaseDraft> {
+        &self.draft
+    }
+
+    /// Our open.
+    #[must_use]
+    pub const fn open(&self) -> &Verified<Entry> {
+        &self.open
+    }
+
+    /// What the host answered to it.
+    #[must_use]
+    pub const fn answer(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Where it stands, by the host's last word.
+    #[must_use]
+    pub const fn state(&self) -> LeaseState {
+        self.state
+    }
+
+    /// Since when.
+    #[must_use]
+    pub const fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn events(&self) -> &[LeaseEvent] {
+        &self.events
+    }
+
+    /// How far preparing is.
+    #[must_use]
+    pub const fn progress(&self) -> Option<Progress> {
+        self.progress
+    }
+
+    /// The newest placement.
+    #[must_use]
+    pub const fn placement(&self) -> Option<&Verified<Entry>> {
+        self.placement.as_ref()
+    }
+
+    /// The newest usage.
+    #[must_use]
+    pub const fn usage(&self) -> Option<&Verified<Usage>> {
+        self.usage.as_ref()
+    }
+
+    /// What we have acknowledged.
+    #[must_use]
+    pub fn acked(&self) -> Amount {
+        self.ack.as_ref().map_or(Amount::ZERO, |a| a.due)
+    }
+
+    /// When the host was last heard of.
+    #[must_use]
+    pub const fn heard_at(&self) -> Option<Timestamp> {
+        self.heard_at
+    }
+
+    /// Whether it is over, and both have said so, or whether it never came to be.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.close_ack.is_some() || matches!(self.opened, Opened::Void(..))
+    }
+
+    pub(super) const fn durable(&self) -> Option<Ticket> {
+        self.durable
+    }
+
+    /// The number of the last event we have.
+    #[must_use]
+    pub fn events_seen(&self) -> u32 {
+        self.events.last().map_or(0, |e| e.n)
+    }
+
+    pub(super) fn give_up(&mut self) {
+        if self.opened == Opened::Waiting {
+            self.opened = Opened::GivenUp;
+        }
+    }
+
+    /// The host's answer to our open. True if it settled the matter.
+    pub(super) fn take_answer(&mut self, cx: &mut Context, signed: &Signed<Entry>, now: Timestamp) -> bool {
+        let host = self.draft.host;
+        let Some(entry) = cx.verify(host, signed) else {
+            return false;
+        };
+        if entry.author != host || entry.lease != Some(self.id()) || entry.peer != Some(cx.me()) {
+            cx.wrong_answer(host, "an answer to another open");
+            return false;
+        }
+        match (&entry.body, &self.opened) {
+            (Body::LeaseAccept { open }, Opened::Waiting) if *open == self.open.id() => {
+                self.durable = Some(cx.persist(Record::from(&entry)));
+                self.opened = Opened::Accepted(entry);
+                self.since = now;
+                cx.changed(self.id(), now);
+                true
+            }
+            (Body::LeaseAccept { open }, Opened::GivenUp) if *open == self.open.id() => {
+                cx.persist(Record::from(&entry));
+                self.opened = Opened::Accepted(entry);
+                let body = Body::Close { reason: EndReason::Unconfirmed, usage: None, due: Amount::ZERO };
+                if let Some((close, ticket)) = cx.append(self.id(), host, body, now) {
+                    self.close = Some(close);
+                    self.durable = Some(ticket);
+                }
+                self.state = LeaseState::Ended(EndReason::Unconfirmed);
+                cx.changed(self.id(), now);
+                true
+            }
+            (Body::Void { open, code, sentence }, Opened::Waiting | Opened::GivenUp) if *open == self.open.id() => {
+                self.durable = Some(cx.persist(Record::from(&entry)));
+                self.opened = Opened::Void(*code, sentence.clone());
+                cx.changed(self.id(), now);
+                true
+            }
+            (Body::LeaseAccept { .. }, Opened::Accepted(known)) if known.id() == entry.id() => false,
+            (_, Opened::Accepted(_) | Opened::Void(..))
+                if matches!(entry.body, Body::LeaseAccept { .. } | Body::Void { .. }) =>
+            {
+                cx.wrong_answer(host, "two different answers to one open");
+                false
+            }
+            (_, _) => {
+                cx.wrong_answer(host, "no answer to the open");
+                false
+            }
+        }
+    }
+
+    /// Our close of a lease whose accept came too late, while the host has not agreed to it.
+    pub(super) fn own_close(&self) -> Option<&Verified<Entry>> {
+        self.close.as_ref().filter(|c| c.author == self.draft.renter && self.close_ack.is_none())
+    }
+
+    pub(super) fn own_close_seen(&mut self) {
+        if let Some(close) = self.own_close().cloned() {
+            // The host has stored it; its agreement is not needed for an amount of nothing.
+            self.close_ack = Some(close);
+        }
+    }
+
+    /// The host's news. Returns our answer, to be sent once all it rests on is durable.
+    pub(super) fn update(&mut self, cx: &mut Context, update: &LeaseUpdate, now: Timestamp) -> Response {
+        self.heard_at = Some(now);
+        for entry in &update.entries {
+            self.take_entry(cx, entry, now);
+        }
+        let accepted = match &self.opened {
+            Opened::Accepted(accept) => Some(accept.time),
+            Opened::Waiting | Opened::GivenUp | Opened::Void(..) => None,
+        };
+        let Some(begun) = accepted else {
+            return Response::Seen { events_seen: 0, ack: None, close_ack: None };
+        };
+        if self.progress != update.progress {
+            self.progress = update.progress;
+            cx.changed(self.id(), now);
+        }
+        self.take_events(cx, &update.events, begun, now);
+        if let Some(usage) = &update.usage {
+            self.take_usage(cx, usage, begun, now);
+        }
+        self.answer_close(cx, now);
+        let newest = self.usage.as_ref().map(Verified::id);
+        let ack = self.ack.as_ref().filter(|a| Some(a.usage) == newest).map(Verified::to_signed);
+        let close_ack =
+            self.close_ack.as_ref().filter(|c| matches!(c.body, Body::CloseAck { .. })).map(Verified::to_signed);
+        Response::Seen { events_seen: self.events_seen(), ack, close_ack }
+    }
+
+    fn take_entry(&mut self, cx: &mut Context, signed: &Signed<Entry>, now: Timestamp) {
+        let id = cx.id_of(signed);
+        let known = [&self.placement, &self.close].into_iter().flatten().any(|e| e.id() == id);
+        if known || matches!(&self.opened, Opened::Accepted(accept) if accept.id() == id) {
+            return;
+        }
+        let host = self.draft.host;
+        let Some(entry) = cx.verify(host, signed) else {
+            return;
+        };
+        if entry.author != host || entry.lease != Some(self.id()) || entry.peer != Some(cx.me()) {
+            return cx.wrong_answer(host, "an entry about something else");
+        }
+        match &entry.body {
+            Body::LeaseAccept { .. } | Body::Void { .. } => {
+                self.take_answer(cx, signed, now);
+            }
+            Body::Placement { start, .. } => {
+                let newer = match self.placement.as_ref().map(|p| &p.body) {
+                    Some(Body::Placement { start: known, .. }) => start > known,
+                    Some(_) | None => true,
+                };
+                if newer && self.close.is_none() && u64::from(*start) <= self.budget(now) {
+                    self.durable = Some(cx.persist(Record::from(&entry)));
+                    self.placement = Some(entry);
+                    cx.changed(self.id(), now);
+                }
+            }
+            Body::Close { .. } if self.close.is_none() && matches!(self.opened, Opened::Accepted(_)) => {
+                self.durable = Some(cx.persist(Record::from(&entry)));
+                self.close = Some(entry);
+            }
+            Body::Close { .. }
+            | Body::Anchor { .. }
+            | Body::Genesis { .. }
+            | Body::LeaseOpen { .. }
+            | Body::CloseAck { .. } => {}
+        }
+    }
+
+    /// How many events or receipts a host may have made by now: a host can't fill our disk with a lease's news.
+    fn budget(&self, now: Timestamp) -> u64 {
+        64 + now.since(self.open.time).0 / 250
+    }
+
+    fn take_events(&mut self, cx: &mut Context, events: &[LeaseEvent], begun: Timestamp, now: Timestamp) {
+        let budget = self.budget(now.max(begun));
+        for event in events {
+            let next = event.n > self.events_seen() && u64::from(event.n) <= budget;
+            if !next || self.state.is_ended() {
+                continue;
+            }
+            self.state = event.state;
+            self.since = event.at;
+            if event.state != LeaseState::Preparing {
+                self.progress = None;
+            }
+            if self.events.len() >= limits::EVENTS_PER_LEASE {
+                self.events.remove(0);
+            }
+            self.events.push(event.clone());
+            self.durable = Some(cx.persist(Record::Private(Private::Event { lease: self.id(), event: event.clone() })));
+            cx.changed(self.id(), now);
+        }
+    }
+
+    fn take_usage(&mut self, cx: &mut Context, signed: &Signed<Usage>, begun: Timestamp, now: Timestamp) {
+        let host = self.draft.host;
+        if self.usage.as_ref().is_some_and(|u| u.id() == cx.id_of(signed)) {
+            return;
+        }
+        let Some(usage) = cx.verify(host, signed) else {
+            return;
+        };
+        if usage.host != host || usage.lease != self.id() {
+            return cx.false_receipt(host, "a usage of another lease");
+        }
+        if self.draft.due(&usage.counters) != Ok(usage.due) {
+            return cx.false_receipt(host, "its due is not what its counters cost");
+        }
+        if let Some(known) = &self.usage {
+            if usage.n < known.n {
+                return;
+            }
+            if usage.n == known.n {
+                return cx.false_receipt(host, "two usages with one number");
+            }
+            if !usage.counters.covers(&known.counters) {
+                return cx.false_receipt(host, "its counters shrink");
+            }
+            if usage.n == known.n + 1 && usage.prev != Some(known.id()) {
+                return cx.false_receipt(host, "it does not follow the one before");
+            }
+        }
+        if usage.n > self.budget(now) {
+            return;
+        }
+        let counters = self.plausible(&usage.counters, begun, now);
+        let due = self.draft.due(&counters).unwrap_or(usage.due).clamp(self.acked().min(usage.due), usage.due);
+        let partial = (due < usage.due).then_some(PartialReason::OverMetered);
+        let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
+        let Some(ack) = cx.sign(ack) else { return };
+        cx.persist(Record::from(&usage));
+        self.durable = Some(cx.persist(Record::from(&ack)));
+        self.usage = Some(usage);
+        self.ack = Some(ack);
+        cx.changed(self.id(), now);
+    }
+
+    /// The counters, cut to what can have passed on our clock since the accept, with tolerance.
+    fn plausible(&self, claimed: &Counters, begun: Timestamp, now: Timestamp) -> Counters {
+        let passed = now.since(begun.min(self.open.time));
+        let slack = passed.0 / 1000 * limits::METER_TOLERANCE_PERMILLE + limits::METER_TOLERANCE.0;
+        let most = Millis(passed.0.saturating_add(slack));
+        Counters { active: claimed.active.min(most), storage: claimed.storage.min(most), ..*claimed }
+    }
+
+    fn answer_close(&mut self, cx: &mut Context, now: Timestamp) {
+        let (Some(close), None) = (&self.close, &self.close_ack) else {
+            return;
+        };
+        let Body::Close { reason, usage, due } = &close.body else {
+            return;
+        };
+        if close.author == cx.me() {
+            return;
+        }
+        let newest = self.usage.as_ref().map(Verified::id);
+        let claimed = self.usage.as_ref().map_or(Amount::ZERO, |u| u.due);
+        if *usage != newest || *due != claimed {
+            cx.out(Output::Violation(Violation::FalseReceipt {
+                peer: self.draft.host,
+                why: "its close is not about the newest usage",
+            }));
+            return;
+        }
+        let (close, reason) = (close.id(), *reason);
+        let due = self.acked();
+        if let Some((entry, ticket)) = cx.append(self.id(), self.draft.host, Body::CloseAck { close, due }, now) {
+            self.close_ack = Some(entry);
+            self.durable = Some(ticket);
+        }
+        if !self.state.is_ended() {
+            self.state = LeaseState::Ended(reason);
+            self.since = now;
+        }
+        cx.changed(self.id(), now);
+    }
+
+    /// The host of the lease.
+    #[must_use]
+    pub fn host(&self) -> NodeId {
+        self.draft.host
+    }
+}

@@ -178,10 +178,8 @@ async fn pull(
 
 /// Classes an error of an engine that spoke to a registry: there, "not found" means the image.
 fn registry_code(error: &bollard::errors::Error) -> FailureCode {
-    match classify(error) {
-        FailureCode::InstanceGone => FailureCode::ImageNotFound,
-        code => code,
-    }
+    let code = classify(error);
+    if code == FailureCode::InstanceGone { FailureCode::ImageNotFound } else { code }
 }
 
 /// What a pull said of each layer.

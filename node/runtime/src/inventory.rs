@@ -83,13 +83,7 @@ pub fn take(data_root: &Path) -> HostInventory {
         Ok(gpus) => (gpus, None),
         Err(problem) => (Vec::new(), problem),
     };
-    HostInventory {
-        gpus,
-        gpu_problem,
-        cpu: cpu(),
-        memory_mb: memory_mb(),
-        disk_free_mb: disk_free_mb(data_root),
-    }
+    HostInventory { gpus, gpu_problem, cpu: cpu(), memory_mb: memory_mb(), disk_free_mb: disk_free_mb(data_root) }
 }
 
 /// The GPUs; an error without words means a machine without the library.
@@ -121,9 +115,7 @@ fn read_gpus(nvml: &Nvml) -> Result<Vec<GpuInfo>, NvmlError> {
     let driver = nvml.sys_driver_version()?;
     let max_cuda = u32::try_from(nvml.sys_cuda_driver_version()?).unwrap_or(0);
     let count = nvml.device_count()?.min(MAX_GPUS);
-    (0..count)
-        .map(|index| read_gpu(&nvml.device_by_index(index)?, &driver, max_cuda))
-        .collect()
+    (0..count).map(|index| read_gpu(&nvml.device_by_index(index)?, &driver, max_cuda)).collect()
 }
 
 fn read_gpu(device: &Device<'_>, driver: &str, max_cuda: u32) -> Result<GpuInfo, NvmlError> {
@@ -164,7 +156,9 @@ fn read_cpu(text: &str) -> CpuInfo {
     let mut cores = BTreeSet::new();
     let mut package = "";
     for line in text.lines() {
-        let Some((key, value)) = line.split_once(':') else { continue };
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
         let value = value.trim();
         match key.trim() {
             "processor" => cpu.logical_cores += 1,

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Most processes of one tree that are looked at; a container's own limit is far below.
@@ -33,17 +34,30 @@ pub(crate) fn signal(pid: i32, container: &str, signal: i32) -> bool {
 
 /// Ends a process and its descendants: SIGHUP, then after a moment SIGKILL, except for those that ignore SIGHUP on purpose.
 pub(crate) async fn end_tree(root: i32, container: &str) {
-    let tree = tree(root);
-    let held: Vec<(i32, OwnedFd)> = tree.into_iter().filter_map(|pid| Some((pid, hold(pid, container)?))).collect();
-    for (_, process) in &held {
+    let told = hold_all(&tree(root), container);
+    for (_, process) in &told {
         let _ = pidfd_send_signal(process, Signal::HUP);
     }
     tokio::time::sleep(GRACE).await;
-    for (pid, process) in &held {
-        if *pid == root || !ignores_hangup(*pid) {
-            let _ = pidfd_send_signal(process, Signal::KILL);
+    // What answered the hangup with new processes has them among its descendants now. A process in `told` still means the same one
+    // where it can be held again, as its own descriptor was open all the while and says whether it has ended.
+    let left: Vec<i32> = told.iter().filter(|(_, process)| is_alive(process)).flat_map(|(pid, _)| tree(*pid)).collect();
+    for (pid, process) in hold_all(&left, container) {
+        if pid == root || !ignores_hangup(pid) {
+            let _ = pidfd_send_signal(&process, Signal::KILL);
         }
     }
+}
+
+fn hold_all(pids: &[i32], container: &str) -> Vec<(i32, OwnedFd)> {
+    pids.iter().filter_map(|pid| Some((*pid, hold(*pid, container)?))).collect()
+}
+
+/// A descriptor becomes readable when its process ends.
+fn is_alive(process: &OwnedFd) -> bool {
+    let mut waiting = [PollFd::new(process, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut waiting, Some(&now)) == Ok(0)
 }
 
 /// A process and its descendants, parents first.

@@ -1,5 +1,5 @@
 //! What a guest can reach: the public internet where granted, never the host, its LAN, metadata services or other guests.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::wildcard_enum_match_arm)]
 
 mod support;
 
@@ -94,7 +94,8 @@ async fn a_guest_reaches_the_internet_and_nothing_else() {
     let port = host.local_addr().unwrap().port();
     let (_, gateway, _) = world.shell(&guest.lease, "ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p'").await;
     let gateway = gateway.trim().to_owned();
-    let (_, address, _) = world.shell(&other.lease, "ip -4 addr show eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p'").await;
+    let (_, address, _) =
+        world.shell(&other.lease, "ip -4 addr show eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p'").await;
     let address = address.trim().to_owned();
     assert!(!gateway.is_empty() && !address.is_empty());
     let own = run("ip", &["-4", "-o", "addr", "show", "scope", "global"]);
@@ -145,7 +146,11 @@ async fn a_guest_reaches_the_internet_and_nothing_else() {
     world.runtime.stop(&guest.lease, 0).unwrap();
     world.exited(&guest.lease).await;
     world.runtime.start(&guest.lease).unwrap();
-    world.event(&guest.lease, "started", |event| matches!(event, souk_runtime::InstanceEvent::Started { .. }).then_some(())).await;
+    world
+        .event(&guest.lease, "started", |event| {
+            matches!(event, souk_runtime::InstanceEvent::Started { .. }).then_some(())
+        })
+        .await;
     let restarted = world.runtime.usage(&guest.lease).await.unwrap();
     assert!(restarted.rx_bytes >= after.rx_bytes && restarted.tx_bytes >= after.tx_bytes);
 
@@ -162,10 +167,7 @@ async fn without_a_firewall_no_network_is_offered() {
     }
     images(support::SOCKET).await;
     let data = tempfile::tempdir().unwrap();
-    let config = RuntimeConfig {
-        nft: "/nonexistent/nft".into(),
-        ..config(support::SOCKET, data.path())
-    };
+    let config = RuntimeConfig { nft: "/nonexistent/nft".into(), ..config(support::SOCKET, data.path()) };
     let mut world = World::with(config).await;
     assert_eq!(world.runtime.info().egress, [Egress::None]);
     let mut spec = world.spec("none", &["true"]).await;

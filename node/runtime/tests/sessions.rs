@@ -1,5 +1,5 @@
 //! Logs and execs: order, times, codes, terminals, and that nothing outlives its session.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::wildcard_enum_match_arm)]
 
 mod support;
 
@@ -8,10 +8,7 @@ use souk_runtime::{ExecSpec, FailureCode, LogOptions, Runtime, RuntimeError};
 use support::{DEADLINE, World, have};
 
 fn exec(words: &[&str]) -> ExecSpec {
-    ExecSpec {
-        command: words.iter().map(|word| (*word).to_owned()).collect(),
-        ..ExecSpec::default()
-    }
+    ExecSpec { command: words.iter().map(|word| (*word).to_owned()).collect(), ..ExecSpec::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,7 +34,8 @@ async fn logs_continue_without_gap_or_repeat() {
     let stream = world.runtime.logs(&spec.lease, follow).await.unwrap();
     world.shell(&spec.lease, "touch /data/go").await;
     let rest: Vec<_> = tokio::time::timeout(DEADLINE, stream.collect::<Vec<_>>()).await.unwrap();
-    let text: Vec<String> = rest.into_iter().map(|chunk| String::from_utf8_lossy(&chunk.unwrap().bytes).into_owned()).collect();
+    let text: Vec<String> =
+        rest.into_iter().map(|chunk| String::from_utf8_lossy(&chunk.unwrap().bytes).into_owned()).collect();
     let mut text = text;
     text.sort();
     assert_eq!(text, ["line 4\n", "line 5\n"]);
@@ -58,18 +56,16 @@ async fn execs_pass_input_output_and_codes() {
     let mut world = World::new().await;
     let spec = world.spec("exec", &["sleep", "1000"]).await;
     world.start(&spec).await;
-    for (line, code) in [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143), ("no-such-thing", 127)] {
+    for (line, code) in
+        [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -TERM $$", 143), ("no-such-thing", 127)]
+    {
         assert_eq!(world.shell(&spec.lease, line).await.0, code, "{line}");
     }
     let (_, out, err) = world.shell(&spec.lease, "echo a; echo b >&2").await;
     assert_eq!((out.as_str(), err.as_str()), ("a\n", "b\n"));
 
     // More input than any buffer on the way holds, and the end of it.
-    let mut session = world
-        .runtime
-        .exec(&spec.lease, ExecSpec { stdin: true, ..exec(&["md5sum"]) })
-        .await
-        .unwrap();
+    let mut session = world.runtime.exec(&spec.lease, ExecSpec { stdin: true, ..exec(&["md5sum"]) }).await.unwrap();
     let block = vec![b'z'; 1 << 20];
     for _ in 0..8 {
         session.input.write(&block).await.unwrap();
@@ -90,7 +86,11 @@ async fn execs_pass_input_output_and_codes() {
         user: Some("guest".into()),
         workdir: Some("/tmp".into()),
         stdin: true,
-        ..exec(&["sh", "-c", "read x; stty size; id -un; echo $GREETING; pwd; printf '\\001\\000\\000\\000\\377\\377\\377\\377end'"])
+        ..exec(&[
+            "sh",
+            "-c",
+            "read x; stty size; id -un; echo $GREETING; pwd; printf '\\001\\000\\000\\000\\377\\377\\377\\377end'",
+        ])
     };
     let mut session = world.runtime.exec(&spec.lease, spec_of).await.unwrap();
     session.input.write(b"\n").await.unwrap();
@@ -122,14 +122,11 @@ async fn an_exec_ends_with_its_session() {
     let mut world = World::new().await;
     let spec = world.spec("leave", &["sleep", "1000"]).await;
     world.start(&spec).await;
-    let session = world
-        .runtime
-        .exec(&spec.lease, exec(&["sh", "-c", "nohup sleep 4444 >/dev/null 2>&1 & trap '' HUP; sleep 3333; sleep 2222"]))
-        .await
-        .unwrap();
-    let until = |wanted: bool, what: &'static str| {
+    let stubborn = "(trap '' HUP; exec sleep 4444) & trap 'echo no' HUP; sleep 3333; sleep 2222";
+    let session = world.runtime.exec(&spec.lease, exec(&["sh", "-c", stubborn])).await.unwrap();
+    let until = |wanted: bool, what: &str| {
         let world = &world;
-        let lease = spec.lease.clone();
+        let (lease, what) = (spec.lease.clone(), what.to_owned());
         async move {
             let end = std::time::Instant::now() + DEADLINE;
             loop {
@@ -145,7 +142,9 @@ async fn an_exec_ends_with_its_session() {
     until(true, "sleep 3333").await;
     until(true, "sleep 4444").await;
     drop(session);
-    let left = until(false, "sh -c nohup sleep 4444 >/dev/null 2>&1 & trap '' HUP; sleep 3333; sleep 2222").await;
+    until(false, "sleep 3333").await;
+    until(false, "sleep 2222").await;
+    let left = until(false, &format!("sh -c {stubborn}")).await;
     // What was told to outlive its session does.
     assert!(left.contains("sleep 4444"), "{left}");
     world.destroy(&spec.lease).await;

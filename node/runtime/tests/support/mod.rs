@@ -6,8 +6,11 @@
     clippy::expect_used,
     clippy::print_stdout,
     clippy::panic,
+    clippy::wildcard_enum_match_arm,
     unreachable_pub
 )]
+
+pub mod engine;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

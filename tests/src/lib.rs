@@ -5,6 +5,7 @@
 //! panic where something does not work, since that is how a test fails.
 
 pub mod docker;
+pub mod export;
 pub mod node;
 pub mod part;
 pub mod program;

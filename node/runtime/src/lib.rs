@@ -13,6 +13,7 @@
 //! Reading order: [`spec`] and [`report`] are the vocabulary; [`runtime`] the face; `worker` the behaviour; `container` and
 //! [`firewall`] what keeps a guest contained; [`inventory`] what the machine has.
 
+pub mod blank;
 pub mod config;
 mod container;
 mod engine;

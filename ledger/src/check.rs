@@ -49,10 +49,7 @@ pub fn both_sides_agree(a: &View, b: &View) -> Result<(), Disagreement> {
     ids.extend(b.lease_ids()?);
     for id in ids {
         let (left, right) = (a.lease(&id)?, b.lease(&id)?);
-        let between = left
-            .as_ref()
-            .or(right.as_ref())
-            .is_some_and(|l| l.peer_of(&a.own()) == Some(b.own()));
+        let between = left.as_ref().or(right.as_ref()).is_some_and(|l| l.peer_of(&a.own()) == Some(b.own()));
         if !between {
             continue;
         }
@@ -86,11 +83,7 @@ pub fn money_conserved(a: &View, b: &View) -> Result<(), Disagreement> {
             let theirs = other.balance(&one.own(), &currency)?;
             for (earned, spent) in [(ours.earned, theirs.spent), (theirs.earned, ours.spent)] {
                 if earned != spent {
-                    return Err(Disagreement::Money {
-                        earned,
-                        spent,
-                        currency,
-                    });
+                    return Err(Disagreement::Money { earned, spent, currency });
                 }
             }
         }

@@ -38,13 +38,11 @@ pub enum OpenError {
     /// The journal is damaged or can't be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Not even an empty store works.
+    /// The store is in use elsewhere, or not even an empty one works.
     #[error(transparent)]
     Store(#[from] KvError),
     /// A record has a right checksum, but is none of this version's.
-    #[error(
-        "record {index} of the journal can't be read: was it written by a newer version of souk? Start that one"
-    )]
+    #[error("record {index} of the journal can't be read: was it written by a newer version of souk? Start that one")]
     Decode {
         /// Which, counted from 0.
         index: u64,
@@ -136,7 +134,7 @@ impl Ledger {
         own: NodeId,
         network: NetworkId,
     ) -> Result<Self, OpenError> {
-        let (kv, mark) = match sound_store(backend, &own, &network) {
+        let (kv, mark) = match sound_store(backend, &own, &network)? {
             Some(found) => found,
             None => (recreate(backend)?, None),
         };
@@ -220,18 +218,21 @@ impl Ledger {
     }
 }
 
+/// A store, and up to where the journal is in it.
+type Found = (Arc<dyn Kv>, Option<Mark>);
+
 /// The store, if it opens and holds what was written to it.
-fn sound_store(backend: &Backend, own: &NodeId, network: &NetworkId) -> Option<(Arc<dyn Kv>, Option<Mark>)> {
+fn sound_store(backend: &Backend, own: &NodeId, network: &NetworkId) -> Result<Option<Found>, KvError> {
     let Backend::Sled(directory) = backend else {
-        return Some((Arc::new(MemoryKv::default()), None));
+        return Ok(Some((Arc::new(MemoryKv::default()), None)));
     };
     let examined = SledKv::open(directory).and_then(|kv| examine(&kv, own, network).map(|condition| (kv, condition)));
-    match examined {
+    Ok(match examined {
         Ok((kv, Condition::Sound { mark, live })) => {
             let disk = kv.disk_bytes();
             if disk > WASTE && disk / 4 > live {
                 tracing::info!(disk, live, "the store wastes space, making it anew");
-                return None;
+                return Ok(None);
             }
             Some((Arc::new(kv), mark))
         }
@@ -239,11 +240,12 @@ fn sound_store(backend: &Backend, own: &NodeId, network: &NetworkId) -> Option<(
             tracing::warn!("the store does not hold what was written to it");
             None
         }
-        Err(e) => {
+        Err(e @ KvError::InUse { .. }) => return Err(e),
+        Err(e @ (KvError::Damaged { .. } | KvError::Row { .. })) => {
             tracing::warn!(error = %e, "the store can't be used");
             None
         }
-    }
+    })
 }
 
 fn recreate(backend: &Backend) -> Result<Arc<dyn Kv>, KvError> {

@@ -118,24 +118,10 @@ pub enum ExportError {
 ///
 /// # Errors
 /// [`ExportError`]; what has been written then is an incomplete export.
-pub fn export(
-    view: &View,
-    filter: Filter,
-    key: &Keypair,
-    out: impl Write,
-) -> Result<u64, ExportError> {
-    let mut out = Frames {
-        out,
-        hasher: blake3::Hasher::new(),
-    };
+pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Result<u64, ExportError> {
+    let mut out = Frames { out, hasher: blake3::Hasher::new() };
     let (author, network) = (view.own(), view.network());
-    out.frame(&Header {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        network,
-        author,
-        filter,
-    })?;
+    out.frame(&Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter })?;
     let mut reader = view.records();
     let (mut count, mut head) = (0, None);
     while let Some(item) = reader.next_item()? {
@@ -164,12 +150,7 @@ pub fn export(
             count += 1;
         }
     }
-    let trailer = Trailer {
-        author,
-        count,
-        head,
-        digest: Digest(*out.hasher.finalize().as_bytes()),
-    };
+    let trailer = Trailer { author, count, head, digest: Digest(*out.hasher.finalize().as_bytes()) };
     let trailer = Verified::sign(trailer, key, &network).map_err(ExportError::Sign)?;
     out.frame(&Item::Trailer(trailer.to_signed()))?;
     out.out.flush().map_err(ExportError::Write)?;

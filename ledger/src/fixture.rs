@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
 use souk_protocol::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId,
-    Nonce, Rates, Timestamp, Verified,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, Rates,
+    Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState},
     money::Counters,
@@ -25,12 +25,7 @@ pub struct Party {
 
 impl Party {
     pub fn new(seed: u8) -> Self {
-        Self {
-            key: Keypair::from_seed(&[seed; 32]),
-            network: NetworkId::of_name("test"),
-            seq: 0,
-            prev: None,
-        }
+        Self { key: Keypair::from_seed(&[seed; 32]), network: NetworkId::of_name("test"), seq: 0, prev: None }
     }
 
     /// The next entry of the chain.
@@ -100,10 +95,7 @@ impl Deal {
             credit: Amount(1_000_000_000),
             max_spend: None,
             tick: Millis::from_secs(60),
-            image: ImagePin {
-                reference: "debian:12".to_owned(),
-                digest: format!("sha256:{}", "ab".repeat(32)),
-            },
+            image: ImagePin { reference: "debian:12".to_owned(), digest: format!("sha256:{}", "ab".repeat(32)) },
             workload: Digest([3; 32]),
             drafted_at: Timestamp(START),
             ends_at: Timestamp(START + 86_400_000),
@@ -111,19 +103,11 @@ impl Deal {
             confirm_by: Timestamp(START + 90_000),
         };
         let draft = Verified::sign(draft, &host.key, &host.network).unwrap();
-        Self {
-            id: draft.id().into(),
-            draft,
-            open: None,
-            n: 0,
-            usage: None,
-        }
+        Self { id: draft.id().into(), draft, open: None, n: 0, usage: None }
     }
 
     pub fn open(&mut self, renter: &mut Party, host: &Party) -> Verified<Entry> {
-        let body = Body::LeaseOpen {
-            draft: self.draft.to_signed(),
-        };
+        let body = Body::LeaseOpen { draft: self.draft.to_signed() };
         let open = renter.say(Some(self.id), host, body);
         self.open = Some(open.id());
         open
@@ -185,16 +169,8 @@ impl Deal {
         by.say(Some(self.id), other, body)
     }
 
-    pub fn close_ack(
-        &self,
-        close: &Verified<Entry>,
-        by: &mut Party,
-        other: &Party,
-    ) -> Verified<Entry> {
-        let body = Body::CloseAck {
-            close: close.id(),
-            due: self.usage.as_ref().map_or(Amount::ZERO, |u| u.due),
-        };
+    pub fn close_ack(&self, close: &Verified<Entry>, by: &mut Party, other: &Party) -> Verified<Entry> {
+        let body = Body::CloseAck { close: close.id(), due: self.usage.as_ref().map_or(Amount::ZERO, |u| u.due) };
         by.say(Some(self.id), other, body)
     }
 }

@@ -158,8 +158,7 @@ impl<T: Document> Serialize for Held<T> {
 impl<'de, T: Document> Deserialize<'de> for Held<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let (id, signed) = <(DocumentId, Signed<T>)>::deserialize(d)?;
-        let value =
-            encode::from_bytes(signed.payload(), T::MAX_BYTES).map_err(serde::de::Error::custom)?;
+        let value = encode::from_bytes(signed.payload(), T::MAX_BYTES).map_err(serde::de::Error::custom)?;
         Ok(Self { id, signed, value })
     }
 }

@@ -61,11 +61,7 @@ pub(crate) enum Condition {
 }
 
 /// Reads every row and compares with the checksum.
-pub(crate) fn examine(
-    kv: &dyn Kv,
-    own: &NodeId,
-    network: &NetworkId,
-) -> Result<Condition, KvError> {
+pub(crate) fn examine(kv: &dyn Kv, own: &NodeId, network: &NetworkId) -> Result<Condition, KvError> {
     let identity = kv.get(keys::IDENTITY)?;
     let applied = kv.get(keys::APPLIED)?;
     let (mut found, mut live) = (Applied::default(), 0);

@@ -173,9 +173,7 @@ impl LedgerHandle {
 }
 
 fn wait<'a>(condition: &Condvar, guard: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
-    condition
-        .wait(guard)
-        .unwrap_or_else(PoisonError::into_inner)
+    condition.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The running thread. Dropping it closes the ledger and waits for the end.

@@ -8,9 +8,7 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use souk_protocol::{
-    Currency, LeaseId, NetworkId, NodeId, Timestamp, entry::Entry, signed::Signed,
-};
+use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, Timestamp, entry::Entry, signed::Signed};
 
 use crate::{
     chain::{EntryRow, ForkProof, ForkRow, Head},
@@ -32,11 +30,12 @@ pub enum QueryError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The journal has something else where the store says an entry is.
-    #[error(
-        "record {0} of the journal is not the entry it should be: the store is not of this journal"
-    )]
+    #[error("record {0} of the journal is not the entry it should be: the store is not of this journal")]
     NotThere(u64),
 }
+
+/// A key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
 
 /// Which leases to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,13 +242,12 @@ impl View {
     ///
     /// # Errors
     /// [`QueryError`] if the store fails.
-    pub fn private_rows(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, QueryError> {
+    pub fn private_rows(&self, prefix: &[u8]) -> Result<Vec<Row>, QueryError> {
         let mut rows = Vec::new();
-        self.kv
-            .scan(&keys::private(prefix), b"", &mut |key, value| {
-                rows.push((key[1..].to_vec(), value.to_vec()));
-                ControlFlow::Continue(())
-            })?;
+        self.kv.scan(&keys::private(prefix), b"", &mut |key, value| {
+            rows.push((key[1..].to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
         Ok(rows)
     }
 
@@ -264,7 +262,7 @@ impl View {
     ///
     /// # Errors
     /// [`QueryError`] if the store fails.
-    pub fn all_rows(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, QueryError> {
+    pub fn all_rows(&self) -> Result<Vec<Row>, QueryError> {
         let mut rows = Vec::new();
         self.kv.scan(b"", b"", &mut |key, value| {
             rows.push((key.to_vec(), value.to_vec()));
@@ -280,11 +278,7 @@ impl View {
         }
     }
 
-    fn row<T: DeserializeOwned>(
-        &self,
-        key: &[u8],
-        what: &'static str,
-    ) -> Result<Option<T>, KvError> {
+    fn row<T: DeserializeOwned>(&self, key: &[u8], what: &'static str) -> Result<Option<T>, KvError> {
         let bytes = self.kv.get(key)?;
         bytes.map(|bytes| decode(&bytes, what)).transpose()
     }

@@ -62,12 +62,23 @@ pub struct LeaseDraft {
 }
 
 impl LeaseDraft {
-    /// What `counters` cost under these terms.
+    /// What `counters` cost under these terms, and never more than `max_spend`: what is used past the ceiling is the host's
+    /// loss. A third party recomputes it from the draft and the counters alone.
     ///
     /// # Errors
     /// [`money::Overflow`] if the amount does not fit.
     pub fn due(&self, counters: &Counters) -> Result<Amount, money::Overflow> {
-        money::due(&self.rates, self.resources.disk_mb, counters, Amount::ZERO)
+        let cost = money::due(&self.rates, self.resources.disk_mb, counters, Amount::ZERO)?;
+        Ok(self.max_spend.map_or(cost, |ceiling| cost.min(ceiling)))
+    }
+
+    /// What keeping the disk for [`limits::DISK_KEPT`] after compute has stopped costs.
+    ///
+    /// # Errors
+    /// [`money::Overflow`] if the amount does not fit.
+    pub fn disk_reserve(rates: &Rates, disk_mb: u64) -> Result<Amount, money::Overflow> {
+        let kept = Counters { storage: limits::DISK_KEPT, ..Counters::default() };
+        money::due(rates, disk_mb, &kept, Amount::ZERO)
     }
 }
 

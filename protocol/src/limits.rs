@@ -16,6 +16,8 @@ pub const OFFER_LIFE: Millis = Millis::from_mins(30);
 pub const OFFER_REPUBLISH: Millis = Millis::from_mins(10);
 /// The least time between two offers of one machine that others will take.
 pub const OFFER_INTERVAL: Millis = Millis::from_secs(2);
+/// A change that matters little, the number of free slots for one, goes out this long after the last offer.
+pub const OFFER_LULL: Millis = Millis::from_secs(30);
 /// Offers of one machine accepted in a burst before [`OFFER_INTERVAL`] holds.
 pub const OFFER_BURST: u32 = 4;
 
@@ -62,10 +64,6 @@ pub const COUNTER_LIFE: Millis = Millis::from_secs(30);
 pub const COMMIT_WITHIN: Millis = Millis::from_secs(60);
 /// How long after the last moment to commit the host's answer must come.
 pub const CONFIRM_WITHIN: Millis = Millis::from_secs(30);
-/// Drafts a host remembers; a draft reserves nothing, so the oldest is dropped for a new one.
-pub const DRAFTS: usize = 1024;
-/// Drafts one renter may hold at once.
-pub const DRAFTS_PER_RENTER: usize = 16;
 /// Negotiations a renter runs at once.
 pub const NEGOTIATIONS: usize = 64;
 /// Open leases a node keeps, both sides together.

@@ -160,13 +160,47 @@ impl Counters {
 #[error("the amount due does not fit: impossible use or rates")]
 pub struct Overflow;
 
+/// Numerators over a GB-month.
+const UNIT: u128 = GB * MONTH_MS;
+
 /// What `counters` cost at `rates` for a disk of `disk_mb` MB, on top of `carried` from closed segments. All terms are brought
 /// to one denominator (a GB-month) and rounded down once.
 ///
 /// # Errors
 /// [`Overflow`] if it does not fit in an [`Amount`].
 pub fn due(rates: &Rates, disk_mb: u64, counters: &Counters, carried: Amount) -> Result<Amount, Overflow> {
-    const UNIT: u128 = GB * MONTH_MS;
+    let sum = numerator(rates, disk_mb, counters)?;
+    let used = u64::try_from(sum / UNIT).map_err(|_| Overflow)?;
+    carried.checked_add(Amount(used)).ok_or(Overflow)
+}
+
+/// How much longer until `counters` cost at least `amount`, while the disk exists and, if `running`, compute is billed. None if
+/// they never will.
+#[must_use]
+pub fn time_until(
+    rates: &Rates,
+    disk_mb: u64,
+    counters: &Counters,
+    running: bool,
+    has_disk: bool,
+    amount: Amount,
+) -> Option<Millis> {
+    let a_millisecond =
+        Counters { active: Millis(u64::from(running)), storage: Millis(u64::from(has_disk)), ..Counters::default() };
+    let (Ok(spent), Ok(each)) = (numerator(rates, disk_mb, counters), numerator(rates, disk_mb, &a_millisecond)) else {
+        return Some(Millis(0));
+    };
+    let left = (u128::from(amount.0) * UNIT).saturating_sub(spent);
+    if left == 0 {
+        return Some(Millis(0));
+    }
+    if each == 0 {
+        return None;
+    }
+    Some(Millis(u64::try_from(left.div_ceil(each)).unwrap_or(u64::MAX)))
+}
+
+fn numerator(rates: &Rates, disk_mb: u64, counters: &Counters) -> Result<u128, Overflow> {
     let term = |quantity: u128, rate: Amount, per_unit: u128| {
         quantity.checked_mul(u128::from(rate.0)).and_then(|x| x.checked_mul(per_unit)).ok_or(Overflow)
     };
@@ -178,9 +212,7 @@ pub fn due(rates: &Rates, disk_mb: u64, counters: &Counters, carried: Amount) ->
         term(u128::from(counters.tx_bytes), rates.up_gb, UNIT / GB)?,
         term(u128::from(counters.rx_bytes), rates.down_gb, UNIT / GB)?,
     ];
-    let sum = terms.into_iter().try_fold(0u128, u128::checked_add).ok_or(Overflow)?;
-    let used = u64::try_from(sum / UNIT).map_err(|_| Overflow)?;
-    carried.checked_add(Amount(used)).ok_or(Overflow)
+    terms.into_iter().try_fold(0u128, u128::checked_add).ok_or(Overflow)
 }
 
 #[cfg(test)]
@@ -225,6 +257,28 @@ mod tests {
         let rates = Rates { compute_hour: Amount(1), up_gb: Amount(1), ..Rates::default() };
         let counters = Counters { active: Millis(1_800_000), tx_bytes: 500_000_000, ..Counters::default() };
         assert_eq!(due(&rates, 0, &counters, Amount::ZERO).unwrap(), Amount(1));
+    }
+
+    #[test]
+    fn the_time_until_an_amount_is_exact() {
+        let rates =
+            Rates { compute_hour: Amount(350_000_001), storage_gb_month: Amount(99_999_999), ..Rates::default() };
+        let so_far = Counters { active: Millis(17), storage: Millis(1234), rx_bytes: 5, ..Counters::default() };
+        for amount in [1, 2, 1000, 123_456_789] {
+            let ms = time_until(&rates, 10_000, &so_far, true, true, Amount(amount)).unwrap();
+            let at = |ms: u64| {
+                let later = Counters {
+                    active: Millis(17 + ms),
+                    storage: Millis(1234 + ms),
+                    rx_bytes: 5,
+                    ..Counters::default()
+                };
+                due(&rates, 10_000, &later, Amount::ZERO).unwrap()
+            };
+            assert!(at(ms.0) >= Amount(amount), "{amount}");
+            assert!(ms.0 == 0 || at(ms.0 - 1) < Amount(amount), "{amount}");
+        }
+        assert_eq!(time_until(&rates, 10_000, &so_far, false, false, Amount(u64::MAX)), None);
     }
 
     #[test]

@@ -28,16 +28,8 @@ impl State {
         }
         let head = self.head(&value.author)?;
         check_link(value, head.as_ref(), ours && !self.sparse)?;
-        let row = EntryRow {
-            id: entry.id,
-            prev: value.prev,
-            at,
-        };
-        let new_head = Head {
-            seq: value.seq,
-            id: entry.id,
-            time: value.time,
-        };
+        let row = EntryRow { id: entry.id, prev: value.prev, at };
+        let new_head = Head { seq: value.seq, id: entry.id, time: value.time };
         let author = value.author;
         match (&value.body, value.lease) {
             (Body::Genesis { network }, _) => {
@@ -199,11 +191,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
             hosts_only(*due <= lease.agreed(), "it fixes more than is agreed to")
         }
         Body::Close { .. } => {
-            let mine = if by_host {
-                &lease.host_close
-            } else {
-                &lease.renter_close
-            };
+            let mine = if by_host { &lease.host_close } else { &lease.renter_close };
             if lease.status() == Status::Void {
                 Err(Refusal::Lease("it is void"))
             } else if mine.is_some() {

@@ -67,14 +67,7 @@ impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self {
-            own,
-            network,
-            kv,
-            staged: Batch::new(),
-            leases: BTreeMap::new(),
-            sparse: false,
-        }
+        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false }
     }
 
     /// The same, for records from which some of our own entries have been left out.
@@ -170,11 +163,7 @@ impl State {
         }
     }
 
-    fn row<T: DeserializeOwned>(
-        &self,
-        key: &[u8],
-        what: &'static str,
-    ) -> Result<Option<T>, KvError> {
+    fn row<T: DeserializeOwned>(&self, key: &[u8], what: &'static str) -> Result<Option<T>, KvError> {
         let Some(bytes) = self.bytes(key)? else {
             return Ok(None);
         };
@@ -221,11 +210,7 @@ impl State {
         }
         let opened = lease.opened_at();
         let is_host = lease.host() == self.own;
-        let peer = if is_host {
-            lease.renter()
-        } else {
-            lease.host()
-        };
+        let peer = if is_host { lease.renter() } else { lease.host() };
         let balance_key = keys::balance(&peer, lease.currency());
         self.move_status(id, opened, Some(before.0), after.0);
         if (before.1, before.2) != (after.1, after.2) {

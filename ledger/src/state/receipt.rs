@@ -28,11 +28,7 @@ impl State {
             return self.keep_fork(&usage.value.host, &ForkRow::Proof(proof));
         }
         check_usage(lease, value)?;
-        if lease
-            .newest_usage()
-            .is_some_and(|u| value.n != u.value.n + 1)
-            && value.host == own
-        {
+        if lease.newest_usage().is_some_and(|u| value.n != u.value.n + 1) && value.host == own {
             return Err(Refusal::Receipt("our usages leave out a number").into());
         }
         self.change(&id, true, |lease| {
@@ -95,9 +91,7 @@ fn check_usage(lease: &Lease, usage: &Usage) -> Result<(), Refusal> {
     let terms = &lease.draft.value;
     let due = terms.due(&usage.counters).map_err(Refusal::Overflow)?;
     if due != usage.due {
-        return Err(Refusal::Receipt(
-            "its sum is not what the rates make of its counts",
-        ));
+        return Err(Refusal::Receipt("its sum is not what the rates make of its counts"));
     }
     if terms.max_spend.is_some_and(|most| usage.due > most) {
         return Err(Refusal::Receipt("it is above the lease's ceiling"));

@@ -56,17 +56,11 @@ impl World {
 
     fn fact(&mut self, fact: &Fact) -> Result<Applied, FoldError> {
         self.at += 1;
-        let at = Position {
-            index: self.at,
-            ..Position::FIRST
-        };
+        let at = Position { index: self.at, ..Position::FIRST };
         self.state.apply(at, fact)
     }
 
-    fn entry(
-        &mut self,
-        entry: Verified<souk_protocol::entry::Entry>,
-    ) -> Result<Applied, FoldError> {
+    fn entry(&mut self, entry: Verified<souk_protocol::entry::Entry>) -> Result<Applied, FoldError> {
         self.fact(&Fact::Entry(entry))
     }
 
@@ -76,11 +70,7 @@ impl World {
             Err(FoldError::Refused(refusal)) => refusal,
             other => panic!("not refused: {other:?}"),
         };
-        assert_eq!(
-            before,
-            format!("{:?}", self.state.staged),
-            "a refusal changed something"
-        );
+        assert_eq!(before, format!("{:?}", self.state.staged), "a refusal changed something");
         refusal
     }
 
@@ -164,16 +154,9 @@ fn our_chain_has_no_gaps_and_no_forks() {
     w.entry(accept.clone()).unwrap();
     // The same number twice.
     let mut again = before;
-    let body = Body::Void {
-        open: w.deal.open.unwrap(),
-        code: VoidCode::Taken,
-        sentence: String::new(),
-    };
+    let body = Body::Void { open: w.deal.open.unwrap(), code: VoidCode::Taken, sentence: String::new() };
     let void = again.say(Some(w.deal.id), &w.renter, body.clone());
-    assert!(matches!(
-        w.refused(&Fact::Entry(void)),
-        Refusal::WouldFork(_)
-    ));
+    assert!(matches!(w.refused(&Fact::Entry(void)), Refusal::WouldFork(_)));
     // A contradiction that fits the chain.
     let void = w.host.clone().say(Some(w.deal.id), &w.renter, body);
     assert!(matches!(w.refused(&Fact::Entry(void)), Refusal::Lease(_)));
@@ -201,9 +184,7 @@ fn a_counterparty_that_forks_leaves_a_proof_that_anyone_can_check() {
 
     let proof = ForkProof::Entries(close.to_signed(), second.to_signed());
     assert_eq!(proof.verify(&network), Ok(w.renter.key.node_id()));
-    assert!(
-        encode::to_bytes(&ForkProof::Entries(close.to_signed(), close.to_signed())).len() < 1024
-    );
+    assert!(encode::to_bytes(&ForkProof::Entries(close.to_signed(), close.to_signed())).len() < 1024);
     // Neighbours that don't fit are one too.
     let proof = ForkProof::Entries(close.to_signed(), third.to_signed());
     assert_eq!(proof.verify(&network), Ok(w.renter.key.node_id()));
@@ -224,11 +205,7 @@ fn two_usages_with_one_number_and_a_shrinking_ack_are_forks() {
     let mut state = State::new(renter.key.node_id(), renter.network, kv);
     let mut host = host;
     host.genesis();
-    let facts = [
-        renter.genesis(),
-        deal.open(&mut renter, &host),
-        deal.accept(&mut host, &renter),
-    ];
+    let facts = [renter.genesis(), deal.open(&mut renter, &host), deal.accept(&mut host, &renter)];
     for fact in facts {
         state.apply(Position::FIRST, &Fact::Entry(fact)).unwrap();
     }
@@ -238,10 +215,7 @@ fn two_usages_with_one_number_and_a_shrinking_ack_are_forks() {
     let first = deal.usage(&host);
     let apply = |state: &mut State, fact| state.apply(Position::FIRST, &fact);
     apply(&mut state, Fact::Usage(first.clone())).unwrap();
-    assert_eq!(
-        apply(&mut state, Fact::Usage(other.clone())).unwrap(),
-        Applied::Fork
-    );
+    assert_eq!(apply(&mut state, Fact::Usage(other.clone())).unwrap(), Applied::Fork);
     let proof = ForkProof::Usages(first.to_signed(), other.to_signed());
     assert_eq!(proof.verify(&host.network), Ok(host.key.node_id()));
 
@@ -285,10 +259,7 @@ fn false_receipts_are_refused() {
     for usage in cases {
         let usage = Verified::sign(usage, &key, &w.host.network).unwrap();
         let refusal = w.refused(&Fact::Usage(usage.clone()));
-        assert!(
-            matches!(refusal, Refusal::Receipt(_) | Refusal::Overflow(_)),
-            "{usage:?}: {refusal}"
-        );
+        assert!(matches!(refusal, Refusal::Receipt(_) | Refusal::Overflow(_)), "{usage:?}: {refusal}");
     }
     // An acknowledgement of what was never claimed, of more than was, and without its reason.
     let good = (*w.deal.ack(&w.renter, 0)).clone();
@@ -313,17 +284,12 @@ fn records_of_others_and_unknown_leases_are_refused() {
     let open = deal.open(&mut stranger, &other);
     assert_eq!(w.refused(&Fact::Entry(open)), Refusal::NotOurs);
     let usage = deal.usage(&other);
-    assert!(matches!(
-        w.refused(&Fact::Usage(usage)),
-        Refusal::UnknownLease(_)
-    ));
+    assert!(matches!(w.refused(&Fact::Usage(usage)), Refusal::UnknownLease(_)));
     // A third party closes a lease it has no part in.
     let close = w.deal.close(&mut stranger, &w.host);
     assert_eq!(w.refused(&Fact::Entry(close)), Refusal::NotItsAuthors);
     // The renter accepts its own open.
-    let body = Body::LeaseAccept {
-        open: w.deal.open.unwrap(),
-    };
+    let body = Body::LeaseAccept { open: w.deal.open.unwrap() };
     let accept = w.renter.clone().say(Some(w.deal.id), &w.host, body);
     assert_eq!(w.refused(&Fact::Entry(accept)), Refusal::NotItsAuthors);
 }
@@ -334,25 +300,14 @@ fn private_rows_come_and_go_and_events_are_bounded() {
     let id = w.deal.id;
     let private = |p| Fact::Private(p);
     for n in 0..300 {
-        let event = Private::Event {
-            lease: id,
-            time: Timestamp(n),
-            text: format!("event {n}"),
-        };
+        let event = Private::Event { lease: id, time: Timestamp(n), text: format!("event {n}") };
         w.fact(&private(event)).unwrap();
     }
-    let state = Private::State {
-        lease: id,
-        time: Timestamp(5),
-        state: LeaseState::Running,
-    };
+    let state = Private::State { lease: id, time: Timestamp(5), state: LeaseState::Running };
     w.fact(&private(state)).unwrap();
     assert_eq!(w.lease().state, Some((LeaseState::Running, Timestamp(5))));
     let changes = w.state.take_changes();
-    let kept = changes
-        .iter()
-        .filter(|(key, value)| key.starts_with(b"v") && value.is_some())
-        .count();
+    let kept = changes.iter().filter(|(key, value)| key.starts_with(b"v") && value.is_some()).count();
     assert_eq!(kept, souk_protocol::limits::EVENTS_PER_LEASE);
     let row = |key: Vec<u8>| Private::Row { key, value: None };
     w.refused(&private(row(Vec::new())));

@@ -27,10 +27,14 @@ pub enum KvError {
         /// What sled said.
         what: String,
     },
+    /// Somebody still has it open: a handle that was not dropped, or another process.
+    #[error("the store in {} is still in use: stop the other node, or wait until this one has ended", directory.display())]
+    InUse {
+        /// Where it lies.
+        directory: PathBuf,
+    },
     /// A row is not what this version writes.
-    #[error(
-        "a row of the store can't be read ({what}); the store is made anew from the journal at the next start"
-    )]
+    #[error("a row of the store can't be read ({what}); the store is made anew from the journal at the next start")]
     Row {
         /// Which kind of row.
         what: &'static str,
@@ -95,13 +99,7 @@ mod tests {
 
     fn behaves(kv: &dyn Kv) {
         let rows: [&[u8]; 6] = [b"a", b"b\x00", b"b\x01", b"b\xff", b"b\xff\xff", b"c"];
-        kv.write(
-            &rows
-                .iter()
-                .map(|k| (k.to_vec(), Some(k.to_vec())))
-                .collect(),
-        )
-        .unwrap();
+        kv.write(&rows.iter().map(|k| (k.to_vec(), Some(k.to_vec()))).collect()).unwrap();
         assert_eq!(keys(kv, b"b", b""), rows[1..5]);
         assert_eq!(keys(kv, b"b", b"b\x01"), rows[2..5]);
         assert_eq!(keys(kv, b"b\xff", b""), rows[3..5]);
@@ -113,11 +111,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(last, [b"b\xff\xff".to_vec(), b"b\xff".to_vec()]);
-        kv.write(&Batch::from([
-            (b"a".to_vec(), None),
-            (b"c".to_vec(), Some(vec![9])),
-        ]))
-        .unwrap();
+        kv.write(&Batch::from([(b"a".to_vec(), None), (b"c".to_vec(), Some(vec![9]))])).unwrap();
         assert_eq!(kv.get(b"a").unwrap(), None);
         assert_eq!(kv.get(b"c").unwrap(), Some(vec![9]));
         kv.flush().unwrap();

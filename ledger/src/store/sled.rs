@@ -25,14 +25,21 @@ impl SledKv {
     /// Opens the database in `directory`, making it if there is none.
     ///
     /// # Errors
-    /// [`KvError::Damaged`] if sled fails or panics, or if an earlier run found it damaged.
+    /// [`KvError::InUse`] if it is open elsewhere; [`KvError::Damaged`] if sled fails or panics, or if an earlier run found
+    /// it damaged.
     pub fn open(directory: &Path) -> Result<Self, KvError> {
         if condemned(directory).exists() {
             return Err(damaged(directory, "it was found damaged when last used"));
         }
         remove_half_snapshots(directory).map_err(|e| damaged(directory, &e.to_string()))?;
         let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = guarded(directory, || config.open())?;
+        let db = guarded(directory, || match config.open() {
+            Err(sled::Error::Io(e)) if is_locked(&e) => Ok(None),
+            opened => opened.map(Some),
+        })?;
+        let Some(db) = db else {
+            return Err(KvError::InUse { directory: directory.to_owned() });
+        };
         Ok(Self { directory: directory.to_owned(), db })
     }
 
@@ -125,6 +132,11 @@ impl Kv for SledKv {
     fn flush(&self) -> Result<(), KvError> {
         self.run(|| self.db.flush().map(|_| ()))
     }
+}
+
+/// Sled reports a lock held by somebody else as an error of its own making: only the text tells.
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 fn damaged(directory: &Path, what: &str) -> KvError {

@@ -59,17 +59,9 @@ pub(super) struct Audit {
 impl Audit {
     pub(super) fn new(header: &Header) -> Self {
         let kv = Arc::new(MemoryKv::default());
-        let state = State::new(
-            header.author,
-            header.network,
-            Arc::clone(&kv) as Arc<dyn Kv>,
-        );
+        let state = State::new(header.author, header.network, Arc::clone(&kv) as Arc<dyn Kv>);
         Self {
-            state: if is_sparse(header.filter) {
-                state.sparse()
-            } else {
-                state
-            },
+            state: if is_sparse(header.filter) { state.sparse() } else { state },
             kv,
             author: header.author,
             header: header.clone(),
@@ -89,10 +81,7 @@ impl Audit {
             Ok(fact) => fact,
             Err(what) => return Err(checked.fault(what.clone())),
         };
-        let at = Position {
-            index: checked.record,
-            ..Position::default()
-        };
+        let at = Position { index: checked.record, ..Position::default() };
         match self.state.apply(at, fact) {
             Ok(Applied::New) => {}
             Ok(Applied::Known) => return Err(checked.fault("it is there twice")),
@@ -116,7 +105,7 @@ impl Audit {
         if self.open.len() > OPEN_LEASES {
             return Err(checked.fault(format!("more than {OPEN_LEASES} leases are open at once")));
         }
-        if self.records % GROUP == 0 {
+        if self.records.is_multiple_of(GROUP) {
             self.settle().map_err(|what| checked.fault(what))?;
         }
         Ok(())
@@ -200,10 +189,7 @@ impl Audit {
         if said.author != self.author {
             invalid("the trailer is not the author's".to_owned())
         } else if said.count != self.records {
-            invalid(format!(
-                "the trailer counts {} records, but there are {}",
-                said.count, self.records
-            ))
+            invalid(format!("the trailer counts {} records, but there are {}", said.count, self.records))
         } else if said.head != self.head {
             invalid("the trailer names another newest entry".to_owned())
         } else if said.digest != frames.digest() {
@@ -232,9 +218,7 @@ impl Audit {
             let currency = key.get(33..).and_then(|c| std::str::from_utf8(c).ok());
             if let (Some(currency), Ok(balance)) = (currency, decode::<Balance>(value, "balance")) {
                 let sum = agreed.entry(Currency(currency.to_owned())).or_default();
-                *sum = sum
-                    .saturating_add(balance.earned)
-                    .saturating_add(balance.spent);
+                *sum = sum.saturating_add(balance.earned).saturating_add(balance.spent);
             }
         });
         rows(keys::LEASES, &mut |_, value| {

@@ -24,11 +24,7 @@ impl Frame {
     }
 
     pub(super) fn fault(&self, what: impl Into<String>) -> Fault {
-        Fault {
-            offset: self.offset,
-            record: self.record,
-            what: what.into(),
-        }
+        Fault { offset: self.offset, record: self.record, what: what.into() }
     }
 }
 
@@ -79,11 +75,7 @@ impl<R: io::Read> Frames<R> {
         if self.fill(&mut body)? < size {
             return Ok(Read::Cut);
         }
-        let frame = Frame {
-            offset: self.offset,
-            record: self.record,
-            body,
-        };
+        let frame = Frame { offset: self.offset, record: self.record, body };
         if frame.is_trailer() {
             self.before = self.hasher.clone();
         }
@@ -105,11 +97,7 @@ impl<R: io::Read> Frames<R> {
 
     /// Something wrong at the place of the next frame.
     pub(super) fn fault(&self, what: &str) -> Fault {
-        Fault {
-            offset: self.offset,
-            record: self.record,
-            what: what.to_owned(),
-        }
+        Fault { offset: self.offset, record: self.record, what: what.to_owned() }
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -1,7 +1,7 @@
 //! Checking an export: every signature, every chain, every sum; with no network, no database and no trust in its maker.
 //!
 //! Streams: signatures are checked on all cores, batch by batch, and the rules of [`crate::state`] are applied in order behind
-//! them. Memory is bounded by the leases open at one time, not by the file (see [`audit`]).
+//! them. Memory is bounded by the leases open at one time, not by the file.
 
 mod audit;
 mod frames;
@@ -102,9 +102,7 @@ pub fn verify_on(reader: impl Read, threads: usize) -> io::Result<Report> {
         Err(verdict) => return Ok(empty(verdict)),
     };
     thread::scope(|scope| {
-        let checkers: Vec<Checker> = (0..threads.max(1))
-            .map(|_| Checker::spawn(scope, header.network))
-            .collect();
+        let checkers: Vec<Checker> = (0..threads.max(1)).map(|_| Checker::spawn(scope, header.network)).collect();
         let mut audit = Audit::new(&header);
         let verdict = run(&mut frames, &checkers, &mut audit)?;
         Ok(audit.report(verdict, header.clone()))
@@ -112,11 +110,7 @@ pub fn verify_on(reader: impl Read, threads: usize) -> io::Result<Report> {
 }
 
 /// Feeds the checkers in turn and audits what they have checked in the same turn.
-fn run(
-    frames: &mut Frames<impl Read>,
-    checkers: &[Checker],
-    audit: &mut Audit,
-) -> io::Result<Verdict> {
+fn run(frames: &mut Frames<impl Read>, checkers: &[Checker], audit: &mut Audit) -> io::Result<Verdict> {
     let mut waiting = VecDeque::new();
     let mut turn = (0..checkers.len()).cycle();
     let mut end = None;
@@ -191,30 +185,19 @@ fn read_header(frames: &mut Frames<impl Read>) -> io::Result<Result<Header, Verd
     let frame = match frames.next_frame()? {
         Next::Frame(frame) => frame,
         Next::End | Next::Cut => {
-            return Ok(Err(Verdict::Incomplete(
-                frames.fault("it ends in its header"),
-            )));
+            return Ok(Err(Verdict::Incomplete(frames.fault("it ends in its header"))));
         }
         Next::TooLong => {
-            return Ok(Err(Verdict::Invalid(
-                frames.fault("it is not a souk ledger export"),
-            )));
+            return Ok(Err(Verdict::Invalid(frames.fault("it is not a souk ledger export"))));
         }
     };
-    let invalid = |what: String| {
-        Ok(Err(Verdict::Invalid(Fault {
-            offset: frame.offset,
-            record: frame.record,
-            what,
-        })))
-    };
+    let invalid = |what: String| Ok(Err(Verdict::Invalid(Fault { offset: frame.offset, record: frame.record, what })));
     match encode::from_bytes::<Header>(&frame.body, FRAME_BYTES) {
         Err(e) => invalid(format!("it is not a souk ledger export: its header is {e}")),
         Ok(header) if header.format != FORMAT => invalid("it is not a souk ledger export".into()),
-        Ok(header) if header.version != VERSION => invalid(format!(
-            "its format has version {}, this souk reads version {VERSION}",
-            header.version
-        )),
+        Ok(header) if header.version != VERSION => {
+            invalid(format!("its format has version {}, this souk reads version {VERSION}", header.version))
+        }
         Ok(header) => Ok(Ok(header)),
     }
 }

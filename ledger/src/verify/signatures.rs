@@ -39,11 +39,7 @@ pub(super) struct Checked {
 
 impl Checked {
     pub(super) fn fault(&self, what: impl Into<String>) -> Fault {
-        Fault {
-            offset: self.offset,
-            record: self.record,
-            what: what.into(),
-        }
+        Fault { offset: self.offset, record: self.record, what: what.into() }
     }
 }
 
@@ -107,14 +103,8 @@ impl Keys {
         }
     }
 
-    fn verify<T: Document>(
-        &mut self,
-        signed: &Signed<T>,
-        network: &NetworkId,
-    ) -> Result<Verified<T>, String> {
-        signed
-            .verify_with(network, |node| self.key(node))
-            .map_err(|e| e.to_string())
+    fn verify<T: Document>(&mut self, signed: &Signed<T>, network: &NetworkId) -> Result<Verified<T>, String> {
+        signed.verify_with(network, |node| self.key(node)).map_err(|e| e.to_string())
     }
 
     fn key(&mut self, node: &NodeId) -> Result<PublicKey, BadKey> {

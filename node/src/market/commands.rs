@@ -2,7 +2,6 @@
 
 use souk_protocol::{
     LeaseId, Millis, Nonce, Timestamp,
-    lease::LeaseState,
     machine::{
         io::{Command as EngineCommand, Input, Refusal, Token, Wish},
         record::{Private, Record},

@@ -12,7 +12,7 @@ use crate::{
     limits,
     message::BookItem,
     offer::{Notice, Offer, Withdrawal},
-    signed::VerifyError,
+    signed::{Document, VerifyError},
 };
 
 /// One machine of one host.
@@ -130,6 +130,7 @@ pub struct Book {
     ids: BTreeMap<DocumentId, MachineKey>,
     expiry: BTreeSet<(Timestamp, MachineKey)>,
     keys: BTreeMap<NodeId, (PublicKey, usize)>,
+    asks: BTreeMap<AskId, MachineKey>,
     root: [u8; 32],
 }
 
@@ -144,6 +145,7 @@ impl Book {
             ids: BTreeMap::new(),
             expiry: BTreeSet::new(),
             keys: BTreeMap::new(),
+            asks: BTreeMap::new(),
             root: [0; 32],
         }
     }
@@ -203,11 +205,21 @@ impl Book {
                 }
             }
         }
-        self.remove(&key);
-        let Ok(public) = PublicKey::of(&key.0) else {
-            return Intake::Full;
+        let public = match self.keys.get(&key.0) {
+            Some((public, _)) => *public,
+            None => match PublicKey::of(&key.0) {
+                Ok(public) => public,
+                Err(bad) => return Intake::Invalid(VerifyError::Key(Offer::NAME, bad)),
+            },
         };
+        self.remove(&key);
         self.keys.entry(key.0).or_insert((public, 0)).1 += 1;
+        if let Known::Offer(offer) = &known {
+            for slots in offer.slices() {
+                // An id already there is another machine's by a crafted collision: the first one keeps it.
+                self.asks.entry(AskId::of(&key.0, &key.1, slots)).or_insert(key);
+            }
+        }
         self.toggle(&known.id());
         self.ids.insert(known.id(), key);
         self.expiry.insert((known.kept_until(), key));
@@ -238,6 +250,14 @@ impl Book {
         let id = old.known.id();
         self.toggle(&id);
         self.ids.remove(&id);
+        if let Known::Offer(offer) = &old.known {
+            for slots in offer.slices() {
+                let ask = AskId::of(&key.0, &key.1, slots);
+                if self.asks.get(&ask) == Some(key) {
+                    self.asks.remove(&ask);
+                }
+            }
+        }
         self.expiry.remove(&(old.known.kept_until(), *key));
         if let Some((_, machines)) = self.keys.get_mut(&key.0) {
             *machines -= 1;
@@ -273,7 +293,8 @@ impl Book {
     /// The offer that has this ask, and the ask's size in slots.
     #[must_use]
     pub fn find_ask(&self, ask: &AskId) -> Option<(&Verified<Offer>, u16)> {
-        self.offers().find_map(|offer| Some((offer, offer.slots_of(ask)?)))
+        let offer = self.offer(self.asks.get(ask)?)?;
+        Some((offer, offer.slots_of(ask)?))
     }
 
     /// Count and root: equal for equal books.
@@ -302,7 +323,8 @@ impl Book {
     #[must_use]
     pub fn lacks(&self, item: &BookItem) -> bool {
         match self.listings.get(&(item.host, item.machine)) {
-            Some(l) => item.seq > l.known.seq() || (item.seq == l.known.seq() && item.id < l.known.id()),
+            // At the same number it may be a withdrawal, which outranks an offer whatever its id.
+            Some(l) => item.seq > l.known.seq() || (item.seq == l.known.seq() && item.id != l.known.id()),
             None => true,
         }
     }

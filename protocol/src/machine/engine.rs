@@ -7,11 +7,11 @@ use super::{
     chain::Chain,
     context::{Asked, Context},
     host::Host,
-    host_lease::HostLease,
+    host_lease::{HostLease, Remembered},
     io::{Command, Input, NoAnswer, Output, Recalled, Token, Verdict},
     record::{LeaseRow, Private, Record, Restore},
     renter::Renter,
-    renter_lease::RenterLease,
+    renter_lease::{self, RenterLease},
     sync::BookSync,
 };
 use crate::{
@@ -47,6 +47,7 @@ pub struct Engine {
     host: Host,
     renter: Renter,
     resumed: bool,
+    last_now: Timestamp,
 }
 
 impl Engine {
@@ -57,15 +58,17 @@ impl Engine {
     /// [`RestoreError`] if a record of an open lease does not verify.
     pub fn new(key: Keypair, network: NetworkId, restore: Restore, now: Timestamp) -> Result<Self, RestoreError> {
         let mut cx = Context::new(Chain::new(key, network, restore.head));
+        let head = restore.head.map(|h| h.time);
         if let Ok(Some(genesis)) = cx.chain.begin(now) {
             cx.persist(Record::from(&genesis));
         }
         let mut engine = Self {
             book: Book::new(network, limits::BOOK_OFFERS),
             sync: BookSync::default(),
-            host: Host::new(restore.offer_seq),
+            host: Host::new(restore.offer_seq, head, now),
             renter: Renter::default(),
             resumed: false,
+            last_now: now,
             cx,
         };
         for row in restore.leases {
@@ -90,28 +93,21 @@ impl Engine {
         let voided = answer.is_some() && accepted.is_none();
         let over = voided || (close.is_some() && close_ack.is_some());
         if draft.host == self.cx.me() {
-            if let Some(entry) = answer.clone().filter(|_| voided) {
-                self.host.remember_void(open.id(), entry);
-            }
-            if let Some(accept) = accepted.filter(|_| !over) {
+            if let Some(entry) = answer.filter(|_| over) {
+                self.host.remember_answer(row.lease, entry, draft.commit_by);
+            } else if let Some(accept) = accepted {
                 let workload = Workload::from_bytes(&row.workload).map_err(|e| fail(e.to_string()))?;
-                let lease =
-                    HostLease::restored(draft, accept, workload, usage, ack, placement, close, row.events.clone(), now);
-                self.host.restore(&mut self.cx, lease, now);
+                let events = row.events.clone();
+                let from = Remembered { draft, accept, workload, usage, ack, placement, close, events };
+                self.host.restore(&mut self.cx, HostLease::restored(from, now), now);
             }
         } else if draft.renter == self.cx.me() {
-            if !over {
-                let lease = RenterLease::restored(
-                    draft,
-                    open,
-                    accepted,
-                    placement,
-                    usage,
-                    ack,
-                    close,
-                    close_ack,
-                    row.events.clone(),
-                );
+            // An open without an answer whose contract would be over binds nobody any more.
+            if !over && (accepted.is_some() || now < draft.ends_at) {
+                let (accept, events) = (accepted, row.events.clone());
+                let from =
+                    renter_lease::Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events };
+                let lease = RenterLease::restored(from);
                 self.renter.restore(lease, row.workload.clone(), now);
             }
         } else {
@@ -122,6 +118,12 @@ impl Engine {
 
     /// Takes an input. Never fails and never panics: what a peer did wrong becomes an [`Output::Violation`].
     pub fn handle(&mut self, input: Input, now: Timestamp) {
+        if now < self.last_now {
+            self.sync.clock_went_back(now);
+            self.host.clock_went_back(now);
+            self.renter.clock_went_back(now);
+        }
+        self.last_now = now;
         match input {
             Input::Request { from, token, request } => self.request(from, token, request, now),
             Input::Response { token, result } => self.response(token, result, now),
@@ -165,7 +167,7 @@ impl Engine {
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         let expiry = self.book.next_expiry().map(|at| (at, "an offer ends"));
         let sync = Some((self.sync.deadline(), "books are compared")).filter(|_| !self.cx.connected.is_empty());
-        [expiry, sync, self.renter.deadline(), self.host.deadline(self.cx.me())].into_iter().flatten().min()
+        [expiry, sync, self.renter.deadline(&self.cx), self.host.deadline(&self.cx)].into_iter().flatten().min()
     }
 
     fn command(&mut self, command: Command, now: Timestamp) {
@@ -184,27 +186,25 @@ impl Engine {
                     self.host.hold_restored(&mut self.cx);
                 }
             }
-            Command::Abort { lease } => {
-                if !self.host.abort(&mut self.cx, lease, now) {
-                    self.cx.wrong_answer(self.cx.me(), "asked to abort a lease it does not host");
-                }
-            }
+            Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
         }
     }
 
     fn request(&mut self, from: NodeId, token: Token, request: Request, now: Timestamp) {
+        // Our own offer is in the book before its number is on disk.
+        let durable = self.host.offer_durable();
         match request {
             Request::BookSummary => {
                 let (count, root) = self.book.summary();
-                self.cx.reply(token, Response::BookSummary { count, root }, None);
+                self.cx.reply(token, Response::BookSummary { count, root }, durable);
             }
             Request::BookPage { after } => {
                 let (items, more) = self.book.page(after);
-                self.cx.reply(token, Response::BookPage { items, more }, None);
+                self.cx.reply(token, Response::BookPage { items, more }, durable);
             }
             Request::BookFetch { ids } => {
                 let notices = self.book.fetch(&ids);
-                self.cx.reply(token, Response::BookNotices { notices }, None);
+                self.cx.reply(token, Response::BookNotices { notices }, durable);
             }
             Request::Update(update) => match self.renter.update(&mut self.cx, from, &update, now) {
                 Some((response, durable)) => self.cx.reply(token, response, durable),
@@ -242,7 +242,7 @@ impl Engine {
             Asked::Commit(lease) => renter.committed(cx, lease, peer, result, now),
             Asked::Control(command, _) => renter.controlled(cx, command, peer, result),
             Asked::Sync(lease) => renter.synced(cx, lease, peer, &result, now),
-            Asked::Deliver(lease) => renter.delivered(lease, &result),
+            Asked::Deliver(lease) => renter.delivered(cx, lease, result.as_ref().ok(), now),
             Asked::Update(lease) => host.updated(cx, lease, result.ok().as_ref(), now),
         }
     }

@@ -180,7 +180,9 @@ pub enum RuntimeReport {
         /// Set if it was killed for memory, wrote over its disk, and the like: a sentence.
         note: String,
     },
-    /// It wrote more than its disk, and was stopped.
+    /// It was asked to stop, and has no processes (any more).
+    NotRunning,
+    /// It wrote more than its disk.
     DiskFull,
     /// It can't be made or started.
     Failed {
@@ -315,9 +317,9 @@ pub enum Verdict {
 /// What is looked up in the ledger for a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recalled {
-    /// Our answer to this open.
+    /// Our accept or void of this open: [`Response::Answered`].
     Answer(DocumentId),
-    /// Our agreement to the host's close.
+    /// Our agreement to the other party's close: [`Response::Seen`].
     CloseAck,
 }
 
@@ -351,7 +353,8 @@ pub enum Output {
         /// Not before this is durable.
         after: Option<Ticket>,
     },
-    /// Answer from the ledger, about a lease that the engine no longer holds, or else with this.
+    /// Answer from the ledger, about a lease that the engine no longer holds, or else with this. The answer leaves once every
+    /// record asked for before is durable.
     Recall {
         /// The request's token.
         token: Token,

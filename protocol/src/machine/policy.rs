@@ -5,7 +5,10 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Amount, MachineId, Millis, NodeId, Timestamp, limits,
+    Amount, MachineId, Millis, NodeId, Timestamp,
+    lease::LeaseDraft,
+    limits,
+    money::Rates,
     negotiation::{Proposal, Reject, RejectCode},
     offer::{Accepts, Offer, Reachability, Terms},
     resources::{Hardware, Resources},
@@ -124,7 +127,7 @@ fn consider(
     if slots > free {
         return Err(Reject::passing(RejectCode::Taken, format!("{slots} slots are asked for and {free} are free")));
     }
-    if !setup.terms.egress.contains(&p.egress) {
+    if !offer.terms.egress.contains(&p.egress) {
         return Err(Reject::lasting(RejectCode::Terms, "this host does not grant that egress"));
     }
     let total = offer.availability.slots_total;
@@ -136,10 +139,21 @@ fn consider(
         )
     })?;
     let ends_at = contract_end(setup, p, now)?;
+    if let Some(ceiling) = p.max_spend {
+        let overflow = |_| Reject::lasting(RejectCode::Terms, "the price of so much disk does not fit");
+        let reserve = LeaseDraft::disk_reserve(&rates_of(&offer.terms), p.disk_mb).map_err(overflow)?;
+        if ceiling <= reserve {
+            let sentence = format!(
+                "a limit of {ceiling} leaves nothing for compute: keeping the disk for {} after the end costs {reserve}",
+                limits::DISK_KEPT
+            );
+            return Err(Reject::lasting(RejectCode::Terms, sentence));
+        }
+    }
     let times = |rate: Amount| rate.0.checked_mul(u64::from(slots)).map(Amount);
     let overflow = || Reject::lasting(RejectCode::Terms, "the price of so many slots does not fit");
-    let listed_hour = times(setup.terms.slot_hour).ok_or_else(overflow)?;
-    let floor_hour = times(setup.floor_slot_hour.min(setup.terms.slot_hour)).ok_or_else(overflow)?;
+    let listed_hour = times(offer.terms.slot_hour).ok_or_else(overflow)?;
+    let floor_hour = times(setup.floor_slot_hour.min(offer.terms.slot_hour)).ok_or_else(overflow)?;
     if p.price_hour >= floor_hour {
         return Ok(Decision::Draft { price_hour: p.price_hour.min(listed_hour), resources, ends_at });
     }
@@ -155,8 +169,19 @@ fn consider(
     Ok(Decision::Counter { price_hour: if p.round >= 3 { floor_hour } else { price_hour }, listed_hour })
 }
 
+const fn rates_of(terms: &Terms) -> Rates {
+    Rates {
+        compute_hour: Amount::ZERO,
+        storage_gb_month: terms.storage_gb_month,
+        up_gb: terms.up_gb,
+        down_gb: terms.down_gb,
+    }
+}
+
 fn contract_end(setup: &HostSetup, p: &Proposal, now: Timestamp) -> Result<Timestamp, Reject> {
     let longest = now + setup.max_term.min(Millis(limits::TERM.0 - limits::COMMIT_WITHIN.0));
+    // A lease must end after the last moment to open it.
+    let shortest = Millis(1000);
     let latest = setup.terms.latest_end.map_or(longest, |end| end.min(longest));
     let end = match p.term {
         Some(term) if now + term > latest => {
@@ -166,7 +191,8 @@ fn contract_end(setup: &HostSetup, p: &Proposal, now: Timestamp) -> Result<Times
         Some(term) => now + term,
         None => latest,
     };
-    if end <= now + limits::COMMIT_WITHIN && p.term.is_none() {
+    let enough = if p.term.is_some() { shortest } else { limits::COMMIT_WITHIN };
+    if end < now + enough {
         return Err(Reject::lasting(RejectCode::Terms, "this machine's offer is about to end"));
     }
     Ok(end)
@@ -184,5 +210,5 @@ pub fn next_bid(last: Amount, limit: Amount, counter: Amount) -> Option<Amount> 
     }
     let half = Amount(last.0 + (limit.0 - last.0) / 2);
     // The last steps are not worth a round.
-    Some(if half.0.saturating_sub(last.0) * 20 < limit.0 { limit } else { half })
+    Some(if half.0 - last.0 < limit.0 / 20 { limit } else { half })
 }

@@ -146,14 +146,14 @@ mod tests {
                 if release {
                     slots.release(&lease(id));
                     held.remove(&id);
-                } else if !held.contains_key(&id) {
+                } else if let std::collections::btree_map::Entry::Vacant(place) = held.entry(id) {
                     let enough = slots.free() >= count;
                     match slots.pick(count) {
                         Some(picked) => {
                             prop_assert!(enough && picked.len() == usize::from(count));
                             prop_assert!(slots.take(lease(id), &picked));
                             prop_assert!(!slots.take(lease(99), &picked));
-                            held.insert(id, count);
+                            place.insert(count);
                         }
                         None => prop_assert!(!enough),
                     }

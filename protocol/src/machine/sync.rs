@@ -20,8 +20,18 @@ const EVERY: Millis = Millis::from_secs(60);
 /// Pages taken from one peer in one go, so that a peer with an endless index is left alone in the end.
 const PAGES: u32 = 64;
 
+/// What a peer was asked last: anything else is no answer.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Summary,
+    Page,
+    Fetch,
+}
+
 #[derive(Debug, Default)]
 struct Pull {
+    stage: Stage,
     missing: Vec<DocumentId>,
     next_page: Option<MachineKey>,
     pages: u32,
@@ -38,6 +48,11 @@ pub(super) struct BookSync {
 impl BookSync {
     pub(super) fn connected(&mut self, cx: &mut Context, peer: NodeId) {
         self.begin(cx, peer);
+    }
+
+    /// The clock went back: books are compared shortly.
+    pub(super) fn clock_went_back(&mut self, now: Timestamp) {
+        self.next_at = self.next_at.min(now + EVERY);
     }
 
     pub(super) fn disconnected(&mut self, peer: &NodeId) {
@@ -78,21 +93,23 @@ impl BookSync {
         let Some(pull) = self.pulls.get_mut(&peer) else {
             return;
         };
-        let more = match response {
-            Some(Response::BookSummary { count, root }) => {
+        let more = match (&pull.stage, response) {
+            (Stage::Summary, Some(Response::BookSummary { count, root })) => {
                 let differs = book.summary() != (count, root) && count > 0;
                 if differs {
+                    pull.stage = Stage::Page;
                     cx.send(peer, Request::BookPage { after: None }, None, Asked::Book);
                 }
                 differs
             }
-            Some(Response::BookPage { items, more }) => {
+            (Stage::Page, Some(Response::BookPage { items, more })) => {
                 pull.pages += 1;
                 pull.next_page = items.last().map(|i| (i.host, i.machine)).filter(|_| more && pull.pages < PAGES);
-                pull.missing.extend(items.iter().filter(|i| book.lacks(i)).map(|i| i.id));
+                let items = items.iter().take(limits::BOOK_PAGE);
+                pull.missing.extend(items.filter(|i| book.lacks(i)).map(|i| i.id));
                 Self::fetch_or_turn(cx, pull, peer)
             }
-            Some(Response::BookNotices { notices }) => {
+            (Stage::Fetch, Some(Response::BookNotices { notices })) => {
                 for notice in notices {
                     match book.take(&notice, true, now) {
                         Intake::New(key) => cx.out(Output::BookChanged { key }),
@@ -107,11 +124,11 @@ impl BookSync {
                 }
                 Self::fetch_or_turn(cx, pull, peer)
             }
-            Some(_) => {
-                cx.wrong_answer(peer, "not an answer about its offer book");
+            (_, Some(Response::Busy { .. }) | None) => false,
+            (_, Some(_)) => {
+                cx.wrong_answer(peer, "not an answer to a question about its offer book");
                 false
             }
-            None => false,
         };
         if !more {
             self.pulls.remove(&peer);
@@ -122,11 +139,13 @@ impl BookSync {
         if !pull.missing.is_empty() {
             let rest = pull.missing.split_off(pull.missing.len().min(limits::BOOK_FETCH));
             let ids = std::mem::replace(&mut pull.missing, rest);
+            pull.stage = Stage::Fetch;
             cx.send(peer, Request::BookFetch { ids }, None, Asked::Book);
             return true;
         }
         match pull.next_page.take() {
             Some(after) => {
+                pull.stage = Stage::Page;
                 cx.send(peer, Request::BookPage { after: Some(after) }, None, Asked::Book);
                 true
             }

@@ -35,9 +35,7 @@ impl PrivateEngine {
     pub fn start(&mut self) {
         let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
         let log = std::fs::File::create(path("log")).unwrap();
-        // In a network of its own: an engine told to have no bridge removes `docker0`, whosever it is.
-        let daemon = Command::new("unshare")
-            .args(["--net", "dockerd"])
+        let daemon = Command::new("dockerd")
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
             .args(["-H", &format!("unix://{}", path("s")), "--bridge", "none", "--iptables=false"])
             .args(&self.options)

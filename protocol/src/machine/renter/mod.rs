@@ -3,7 +3,11 @@
 //! Owns at most one live open for each negotiation: past `confirm_by` it stops waiting, and answers a later accept with a close
 //! that owes nothing, so a renter never pays for two machines when it wanted one.
 
+mod terms;
+
 use std::collections::BTreeMap;
+
+use self::terms::check_draft;
 
 use super::{
     book::Book,
@@ -21,7 +25,6 @@ use crate::{
     message::{Action, LeaseUpdate, Request, Response},
     negotiation::{Counter, Proposal, Reject, RejectCode, RentalType},
     offer::Offer,
-    resources::Resources,
     signed::Signed,
 };
 
@@ -30,8 +33,7 @@ const COMMIT_RETRY: (Millis, Millis) = (Millis(500), Millis::from_secs(8));
 /// After a `stale`, the newer offer is waited for this long, so many times.
 const STALE_WAIT: Millis = Millis(300);
 const STALE_TRIES: u8 = 5;
-/// How far the host's clock may differ from ours in a draft.
-const CLOCKS: Millis = limits::CLOCK_SKEW;
+const LATE: &str = "it did not confirm the lease in time; if it does later, the lease is closed at no cost";
 
 #[derive(Debug)]
 struct Negotiation {
@@ -215,6 +217,9 @@ impl Renter {
         let n = self.negotiations.get(&token).ok_or(Refusal::TooMany)?;
         check_draft(n, &draft, from, cx.me(), now).map_err(Refusal::BadDraft)?;
         let lease: LeaseId = draft.id().into();
+        if self.leases.contains_key(&lease) {
+            return Err(Refusal::BadDraft("it was opened before"));
+        }
         step(cx, token, Step::Drafted { draft: draft.clone() });
         let body = Body::LeaseOpen { draft: draft.to_signed() };
         let (open, _) = cx.append(lease, draft.host, body, now).ok_or(Refusal::BadDraft("it can't be opened"))?;
@@ -288,29 +293,23 @@ impl Renter {
         };
         let outcome = match held.answer() {
             Opened::Waiting | Opened::GivenUp => return,
+            Opened::Accepted(_) if held.own_close().is_some() => {
+                Step::Failed { why: Refusal::NoAnswer(LATE.to_owned()) }
+            }
             Opened::Accepted(_) => Step::Accepted { lease },
             Opened::Void(_, sentence) => Step::Failed { why: Refusal::Void(sentence.clone()) },
         };
         if let Some(token) = self.openings.remove(&lease).and_then(|o| o.token) {
             step(cx, token, outcome);
         }
-        self.deliver_close(cx, lease);
         self.forget_closed(lease);
         cx.changed(lease, now);
     }
 
-    fn deliver_close(&self, cx: &mut Context, lease: LeaseId) {
-        if let Some(held) = self.leases.get(&lease)
-            && let Some(close) = held.own_close()
-            && cx.connected.contains(&held.host())
-        {
-            cx.send(held.host(), Request::Deliver { entry: close.to_signed() }, held.durable(), Asked::Deliver(lease));
-        }
-    }
-
-    pub(super) fn delivered(&mut self, lease: LeaseId, result: &Result<Response, NoAnswer>) {
-        if let (Some(held), Ok(Response::Seen { .. })) = (self.leases.get_mut(&lease), result) {
-            held.own_close_seen();
+    /// The host's answer to a close of ours.
+    pub(super) fn delivered(&mut self, cx: &mut Context, lease: LeaseId, response: Option<&Response>, now: Timestamp) {
+        if let Some(held) = self.leases.get_mut(&lease) {
+            held.close_delivered(cx, response, now);
         }
         self.forget_closed(lease);
     }
@@ -374,10 +373,9 @@ impl Renter {
         for lease in ours {
             if let Some(opening) = self.openings.get_mut(&lease) {
                 opening.again_at = now;
-            } else if let Some(held) = self.leases.get(&lease).filter(|l| l.own_close().is_none()) {
-                cx.send(peer, Request::Sync { lease, events_seen: held.events_seen() }, None, Asked::Sync(lease));
+            } else if let Some(held) = self.leases.get_mut(&lease) {
+                held.host_connected(cx, now);
             }
-            self.deliver_close(cx, lease);
         }
     }
 
@@ -415,11 +413,29 @@ impl Renter {
         let due: Vec<LeaseId> =
             self.openings.iter().filter(|(_, o)| !o.in_flight && o.again_at <= now).map(|(id, _)| *id).collect();
         for lease in due {
-            if self.leases.get(&lease).is_some_and(|l| now > l.draft().confirm_by) {
+            if self.leases.get(&lease).is_none_or(|l| l.is_late(now)) {
                 self.abandon(cx, lease, now);
             } else {
                 self.ask(cx, lease);
             }
+        }
+        for held in self.leases.values_mut() {
+            held.tick(cx, now);
+        }
+        // Nothing can come of an open whose contract would be over.
+        self.leases.retain(|_, l| *l.answer() != Opened::GivenUp || now < l.draft().ends_at);
+    }
+
+    /// The clock went back: what was to happen again shortly happens shortly.
+    pub(super) fn clock_went_back(&mut self, now: Timestamp) {
+        for negotiation in self.negotiations.values_mut() {
+            negotiation.again_at = negotiation.again_at.map(|at| at.min(now + STALE_WAIT));
+        }
+        for opening in self.openings.values_mut() {
+            opening.again_at = opening.again_at.min(now + opening.retry);
+        }
+        for held in self.leases.values_mut() {
+            held.clock_went_back(now);
         }
     }
 
@@ -458,22 +474,17 @@ impl Renter {
             held.give_up();
         }
         if let Some(token) = self.openings.remove(&lease).and_then(|o| o.token) {
-            failed(
-                cx,
-                token,
-                Refusal::NoAnswer(
-                    "it did not confirm the lease in time; if it does later, the lease is closed at no cost".to_owned(),
-                ),
-            );
+            failed(cx, token, Refusal::NoAnswer(LATE.to_owned()));
         }
         cx.changed(lease, now);
     }
 
-    pub(super) fn deadline(&self) -> Option<(Timestamp, &'static str)> {
+    pub(super) fn deadline(&self, cx: &Context) -> Option<(Timestamp, &'static str)> {
         let bids = self.negotiations.values().filter_map(|n| n.again_at).map(|at| (at, "a bid is to be repeated"));
         let opens =
             self.openings.values().filter(|o| !o.in_flight).map(|o| (o.again_at, "an open waits for its answer"));
-        bids.chain(opens).min()
+        let leases = self.leases.values().filter_map(|l| Some((l.deadline(cx)?, "a lease needs a look")));
+        bids.chain(opens).chain(leases).min()
     }
 }
 
@@ -487,39 +498,4 @@ fn step(cx: &mut Context, token: Token, step: Step) {
 
 fn failed(cx: &mut Context, token: Token, why: Refusal) {
     step(cx, token, Step::Failed { why });
-}
-
-/// Whether a draft is what was bid for, word by word.
-fn check_draft(n: &Negotiation, d: &LeaseDraft, from: NodeId, me: NodeId, now: Timestamp) -> Result<(), &'static str> {
-    let want = |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(what) };
-    let terms = &n.offer.terms;
-    let (_, workload) = n.wish.workload.to_bytes();
-    let granted =
-        Resources::share(&n.offer.hardware, n.offer.class(), n.slots, n.offer.availability.slots_total, n.wish.disk_mb);
-    want(d.host == from && d.renter == me && d.nonce == n.wish.nonce, "it is for somebody else")?;
-    want(d.machine == n.offer.machine && d.ask == n.wish.ask && d.offer == n.offer.id(), "it is for another ask")?;
-    want(granted.as_ref() == Some(&d.resources), "it grants other resources")?;
-    want(d.egress == n.wish.egress, "it grants another egress")?;
-    want(d.currency == terms.currency, "it is in another currency")?;
-    want(d.rates.compute_hour <= n.bid, "its price is above the bid")?;
-    let side = d.rates.storage_gb_month <= terms.storage_gb_month
-        && d.rates.up_gb <= terms.up_gb
-        && d.rates.down_gb <= terms.down_gb;
-    want(side, "its storage or traffic prices are above the offer's")?;
-    want(d.max_spend == n.wish.max_spend, "its ceiling is another")?;
-    want(n.wish.tick.is_none_or(|t| d.tick == t), "its tick is another")?;
-    want(d.workload == workload, "it is for another workload")?;
-    want(d.image.reference == n.wish.image, "it is for another image")?;
-    want(n.wish.image_digest.as_ref().is_none_or(|digest| *digest == d.image.digest), "its image has another digest")?;
-    let clock = d.drafted_at <= now + CLOCKS && now <= d.drafted_at + CLOCKS;
-    want(clock, "the two clocks differ by more than two minutes")?;
-    want(
-        d.confirm_by <= now + limits::COMMIT_WITHIN + limits::CONFIRM_WITHIN + CLOCKS,
-        "it asks us to wait for too long",
-    )?;
-    let term = n
-        .wish
-        .term
-        .is_none_or(|t| d.ends_at + CLOCKS >= now + t && d.ends_at <= now + t + limits::COMMIT_WITHIN + CLOCKS);
-    want(term, "its end is not the one asked for")
 }

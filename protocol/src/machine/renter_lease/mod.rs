@@ -2,10 +2,14 @@
 //!
 //! Owns what we believe of the lease, and the decision how much of a usage we acknowledge. Nothing here trusts the host: each
 //! entry, event and receipt is checked against the draft both signed, against what came before, and against our own clock.
+//! Receipts and the host's close are in `receipts`, our own close of a lease that came too late is in `giving_up`.
+
+mod giving_up;
+mod receipts;
 
 use super::{
     context::Context,
-    io::{Output, Ticket},
+    io::Ticket,
     record::{Private, Record},
 };
 use crate::{
@@ -14,10 +18,8 @@ use crate::{
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
     message::{LeaseEvent, LeaseUpdate, Progress, Response},
-    money::Counters,
-    receipt::{Ack, PartialReason, Usage},
+    receipt::{Ack, Usage},
     signed::Signed,
-    violation::Violation,
 };
 
 /// What became of our open.
@@ -50,6 +52,23 @@ pub struct RenterLease {
     progress: Option<Progress>,
     heard_at: Option<Timestamp>,
     durable: Option<Ticket>,
+    /// Our close is on its way to the host, or when it goes again.
+    delivering: bool,
+    deliver_at: Timestamp,
+    deliver_retry: Millis,
+}
+
+/// What the ledger has of a lease, each document verified.
+pub(super) struct Remembered {
+    pub(super) draft: Verified<LeaseDraft>,
+    pub(super) open: Verified<Entry>,
+    pub(super) accept: Option<Verified<Entry>>,
+    pub(super) placement: Option<Verified<Entry>>,
+    pub(super) usage: Option<Verified<Usage>>,
+    pub(super) ack: Option<Verified<Ack>>,
+    pub(super) close: Option<Verified<Entry>>,
+    pub(super) close_ack: Option<Verified<Entry>>,
+    pub(super) events: Vec<LeaseEvent>,
 }
 
 impl RenterLease {
@@ -74,24 +93,19 @@ impl RenterLease {
             progress: None,
             heard_at: None,
             durable: Some(ticket),
+            delivering: false,
+            deliver_at: now,
+            deliver_retry: giving_up::RETRY.0,
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one caller, which has just verified each of them
-    pub(super) fn restored(
-        draft: Verified<LeaseDraft>,
-        open: Verified<Entry>,
-        accept: Option<Verified<Entry>>,
-        placement: Option<Verified<Entry>>,
-        usage: Option<Verified<Usage>>,
-        ack: Option<Verified<Ack>>,
-        close: Option<Verified<Entry>>,
-        close_ack: Option<Verified<Entry>>,
-        events: Vec<LeaseEvent>,
-    ) -> Self {
+    pub(super) fn restored(from: Remembered) -> Self {
+        let Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events } = from;
         let last = events.last();
+        let given_up = close.as_ref().is_some_and(|c| c.author == draft.renter);
+        let state = last.map_or(LeaseState::Preparing, |e| e.state);
         Self {
-            state: last.map_or(LeaseState::Preparing, |e| e.state),
+            state: if given_up { LeaseState::Ended(EndReason::Unconfirmed) } else { state },
             since: last.map_or(open.time, |e| e.at),
             opened: accept.map_or(Opened::Waiting, Opened::Accepted),
             draft,
@@ -105,6 +119,9 @@ impl RenterLease {
             progress: None,
             heard_at: None,
             durable: None,
+            delivering: false,
+            deliver_at: Timestamp(0),
+            deliver_retry: giving_up::RETRY.0,
         }
     }
 
@@ -212,21 +229,23 @@ impl RenterLease {
             cx.wrong_answer(host, "an answer to another open");
             return false;
         }
+        let late = self.is_late(now);
         match (&entry.body, &self.opened) {
-            (Body::LeaseAccept { open }, Opened::Waiting) if *open == self.open.id() => {
+            (Body::LeaseAccept { open }, Opened::Waiting) if *open == self.open.id() && !late => {
                 self.durable = Some(cx.persist(Record::from(&entry)));
                 self.opened = Opened::Accepted(entry);
                 self.since = now;
                 cx.changed(self.id(), now);
                 true
             }
-            (Body::LeaseAccept { open }, Opened::GivenUp) if *open == self.open.id() => {
+            (Body::LeaseAccept { open }, Opened::Waiting | Opened::GivenUp) if *open == self.open.id() => {
                 cx.persist(Record::from(&entry));
                 self.opened = Opened::Accepted(entry);
                 let body = Body::Close { reason: EndReason::Unconfirmed, usage: None, due: Amount::ZERO };
                 if let Some((close, ticket)) = cx.append(self.id(), host, body, now) {
                     self.close = Some(close);
                     self.durable = Some(ticket);
+                    self.deliver_at = now;
                 }
                 self.state = LeaseState::Ended(EndReason::Unconfirmed);
                 cx.changed(self.id(), now);
@@ -252,40 +271,24 @@ impl RenterLease {
         }
     }
 
-    /// Our close of a lease whose accept came too late, while the host has not agreed to it.
-    pub(super) fn own_close(&self) -> Option<&Verified<Entry>> {
-        self.close.as_ref().filter(|c| c.author == self.draft.renter && self.close_ack.is_none())
-    }
-
-    pub(super) fn own_close_seen(&mut self) {
-        if let Some(close) = self.own_close().cloned() {
-            // The host has stored it; its agreement is not needed for an amount of nothing.
-            self.close_ack = Some(close);
-        }
-    }
-
     /// The host's news. Returns our answer, to be sent once all it rests on is durable.
     pub(super) fn update(&mut self, cx: &mut Context, update: &LeaseUpdate, now: Timestamp) -> Response {
         self.heard_at = Some(now);
         for entry in &update.entries {
             self.take_entry(cx, entry, now);
         }
-        let accepted = match &self.opened {
-            Opened::Accepted(accept) => Some(accept.time),
-            Opened::Waiting | Opened::GivenUp | Opened::Void(..) => None,
-        };
-        let Some(begun) = accepted else {
+        if !matches!(self.opened, Opened::Accepted(_)) {
             return Response::Seen { events_seen: 0, ack: None, close_ack: None };
-        };
+        }
         if self.progress != update.progress {
             self.progress = update.progress;
             cx.changed(self.id(), now);
         }
-        self.take_events(cx, &update.events, begun, now);
+        self.take_events(cx, &update.events, now);
         if let Some(usage) = &update.usage {
-            self.take_usage(cx, usage, begun, now);
+            self.take_usage(cx, usage, now);
         }
-        self.answer_close(cx, now);
+        self.take_close(cx, update, now);
         let newest = self.usage.as_ref().map(Verified::id);
         let ack = self.ack.as_ref().filter(|a| Some(a.usage) == newest).map(Verified::to_signed);
         let close_ack =
@@ -321,10 +324,7 @@ impl RenterLease {
                     cx.changed(self.id(), now);
                 }
             }
-            Body::Close { .. } if self.close.is_none() && matches!(self.opened, Opened::Accepted(_)) => {
-                self.durable = Some(cx.persist(Record::from(&entry)));
-                self.close = Some(entry);
-            }
+            // A close is looked at last, once the usage it is about is known.
             Body::Close { .. }
             | Body::Anchor { .. }
             | Body::Genesis { .. }
@@ -338,12 +338,15 @@ impl RenterLease {
         64 + now.since(self.open.time).0 / 250
     }
 
-    fn take_events(&mut self, cx: &mut Context, events: &[LeaseEvent], begun: Timestamp, now: Timestamp) {
-        let budget = self.budget(now.max(begun));
+    fn take_events(&mut self, cx: &mut Context, events: &[LeaseEvent], now: Timestamp) {
+        let budget = self.budget(now);
         for event in events {
             let next = event.n > self.events_seen() && u64::from(event.n) <= budget;
             if !next || self.state.is_ended() {
                 continue;
+            }
+            if self.events.last().is_some_and(|last| event.at < last.at) {
+                return cx.wrong_answer(self.draft.host, "an event dated before the one before it");
             }
             self.state = event.state;
             self.since = event.at;
@@ -357,89 +360,6 @@ impl RenterLease {
             self.durable = Some(cx.persist(Record::Private(Private::Event { lease: self.id(), event: event.clone() })));
             cx.changed(self.id(), now);
         }
-    }
-
-    fn take_usage(&mut self, cx: &mut Context, signed: &Signed<Usage>, begun: Timestamp, now: Timestamp) {
-        let host = self.draft.host;
-        if self.usage.as_ref().is_some_and(|u| u.id() == cx.id_of(signed)) {
-            return;
-        }
-        let Some(usage) = cx.verify(host, signed) else {
-            return;
-        };
-        if usage.host != host || usage.lease != self.id() {
-            return cx.false_receipt(host, "a usage of another lease");
-        }
-        if self.draft.due(&usage.counters) != Ok(usage.due) {
-            return cx.false_receipt(host, "its due is not what its counters cost");
-        }
-        if let Some(known) = &self.usage {
-            if usage.n < known.n {
-                return;
-            }
-            if usage.n == known.n {
-                return cx.false_receipt(host, "two usages with one number");
-            }
-            if !usage.counters.covers(&known.counters) {
-                return cx.false_receipt(host, "its counters shrink");
-            }
-            if usage.n == known.n + 1 && usage.prev != Some(known.id()) {
-                return cx.false_receipt(host, "it does not follow the one before");
-            }
-        }
-        if usage.n > self.budget(now) {
-            return;
-        }
-        let counters = self.plausible(&usage.counters, begun, now);
-        let due = self.draft.due(&counters).unwrap_or(usage.due).clamp(self.acked().min(usage.due), usage.due);
-        let partial = (due < usage.due).then_some(PartialReason::OverMetered);
-        let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
-        let Some(ack) = cx.sign(ack) else { return };
-        cx.persist(Record::from(&usage));
-        self.durable = Some(cx.persist(Record::from(&ack)));
-        self.usage = Some(usage);
-        self.ack = Some(ack);
-        cx.changed(self.id(), now);
-    }
-
-    /// The counters, cut to what can have passed on our clock since the accept, with tolerance.
-    fn plausible(&self, claimed: &Counters, begun: Timestamp, now: Timestamp) -> Counters {
-        let passed = now.since(begun.min(self.open.time));
-        let slack = passed.0 / 1000 * limits::METER_TOLERANCE_PERMILLE + limits::METER_TOLERANCE.0;
-        let most = Millis(passed.0.saturating_add(slack));
-        Counters { active: claimed.active.min(most), storage: claimed.storage.min(most), ..*claimed }
-    }
-
-    fn answer_close(&mut self, cx: &mut Context, now: Timestamp) {
-        let (Some(close), None) = (&self.close, &self.close_ack) else {
-            return;
-        };
-        let Body::Close { reason, usage, due } = &close.body else {
-            return;
-        };
-        if close.author == cx.me() {
-            return;
-        }
-        let newest = self.usage.as_ref().map(Verified::id);
-        let claimed = self.usage.as_ref().map_or(Amount::ZERO, |u| u.due);
-        if *usage != newest || *due != claimed {
-            cx.out(Output::Violation(Violation::FalseReceipt {
-                peer: self.draft.host,
-                why: "its close is not about the newest usage",
-            }));
-            return;
-        }
-        let (close, reason) = (close.id(), *reason);
-        let due = self.acked();
-        if let Some((entry, ticket)) = cx.append(self.id(), self.draft.host, Body::CloseAck { close, due }, now) {
-            self.close_ack = Some(entry);
-            self.durable = Some(ticket);
-        }
-        if !self.state.is_ended() {
-            self.state = LeaseState::Ended(reason);
-            self.since = now;
-        }
-        cx.changed(self.id(), now);
     }
 
     /// The host of the lease.

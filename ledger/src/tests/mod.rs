@@ -9,13 +9,15 @@ use std::{
 
 use souk_protocol::Timestamp;
 
+mod damage;
+
 use crate::{
     chain::ForkProof,
     check::{both_sides_agree, money_conserved},
     commit::{Backend, Ledger, OpenError, StageError, StoreFailure},
     fixture::{Deal, Party},
     journal::{
-        JournalError, RealDisk, Sizes,
+        RealDisk, Sizes,
         simulated::{Dice, SimulatedDisk},
     },
     lease::Status,
@@ -25,20 +27,13 @@ use crate::{
     view::Select,
 };
 
-const SMALL: Sizes = Sizes {
-    segment: 64 << 10,
-    first: 4 << 10,
-    step: 16 << 10,
-};
+const SMALL: Sizes = Sizes { segment: 64 << 10, first: 4 << 10, step: 16 << 10 };
 
 /// What a host's and a renter's ledgers are told in some leases, in order. Private rows are each side's own.
 fn story(seed: u64, leases: u64) -> (Party, Party, Vec<Fact>, Vec<Fact>) {
     let mut dice = Dice(seed);
     let (mut host, mut renter) = (Party::new(1), Party::new(2));
-    let (mut left, mut right) = (
-        vec![Fact::Entry(host.genesis())],
-        vec![Fact::Entry(renter.genesis())],
-    );
+    let (mut left, mut right) = (vec![Fact::Entry(host.genesis())], vec![Fact::Entry(renter.genesis())]);
     for number in 0..leases {
         let mut deal = Deal::new(&host, &renter, number);
         let mut both = |fact: Fact| {
@@ -56,11 +51,7 @@ fn story(seed: u64, leases: u64) -> (Party, Party, Vec<Fact>, Vec<Fact>) {
                 both(Fact::Ack(deal.ack(&renter, (dice.below(2) * 3) as u64)));
             }
         }
-        both(Fact::Private(Private::Event {
-            lease: deal.id,
-            time: Timestamp(number),
-            text: "running".to_owned(),
-        }));
+        both(Fact::Private(Private::Event { lease: deal.id, time: Timestamp(number), text: "running".to_owned() }));
         if dice.below(2) == 0 {
             let close = deal.close(&mut renter, &host);
             both(Fact::Entry(close.clone()));
@@ -93,16 +84,9 @@ fn in_memory(of: &Party) -> Ledger {
 fn on_disk(directory: &Path, of: &Party) -> Result<Ledger, OpenError> {
     let disk = RealDisk::new(&directory.join("journal")).unwrap();
     let backend = Backend::Sled(directory.join("sled"));
-    Ledger::open_with(
-        Arc::new(disk),
-        SMALL,
-        &backend,
-        of.key.node_id(),
-        of.network,
-    )
+    Ledger::open_with(Arc::new(disk), SMALL, &backend, of.key.node_id(), of.network)
 }
 
-/// All rows but the mark, which tells groups apart.
 fn rows(ledger: &Ledger) -> Vec<(Vec<u8>, Vec<u8>)> {
     ledger.view().all_rows().unwrap()
 }
@@ -119,31 +103,15 @@ fn both_sides_of_a_story_agree_and_money_is_conserved() {
         let view = a.view();
         let all = view.leases(Select::All, 1000).unwrap();
         assert_eq!(all.len(), 30);
-        let by_status: usize = Status::ALL
-            .iter()
-            .map(|s| view.leases(Select::Status(*s), 1000).unwrap().len())
-            .sum();
+        let by_status: usize = Status::ALL.iter().map(|s| view.leases(Select::Status(*s), 1000).unwrap().len()).sum();
         assert_eq!(by_status, 30);
         assert!(all.windows(2).all(|w| w[0].opened_at() >= w[1].opened_at()));
-        assert_eq!(
-            view.leases(Select::Renter(renter.key.node_id()), 7)
-                .unwrap()
-                .len(),
-            7
-        );
-        assert!(
-            view.leases(Select::Host(renter.key.node_id()), 7)
-                .unwrap()
-                .is_empty()
-        );
-        assert_eq!(
-            view.head(&host.key.node_id()).unwrap().unwrap().seq,
-            host.seq - 1
-        );
+        assert_eq!(view.leases(Select::Renter(renter.key.node_id()), 7).unwrap().len(), 7);
+        assert!(view.leases(Select::Host(renter.key.node_id()), 7).unwrap().is_empty());
+        assert_eq!(view.head(&host.key.node_id()).unwrap().unwrap().seq, host.seq - 1);
         assert_eq!(
             view.private(b"bid/29").unwrap().is_some(),
-            left.iter()
-                .any(|f| matches!(f, Fact::Private(Private::Row { key, .. }) if key == b"bid/29"))
+            left.iter().any(|f| matches!(f, Fact::Private(Private::Row { key, .. }) if key == b"bid/29"))
         );
     }
 }
@@ -153,10 +121,7 @@ fn a_missing_receipt_is_seen_as_a_disagreement() {
     let (host, renter, left, right) = story(3, 10);
     let (mut a, mut b) = (in_memory(&host), in_memory(&renter));
     tell(&mut a, &left, &mut Dice(1));
-    let last_ack = right
-        .iter()
-        .rposition(|f| matches!(f, Fact::Ack(_)))
-        .unwrap();
+    let last_ack = right.iter().rposition(|f| matches!(f, Fact::Ack(_))).unwrap();
     for (i, fact) in right.iter().enumerate() {
         if i != last_ack {
             // What built on the missing one is refused in turn.
@@ -164,10 +129,7 @@ fn a_missing_receipt_is_seen_as_a_disagreement() {
         }
     }
     b.commit().unwrap();
-    assert!(
-        both_sides_agree(&a.view(), &b.view()).is_err()
-            || money_conserved(&a.view(), &b.view()).is_err()
-    );
+    assert!(both_sides_agree(&a.view(), &b.view()).is_err() || money_conserved(&a.view(), &b.view()).is_err());
 }
 
 #[test]
@@ -190,135 +152,39 @@ fn the_same_records_make_the_same_rows_in_sled_in_memory_and_after_replay() {
 }
 
 #[test]
-fn a_damaged_store_is_made_anew_with_the_same_answers() {
-    let (host, _, facts, _) = story(12, 60);
-    let original = tempfile::tempdir().unwrap();
-    let mut ledger = on_disk(original.path(), &host).unwrap();
-    tell(&mut ledger, &facts, &mut Dice(5));
-    let expected = rows(&ledger);
-    drop(ledger);
-    let mut rebuilt = 0;
+fn whatever_order_records_come_in_what_was_taken_replays_to_the_same_rows() {
+    let mut taken = 0;
     for seed in 0..40 {
         let mut dice = Dice(seed);
-        let copy = tempfile::tempdir().unwrap();
-        copy_tree(original.path(), copy.path());
-        damage(&copy.path().join("sled"), &mut dice);
-        let ledger = on_disk(copy.path(), &host).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        assert_eq!(rows(&ledger), expected, "seed {seed}");
-        rebuilt += usize::from(
-            fs::read_dir(copy.path())
-                .unwrap()
-                .any(|e| e.unwrap().file_name().to_string_lossy().contains(".bad-")),
-        );
-    }
-    assert!(rebuilt >= 10, "the damage was not noticed: {rebuilt}");
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
+        let (host, renter, left, right) = story(seed, 6);
+        let mut facts = [left, right].concat();
+        for _ in 0..dice.below(20) {
+            let (a, b) = (dice.below(facts.len()), dice.below(facts.len()));
+            facts.swap(a, b);
         }
-    }
-}
-
-fn damage(sled: &Path, dice: &mut Dice) {
-    let mut files: Vec<_> = fs::read_dir(sled)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.is_file())
-        .collect();
-    files.sort();
-    let file = &files[dice.below(files.len())];
-    let mut bytes = fs::read(file).unwrap();
-    match dice.below(5) {
-        0 => fs::remove_file(file).unwrap(),
-        1 => {
-            bytes.truncate(dice.below(bytes.len()));
-            fs::write(file, bytes).unwrap();
-        }
-        2 => fs::write(sled.join("snap.000000000000ABCD.generating"), b"half").unwrap(),
-        3 => {
-            let at = dice.below(bytes.len());
-            let end = (at + 1 + dice.below(4096)).min(bytes.len());
-            bytes[at..end].fill_with(|| dice.next() as u8);
-            fs::write(file, bytes).unwrap();
-        }
-        _ => {
-            for _ in 0..200 {
-                let at = dice.below(bytes.len());
-                if let Some(byte) = bytes.get_mut(at) {
-                    *byte = dice.next() as u8;
+        for of in [&host, &renter] {
+            let disk = SimulatedDisk::default();
+            let (own, network) = (of.key.node_id(), of.network);
+            let open = || {
+                let disk = Arc::new(disk.clone());
+                Ledger::open_with(disk, SMALL, &Backend::Memory, own, network).unwrap()
+            };
+            let mut ledger = open();
+            for fact in &facts {
+                match ledger.stage(fact) {
+                    Ok(_) => taken += 1,
+                    Err(StageError::Refused(_)) => {}
+                    Err(StageError::Failed(failure)) => panic!("seed {seed}: {failure}"),
+                }
+                if dice.below(5) == 0 {
+                    ledger.commit().unwrap();
                 }
             }
-            fs::write(file, bytes).unwrap();
+            ledger.commit().unwrap();
+            assert_eq!(rows(&open()), rows(&ledger), "seed {seed}");
         }
     }
-}
-
-#[test]
-fn power_cuts_lose_no_committed_record() {
-    let (host, _, facts, _) = story(13, 12);
-    for seed in 0..150 {
-        let mut dice = Dice(seed);
-        let mut disk = SimulatedDisk::default();
-        let mut committed = 0;
-        for _ in 0..3 {
-            disk.cut_after(dice.below(80));
-            let (own, network) = (host.key.node_id(), host.network);
-            let opened = Ledger::open_with(
-                Arc::new(disk.clone()),
-                SMALL,
-                &Backend::Memory,
-                own,
-                network,
-            );
-            if let Ok(mut ledger) = opened {
-                let mut done = check_prefix(&ledger, &facts, seed);
-                assert!(done >= committed, "seed {seed}: lost records");
-                for fact in &facts[done..] {
-                    if ledger.stage(fact).is_err() {
-                        break;
-                    }
-                    done += 1;
-                    if dice.below(3) == 0 {
-                        if ledger.commit().is_err() {
-                            break;
-                        }
-                        committed = done;
-                    }
-                }
-            }
-            disk = disk.reboot(&mut dice, seed % 2 == 0);
-        }
-        let (own, network) = (host.key.node_id(), host.network);
-        let ledger = Ledger::open_with(Arc::new(disk), SMALL, &Backend::Memory, own, network)
-            .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        assert!(
-            check_prefix(&ledger, &facts, seed) >= committed,
-            "seed {seed}: lost records"
-        );
-    }
-}
-
-/// Checks that a ledger holds the first so many facts, and returns how many.
-fn check_prefix(ledger: &Ledger, facts: &[Fact], seed: u64) -> usize {
-    let mut reader = ledger.view().records();
-    let mut held = 0;
-    while let Some(item) = reader.next_item().unwrap() {
-        assert_eq!(
-            item.record,
-            facts[held].to_record().to_bytes(),
-            "seed {seed}"
-        );
-        held += 1;
-    }
-    held
+    assert!(taken > 1000, "{taken}");
 }
 
 fn count(ledger: &Ledger) -> u64 {
@@ -331,53 +197,6 @@ fn count(ledger: &Ledger) -> u64 {
 }
 
 #[test]
-fn a_damaged_journal_is_named_and_nothing_is_removed() {
-    let (host, _, facts, _) = story(14, 60);
-    let directory = tempfile::tempdir().unwrap();
-    let mut ledger = on_disk(directory.path(), &host).unwrap();
-    tell(&mut ledger, &facts, &mut Dice(5));
-    drop(ledger);
-    fs::remove_dir_all(directory.path().join("sled")).unwrap();
-    let file = directory.path().join("journal/000000000001.journal");
-    let mut bytes = fs::read(&file).unwrap();
-    bytes[5000] ^= 1;
-    fs::write(&file, &bytes).unwrap();
-    let error = on_disk(directory.path(), &host).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Journal(JournalError::Corrupt { .. })),
-        "{error}"
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("000000000001.journal is damaged at byte"),
-        "{error}"
-    );
-    assert_eq!(fs::read(&file).unwrap(), bytes);
-}
-
-#[test]
-fn a_journal_older_than_its_store_is_refused() {
-    let (host, _, facts, _) = story(15, 10);
-    let directory = tempfile::tempdir().unwrap();
-    let mut ledger = on_disk(directory.path(), &host).unwrap();
-    tell(&mut ledger, &facts[..20], &mut Dice(5));
-    drop(ledger);
-    let saved = tempfile::tempdir().unwrap();
-    copy_tree(&directory.path().join("journal"), saved.path());
-    let mut ledger = on_disk(directory.path(), &host).unwrap();
-    tell(&mut ledger, &facts[20..], &mut Dice(5));
-    ledger.flush_store().unwrap();
-    drop(ledger);
-    copy_tree(saved.path(), &directory.path().join("journal"));
-    let error = on_disk(directory.path(), &host).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Journal(JournalError::Behind { .. })),
-        "{error}"
-    );
-}
-
-#[test]
 fn another_nodes_journal_is_refused() {
     let (host, renter, facts, _) = story(16, 3);
     let directory = tempfile::tempdir().unwrap();
@@ -385,10 +204,7 @@ fn another_nodes_journal_is_refused() {
     tell(&mut ledger, &facts, &mut Dice(5));
     drop(ledger);
     let error = on_disk(directory.path(), &renter).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Refused { index: 0, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Refused { index: 0, .. }), "{error}");
 }
 
 #[test]
@@ -414,16 +230,12 @@ fn a_thread_acknowledges_in_order_and_reports_refusals_and_forks() {
     ahead.seq += 1;
     let mut deal = Deal::new(&host, &renter, 99);
     deal.open = Some(souk_protocol::DocumentId([1; 32]));
-    let gap = handle
-        .append(Fact::Entry(deal.accept(&mut ahead, &renter)))
-        .unwrap();
+    let gap = handle.append(Fact::Entry(deal.accept(&mut ahead, &renter))).unwrap();
     assert!(matches!(handle.wait(gap), Err(WaitError::Refused(_))));
     let mut forked = renter.clone();
     forked.seq = 1;
     forked.prev = Some(souk_protocol::DocumentId([5; 32]));
-    let fork = handle
-        .append(Fact::Entry(deal.open(&mut forked, &host)))
-        .unwrap();
+    let fork = handle.append(Fact::Entry(deal.open(&mut forked, &host))).unwrap();
     handle.wait(fork).unwrap();
     let proof = handle.view().fork(&renter.key.node_id()).unwrap().unwrap();
     assert!(matches!(proof, ForkProof::Entries(..)));
@@ -452,14 +264,7 @@ fn after_a_failed_flush_nothing_is_acknowledged() {
     let (host, _, facts, _) = story(18, 20);
     let disk = SimulatedDisk::default();
     let (own, network) = (host.key.node_id(), host.network);
-    let ledger = Ledger::open_with(
-        Arc::new(disk.clone()),
-        SMALL,
-        &Backend::Memory,
-        own,
-        network,
-    )
-    .unwrap();
+    let ledger = Ledger::open_with(Arc::new(disk.clone()), SMALL, &Backend::Memory, own, network).unwrap();
     let failed = Arc::new(Mutex::new(0));
     let sink = Arc::clone(&failed);
     let thread = LedgerThread::spawn(ledger, move |event| {
@@ -469,9 +274,7 @@ fn after_a_failed_flush_nothing_is_acknowledged() {
     })
     .unwrap();
     let handle = thread.handle();
-    handle
-        .wait(handle.append(facts[0].clone()).unwrap())
-        .unwrap();
+    handle.wait(handle.append(facts[0].clone()).unwrap()).unwrap();
     disk.cut_after(0);
     let lost = handle.append(facts[1].clone()).unwrap();
     assert!(matches!(handle.wait(lost), Err(WaitError::Failed(_))));
@@ -487,10 +290,7 @@ fn a_refused_record_leaves_the_group_as_it_was() {
     ledger.stage(&facts[0]).unwrap();
     let pending = ledger.pending_bytes();
     assert_eq!(ledger.stage(&facts[0]).unwrap(), Applied::Known);
-    let long = Fact::Private(Private::Row {
-        key: vec![1],
-        value: Some(vec![0; crate::journal::RECORD_BYTES].into()),
-    });
+    let long = Fact::Private(Private::Row { key: vec![1], value: Some(vec![0; crate::journal::RECORD_BYTES].into()) });
     for bad in [&facts[2], &long] {
         assert!(matches!(ledger.stage(bad), Err(StageError::Refused(_))));
     }

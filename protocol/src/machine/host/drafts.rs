@@ -1,0 +1,198 @@
+//! Answers to bids: a refusal, another price, or the whole lease, signed. None of them reserves anything or binds anybody.
+
+use super::{Host, reject};
+use crate::{
+    Amount, Millis, NodeId, Timestamp, Verified,
+    lease::LeaseDraft,
+    limits,
+    machine::{
+        context::Context,
+        io::{Output, Token},
+        policy::{Decision, HostSetup, decide},
+    },
+    message::Response,
+    money::Rates,
+    negotiation::{Counter, ImagePin, Proposal, Reject, RejectCode},
+    offer::Offer,
+    resources::Resources,
+};
+
+/// Proposals waiting for their image's digest.
+const RESOLVING: usize = 256;
+/// How long an image may be looked up.
+const RESOLVE_WITHIN: Millis = Millis::from_secs(30);
+/// Bids one renter may make in a minute …
+const BIDS_PER_MINUTE: u32 = 60;
+/// … and how many renters' bids are counted.
+const BIDDERS: usize = 4096;
+const MINUTE: Millis = Millis::from_mins(1);
+
+/// A bid that is accepted, if its image can be had.
+#[derive(Debug)]
+pub(super) struct Resolving {
+    renter: NodeId,
+    proposal: Proposal,
+    offer: Verified<Offer>,
+    price_hour: Amount,
+    resources: Resources,
+    ends_at: Timestamp,
+    pub(super) until: Timestamp,
+}
+
+impl Resolving {
+    pub(super) fn clock_went_back(&mut self, now: Timestamp) {
+        self.until = self.until.min(now + RESOLVE_WITHIN);
+    }
+}
+
+impl Host {
+    /// Answers a bid.
+    pub(super) fn propose(&mut self, cx: &mut Context, from: NodeId, token: Token, proposal: Proposal, now: Timestamp) {
+        match self.consider(cx, from, &proposal, now) {
+            Err(reject) | Ok((Decision::Reject(reject), _)) => cx.reply(token, Response::Rejected(reject), None),
+            Ok((Decision::Counter { price_hour, listed_hour }, offer)) => {
+                let counter = Counter {
+                    host: cx.me(),
+                    renter: from,
+                    machine: offer.machine,
+                    ask: proposal.ask,
+                    offer: proposal.offer,
+                    nonce: proposal.nonce,
+                    round: proposal.round,
+                    price_hour,
+                    listed_hour,
+                    currency: offer.terms.currency.clone(),
+                    valid_until: now + limits::COUNTER_LIFE,
+                };
+                match cx.sign(counter) {
+                    Some(counter) => cx.reply(token, Response::Countered(counter.to_signed()), None),
+                    None => reject(cx, token, RejectCode::Terms, "no counter-offer can be made"),
+                }
+            }
+            Ok((Decision::Draft { price_hour, resources, ends_at }, offer)) => {
+                let (reference, digest) = (proposal.image.clone(), proposal.image_digest.clone());
+                let until = now + RESOLVE_WITHIN;
+                let resolving = Resolving { renter: from, proposal, offer, price_hour, resources, ends_at, until };
+                self.resolving.insert(token, resolving);
+                cx.out(Output::ResolveImage { token, reference, digest });
+            }
+        }
+    }
+
+    fn consider(
+        &mut self,
+        cx: &Context,
+        from: NodeId,
+        proposal: &Proposal,
+        now: Timestamp,
+    ) -> Result<(Decision, Verified<Offer>), Reject> {
+        let (Some(setup), Some(offer)) = (&self.setup, &self.offer) else {
+            return Err(Reject::lasting(RejectCode::Stale, "this machine is not offered (any more)"));
+        };
+        if from == cx.me() {
+            return Err(Reject::lasting(RejectCode::NotAccepted, "a node can't rent from itself"));
+        }
+        if setup.accept.takes(&from) {
+            if !self.runtime_up {
+                let sentence = "the host's container engine does not answer right now";
+                return Err(Reject::passing(RejectCode::Unavailable, sentence));
+            }
+            let same = |seen: &Verified<Offer>| {
+                seen.terms == offer.terms
+                    && seen.hardware == offer.hardware
+                    && seen.availability.slots_total == offer.availability.slots_total
+            };
+            if !self.recent.iter().any(|seen| seen.id() == proposal.offer && same(seen)) {
+                return Err(Reject::passing(RejectCode::Stale, "the offer has changed since; search again"));
+            }
+            if self.proposals.len() >= BIDDERS && !self.proposals.contains_key(&from) {
+                self.proposals.retain(|_, (since, _)| now.since(*since) <= MINUTE);
+            }
+            if self.proposals.len() >= BIDDERS && !self.proposals.contains_key(&from) {
+                return Err(Reject::passing(RejectCode::Limit, "too many renters bid at once; wait a minute"));
+            }
+            let bids = self.proposals.entry(from).or_insert((now, 0));
+            if now.since(bids.0) > MINUTE {
+                *bids = (now, 0);
+            }
+            bids.1 = bids.1.saturating_add(1);
+            if bids.1 > BIDS_PER_MINUTE || self.resolving.len() >= RESOLVING {
+                return Err(Reject::passing(RejectCode::Limit, "too many proposals; wait a minute"));
+            }
+            if self.leases.len() >= limits::LEASES {
+                return Err(Reject::passing(RejectCode::Limit, "this host has too many leases"));
+            }
+        }
+        Ok((decide(setup, offer, self.slots.free(), &from, proposal, now), offer.clone()))
+    }
+
+    /// The image of a proposal is pinned, or can't be had.
+    pub(in super::super) fn image(
+        &mut self,
+        cx: &mut Context,
+        token: Token,
+        result: Result<ImagePin, Reject>,
+        now: Timestamp,
+    ) {
+        let Some(resolving) = self.resolving.remove(&token) else {
+            return;
+        };
+        let drafted = result.and_then(|image| {
+            if resolving.proposal.image_digest.as_ref().is_some_and(|wanted| *wanted != image.digest) {
+                return Err(Reject::lasting(RejectCode::Image, "the image's digest is not the one asked for"));
+            }
+            let gone = || Reject::lasting(RejectCode::Stale, "this machine is not offered any more");
+            let setup = self.setup.as_ref().ok_or_else(gone)?;
+            // Dated after our start, so that its open is known to be of this run.
+            let drafted_at = now.max(self.latest).max(self.started_at + Millis(1));
+            cx.sign(draft(cx.me(), setup, resolving, image, drafted_at))
+                .ok_or_else(|| Reject::lasting(RejectCode::Terms, "these terms can't be written as a lease"))
+        });
+        match drafted {
+            Ok(draft) => cx.reply(token, Response::Drafted(draft.to_signed()), None),
+            Err(reject) => cx.reply(token, Response::Rejected(reject), None),
+        }
+    }
+
+    pub(super) fn give_up_resolving(&mut self, cx: &mut Context, now: Timestamp) {
+        let late: Vec<Token> = self.resolving.iter().filter(|(_, r)| r.until <= now).map(|(t, _)| *t).collect();
+        for token in late {
+            self.resolving.remove(&token);
+            let reject = Reject::passing(RejectCode::Image, "the image's registry did not answer the host in time");
+            cx.reply(token, Response::Rejected(reject), None);
+        }
+    }
+}
+
+fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_at: Timestamp) -> LeaseDraft {
+    let terms = &r.offer.terms;
+    let credit = u128::from(r.price_hour.0) * u128::from(setup.credit.0) / 3_600_000;
+    let commit_by = (drafted_at + limits::COMMIT_WITHIN).min(Timestamp(r.ends_at.0.saturating_sub(1)));
+    LeaseDraft {
+        host: me,
+        renter: r.renter,
+        machine: r.offer.machine,
+        ask: r.proposal.ask,
+        offer: r.proposal.offer,
+        nonce: r.proposal.nonce,
+        rental: r.proposal.rental,
+        resources: r.resources,
+        egress: r.proposal.egress,
+        currency: terms.currency.clone(),
+        rates: Rates {
+            compute_hour: r.price_hour,
+            storage_gb_month: terms.storage_gb_month,
+            up_gb: terms.up_gb,
+            down_gb: terms.down_gb,
+        },
+        credit: Amount(u64::try_from(credit).unwrap_or(u64::MAX)),
+        max_spend: r.proposal.max_spend,
+        tick: r.proposal.tick.unwrap_or(setup.tick),
+        image,
+        workload: r.proposal.workload,
+        drafted_at,
+        ends_at: r.ends_at,
+        commit_by,
+        confirm_by: commit_by + limits::CONFIRM_WITHIN,
+    }
+}

@@ -1,0 +1,134 @@
+//! What the host says of its machine: offers, at the rate others take, and the withdrawal.
+
+use super::{Host, HostSetup};
+use crate::{
+    MachineId, Millis, NodeId, Timestamp,
+    id::Digest,
+    limits,
+    machine::{
+        book::{Book, Known},
+        context::Context,
+        io::Output,
+        record::{Private, Record},
+    },
+    offer::{Availability, Notice, Offer, Withdrawal},
+};
+
+/// Offers of ours that a proposal may still name, if what they say is what we say today.
+const RECENT_OFFERS: usize = 8;
+
+impl Host {
+    /// Offers the machine so, or withdraws it. Signed leases are not touched.
+    pub(in super::super) fn configure(
+        &mut self,
+        cx: &mut Context,
+        book: &mut Book,
+        setup: Option<HostSetup>,
+        now: Timestamp,
+    ) {
+        match setup {
+            Some(setup) => {
+                self.cut(&setup.slots);
+                self.setup = Some(setup);
+                self.dirty = true;
+            }
+            None => self.withdraw(cx, book, now),
+        }
+    }
+
+    fn withdraw(&mut self, cx: &mut Context, book: &mut Book, now: Timestamp) {
+        let Some(setup) = self.setup.take() else {
+            return;
+        };
+        self.dirty = false;
+        self.recent.clear();
+        if self.offer.take().is_none() {
+            return;
+        }
+        self.offer_seq += 1;
+        let withdrawal = Withdrawal { host: cx.me(), machine: setup.machine, seq: self.offer_seq, issued_at: now };
+        let Some(withdrawal) = cx.sign(withdrawal) else { return };
+        let ticket = cx.persist(Record::Private(Private::OfferSeq(self.offer_seq)));
+        self.offer_ticket = Some(ticket);
+        book.insert(Known::Withdrawal(withdrawal.clone()), true, now);
+        cx.out(Output::BookChanged { key: (cx.me(), setup.machine) });
+        cx.out(Output::Publish { notice: Box::new(Notice::Withdrawal(withdrawal.to_signed())), after: Some(ticket) });
+    }
+
+    /// Issues an offer if one is due.
+    pub(in super::super) fn publish(&mut self, cx: &mut Context, book: &mut Book, now: Timestamp) {
+        if self.publish_at(cx.me()).is_none_or(|at| now < at) {
+            return;
+        }
+        let Some(setup) = &self.setup else { return };
+        let earned = u32::try_from(now.since(self.counted_at).0 / limits::OFFER_INTERVAL.0).unwrap_or(u32::MAX);
+        self.allowance = self.allowance.saturating_add(earned).min(limits::OFFER_BURST).saturating_sub(1);
+        if earned > 0 {
+            self.counted_at = now;
+        }
+        let mut terms = setup.terms.clone();
+        terms.accepts = setup.accept.public();
+        let offer = Offer {
+            host: cx.me(),
+            machine: setup.machine,
+            seq: self.offer_seq + 1,
+            issued_at: now,
+            valid_until: now + limits::OFFER_LIFE,
+            hardware: setup.hardware.clone(),
+            terms,
+            availability: Availability {
+                slots_total: self.slots.total(),
+                slots_free: self.slots.free(),
+                reachability: setup.reachability,
+            },
+        };
+        self.dirty = false;
+        self.published_at = now;
+        let Some(offer) = cx.sign(offer) else { return };
+        self.offer_seq += 1;
+        let ticket = cx.persist(Record::Private(Private::OfferSeq(self.offer_seq)));
+        self.offer_ticket = Some(ticket);
+        book.insert(Known::Offer(offer.clone()), true, now);
+        cx.out(Output::BookChanged { key: (offer.host, offer.machine) });
+        if self.recent.len() >= RECENT_OFFERS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(offer.clone());
+        cx.out(Output::Publish { notice: Box::new(Notice::Offer(offer.to_signed())), after: Some(ticket) });
+        self.offer = Some(offer);
+    }
+
+    /// When the next offer is due, if the machine is offered: what matters to a renter at once, the rest after a while, and
+    /// always as far as the rate that others take allows.
+    pub(super) fn publish_at(&self, me: NodeId) -> Option<Timestamp> {
+        let setup = self.setup.as_ref().filter(|_| self.runtime_up)?;
+        let allowed = if self.allowance > 0 { Timestamp(0) } else { self.counted_at + limits::OFFER_INTERVAL };
+        let due = match &self.offer {
+            None => Timestamp(0),
+            Some(offer) if self.dirty && self.is_urgent(setup, offer) => Timestamp(0),
+            Some(_) => {
+                let renewal = self.published_at + renew_every(me, &setup.machine);
+                if self.dirty { renewal.min(self.published_at + limits::OFFER_LULL) } else { renewal }
+            }
+        };
+        Some(due.max(allowed))
+    }
+
+    fn is_urgent(&self, setup: &HostSetup, offer: &Offer) -> bool {
+        let (said, free) = (&offer.availability, self.slots.free());
+        let mut terms = setup.terms.clone();
+        terms.accepts = setup.accept.public();
+        (said.slots_free == 0) != (free == 0)
+            || said.slots_total != self.slots.total()
+            || said.reachability != setup.reachability
+            || offer.terms != terms
+            || offer.hardware != setup.hardware
+            || offer.machine != setup.machine
+    }
+}
+
+/// Ten minutes, spread by ±20 % over machines, so that renewals don't come in waves.
+fn renew_every(host: NodeId, machine: &MachineId) -> Millis {
+    let spread = u64::from(Digest::of(&[host.0.as_slice(), machine.0.as_slice()].concat()).0[0]);
+    Millis(limits::OFFER_REPUBLISH.0 * (80 + spread * 40 / 255) / 100)
+}

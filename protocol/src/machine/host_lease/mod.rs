@@ -1,0 +1,354 @@
+//! One lease, as its host keeps it: from the accept to the acknowledged close.
+//!
+//! Owns the lease's state, meter, events and receipts. It does not own slots, which are the machine's ([`super::host`]): it says
+//! through [`HostLease::holds_slots`] whether it needs them. What changes the state is in `lifecycle`, money in `receipts`, and
+//! what the renter is told in `news`.
+
+mod lifecycle;
+mod news;
+mod receipts;
+
+use std::collections::VecDeque;
+
+use super::{
+    context::Context,
+    io::{Output, RuntimeOrder, Ticket},
+    meter::Meter,
+    record::{Private, Record},
+};
+use crate::{
+    Amount, LeaseId, Millis, Nonce, Timestamp, Verified,
+    entry::{Body, Entry},
+    lease::{EndReason, LeaseDraft, LeaseState, PauseReason},
+    limits,
+    message::{Cause, LeaseEvent, Progress},
+    money::Counters,
+    receipt::{Ack, Usage},
+    workload::Workload,
+};
+
+/// Between two attempts to reach a renter that does not answer.
+const RETRY: (Millis, Millis) = (Millis::from_secs(1), Millis::from_secs(30));
+/// An order to stop or destroy that shows no effect is given again after this.
+const ORDER_AGAIN: Millis = Millis::from_secs(30);
+/// Wishes remembered, so that one that arrives twice is carried out once.
+const WISHES: usize = 32;
+
+/// A lease we host.
+#[derive(Debug)]
+pub struct HostLease {
+    draft: Verified<LeaseDraft>,
+    accept: Verified<Entry>,
+    workload: Workload,
+    state: LeaseState,
+    since: Timestamp,
+    meter: Meter,
+    usage: Option<Verified<Usage>>,
+    ack: Option<Verified<Ack>>,
+    placement: Option<Verified<Entry>>,
+    starts: u32,
+    events: Vec<LeaseEvent>,
+    events_seen: u32,
+    /// Whether the renter has shown that it knows the lease.
+    confirmed: bool,
+    wishes: VecDeque<Nonce>,
+    /// Ours, signed when the end is decided; told to the renter once the instance is gone.
+    close: Option<Verified<Entry>>,
+    /// The renter's, because our accept came too late for it.
+    renter_close: Option<Verified<Entry>>,
+    /// Our agreement to the renter's close.
+    close_ack: Option<Verified<Entry>>,
+    closed: bool,
+    ending: Option<(EndReason, Cause, String)>,
+    /// Whether processes of the instance may be alive: its devices are in use until they are known to be gone.
+    processes: bool,
+    /// Whether the runtime has been asked what it has, and has not said.
+    adopting: bool,
+    progress: Option<Progress>,
+    prepare_by: Timestamp,
+    order_again_at: Timestamp,
+    next_tick: Timestamp,
+    anchored_at: Timestamp,
+    /// Nothing about this lease leaves before this is durable.
+    durable: Option<Ticket>,
+    in_flight: bool,
+    news: bool,
+    send_at: Timestamp,
+    retry: Millis,
+}
+
+/// What the ledger has of a lease, each document verified.
+pub(super) struct Remembered {
+    pub(super) draft: Verified<LeaseDraft>,
+    pub(super) accept: Verified<Entry>,
+    pub(super) workload: Workload,
+    pub(super) usage: Option<Verified<Usage>>,
+    pub(super) ack: Option<Verified<Ack>>,
+    pub(super) placement: Option<Verified<Entry>>,
+    pub(super) close: Option<Verified<Entry>>,
+    pub(super) events: Vec<LeaseEvent>,
+}
+
+impl HostLease {
+    pub(super) fn accepted(
+        draft: Verified<LeaseDraft>,
+        accept: Verified<Entry>,
+        workload: Workload,
+        ticket: Option<Ticket>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            meter: Meter::new(Counters::default(), LeaseState::Preparing, false, draft.ends_at, now),
+            state: LeaseState::Preparing,
+            since: now,
+            usage: None,
+            ack: None,
+            placement: None,
+            starts: 0,
+            events: Vec::new(),
+            events_seen: 0,
+            confirmed: false,
+            wishes: VecDeque::new(),
+            close: None,
+            renter_close: None,
+            close_ack: None,
+            closed: false,
+            ending: None,
+            processes: false,
+            adopting: false,
+            progress: None,
+            prepare_by: now + limits::PREPARE_WITHIN,
+            order_again_at: now,
+            next_tick: now + draft.tick,
+            anchored_at: now,
+            durable: ticket,
+            in_flight: false,
+            news: true,
+            send_at: now,
+            retry: RETRY.0,
+            draft,
+            accept,
+            workload,
+        }
+    }
+
+    /// A lease from the ledger. Time since its last record counts for nothing.
+    pub(super) fn restored(from: Remembered, now: Timestamp) -> Self {
+        let Remembered { draft, accept, workload, usage, ack, placement, close, events } = from;
+        let state = events.last().map_or(LeaseState::Preparing, |e| e.state);
+        let counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
+        let ran = counters.storage.0 > 0 || events.iter().any(|e| e.state == LeaseState::Running);
+        let mut lease = Self::accepted(draft, accept, workload, None, now);
+        lease.starts = match placement.as_ref().map(|p| &p.body) {
+            Some(Body::Placement { start, .. }) => *start,
+            Some(_) | None => 0,
+        };
+        lease.since = events.last().map_or(lease.accept.time, |e| e.at);
+        lease.state = state;
+        lease.confirmed = ack.is_some();
+        lease.processes = placement.is_some() && !state.is_ended();
+        let (ours, renters) = match close {
+            Some(close) if close.author == lease.draft.host => (Some(close), None),
+            renters => (None, renters),
+        };
+        if let Some(Body::Close { reason, .. }) = ours.as_ref().or(renters.as_ref()).map(|c| &c.body) {
+            lease.ending = Some((*reason, caused_by(*reason), String::new()));
+        }
+        let counted = if lease.ending.is_some() { LeaseState::Ended(EndReason::Destroyed) } else { state };
+        lease.meter = Meter::new(counters, counted, ran, lease.draft.ends_at, now);
+        lease.usage = usage;
+        lease.ack = ack;
+        lease.placement = placement;
+        lease.events = events;
+        lease.close = ours;
+        lease.renter_close = renters;
+        lease
+    }
+
+    /// The lease's id.
+    #[must_use]
+    pub fn id(&self) -> LeaseId {
+        self.draft.id().into()
+    }
+
+    /// Its terms.
+    #[must_use]
+    pub const fn draft(&self) -> &Verified<LeaseDraft> {
+        &self.draft
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub const fn state(&self) -> LeaseState {
+        self.state
+    }
+
+    /// Since when.
+    #[must_use]
+    pub const fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn events(&self) -> &[LeaseEvent] {
+        &self.events
+    }
+
+    /// What runs.
+    #[must_use]
+    pub const fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// How far preparing is.
+    #[must_use]
+    pub const fn progress(&self) -> Option<Progress> {
+        self.progress
+    }
+
+    /// The newest placement.
+    #[must_use]
+    pub const fn placement(&self) -> Option<&Verified<Entry>> {
+        self.placement.as_ref()
+    }
+
+    /// The newest usage.
+    #[must_use]
+    pub const fn usage(&self) -> Option<&Verified<Usage>> {
+        self.usage.as_ref()
+    }
+
+    /// What the renter has acknowledged.
+    #[must_use]
+    pub fn acked(&self) -> Amount {
+        self.ack.as_ref().map_or(Amount::ZERO, |a| a.due)
+    }
+
+    /// Counters and what they cost, as of `now`.
+    #[must_use]
+    pub fn count(&self, now: Timestamp) -> (Counters, Amount) {
+        let mut meter = self.meter.clone();
+        meter.advance(now);
+        (*meter.counters(), self.draft.due(meter.counters()).unwrap_or(Amount(u64::MAX)))
+    }
+
+    /// Whether nothing is left to do: over, and agreed on.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.closed && self.state.is_ended()
+    }
+
+    /// Whether its slots are taken: while it prepares or runs, will run again by itself, or may still have processes.
+    #[must_use]
+    pub fn holds_slots(&self) -> bool {
+        !self.state.is_ended() && (self.needs_slots() || self.processes)
+    }
+
+    /// Whether it runs, or is about to by itself.
+    pub(super) const fn needs_slots(&self) -> bool {
+        matches!(
+            self.state,
+            LeaseState::Preparing
+                | LeaseState::Running
+                | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart)
+        )
+    }
+
+    /// The accept that made it.
+    #[must_use]
+    pub const fn accept(&self) -> &Verified<Entry> {
+        &self.accept
+    }
+
+    pub(super) const fn durable(&self) -> Option<Ticket> {
+        self.durable
+    }
+
+    /// Whether this wish has not come before. The renter has shown that it knows the lease.
+    pub(super) fn is_new_wish(&mut self, nonce: Nonce) -> bool {
+        self.confirmed = true;
+        if self.wishes.contains(&nonce) {
+            return false;
+        }
+        if self.wishes.len() >= WISHES {
+            self.wishes.pop_front();
+        }
+        self.wishes.push_back(nonce);
+        true
+    }
+
+    fn order(&self, cx: &mut Context, order: RuntimeOrder) {
+        cx.out(Output::Runtime { lease: self.id(), order: Box::new(order), after: self.durable });
+    }
+
+    /// Goes to a state, writes it down, and counts what was used until then.
+    fn enter(
+        &mut self,
+        cx: &mut Context,
+        state: LeaseState,
+        by: Cause,
+        exit_code: Option<i32>,
+        note: String,
+        now: Timestamp,
+    ) {
+        if self.ending.is_none() {
+            self.meter.enter(state, now);
+        }
+        self.state = state;
+        self.since = now;
+        self.log(cx, by, exit_code, note, now);
+        if matches!(state, LeaseState::Paused(_)) && self.ending.is_none() {
+            self.issue_usage(cx, now);
+        }
+    }
+
+    /// Writes an event down, in the present state.
+    fn log(&mut self, cx: &mut Context, by: Cause, exit_code: Option<i32>, mut note: String, now: Timestamp) {
+        note.retain(|c| !c.is_control());
+        let fits = (0..=limits::SENTENCE_BYTES).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
+        note.truncate(fits);
+        let last = self.events.last();
+        let n = last.map_or(1, |e| e.n.saturating_add(1));
+        let at = last.map_or(now, |e| e.at.max(now));
+        let event = LeaseEvent { n, at, state: self.state, by, exit_code, note };
+        if self.events.len() >= limits::EVENTS_PER_LEASE {
+            self.events.remove(0);
+        }
+        self.events.push(event.clone());
+        self.durable = Some(cx.persist(Record::Private(Private::Event { lease: self.id(), event })));
+        self.tell(now);
+        cx.changed(self.id(), now);
+    }
+
+    /// Signs which slots and devices the next start has.
+    pub(super) fn place(&mut self, cx: &mut Context, slots: Vec<u16>, devices: Vec<String>, now: Timestamp) {
+        self.starts = self.starts.saturating_add(1);
+        let body = Body::Placement { start: self.starts, slots, devices };
+        if let Some((entry, ticket)) = cx.append(self.id(), self.draft.renter, body, now) {
+            self.placement = Some(entry);
+            self.durable = Some(ticket);
+        }
+    }
+
+    /// The clock went back: what was to happen again shortly happens shortly.
+    pub(super) fn clock_went_back(&mut self, now: Timestamp) {
+        let soon = |at: &mut Timestamp, within: Millis| *at = (*at).min(now + within);
+        soon(&mut self.next_tick, self.draft.tick);
+        soon(&mut self.send_at, self.retry);
+        soon(&mut self.order_again_at, ORDER_AGAIN);
+        soon(&mut self.prepare_by, limits::PREPARE_WITHIN);
+        soon(&mut self.anchored_at, Millis(0));
+    }
+}
+
+const fn caused_by(reason: EndReason) -> Cause {
+    match reason {
+        EndReason::Destroyed | EndReason::Unconfirmed => Cause::Renter,
+        EndReason::Expired | EndReason::PrepareTimeout => Cause::Clock,
+        EndReason::EngineLost => Cause::Engine,
+        EndReason::HostAborted | EndReason::ImageFailed | EndReason::CreateFailed | EndReason::ContainerLost => {
+            Cause::Host
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Whether what a host has signed is what its renter bid for.
+
+use super::Negotiation;
+use crate::{Millis, NodeId, Timestamp, lease::LeaseDraft, limits, resources::Resources};
+
+/// How far the host's clock may differ from ours in a draft.
+const CLOCKS: Millis = limits::CLOCK_SKEW;
+
+/// Whether a draft is what was bid for, word by word.
+pub(super) fn check_draft(
+    n: &Negotiation,
+    d: &LeaseDraft,
+    from: NodeId,
+    me: NodeId,
+    now: Timestamp,
+) -> Result<(), &'static str> {
+    let want = |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(what) };
+    let terms = &n.offer.terms;
+    let (_, workload) = n.wish.workload.to_bytes();
+    let granted =
+        Resources::share(&n.offer.hardware, n.offer.class(), n.slots, n.offer.availability.slots_total, n.wish.disk_mb);
+    want(d.host == from && d.renter == me && d.nonce == n.wish.nonce, "it is for somebody else")?;
+    want(d.machine == n.offer.machine && d.ask == n.wish.ask && d.offer == n.offer.id(), "it is for another ask")?;
+    want(granted.as_ref() == Some(&d.resources), "it grants other resources")?;
+    want(d.egress == n.wish.egress, "it grants another egress")?;
+    want(d.currency == terms.currency, "it is in another currency")?;
+    want(d.rates.compute_hour <= n.bid, "its price is above the bid")?;
+    let side = d.rates.storage_gb_month <= terms.storage_gb_month
+        && d.rates.up_gb <= terms.up_gb
+        && d.rates.down_gb <= terms.down_gb;
+    want(side, "its storage or traffic prices are above the offer's")?;
+    want(d.max_spend == n.wish.max_spend, "its ceiling is another")?;
+    want(n.wish.tick.is_none_or(|t| d.tick == t), "its tick is another")?;
+    want(d.workload == workload, "it is for another workload")?;
+    want(d.image.reference == n.wish.image, "it is for another image")?;
+    want(n.wish.image_digest.as_ref().is_none_or(|digest| *digest == d.image.digest), "its image has another digest")?;
+    let clock = d.drafted_at <= now + CLOCKS && now <= d.drafted_at + CLOCKS;
+    want(clock, "the two clocks differ by more than two minutes")?;
+    want(now < d.commit_by + CLOCKS, "its last moment is past")?;
+    want(
+        d.confirm_by <= now + limits::COMMIT_WITHIN + limits::CONFIRM_WITHIN + CLOCKS,
+        "it asks us to wait for too long",
+    )?;
+    let term = n
+        .wish
+        .term
+        .is_none_or(|t| d.ends_at + CLOCKS >= now + t && d.ends_at <= now + t + limits::COMMIT_WITHIN + CLOCKS);
+    want(term, "its end is not the one asked for")
+}

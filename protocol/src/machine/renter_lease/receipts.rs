@@ -1,0 +1,155 @@
+//! How much of a host's usage we acknowledge, and whether we agree to its close.
+
+use super::RenterLease;
+use crate::{
+    Amount, Millis, Timestamp, Verified,
+    entry::{Body, Entry},
+    lease::LeaseState,
+    limits,
+    machine::{context::Context, record::Record},
+    message::LeaseUpdate,
+    money::Counters,
+    receipt::{Ack, PartialReason, Usage},
+    signed::Signed,
+};
+
+impl RenterLease {
+    pub(super) fn take_usage(&mut self, cx: &mut Context, signed: &Signed<Usage>, now: Timestamp) {
+        let host = self.draft.host;
+        if self.close.is_some() || self.usage.as_ref().is_some_and(|u| u.id() == cx.id_of(signed)) {
+            return;
+        }
+        let Some(usage) = cx.verify(host, signed) else {
+            return;
+        };
+        if let Err(why) = self.check(&usage) {
+            return cx.false_receipt(host, why);
+        }
+        if self.usage.as_ref().is_some_and(|known| usage.n < known.n) || usage.n > self.budget(now) {
+            return;
+        }
+        let (counters, partial) = self.plausible(&usage, now);
+        // What was acknowledged once stays so.
+        let due = self.draft.due(&counters).unwrap_or(usage.due).clamp(self.acked().min(usage.due), usage.due);
+        let partial = partial.filter(|_| due < usage.due);
+        let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
+        let Some(ack) = cx.sign(ack) else { return };
+        cx.persist(Record::from(&usage));
+        self.durable = Some(cx.persist(Record::from(&ack)));
+        self.usage = Some(usage);
+        self.ack = Some(ack);
+        cx.changed(self.id(), now);
+    }
+
+    /// What makes a usage false whenever it comes. One older than the newest is only late.
+    fn check(&self, usage: &Usage) -> Result<(), &'static str> {
+        if usage.host != self.draft.host || usage.lease != self.id() {
+            return Err("a usage of another lease");
+        }
+        if self.draft.due(&usage.counters) != Ok(usage.due) {
+            return Err("its due is not what its counters cost");
+        }
+        let Some(known) = self.usage.as_ref().filter(|known| usage.n >= known.n) else {
+            return Ok(());
+        };
+        if usage.n == known.n {
+            return Err("two usages with one number");
+        }
+        if !usage.counters.covers(&known.counters) {
+            return Err("its counters shrink");
+        }
+        if usage.time < known.time {
+            return Err("it is dated before the one before");
+        }
+        if usage.n - known.n == 1 && usage.prev != Some(known.id()) {
+            return Err("it does not follow the one before");
+        }
+        Ok(())
+    }
+
+    /// The counters, cut to what can have passed on our clock since our open, and to how long the host itself says the instance
+    /// ran, with tolerance; and the reason if they were cut.
+    fn plausible(&self, usage: &Usage, now: Timestamp) -> (Counters, Option<PartialReason>) {
+        let claimed = &usage.counters;
+        let with_slack = |time: Millis| {
+            let share = time.0 / 1000 * limits::METER_TOLERANCE_PERMILLE;
+            Millis(time.0.saturating_add(share).saturating_add(limits::METER_TOLERANCE.0))
+        };
+        let passed = with_slack(now.since(self.open.time));
+        let ran = self.ran(usage.time).map_or(passed, with_slack);
+        let counters =
+            Counters { active: claimed.active.min(passed).min(ran), storage: claimed.storage.min(passed), ..*claimed };
+        let partial = if claimed.active > passed || claimed.storage > passed {
+            Some(PartialReason::OverMetered)
+        } else {
+            (claimed.active > ran).then_some(PartialReason::NotRunning)
+        };
+        (counters, partial)
+    }
+
+    /// How long the instance has been `running` up to `until` by the events the host told; none if we don't have all of them.
+    fn ran(&self, until: Timestamp) -> Option<Millis> {
+        if self.events.first().is_some_and(|first| first.n != 1) {
+            return None;
+        }
+        let ends = self.events.iter().skip(1).map(|e| e.at).chain([until]);
+        let runs = self.events.iter().zip(ends).filter(|(event, _)| event.state == LeaseState::Running);
+        Some(Millis(runs.fold(0, |sum: u64, (event, end)| sum.saturating_add(end.since(event.at).0))))
+    }
+
+    /// The host's close: agreed to, if it is about the newest usage, for what we have acknowledged.
+    pub(super) fn take_close(&mut self, cx: &mut Context, update: &LeaseUpdate, now: Timestamp) {
+        if self.close.is_none() {
+            for signed in &update.entries {
+                self.store_close(cx, signed);
+            }
+        }
+        let (Some(close), None) = (&self.close, &self.close_ack) else {
+            return;
+        };
+        let Some((reason, ..)) = closing(close).filter(|_| close.author == self.draft.host) else {
+            return;
+        };
+        let body = Body::CloseAck { close: close.id(), due: self.acked() };
+        if let Some((entry, ticket)) = cx.append(self.id(), self.draft.host, body, now) {
+            self.close_ack = Some(entry);
+            self.durable = Some(ticket);
+        }
+        if !self.state.is_ended() {
+            self.state = LeaseState::Ended(reason);
+            self.since = now;
+        }
+        cx.changed(self.id(), now);
+    }
+
+    fn store_close(&mut self, cx: &mut Context, signed: &Signed<Entry>) {
+        let host = self.draft.host;
+        let Ok(entry) = signed.verify(cx.chain.network()) else {
+            return;
+        };
+        let ours = entry.author == host && entry.lease == Some(self.id()) && entry.peer == Some(cx.me());
+        let Some((_, usage, due)) = closing(&entry).filter(|_| ours && self.close.is_none()) else {
+            return;
+        };
+        let newest = self.usage.as_ref().map(Verified::id);
+        let claimed = self.usage.as_ref().map_or(Amount::ZERO, |u| u.due);
+        if usage != newest || due != claimed {
+            return cx.false_receipt(host, "its close is not about the newest usage");
+        }
+        self.durable = Some(cx.persist(Record::from(&entry)));
+        self.close = Some(entry);
+    }
+}
+
+fn closing(entry: &Entry) -> Option<(crate::lease::EndReason, Option<crate::DocumentId>, Amount)> {
+    match &entry.body {
+        Body::Close { reason, usage, due } => Some((*reason, *usage, *due)),
+        Body::Genesis { .. }
+        | Body::LeaseOpen { .. }
+        | Body::LeaseAccept { .. }
+        | Body::Void { .. }
+        | Body::Placement { .. }
+        | Body::Anchor { .. }
+        | Body::CloseAck { .. } => None,
+    }
+}

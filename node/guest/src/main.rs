@@ -8,8 +8,11 @@
 //!   and then lets them finish until the engine's own grace period runs out;
 //! - it reaps orphans.
 //!
+//! `guest demo` is the workload of `souk demo`.
+//!
 //! It doesn't choose users, limits or networks: the engine has set those before it runs.
 
+mod demo;
 mod init;
 mod process;
 
@@ -29,12 +32,13 @@ fn main() -> ExitCode {
             }
             ExitCode::from(init::run(&command))
         }
+        Some(verb) if verb == "demo" => ExitCode::from(demo::run(arguments.next().as_deref().and_then(|s| s.to_str()))),
         Some(verb) if verb == "version" => {
             let _ = writeln!(std::io::stdout(), "souk-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Some(_) | None => {
-            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest version");
+            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest demo [SECONDS] | guest version");
             ExitCode::from(USAGE)
         }
     }

@@ -32,7 +32,7 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Registries images may come from.
 # registries = ["docker.io", "ghcr.io", "quay.io", "nvcr.io"]
 # Images of this machine's engine that renters may use without a registry, by name; * stands for anything.
-# local_images = ["my-image:*"]
+# local_images = []
 # The longest contract.
 # max_term = "30days"
 # How many hours of its price a renter may owe before its instance stops.

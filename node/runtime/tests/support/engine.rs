@@ -35,7 +35,9 @@ impl PrivateEngine {
     pub fn start(&mut self) {
         let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
         let log = std::fs::File::create(path("log")).unwrap();
-        let daemon = Command::new("dockerd")
+        // In a network of its own: an engine told to have no bridge removes `docker0`, whosever it is.
+        let daemon = Command::new("unshare")
+            .args(["--net", "dockerd"])
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
             .args(["-H", &format!("unix://{}", path("s")), "--bridge", "none", "--iptables=false"])
             .args(&self.options)

@@ -34,7 +34,7 @@ pub const EMPTY: &str = "souk-test/empty:3";
 pub fn have(part: &str) -> bool {
     let there = match part {
         "docker" => Path::new(SOCKET).exists() && Path::new("/usr/bin/busybox").exists(),
-        "dockerd" => on_path("dockerd") && Path::new("/usr/bin/busybox").exists() && is_root(),
+        "dockerd" => on_path("dockerd") && on_path("unshare") && Path::new("/usr/bin/busybox").exists() && is_root(),
         "nft" => on_path("nft") && is_root(),
         "netns" => on_path("ip") && is_root(),
         other => on_path(other),

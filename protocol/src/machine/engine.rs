@@ -46,7 +46,6 @@ pub struct Engine {
     sync: BookSync,
     host: Host,
     renter: Renter,
-    resumed: bool,
     last_now: Timestamp,
 }
 
@@ -67,7 +66,6 @@ impl Engine {
             sync: BookSync::default(),
             host: Host::new(restore.offer_seq, head, now),
             renter: Renter::default(),
-            resumed: false,
             last_now: now,
             cx,
         };
@@ -180,11 +178,8 @@ impl Engine {
                 self.cx.persist(Record::Private(Private::Label { lease, text }));
             }
             Command::Host(setup) => {
-                let offered = setup.is_some();
                 self.host.configure(&mut self.cx, &mut self.book, setup.map(|s| *s), now);
-                if offered && !std::mem::replace(&mut self.resumed, true) {
-                    self.host.hold_restored(&mut self.cx);
-                }
+                self.host.hold_restored(&mut self.cx, now);
             }
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
         }

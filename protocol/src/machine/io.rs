@@ -122,7 +122,8 @@ pub enum Command {
         /// The name.
         text: String,
     },
-    /// Offer this machine so, from now on; none to withdraw it.
+    /// Offer this machine so, from now on; none to withdraw it. Comes once after each start, whatever is offered: restored leases
+    /// are taken up after it, when their slots are locked again.
     Host(Option<Box<HostSetup>>),
     /// Host's side: take the machine back from a lease.
     Abort {

@@ -100,8 +100,8 @@ impl Engine {
                 self.host.restore(&mut self.cx, HostLease::restored(from, now), now);
             }
         } else if draft.renter == self.cx.me() {
-            // An open without an answer whose contract would be over binds nobody any more.
-            if !over && (accepted.is_some() || now < draft.ends_at) {
+            // Nothing can come of an open whose contract would be over and its disk gone.
+            if !over && (accepted.is_some() || now < draft.ends_at + limits::DISK_KEPT) {
                 let (accept, events) = (accepted, row.events.clone());
                 let from =
                     renter_lease::Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events };

@@ -320,7 +320,8 @@ pub enum Verdict {
 pub enum Recalled {
     /// Our accept or void of this open: [`Response::Answered`].
     Answer(DocumentId),
-    /// Our agreement to the other party's close: [`Response::Seen`].
+    /// Our agreement to the other party's close, with our newest acknowledgement where we are the renter: the answer to the
+    /// message that first brought both may have been lost. As [`Response::Seen`].
     CloseAck,
 }
 

@@ -34,7 +34,9 @@ pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
         ensure(draft.max_spend.is_none_or(|most| due <= most), || {
             format!("money-conserved: {} is due {due}, over its ceiling", id.short())
         })?;
-        ensure(lease.acked() <= due, || format!("money-conserved: {} is acknowledged for more than is due", id.short()))?;
+        ensure(lease.acked() <= due, || {
+            format!("money-conserved: {} is acknowledged for more than is due", id.short())
+        })?;
         let longest = draft.ends_at.since(lease.accept().time);
         ensure(counters.active <= longest, || format!("never-past-the-end: {} computes past its end", id.short()))?;
         let slots = host.slots().of(id);
@@ -168,7 +170,10 @@ fn both(id: &LeaseId, host: &Node, ours: &LeaseRow, renter: &Node, theirs: &Leas
         None => Amount::ZERO,
     };
     let money = |holds: bool, what: String| ensure(holds, || format!("money-conserved: {name}: {what}"));
-    money(*agreed == acked && acked == claimed, format!("{claimed} claimed, {acked} acknowledged, {agreed} agreed to"))?;
+    money(
+        *agreed == acked && acked == claimed,
+        format!("{claimed} claimed, {acked} acknowledged, {agreed} agreed to"),
+    )?;
     if let Some(usage) = &ours.usage {
         let usage = host.store.read(usage).ok_or("a usage that does not verify")?;
         let draft = host.store.read(&ours.open).and_then(|o| host.store.read(o.body.draft()?)).ok_or("no draft")?;
@@ -182,9 +187,6 @@ fn both(id: &LeaseId, host: &Node, ours: &LeaseRow, renter: &Node, theirs: &Leas
     Ok(Tally { accepted: true, unconfirmed: false, acknowledged: acked })
 }
 
-fn entry(
-    store: &Store,
-    signed: Option<&souk_protocol::Signed<Entry>>,
-) -> Result<Option<Verified<Entry>>, String> {
+fn entry(store: &Store, signed: Option<&souk_protocol::Signed<Entry>>) -> Result<Option<Verified<Entry>>, String> {
     signed.map(|s| store.read(s).ok_or_else(|| "an entry that does not verify".to_owned())).transpose()
 }

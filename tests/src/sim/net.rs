@@ -22,13 +22,21 @@ pub struct Net {
     /// Connections that are made again whenever it is possible.
     pub wanted: BTreeSet<(usize, usize)>,
     side: Vec<u8>,
+    cut: BTreeSet<(usize, usize)>,
 }
 
 impl Net {
     /// A whole network.
     #[must_use]
     pub fn new(nodes: usize, loss: u64, repeat: u64) -> Self {
-        Self { loss, repeat, links: BTreeSet::new(), wanted: BTreeSet::new(), side: vec![0; nodes] }
+        Self {
+            loss,
+            repeat,
+            links: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            side: vec![0; nodes],
+            cut: BTreeSet::new(),
+        }
     }
 
     /// Splits the nodes in two.
@@ -38,15 +46,25 @@ impl Net {
         }
     }
 
+    /// Cuts a pair apart, or joins it again.
+    pub fn cut(&mut self, a: usize, b: usize, apart: bool) {
+        if apart {
+            self.cut.insert(pair(a, b));
+        } else {
+            self.cut.remove(&pair(a, b));
+        }
+    }
+
     /// Makes it whole again.
     pub fn heal(&mut self) {
+        self.cut.clear();
         self.side.fill(0);
     }
 
     /// Whether a message from one can get to the other.
     #[must_use]
     pub fn reaches(&self, a: usize, b: usize) -> bool {
-        self.side[a] == self.side[b]
+        self.side[a] == self.side[b] && !self.cut.contains(&pair(a, b))
     }
 
     /// How long a message takes, or none if it is lost.

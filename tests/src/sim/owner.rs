@@ -85,7 +85,8 @@ pub fn wish(dice: &mut Dice, engine: &Engine) -> Option<Wish> {
         2 => (None, Some(Amount(listed.0 * 2))),
         _ => (None, None),
     };
-    let workload = Workload { command: Some(vec!["train".to_owned()]), salt: Nonce(dice.bytes()), ..Workload::default() };
+    let workload =
+        Workload { command: Some(vec!["train".to_owned()]), salt: Nonce(dice.bytes()), ..Workload::default() };
     let disk_mb = dice.range(1000, 20_000);
     let max_spend = dice.permille(200).then(|| {
         let rates = souk_protocol::Rates { storage_gb_month: offer.terms.storage_gb_month, ..Default::default() };
@@ -114,4 +115,3 @@ pub fn wish(dice: &mut Dice, engine: &Engine) -> Option<Wish> {
 pub fn image_digest() -> String {
     format!("sha256:{}", "a".repeat(64))
 }
-

@@ -189,9 +189,9 @@ impl Store {
 
     fn entry(&mut self, entry: &Verified<Entry>, signed: Signed<Entry>) -> Result<(), String> {
         if entry.author == self.me {
-            let follows = self.head.map_or(entry.seq == 0, |h| {
-                entry.seq == h.seq + 1 && entry.prev == Some(h.id) && entry.time >= h.time
-            });
+            let follows = self
+                .head
+                .map_or(entry.seq == 0, |h| entry.seq == h.seq + 1 && entry.prev == Some(h.id) && entry.time >= h.time);
             if !follows {
                 return Err(format!("nothing-lost: entry {} of our chain does not follow its head", entry.seq));
             }
@@ -271,7 +271,7 @@ impl Store {
                 let ours = row.close_ack.clone().filter(|a| self.read(a).is_some_and(|a| a.author == self.me));
                 ours.map_or(otherwise, |close_ack| Response::Seen {
                     events_seen: row.events.last().map_or(0, |e| e.n),
-                    ack: None,
+                    ack: row.ack.clone().filter(|a| self.read(a).is_some_and(|a| a.renter == self.me)),
                     close_ack: Some(close_ack),
                 })
             }

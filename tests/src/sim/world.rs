@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use souk_protocol::{
-    Keypair, LeaseId, NetworkId, NodeId, Nonce,
-    encode,
+    Keypair, LeaseId, NetworkId, NodeId, Nonce, encode,
     lease::LeaseState,
     machine::{
         engine::Engine,
@@ -63,6 +62,8 @@ pub struct Settings {
     pub failing: u64,
     /// Slots that another node of the machine takes for a while.
     pub rivals: u64,
+    /// Opens after which the two parties are cut apart for minutes, per mille.
+    pub cuts: u64,
     /// Steps of clocks, each of at most two seconds either way.
     pub clock_steps: u64,
 }
@@ -86,6 +87,22 @@ pub struct Outcome {
     pub acknowledged: u64,
 }
 
+impl Outcome {
+    /// The sum of two.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            accepted: self.accepted + other.accepted,
+            unconfirmed: self.unconfirmed + other.unconfirmed,
+            voided: self.voided + other.voided,
+            violations: self.violations + other.violations,
+            crashes: self.crashes + other.crashes,
+            acknowledged: self.acknowledged + other.acknowledged,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Request { to: usize, from: usize, message: u64, request: Box<Request> },
@@ -106,6 +123,7 @@ enum Event {
     TellEngine { node: usize, run: u64 },
     Partition,
     Heal,
+    Cut(usize, usize, bool),
     Rival(usize),
     RivalGone(usize, u16),
     ClockStep(usize),
@@ -317,6 +335,12 @@ impl World {
                 }
                 Ok(())
             }
+            Event::Cut(a, b, apart) => {
+                self.net.cut(a, b, apart && !self.resting);
+                let next = if apart { Event::LinkDown(a, b) } else { Event::LinkUp(a, b) };
+                self.after(100, 9_000, next);
+                Ok(())
+            }
             Event::Rival(node) if !self.resting => {
                 if let Some((machine, setup)) = &mut self.nodes[node].hosting {
                     let slot = u16::try_from(self.dice.range(0, setup.slots.len() as u64)).unwrap_or(0);
@@ -504,6 +528,12 @@ impl World {
         }
         if let Some(delay) = self.net.delay(&mut self.dice).filter(|_| alive) {
             let at = self.now + delay;
+            if matches!(*request, Request::Commit { .. }) && self.dice.permille(self.settings.cuts) {
+                // The open arrives, its answer does not, and nothing else does for a while.
+                self.at(at + 1, Event::Cut(from, to, true));
+                let joined = at + self.dice.range(20_000, 240_000);
+                self.at(joined, Event::Cut(from, to, false));
+            }
             if self.dice.permille(self.net.repeat) {
                 let much_later = self.dice.permille(300);
                 let later = at + self.dice.range(1, if much_later { 600_000 } else { 3_000 });
@@ -732,9 +762,10 @@ impl World {
     }
 
     fn act(&mut self, node: usize, lease: LeaseId, action: Action) -> Held {
-        let open = self.nodes[node].engine.as_ref().and_then(|e| e.renter().leases().get(&lease)).is_some_and(|l| {
-            matches!(l.answer(), Opened::Accepted(_)) && !matches!(l.state(), LeaseState::Ended(_))
-        });
+        let open =
+            self.nodes[node].engine.as_ref().and_then(|e| e.renter().leases().get(&lease)).is_some_and(|l| {
+                matches!(l.answer(), Opened::Accepted(_)) && !matches!(l.state(), LeaseState::Ended(_))
+            });
         if !open {
             return Ok(());
         }

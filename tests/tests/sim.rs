@@ -61,3 +61,28 @@ fn the_same_seed_is_the_same_world() {
     let outcomes: Vec<Outcome> = (0..2).map(|_| run(small("the_same_seed_is_the_same_world", 7))).collect();
     assert_eq!(outcomes[0], outcomes[1]);
 }
+
+/// Two hundred nodes and thousands of leases; a few times as many with `SOUK_SIM_LARGE=3`.
+#[test]
+fn a_large_world() {
+    let scale = std::env::var("SOUK_SIM_LARGE").ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(1);
+    for seed in seeds(9000, 1) {
+        let large = Settings {
+            nodes: 200,
+            hosts: 24,
+            slots: 48,
+            lasts: 600_000 * scale,
+            rents: 3_000 * scale,
+            kept: 60_000,
+            crashes: 60 * scale,
+            partitions: 4 * scale,
+            outages: 12 * scale,
+            rivals: 20 * scale,
+            clock_steps: 40 * scale,
+            ..small("a_large_world", seed)
+        };
+        let outcome = run(large);
+        println!("{outcome:?}");
+        assert!(std::env::var_os("SOUK_SIM_SEED").is_some() || outcome.accepted > 1_000, "{outcome:?}");
+    }
+}

@@ -3,7 +3,7 @@
 //! What is durable is folded into rows as the ledger does, and refused if it contradicts what is there: a refused record would
 //! stop a real node.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use souk_protocol::{
     DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
@@ -13,7 +13,7 @@ use souk_protocol::{
         io::{Recalled, Ticket},
         record::{Head, LeaseRow, Private, Record, Restore},
     },
-    message::Response,
+    message::{LeaseUpdate, Request, Response},
     signed::{Document, Signed},
 };
 
@@ -28,6 +28,7 @@ pub struct Store {
     next_number: u64,
     rows: BTreeMap<LeaseId, LeaseRow>,
     workloads: BTreeMap<LeaseId, Vec<u8>>,
+    known: BTreeSet<DocumentId>,
     records: u64,
 }
 
@@ -44,6 +45,7 @@ impl Store {
             next_number: 1,
             rows: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            known: BTreeSet::new(),
             records: 0,
         }
     }
@@ -114,10 +116,12 @@ impl Store {
         match record {
             Record::Entry(signed) => {
                 let entry = self.verified(&signed)?;
+                self.known.insert(entry.id());
                 self.entry(&entry, signed)
             }
             Record::Usage(signed) => {
                 let usage = self.verified(&signed)?;
+                self.known.insert(usage.id());
                 let before = self.rows.get(&usage.lease).and_then(|r| r.usage.clone());
                 if let Some(before) = before {
                     let before = self.verified(&before)?;
@@ -139,6 +143,7 @@ impl Store {
             }
             Record::Ack(signed) => {
                 let ack = self.verified(&signed)?;
+                self.known.insert(ack.id());
                 let before = self.row(&ack.lease)?.ack.clone();
                 if let Some(before) = before {
                     let before = self.verified(&before)?;
@@ -278,10 +283,51 @@ impl Store {
         }
     }
 
-    /// The id of an entry here.
+    /// Whether a document of a request is on disk.
     #[must_use]
-    pub fn id_of(&self, signed: &Signed<Entry>) -> DocumentId {
-        signed.id(&self.network)
+    pub fn has_sent(&self, request: &Request) -> bool {
+        match request {
+            Request::Commit { open, .. } => self.has(open),
+            Request::Deliver { entry } => self.has(entry),
+            Request::Update(update) => self.has_news(update),
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Propose(_)
+            | Request::Control { .. }
+            | Request::Sync { .. } => true,
+        }
+    }
+
+    /// Whether every document of ours in an answer is on disk, but those that bind nobody.
+    #[must_use]
+    pub fn has_answered(&self, response: &Response) -> bool {
+        match response {
+            Response::Answered(entry) => self.has(entry),
+            Response::Seen { ack, close_ack, .. } => {
+                ack.as_ref().is_none_or(|a| self.has(a)) && close_ack.as_ref().is_none_or(|e| self.has(e))
+            }
+            Response::News(update) => self.has_news(update),
+            Response::BookSummary { .. }
+            | Response::BookPage { .. }
+            | Response::BookNotices { .. }
+            | Response::Countered(_)
+            | Response::Drafted(_)
+            | Response::Rejected(_)
+            | Response::Controlled { .. }
+            | Response::Busy { .. } => true,
+        }
+    }
+
+    fn has_news(&self, update: &LeaseUpdate) -> bool {
+        let events = self.rows.get(&update.lease).and_then(|r| r.events.last()).map_or(0, |e| e.n);
+        update.entries.iter().all(|e| self.has(e))
+            && update.usage.as_ref().is_none_or(|u| self.has(u))
+            && update.events.last().is_none_or(|e| e.n <= events)
+    }
+
+    fn has<T: Document>(&self, signed: &Signed<T>) -> bool {
+        self.known.contains(&signed.id(&self.network))
     }
 }
 

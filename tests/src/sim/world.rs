@@ -473,7 +473,12 @@ impl World {
     fn carry_out(&mut self, node: usize, output: Output) -> Held {
         let run = self.nodes[node].run;
         match output {
-            Output::Send { token, to, request, .. } => self.send(node, token, to, request),
+            Output::Send { token, to, request, .. } => {
+                if !self.nodes[node].store.has_sent(&request) {
+                    return Err(format!("nothing-lost: sent before it was on disk: {request:?}"));
+                }
+                self.send(node, token, to, request);
+            }
             Output::Reply { token, response, .. } => self.reply(node, token, *response)?,
             Output::Recall { token, lease, what, otherwise } => {
                 let response = self.nodes[node].store.recall(&lease, what, *otherwise);
@@ -556,6 +561,9 @@ impl World {
     }
 
     fn reply(&mut self, node: usize, token: Token, response: Response) -> Held {
+        if !self.nodes[node].store.has_answered(&response) {
+            return Err(format!("nothing-lost: answered before it was on disk: {response:?}"));
+        }
         let asked = self.nodes[node].inbound.remove(&token);
         let (to, message) = asked.ok_or("every request gets exactly one reply: a second one")?;
         if message == 0 || !self.net.reaches(node, to) {

@@ -1,1 +1,32 @@
-//! x
+//! What happened, who owes whom: the records of one node, made durable, folded into answers, and checkable by anyone.
+//!
+//! ```text
+//!  Fact ──► state (pure fold, refuses what can't follow) ──► journal (commit point) ──► store (queryable, made anew if lost)
+//!              └──────────────── replay at start ◄────────────────┘                        │
+//!                                                   export ──► verify (no node needed)     └──► View
+//! ```
+//!
+//! [`journal`] and [`store`] know bytes only; [`state`] knows what records mean and does no I/O beyond the store it is given;
+//! [`commit`] puts them together under one owner, [`thread`] gives that owner a thread and everybody else a handle.
+
+pub mod chain;
+pub mod check;
+pub mod commit;
+pub mod export;
+#[cfg(test)]
+mod fixture;
+pub mod journal;
+mod keys;
+pub mod lease;
+pub mod lock;
+pub mod record;
+mod replay;
+pub mod state;
+
+pub mod store;
+pub mod thread;
+pub mod verify;
+pub mod view;
+
+#[cfg(test)]
+mod tests;

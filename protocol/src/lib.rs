@@ -16,6 +16,7 @@ pub mod message;
 pub mod money;
 pub mod negotiation;
 pub mod offer;
+pub mod query;
 pub mod receipt;
 pub mod resources;
 pub mod signed;

@@ -1,1 +1,50 @@
-fn main() {}
+//! The helper inside every instance: one static program, mounted read-only at `/.souk/guest`, that needs nothing of the
+//! image, not even a libc or a shell.
+//!
+//! `guest init [--] [COMMAND [ARGUMENT…]]` is PID 1 of the instance. It owns three duties:
+//! - it starts COMMAND as a child (without one it only keeps the instance alive) and ends with the child's exit code,
+//!   128 + n for a signal n, 127 for a command that is not there, 126 for one that can't be executed;
+//! - it hands SIGTERM, SIGINT and SIGHUP to **every** process of the instance, where the engine would tell PID 1 alone,
+//!   and then lets them finish until the engine's own grace period runs out;
+//! - it reaps orphans.
+//!
+//! `guest demo` is the workload of `souk demo`.
+//!
+//! It doesn't choose users, limits or networks: the engine has set those before it runs.
+
+mod demo;
+mod init;
+mod process;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Exit code for wrong usage of the helper itself.
+const USAGE: u8 = 125;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next() {
+        Some(verb) if verb == "init" => {
+            let mut command: Vec<_> = arguments.collect();
+            if command.first().is_some_and(|first| first == "--") {
+                command.remove(0);
+            }
+            ExitCode::from(init::run(&command))
+        }
+        Some(verb) if verb == "demo" => ExitCode::from(demo::run(arguments.next().as_deref().and_then(|s| s.to_str()))),
+        Some(verb) if verb == "version" => {
+            let _ = writeln!(std::io::stdout(), "souk-guest {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Some(_) | None => {
+            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest demo [SECONDS] | guest version");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// One line on stderr; where stderr is closed there is nobody to tell.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "souk-guest: {line}");
+}

@@ -1,1 +1,59 @@
-//! x
+//! The network of a souk node: the sole owner of the libp2p swarm. It knows bytes, topics and peers, and nothing of markets.
+//!
+//! ```text
+//!   rest of the node ── NetworkHandle ──Command──▶ ┌──────────────┐ ──▶ consumer: mpsc::Receiver<NetworkEvent>
+//!      request, open_stream, publish, keep …       │ network task │       Request + Reply, Gossip + GossipVerdict,
+//!                       ◀── oneshot: outcome ───── │ owns Swarm   │       Stream, Connected, Disconnected, Listening
+//!                                                  └──────┬───────┘
+//!                     exchange · streams · gossip · kad · identify · ping      (behaviour)
+//!                           QUIC · TCP+Noise+yamux · DNS                       (transport)
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | `task` | the swarm, and everything that happens to it, in one loop that never waits for anybody |
+//! | `behaviour`, `transport` | the protocols of a node put together; how bytes travel |
+//! | `exchange` | request and answer: codec, caps, the budget of inbound bodies |
+//! | `streams` | byte streams: which connection, how many, accepted or refused |
+//! | `gossip` | gossipsub's parameters, publications that wait for a first reader |
+//! | `discovery`, `peers`, `schedule` | pure policy: whom to dial and when, which addresses to believe, backoff |
+//! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
+//!
+//! What holds whatever happens: every request ends in an answer or a typed error; every queue is bounded and says what happens
+//! when it is full; a peer's bytes are length-checked before they take memory; a node of another network gets nothing.
+//!
+//! The binary installs rustls' default crypto provider before [`spawn`].
+
+mod behaviour;
+pub mod config;
+mod discovery;
+pub mod error;
+mod event;
+mod exchange;
+mod gossip;
+mod handle;
+pub mod limits;
+mod names;
+mod outbox;
+mod peers;
+mod rate;
+mod schedule;
+mod status;
+mod streams;
+mod table;
+mod task;
+mod transport;
+
+pub use libp2p::{Multiaddr, multiaddr};
+
+pub use self::{
+    config::{Admission, Limits, NetworkConfig},
+    error::{AnswerTooLarge, Closed, DialError, PublishError, RequestError, StartError, StreamError},
+    event::{GossipVerdict, NetworkEvent, Reply},
+    handle::NetworkHandle,
+    names::Topic,
+    status::NetworkStatus,
+    streams::PeerStream,
+    table::{Direction, PeerInfo, Transport},
+    task::spawn,
+};

@@ -1,1 +1,53 @@
-//! x
+//! The runtime of a souk host: creates, watches, meters and destroys instances on a container engine, and reports.
+//!
+//! It knows containers, images, devices and firewall tables, and nothing of prices or peers; a lease is an opaque id. It
+//! never decides: it does what it is told, idempotently, and tells what is true.
+//!
+//! ```text
+//!  market ──prepare, start, stop, kill, destroy, adopt──▶ DockerRuntime ──▶ worker (one a lease) ──▶ instance ──▶ engine
+//!    ▲                                                         │                  ▲ look!
+//!    └────────────── RuntimeReport (bounded, in order) ────────┴── worker         └── supervisor ◀── the engine's events
+//!  access ──logs, exec──▶ straight to the engine, a session each
+//! ```
+//!
+//! Reading order: [`spec`] and [`report`] are the vocabulary; [`runtime`] the face; `worker` the behaviour; `container` and
+//! [`firewall`] what keeps a guest contained; [`inventory`] what the machine has.
+
+pub mod blank;
+pub mod config;
+mod container;
+mod engine;
+pub mod error;
+pub mod exec;
+pub mod firewall;
+mod helper;
+mod hijack;
+pub mod image;
+mod instance;
+pub mod inventory;
+pub mod logs;
+pub mod name;
+mod process;
+pub mod reference;
+pub mod report;
+pub mod runtime;
+mod shared;
+pub mod spec;
+pub mod subnet;
+mod supervisor;
+pub mod usage;
+mod worker;
+
+pub use config::{DiskQuota, LogLimit, NewConnections, Nvidia, RuntimeConfig, RuntimeInfo};
+pub use container::CAPABILITIES;
+pub use error::{ImageError, RuntimeError};
+pub use exec::{ExecControl, ExecInput, ExecSession, ExecSpec};
+pub use helper::HELPER_IN_INSTANCE;
+pub use image::{ImagePin, ResolvedImage};
+pub use inventory::{CpuInfo, GpuInfo, HostInventory};
+pub use logs::{LogChunk, LogOptions, LogStream, OutputStream};
+pub use report::{Exit, ExitCause, Failure, FailureCode, InstanceEvent, PullProgress, RuntimeReport, Step};
+pub use runtime::{Adopted, DockerRuntime, InstanceState, Runtime, RuntimeFuture};
+pub use spec::{Egress, InstanceSpec, SpecError};
+pub use subnet::Cidr;
+pub use usage::{UnixNanos, Usage};

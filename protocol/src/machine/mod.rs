@@ -16,5 +16,6 @@ pub mod policy;
 pub mod record;
 pub mod renter;
 pub mod renter_lease;
+pub mod search;
 pub mod slots;
 pub mod sync;

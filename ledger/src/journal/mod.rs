@@ -1,0 +1,218 @@
+//! The journal: numbered segments of checksummed records, the node's commit point.
+//!
+//! Owns which bytes are durable and what a crash may leave behind: a torn end is cut off at opening, damage anywhere else is an
+//! error that names file and offset and removes nothing. It does not know what a record says. Whoever owns the data directory
+//! holds its lock (see [`crate::lock`]); there is one [`Journal`] and any number of [`Reader`]s.
+
+mod disk;
+mod error;
+mod frame;
+mod open;
+mod reader;
+mod segment;
+#[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
+mod tests;
+
+use std::{io, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use error::JournalError;
+pub use frame::RECORD_BYTES;
+pub use open::Start;
+pub use reader::{Item, Reader, read_one};
+
+use frame::FRAME_HEADER;
+use segment::HEADER;
+
+/// The place of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// The segment's number, from 1.
+    pub segment: u64,
+    /// Bytes from the segment's beginning to the record's frame.
+    pub offset: u64,
+    /// Records before it in the whole journal.
+    pub index: u64,
+}
+
+impl Position {
+    /// Where the first record of every journal lies.
+    pub const FIRST: Self = Self { segment: 1, offset: HEADER as u64, index: 0 };
+}
+
+/// A record by place and checksum: proves at the next start that a store was made from this very journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The record's place.
+    pub at: Position,
+    /// Its frame's checksum.
+    pub crc: u32,
+}
+
+/// Sizes of a journal's files.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// A segment that would grow beyond this is followed by a new one. Bytes.
+    pub segment: u64,
+    /// Zeros written ahead when a segment begins; each later step is as large as the segment is, up to [`Sizes::step`]. Bytes.
+    pub first: u64,
+    /// The largest such step. Bytes.
+    pub step: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { segment: 64 << 20, first: 1 << 20, step: 8 << 20 }
+    }
+}
+
+/// The writing end of a journal.
+#[derive(Debug)]
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    sizes: Sizes,
+    file: Box<dyn DiskFile>,
+    /// Where the next record goes, [`Journal::pending`] included.
+    next: Position,
+    /// Bytes of the segment that are on disk already, as records or as zeros.
+    allocated: u64,
+    /// Frames not written yet: the group.
+    pending: Vec<u8>,
+    poisoned: bool,
+}
+
+impl Journal {
+    /// Makes room for a record of `len` bytes and returns where the next [`Journal::append`] of that many will put it. Begins
+    /// a new segment if this one is full, for which the group so far is made durable.
+    ///
+    /// # Errors
+    /// [`JournalError::Size`], which changes nothing; any other poisons the journal.
+    pub fn reserve(&mut self, len: usize) -> Result<Position, JournalError> {
+        if self.poisoned {
+            return Err(JournalError::Poisoned);
+        }
+        if len == 0 || len > RECORD_BYTES {
+            return Err(JournalError::Size { len, max: RECORD_BYTES });
+        }
+        let frame = (FRAME_HEADER + len) as u64;
+        if self.next.offset + frame > self.sizes.segment && self.next.offset > HEADER as u64 {
+            self.sync()?;
+            self.poisoned = true;
+            self.begin_segment()?;
+            self.poisoned = false;
+        }
+        Ok(self.next)
+    }
+
+    /// Adds a record to the group; it is durable when [`Journal::sync`] has returned. Returns its place and checksum.
+    ///
+    /// # Errors
+    /// As [`Journal::reserve`].
+    pub fn append(&mut self, record: &[u8]) -> Result<Mark, JournalError> {
+        self.reserve(record.len())?;
+        let frame = (FRAME_HEADER + record.len()) as u64;
+        let at = self.next;
+        let begin = self.pending.len();
+        frame::write(&mut self.pending, at.segment, at.offset, begin == 0, record);
+        let mut crc = [0; 4];
+        crc.copy_from_slice(&self.pending[begin + 4..begin + 8]);
+        self.next.offset += frame;
+        self.next.index += 1;
+        Ok(Mark { at, crc: u32::from_le_bytes(crc) })
+    }
+
+    /// Writes the group and makes it durable. With nothing pending it does nothing.
+    ///
+    /// # Errors
+    /// Whatever the system says. The journal is poisoned then: after a failed flush nothing is known about the disk, so
+    /// trying again could report lost bytes as safe.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        if self.poisoned {
+            return Err(JournalError::Poisoned);
+        }
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.poisoned = true;
+        self.allocate()?;
+        let start = self.next.offset - self.pending.len() as u64;
+        self.file.write_at(&self.pending, start).map_err(|e| self.io("write", e))?;
+        self.file.sync().map_err(|e| self.io("flush", e))?;
+        self.pending.clear();
+        self.pending.shrink_to(1 << 20);
+        self.poisoned = false;
+        Ok(())
+    }
+
+    /// Bytes waiting for [`Journal::sync`].
+    #[must_use]
+    pub const fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Where the next record goes. All before it is durable once [`Journal::sync`] has returned.
+    #[must_use]
+    pub const fn end(&self) -> Position {
+        self.next
+    }
+
+    /// The files it lies in.
+    #[must_use]
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
+    /// Zero-fills ahead, so that flushing a group later changes no file length.
+    fn allocate(&mut self) -> Result<(), JournalError> {
+        let target = self.next.offset;
+        if target <= self.allocated {
+            return Ok(());
+        }
+        let step = self.allocated.clamp(self.sizes.first.min(self.sizes.step), self.sizes.step);
+        let end = (self.allocated + step).min(self.sizes.segment).max(target);
+        let zeros = vec![0; usize::try_from((end - self.allocated).min(1 << 20)).unwrap_or(1 << 20)];
+        while self.allocated < end {
+            let n = (end - self.allocated).min(zeros.len() as u64);
+            self.file
+                .write_at(&zeros[..usize::try_from(n).unwrap_or(zeros.len())], self.allocated)
+                .map_err(|e| self.io("extend", e))?;
+            self.allocated += n;
+        }
+        self.file.sync().map_err(|e| self.io("flush", e))
+    }
+
+    fn begin_segment(&mut self) -> Result<(), JournalError> {
+        let segment = self.next.segment + 1;
+        self.file = create(&*self.disk, segment, self.next.index)?;
+        self.allocated = HEADER as u64;
+        self.next.segment = segment;
+        self.next.offset = HEADER as u64;
+        Ok(())
+    }
+
+    fn io(&self, doing: &'static str, source: io::Error) -> JournalError {
+        io_error(&*self.disk, self.next.segment, doing, source)
+    }
+}
+
+/// Makes a segment with its header, durable under its name.
+fn create(disk: &dyn Disk, segment: u64, index: u64) -> Result<Box<dyn DiskFile>, JournalError> {
+    let fail = |doing, e| io_error(disk, segment, doing, e);
+    let file = disk.create(&segment::name(segment)).map_err(|e| fail("create", e))?;
+    file.write_at(&segment::header(segment, index), 0).map_err(|e| fail("write", e))?;
+    file.sync().map_err(|e| fail("flush", e))?;
+    disk.sync_names().map_err(|e| fail("create", e))?;
+    Ok(file)
+}
+
+fn io_error(disk: &dyn Disk, segment: u64, doing: &'static str, source: io::Error) -> JournalError {
+    JournalError::Io { file: disk.path(&segment::name(segment)), doing, source }
+}
+
+fn corrupt(disk: &dyn Disk, segment: u64, offset: u64, what: &'static str) -> JournalError {
+    JournalError::Corrupt { file: disk.path(&segment::name(segment)), offset, what }
+}

@@ -1,0 +1,236 @@
+//! Entries: the rules of the chain, and what each kind does to its lease.
+
+use souk_protocol::{
+    DocumentId, LeaseId,
+    entry::{Body, Entry},
+    lease::LeaseDraft,
+    signed::Signed,
+};
+
+use super::{Applied, Cached, FoldError, Refusal, State};
+use crate::{
+    chain::{EntryRow, ForkRow, Head},
+    journal::Position,
+    keys,
+    lease::{Lease, Receipts, Status},
+    record::Held,
+};
+
+impl State {
+    pub(super) fn entry(&mut self, at: Position, entry: Held<Entry>) -> Result<Applied, FoldError> {
+        let value = &entry.value;
+        let ours = value.author == self.own;
+        if !ours && value.peer != Some(self.own) {
+            return Err(Refusal::NotOurs.into());
+        }
+        if let Some(applied) = self.check_neighbours(&entry, ours)? {
+            return Ok(applied);
+        }
+        let head = self.head(&value.author)?;
+        check_link(value, head.as_ref(), ours && !self.sparse)?;
+        let row = EntryRow { id: entry.id, prev: value.prev, at };
+        let new_head = Head { seq: value.seq, id: entry.id, time: value.time };
+        let author = value.author;
+        match (&value.body, value.lease) {
+            (Body::Genesis { network }, _) => {
+                if *network != self.network {
+                    return Err(Refusal::Chain("it begins a chain of another network").into());
+                }
+            }
+            (Body::LeaseOpen { draft }, Some(lease)) => {
+                let draft = draft.clone();
+                self.open(lease, draft, entry)?;
+            }
+            (_, Some(lease)) => self.shape(lease, entry)?,
+            (_, None) => return Err(Refusal::Lease("it names none").into()),
+        }
+        self.put(keys::entry(&author, new_head.seq), &row);
+        if head.is_none_or(|head| head.seq < new_head.seq) {
+            self.put(keys::head(&author), &new_head);
+        }
+        Ok(Applied::New)
+    }
+
+    /// Compares an entry with those held that must fit it: of the same number, the one before, the one after.
+    fn check_neighbours(&mut self, entry: &Held<Entry>, ours: bool) -> Result<Option<Applied>, FoldError> {
+        let (author, seq) = (entry.value.author, entry.value.seq);
+        let after = |row: EntryRow| ForkRow::After(row.at, entry.signed.clone());
+        let fork = match self.entry_row(&author, seq)? {
+            Some(row) if row.id == entry.id => return Ok(Some(Applied::Known)),
+            Some(row) => Some((after(row), "this number is taken")),
+            None => None,
+        };
+        let fork = match (fork, seq.checked_sub(1)) {
+            (None, Some(before)) => self
+                .entry_row(&author, before)?
+                .filter(|row| entry.value.prev != Some(row.id))
+                .map(|row| (after(row), "it names another entry before it")),
+            (fork, _) => fork,
+        };
+        let fork = match (fork, seq.checked_add(1)) {
+            (None, Some(next)) if !ours => {
+                self.entry_row(&author, next)?.filter(|row| row.prev != Some(entry.id)).map(|row| {
+                    let row = ForkRow::Before(entry.signed.clone(), row.at);
+                    (row, "the next entry names another before it")
+                })
+            }
+            (fork, _) => fork,
+        };
+        match fork {
+            None => Ok(None),
+            Some((_, why)) if ours => Err(Refusal::WouldFork(why).into()),
+            Some((row, _)) => self.keep_fork(&author, &row).map(Some),
+        }
+    }
+
+    fn open(&mut self, id: LeaseId, draft: Signed<LeaseDraft>, open: Held<Entry>) -> Result<(), FoldError> {
+        let draft = self.read(draft)?;
+        if LeaseId::from(draft.id) != id {
+            return Err(Refusal::Lease("it carries the draft of another lease").into());
+        }
+        let terms = &draft.value;
+        if open.value.author != terms.renter || open.value.peer != Some(terms.host) {
+            return Err(Refusal::NotItsAuthors.into());
+        }
+        if self.lease(&id)?.is_some() {
+            return Err(Refusal::Lease("it is open already").into());
+        }
+        let lease = Lease {
+            draft,
+            open,
+            answer: None,
+            placement: None,
+            host_close: None,
+            renter_close: None,
+            host_close_ack: None,
+            renter_close_ack: None,
+            state: None,
+            events: 0,
+            receipts: Receipts::default(),
+        };
+        let opened = lease.opened_at();
+        for index in [keys::by_host(&lease.host()), keys::by_renter(&lease.renter()), keys::by_time()] {
+            let row = keys::indexed(&index, opened, &id);
+            self.staged.insert(row, Some(Vec::new()));
+        }
+        self.move_status(&id, opened, None, Status::Opened);
+        let cached = Cached { lease, lease_changed: true, receipts_changed: false };
+        self.leases.insert(id, cached);
+        Ok(())
+    }
+
+    /// Everything after the open.
+    fn shape(&mut self, id: LeaseId, entry: Held<Entry>) -> Result<(), FoldError> {
+        let Some(lease) = self.lease(&id)? else {
+            return Err(Refusal::UnknownLease(id).into());
+        };
+        check_shape(lease, &entry.value)?;
+        let by_host = entry.value.author == lease.host();
+        self.change(&id, false, |lease| match (&entry.value.body, by_host) {
+            (Body::LeaseAccept { .. } | Body::Void { .. }, _) => lease.answer = Some(entry),
+            (Body::Placement { .. }, _) => lease.placement = Some(entry),
+            (Body::Close { .. }, true) => lease.host_close = Some(entry),
+            (Body::Close { .. }, false) => lease.renter_close = Some(entry),
+            (Body::CloseAck { .. }, true) => lease.host_close_ack = Some(entry),
+            (Body::CloseAck { .. }, false) => lease.renter_close_ack = Some(entry),
+            // The chain row is all there is to an anchor: what it fixes is in the receipts.
+            (Body::Anchor { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. }, _) => {}
+        })?;
+        Ok(())
+    }
+}
+
+/// The rules of a chain, against the newest entry held of it.
+fn check_link(entry: &Entry, head: Option<&Head>, ours: bool) -> Result<(), Refusal> {
+    let Some(head) = head else {
+        let fits = !ours || entry.seq == 0;
+        return if fits { Ok(()) } else { Err(Refusal::Chain("our chain has not begun")) };
+    };
+    if ours {
+        if Some(entry.seq) != head.seq.checked_add(1) {
+            return Err(Refusal::Chain("it is not the next of our chain"));
+        }
+        if entry.prev != Some(head.id) {
+            return Err(Refusal::Chain("it does not name our newest entry"));
+        }
+    }
+    if entry.seq > head.seq && entry.time < head.time {
+        return Err(Refusal::Chain("it is dated before the entry before it"));
+    }
+    Ok(())
+}
+
+/// Whether `entry` may be said about `lease` now, by its author.
+pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
+    if lease.peer_of(&entry.author) != entry.peer || entry.peer.is_none() {
+        return Err(Refusal::NotItsAuthors);
+    }
+    let by_host = entry.author == lease.host();
+    let hosts_only = |holds: bool, why| {
+        if !by_host {
+            Err(Refusal::NotItsAuthors)
+        } else if holds {
+            Ok(())
+        } else {
+            Err(Refusal::Lease(why))
+        }
+    };
+    let accepted = lease.answer.is_some() && lease.status() != Status::Void;
+    match &entry.body {
+        Body::LeaseAccept { open } | Body::Void { open, .. } => {
+            hosts_only(*open == lease.open.id, "it answers another open")?;
+            hosts_only(lease.answer.is_none(), "it is answered already")
+        }
+        Body::Placement { start, .. } => {
+            hosts_only(accepted, "it is not accepted")?;
+            let last = lease.placement.as_ref().map_or(0, |p| start_of(&p.value));
+            hosts_only(*start > last, "this start is placed already")
+        }
+        Body::Anchor { due, .. } => {
+            hosts_only(accepted, "it is not accepted")?;
+            hosts_only(*due <= lease.agreed(), "it fixes more than is agreed to")
+        }
+        Body::Close { .. } => {
+            let mine = if by_host { &lease.host_close } else { &lease.renter_close };
+            if lease.status() == Status::Void {
+                Err(Refusal::Lease("it is void"))
+            } else if mine.is_some() {
+                Err(Refusal::Lease("its author has closed it already"))
+            } else {
+                Ok(())
+            }
+        }
+        Body::CloseAck { close, .. } => {
+            let (theirs, mine) = if by_host {
+                (&lease.renter_close, &lease.host_close_ack)
+            } else {
+                (&lease.host_close, &lease.renter_close_ack)
+            };
+            if !is(theirs.as_ref(), close) {
+                Err(Refusal::Lease("it answers an unknown close"))
+            } else if mine.is_some() {
+                Err(Refusal::Lease("the close is answered already"))
+            } else {
+                Ok(())
+            }
+        }
+        Body::Genesis { .. } | Body::LeaseOpen { .. } => Err(Refusal::Lease("it is open already")),
+    }
+}
+
+fn is(entry: Option<&Held<Entry>>, id: &DocumentId) -> bool {
+    entry.is_some_and(|entry| entry.id == *id)
+}
+
+fn start_of(placement: &Entry) -> u32 {
+    match placement.body {
+        Body::Placement { start, .. } => start,
+        Body::Genesis { .. }
+        | Body::LeaseOpen { .. }
+        | Body::LeaseAccept { .. }
+        | Body::Void { .. }
+        | Body::Anchor { .. }
+        | Body::Close { .. }
+        | Body::CloseAck { .. } => 0,
+    }
+}

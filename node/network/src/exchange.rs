@@ -1,0 +1,283 @@
+//! Request and answer: the bytes of one exchange, and what bounds them.
+//!
+//! Owns the codec and the budget of inbound bodies. Which peer may ask what, and what the answer is, belongs to the consumer.
+//!
+//! ```text
+//! request:  length u32 BE | body                        at most MAX_REQUEST
+//! answer:   0 | length u32 BE | body                    at most MAX_ANSWER
+//!           1 | milliseconds u32 BE                     busy, ask again after that
+//!           2                                           the request was read and given up
+//!           3                                           the request is too large, it was not read
+//!           4                                           the answer would be too large
+//! ```
+//! One exchange a stream; both sides close it after their part. Numbers are big-endian.
+
+use std::{io, sync::Arc, time::Duration};
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::{StreamProtocol, request_response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    limits::{EXCHANGE_STREAMS, INTAKE_KIB, MAX_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT, RETRY_AFTER},
+    names::Names,
+    status::Counters,
+};
+
+const BODY: u8 = 0;
+const BUSY: u8 = 1;
+const NO_ANSWER: u8 = 2;
+const REQUEST_TOO_LARGE: u8 = 3;
+const ANSWER_TOO_LARGE: u8 = 4;
+
+/// A body grows by this much at a time as it arrives, so that a length alone reserves no memory.
+const CHUNK: usize = 64 * 1024;
+
+/// The share of the intake budget that one inbound request holds until its reply.
+pub(crate) type IntakePermit = OwnedSemaphorePermit;
+
+/// A request, as it goes out or came in.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// Its body, and for an inbound one its share of the intake budget.
+    Body(Vec<u8>, Option<IntakePermit>),
+    /// An inbound one that was not read, being too large.
+    TooLarge,
+    /// An inbound one that was not read, the intake budget being spent.
+    NoRoom,
+}
+
+/// An answer, as it goes out or came in.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Its body.
+    Body(Vec<u8>),
+    /// Ask again after this.
+    Busy(Duration),
+    /// The request was given up.
+    None,
+    /// The request is too large.
+    RequestTooLarge,
+    /// The answer would be too large.
+    TooLarge,
+}
+
+/// The libp2p behaviour of the exchange.
+pub(crate) type Behaviour = request_response::Behaviour<Codec>;
+/// Its events.
+pub(crate) type Event = request_response::Event<Question, Answer>;
+
+/// The exchange of a network.
+pub(crate) fn behaviour(names: &Names, counters: Arc<Counters>) -> Behaviour {
+    Behaviour::with_codec(
+        Codec { intake: Arc::new(Semaphore::new(INTAKE_KIB)), counters },
+        [(names.exchange.clone(), request_response::ProtocolSupport::Full)],
+        request_response::Config::default()
+            .with_request_timeout(REQUEST_TIMEOUT)
+            .with_max_concurrent_streams(EXCHANGE_STREAMS),
+    )
+}
+
+/// Reads and writes exchanges.
+#[derive(Debug, Clone)]
+pub(crate) struct Codec {
+    intake: Arc<Semaphore>,
+    counters: Arc<Counters>,
+}
+
+impl request_response::Codec for Codec {
+    type Protocol = StreamProtocol;
+    type Request = Question;
+    type Response = Answer;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Question>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let length = read_u32(io).await? as usize;
+        if length > MAX_REQUEST {
+            return Ok(Question::TooLarge);
+        }
+        // Every request holds a KiB at least, which also bounds how many there are.
+        let share = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
+        let Ok(permit) = Arc::clone(&self.intake).try_acquire_many_owned(share) else {
+            return Ok(Question::NoRoom);
+        };
+        let body = read_body(io, length).await?;
+        self.counters.bytes_in.add(length);
+        Ok(Question::Body(body, Some(permit)))
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Answer>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let mut status = [0];
+        io.read_exact(&mut status).await?;
+        match status[0] {
+            BODY => {
+                let length = read_u32(io).await? as usize;
+                if length > MAX_ANSWER {
+                    return Err(malformed(format!("it announces {length} bytes, over the limit of {MAX_ANSWER}")));
+                }
+                let body = read_body(io, length).await?;
+                self.counters.bytes_in.add(length);
+                Ok(Answer::Body(body))
+            }
+            BUSY => {
+                let wait = Duration::from_millis(u64::from(read_u32(io).await?));
+                Ok(Answer::Busy(wait.min(REQUEST_TIMEOUT)))
+            }
+            NO_ANSWER => Ok(Answer::None),
+            REQUEST_TOO_LARGE => Ok(Answer::RequestTooLarge),
+            ANSWER_TOO_LARGE => Ok(Answer::TooLarge),
+            other => Err(malformed(format!("unknown status {other}"))),
+        }
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Question) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let Question::Body(body, _) = request else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        write_body(io, &[], &body, MAX_REQUEST).await?;
+        self.counters.bytes_out.add(body.len());
+        Ok(())
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, answer: Answer) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        match answer {
+            Answer::Body(body) => {
+                write_body(io, &[BODY], &body, MAX_ANSWER).await?;
+                self.counters.bytes_out.add(body.len());
+            }
+            Answer::Busy(wait) => {
+                let millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+                let mut bytes = vec![BUSY];
+                bytes.extend(millis.to_be_bytes());
+                io.write_all(&bytes).await?;
+            }
+            Answer::None => io.write_all(&[NO_ANSWER]).await?,
+            Answer::RequestTooLarge => io.write_all(&[REQUEST_TOO_LARGE]).await?,
+            Answer::TooLarge => io.write_all(&[ANSWER_TOO_LARGE]).await?,
+        }
+        io.flush().await
+    }
+}
+
+impl Answer {
+    /// Busy for as long as a full queue takes to drain.
+    pub(crate) const fn busy() -> Self {
+        Self::Busy(RETRY_AFTER)
+    }
+}
+
+fn malformed(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+async fn read_u32<T: AsyncRead + Unpin>(io: &mut T) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    io.read_exact(&mut bytes).await?;
+    Ok(u32::from_be_bytes(bytes))
+}
+
+async fn read_body<T: AsyncRead + Unpin>(io: &mut T, length: usize) -> io::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(length.min(CHUNK));
+    while body.len() < length {
+        let start = body.len();
+        body.resize(length.min(start + CHUNK), 0);
+        io.read_exact(&mut body[start..]).await?;
+    }
+    Ok(body)
+}
+
+/// Head, length and body in one write: a second small write would cost a second packet.
+async fn write_body<T: AsyncWrite + Unpin>(io: &mut T, head: &[u8], body: &[u8], limit: usize) -> io::Result<()> {
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= limit).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut bytes = Vec::with_capacity(head.len() + 4 + body.len());
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(body);
+    io.write_all(&bytes).await?;
+    io.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures::io::Cursor;
+    use libp2p::request_response::Codec as _;
+
+    use super::*;
+
+    fn codec(kib: usize) -> Codec {
+        Codec { intake: Arc::new(Semaphore::new(kib)), counters: Arc::default() }
+    }
+
+    const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/1");
+
+    async fn question(codec: &mut Codec, bytes: &[u8]) -> io::Result<Question> {
+        codec.read_request(&PROTOCOL, &mut Cursor::new(bytes)).await
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_back_as_it_was_sent() {
+        let mut codec = codec(10);
+        for (answer, length) in [
+            (Answer::Body(vec![7; 100_000]), 100_005),
+            (Answer::Busy(Duration::from_millis(30)), 5),
+            (Answer::None, 1),
+            (Answer::RequestTooLarge, 1),
+            (Answer::TooLarge, 1),
+        ] {
+            let said = format!("{answer:?}");
+            let mut wire = Cursor::new(Vec::new());
+            codec.write_response(&PROTOCOL, &mut wire, answer).await.unwrap();
+            let wire = wire.into_inner();
+            assert_eq!(wire.len(), length);
+            let read = codec.read_response(&PROTOCOL, &mut Cursor::new(wire)).await.unwrap();
+            assert_eq!(format!("{read:?}"), said);
+        }
+    }
+
+    #[tokio::test]
+    async fn lengths_beyond_the_limits_are_refused_unread() {
+        let mut codec = codec(10_000);
+        let length = u32::try_from(MAX_REQUEST).unwrap() + 1;
+        let read = question(&mut codec, &length.to_be_bytes()).await.unwrap();
+        assert!(matches!(read, Question::TooLarge));
+
+        let mut answer = vec![BODY];
+        answer.extend((u32::try_from(MAX_ANSWER).unwrap() + 1).to_be_bytes());
+        let read = codec.read_response(&PROTOCOL, &mut Cursor::new(answer)).await;
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_cut_request_is_an_error_and_frees_its_share() {
+        let mut codec = codec(10);
+        let mut bytes = 5_000u32.to_be_bytes().to_vec();
+        bytes.extend([0; 100]);
+        assert!(question(&mut codec, &bytes).await.is_err());
+        assert_eq!(codec.intake.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_spent_budget_is_said_and_comes_back_with_the_reply() {
+        let mut codec = codec(2);
+        let bytes = [&1_500u32.to_be_bytes()[..], &[1; 1_500]].concat();
+        let first = question(&mut codec, &bytes).await.unwrap();
+        assert!(matches!(first, Question::Body(_, Some(_))));
+        let second = question(&mut codec, &bytes).await.unwrap();
+        assert!(matches!(second, Question::NoRoom));
+        drop(first);
+        let third = question(&mut codec, &bytes).await.unwrap();
+        assert!(matches!(third, Question::Body(_, Some(_))));
+    }
+}

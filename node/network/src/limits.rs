@@ -1,0 +1,98 @@
+//! Every numeric limit of the network layer, with its unit and its reason.
+//!
+//! Owns numbers only. What a node's operator may change is in [`crate::config::Limits`]; what is here is part of the wire
+//! protocol, or follows from it.
+
+use std::time::Duration;
+
+/// Bytes of one request's body. The largest a market peer asks with is a batch of a few dozen signed documents of 4 KiB.
+pub const MAX_REQUEST: usize = 256 * 1024;
+
+/// Bytes of one answer's body: a page of a set reconciliation or of a receipt export. Longer answers are paged by the asker.
+pub const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Bytes of one gossip message's data: the largest offer (4 KiB) with room for its envelope and signature.
+pub const MAX_GOSSIP: usize = 4 * 1024 + 512;
+
+/// Bytes of one gossipsub RPC. Holds one message of [`MAX_GOSSIP`] or one list of [`MAX_IHAVE`] message ids.
+pub const MAX_GOSSIP_RPC: usize = 8 * 1024;
+
+/// Message ids in one IHAVE or IWANT. An id is 32 bytes and 2 of framing: 200 of them stay within [`MAX_GOSSIP_RPC`].
+pub const MAX_IHAVE: usize = 200;
+
+/// Requests in flight from this node to one peer. More wait in the caller's task, so none is lost; small enough that both
+/// directions together stay below [`EXCHANGE_STREAMS`] and below yamux's backlog of 256 unacknowledged streams.
+pub const WINDOW: usize = 64;
+
+/// Exchange streams of one connection, both directions together. Two windows, and as much again for answers still being
+/// flushed when their slot in the asker's window is already free.
+pub const EXCHANGE_STREAMS: usize = 4 * WINDOW;
+
+/// The longest a request may take from opening its stream to the last byte of its answer, whatever its caller asked for.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Inbound request bodies held at once, in KiB, over all peers: they are read as they arrive and freed with their reply.
+/// A request that does not fit is answered `busy`.
+pub const INTAKE_KIB: usize = 64 * 1024;
+
+/// Inbound requests waiting for their reply at once, over all peers; more are answered `busy`.
+pub const MAX_REPLIES: usize = 4096;
+
+/// Requests of all callers waiting for a peer to be dialled; more fail as unreachable.
+pub const MAX_WAITING: usize = 4096;
+
+/// What a busy peer is told to wait before asking again, when nothing better is known.
+pub const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Gossip messages handed to the consumer and not yet judged; more are ignored.
+pub const MAX_VERDICTS: usize = 4096;
+
+/// Publications waiting for a first subscribed peer. The oldest goes when full: the market re-syncs by pulling.
+pub const MAX_UNPUBLISHED: usize = 128;
+
+/// How long a publication waits for a first subscribed peer: as long as an offer's issue time is acceptable to a reader.
+pub const UNPUBLISHED_FOR: Duration = Duration::from_secs(120);
+
+/// Inbound streams that were accepted and that the consumer has not touched yet, over all peers; more are refused `busy`.
+pub const STREAM_QUEUE: usize = 256;
+
+/// Inbound streams alive at once on one connection; more are refused `busy`.
+pub const STREAMS_PER_CONNECTION: usize = 256;
+
+/// Streams of one connection being opened at once. Others wait their turn, so that a burst of opens can never overrun the
+/// 256 streams that yamux buffers, or the 128 that a libp2p peer negotiates at once by default.
+pub const OPENING: usize = 32;
+
+/// Streams waiting their turn to be opened on one connection; more fail at once.
+pub const MAX_WAITING_OPENS: usize = 512;
+
+/// How long a stream may take from its first byte to the peer's status byte, on either side.
+pub const STREAM_OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Streams open on one connection, whoever opened them and whatever for: the sum of the above with room for gossip, identify,
+/// ping and Kademlia.
+pub const STREAMS: usize = 1024;
+
+/// Inbound streams of a connection that may be negotiating their protocol at once.
+pub const NEGOTIATING: usize = 256;
+
+/// Commands waiting for the network task. Callers wait when it is full.
+pub const COMMANDS: usize = 256;
+
+/// Peers whose addresses are remembered. The one used longest ago goes first; kept peers stay.
+pub const MAX_KNOWN_PEERS: usize = 4096;
+
+/// Addresses remembered for one peer; the newest stay.
+pub const MAX_ADDRESSES: usize = 16;
+
+/// Characters kept of a peer's agent string.
+pub const MAX_AGENT: usize = 64;
+
+/// How long a connection may live without showing that it belongs to this network.
+pub const ADMISSION: Duration = Duration::from_secs(10);
+
+/// How long connections get to close when the node stops.
+pub const CLOSING: Duration = Duration::from_millis(500);
+
+/// Peer lookups under way at once for requests to peers with no known address; more fail as not connected.
+pub const MAX_LOOKUPS: usize = 16;

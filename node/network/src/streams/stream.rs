@@ -1,0 +1,74 @@
+//! One open stream.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
+
+use crate::status::Counters;
+
+/// What a stream holds of the bounds on inbound streams; nothing for an outbound one.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Until the consumer first reads or writes.
+    pub(super) untouched: Option<OwnedSemaphorePermit>,
+    /// For as long as the stream lives.
+    pub(super) _alive: Option<OwnedSemaphorePermit>,
+}
+
+/// A stream of bytes to or from a peer, encrypted and authenticated by its connection. `shutdown` closes this side only: the
+/// other may go on sending. Dropped before that, it is given up: what was not flushed is lost, and the peer may read an error or
+/// a clean end, depending on the transport. Who must tell a loss from an end sends an end mark of its own.
+pub struct PeerStream {
+    io: Compat<libp2p::Stream>,
+    held: Held,
+    counters: Arc<Counters>,
+}
+
+impl PeerStream {
+    pub(super) fn new(stream: libp2p::Stream, held: Held, counters: Arc<Counters>) -> Self {
+        Self { io: stream.compat(), held, counters }
+    }
+}
+
+impl fmt::Debug for PeerStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerStream")
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.held.untouched = None;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.counters.bytes_in.add(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.held.untouched = None;
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.counters.bytes_out.add(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.held.untouched = None;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

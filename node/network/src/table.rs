@@ -1,0 +1,186 @@
+//! Who is connected, how, and since when.
+//!
+//! Owns the facts of connections as the swarm reports them; it decides nothing.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
+use souk_protocol::NodeId;
+
+use crate::{config::Limits, discovery::Target, limits::MAX_AGENT, rate::Bucket};
+
+/// Who opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The peer.
+    Inbound,
+    /// This node.
+    Outbound,
+}
+
+/// What a connection runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// QUIC over UDP.
+    Quic,
+    /// TCP with Noise and yamux.
+    Tcp,
+}
+
+/// A connected peer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerInfo {
+    /// Who it is.
+    pub id: NodeId,
+    /// The remote address of each of its connections, the oldest first.
+    pub addresses: Vec<Multiaddr>,
+    /// Who opened the oldest connection.
+    pub direction: Direction,
+    /// What the oldest connection runs over.
+    pub transport: Transport,
+    /// The latest round trip of a ping over any connection.
+    pub rtt: Option<Duration>,
+    /// Its name and version as it tells them: at most 64 printable characters, not to be trusted.
+    pub agent: Option<String>,
+    /// When its first connection was made, by this machine's clock.
+    pub connected_since: SystemTime,
+    /// Its gossip score: 0 for a stranger, at most 20, below -80 for one no longer listened to.
+    pub score: f64,
+    /// Whether the node was asked to stay in touch with it.
+    pub kept: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) remote: Multiaddr,
+    direction: Direction,
+    /// What this node dialled it for.
+    pub(crate) target: Option<Target>,
+    /// Pings in a row without an answer.
+    silent: u32,
+}
+
+/// One peer with at least one connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) node: NodeId,
+    /// The oldest first.
+    pub(crate) connections: Vec<Connection>,
+    /// It showed that it is of this network.
+    pub(crate) admitted: bool,
+    agent: Option<String>,
+    rtt: Option<Duration>,
+    pub(crate) since: Instant,
+    pub(crate) requests: Bucket,
+    pub(crate) gossip: Bucket,
+}
+
+/// All connected peers.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    peers: HashMap<PeerId, Peer>,
+}
+
+impl Table {
+    /// Notes a connection.
+    pub(crate) fn established(
+        &mut self,
+        (peer, node): (PeerId, NodeId),
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+        target: Option<Target>,
+        limits: &Limits,
+        now: Instant,
+    ) {
+        let entry = self.peers.entry(peer).or_insert_with(|| Peer {
+            node,
+            connections: Vec::new(),
+            admitted: false,
+            agent: None,
+            rtt: None,
+            since: now,
+            requests: Bucket::new(limits.requests_per_second, limits.requests_per_second.saturating_mul(2), now),
+            gossip: Bucket::new(limits.gossip_per_second, limits.gossip_per_second.saturating_mul(10), now),
+        });
+        entry.connections.push(Connection {
+            id,
+            remote: endpoint.get_remote_address().clone(),
+            direction: if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound },
+            target,
+            silent: 0,
+        });
+    }
+
+    /// Forgets a connection; gives back what it was dialled for, and the peer if that was its last.
+    pub(crate) fn closed(&mut self, peer: &PeerId, id: ConnectionId) -> (Option<Target>, Option<Peer>) {
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return (None, None);
+        };
+        let target =
+            entry.connections.iter().position(|c| c.id == id).and_then(|at| entry.connections.remove(at).target);
+        if entry.connections.is_empty() { (target, self.peers.remove(peer)) } else { (target, None) }
+    }
+
+    pub(crate) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(peer)
+    }
+
+    pub(crate) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.peers.contains_key(peer)
+    }
+
+    /// How many peers of this network are connected.
+    pub(crate) fn admitted(&self) -> usize {
+        self.peers.values().filter(|peer| peer.admitted).count()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
+        self.peers.iter()
+    }
+
+    /// Notes the outcome of a ping; gives back how many in a row had no answer.
+    pub(crate) fn pinged(&mut self, peer: &PeerId, id: ConnectionId, rtt: Option<Duration>) -> u32 {
+        let Some(entry) = self.peers.get_mut(peer) else {
+            return 0;
+        };
+        entry.rtt = rtt.or(entry.rtt);
+        let Some(connection) = entry.connections.iter_mut().find(|c| c.id == id) else {
+            return 0;
+        };
+        connection.silent = if rtt.is_some() { 0 } else { connection.silent + 1 };
+        connection.silent
+    }
+
+    /// What is known of an admitted peer; none for another.
+    pub(crate) fn info(&self, peer: &PeerId, score: f64, kept: bool) -> Option<PeerInfo> {
+        let entry = self.peers.get(peer).filter(|entry| entry.admitted)?;
+        let first = entry.connections.first()?;
+        Some(PeerInfo {
+            id: entry.node,
+            addresses: entry.connections.iter().map(|c| c.remote.clone()).collect(),
+            direction: first.direction,
+            transport: transport_of(&first.remote),
+            rtt: entry.rtt,
+            agent: entry.agent.clone(),
+            connected_since: SystemTime::now().checked_sub(entry.since.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
+            score,
+            kept,
+        })
+    }
+}
+
+impl Peer {
+    /// Notes the peer's own name, cut and cleaned: it ends up in terminals and logs.
+    pub(crate) fn set_agent(&mut self, agent: &str) {
+        self.agent = Some(agent.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(MAX_AGENT).collect());
+    }
+}
+
+fn transport_of(address: &Multiaddr) -> Transport {
+    if address.iter().any(|p| matches!(p, Protocol::QuicV1)) { Transport::Quic } else { Transport::Tcp }
+}

@@ -1,0 +1,104 @@
+//! What the rest of the node asks of the network.
+
+use std::time::Instant;
+
+use libp2p::{PeerId, swarm::dial_opts::DialOpts};
+use souk_protocol::NodeId;
+
+use super::{Dial, Task};
+use crate::{
+    error::{DialError, RequestError, StreamError, dial_reason},
+    handle::Command,
+    names,
+    table::PeerInfo,
+};
+
+impl Task {
+    pub(super) fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Publish(topic, data) => self.publish(topic, data, None),
+            Command::Request(node, outgoing) => match names::peer_id(&node) {
+                Some(peer) => self.request(peer, outgoing),
+                None => {
+                    outgoing.reply.send(Err(RequestError::NotConnected)).ok();
+                }
+            },
+            Command::OpenStream(node, reply) => match names::peer_id(&node) {
+                Some(peer) => self.swarm.behaviour_mut().streams.open(peer, reply),
+                None => {
+                    reply.send(Err(StreamError::NotConnected)).ok();
+                }
+            },
+            Command::Dial(address, reply) => {
+                let opts = DialOpts::unknown_peer_id().address(address).build();
+                let id = opts.connection_id();
+                match self.swarm.dial(opts) {
+                    Ok(()) => {
+                        self.dials.insert(id, Dial::Command(reply));
+                    }
+                    Err(e) => {
+                        reply.send(Err(DialError::Failed(dial_reason(&e)))).ok();
+                    }
+                }
+            }
+            Command::AddAddress(node, address) => self.about(&node, |task, peer| {
+                task.book.add(peer, address);
+                task.discovery.learned(peer, Instant::now());
+            }),
+            Command::Keep(node) => self.about(&node, |task, peer| {
+                task.book.pin(peer, true);
+                let connected = task.table.is_connected(&peer);
+                task.discovery.keep(peer, connected, Instant::now());
+            }),
+            Command::Unkeep(node) => self.about(&node, Self::unkeep),
+            Command::Disconnect(node) => self.about(&node, |task, peer| {
+                task.swarm.disconnect_peer_id(peer).ok();
+            }),
+            Command::Block(node) => self.about(&node, |task, peer| {
+                task.unkeep(peer);
+                task.swarm.behaviour_mut().blocked.block_peer(peer);
+            }),
+            Command::Unblock(node) => self.about(&node, |task, peer| {
+                task.swarm.behaviour_mut().blocked.unblock_peer(peer);
+            }),
+            Command::Allow(node) => self.about(&node, |task, peer| {
+                if let Some(members) = task.swarm.behaviour_mut().members.as_mut() {
+                    members.allow_peer(peer);
+                }
+            }),
+            Command::Disallow(node) => self.about(&node, |task, peer| {
+                if let Some(members) = task.swarm.behaviour_mut().members.as_mut() {
+                    members.disallow_peer(peer);
+                }
+            }),
+            Command::Peers(reply) => {
+                reply.send(self.peers()).ok();
+            }
+        }
+    }
+
+    fn about(&mut self, node: &NodeId, act: impl FnOnce(&mut Self, PeerId)) {
+        if let Some(peer) = names::peer_id(node) {
+            act(self, peer);
+        }
+    }
+
+    fn unkeep(&mut self, peer: PeerId) {
+        self.book.pin(peer, false);
+        self.discovery.unkeep(&peer);
+    }
+
+    fn peers(&self) -> Vec<PeerInfo> {
+        let gossip = &self.swarm.behaviour().gossip;
+        let mut peers: Vec<PeerInfo> = self
+            .table
+            .iter()
+            .filter_map(|(peer, _)| {
+                let score = gossip.peer_score(peer).unwrap_or_default();
+                self.table.info(peer, score, self.discovery.is_kept(peer))
+            })
+            .collect();
+        peers.sort_unstable_by_key(|info| info.id);
+        peers
+    }
+}

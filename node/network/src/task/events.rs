@@ -1,0 +1,296 @@
+//! What the swarm reports.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use libp2p::{
+    Multiaddr, PeerId,
+    core::ConnectedPoint,
+    gossipsub::{self, Message, MessageAcceptance, MessageId},
+    identify, kad, ping,
+    swarm::{ConnectionId, SwarmEvent},
+};
+
+use super::{Dial, Task};
+use crate::{
+    behaviour::BehaviourEvent,
+    error::DialError,
+    event::{GossipVerdict, NetworkEvent},
+    limits::{MAX_ADDRESSES, MAX_VERDICTS},
+    names, peers,
+    schedule::jitter,
+    streams,
+};
+
+/// Two pings in a row without an answer: one may be lost to a stall, and ping itself never closes a connection.
+const SILENT_PINGS: u32 = 2;
+
+impl Task {
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "libp2p's events are many and open-ended; the rest report progress that others report better"
+    )]
+    pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour(event),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_established(peer_id, connection_id, &endpoint)
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, cause, .. } => {
+                tracing::debug!(peer = %peer_id, cause = ?cause, "connection closed");
+                self.on_closed(peer_id, connection_id);
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                self.on_dial_error(connection_id, &error)
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::info!(%address, "listening");
+                self.listening.send_modify(|all| {
+                    if !all.contains(&address) {
+                        all.push(address.clone());
+                    }
+                });
+                self.outbox.listening(address);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening.send_modify(|all| all.retain(|a| *a != address));
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::warn!(?addresses, ?reason, "no longer listening");
+                self.listening.send_modify(|all| all.retain(|a| !addresses.contains(a)));
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(%error, "a listening socket failed once");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_behaviour(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Exchange(event) => self.on_exchange(event),
+            BehaviourEvent::Streams(streams::Inbound { peer, admitted }) => {
+                self.admit(peer);
+                if let Some(from) = names::node_id(&peer) {
+                    let stream = admitted.stream;
+                    admitted.place.send(NetworkEvent::Stream { from, stream });
+                }
+            }
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Identify(event) => self.on_identify(event),
+            BehaviourEvent::Ping(event) => self.on_ping(&event),
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Limits(never) | BehaviourEvent::Blocked(never) | BehaviourEvent::Members(never) => {
+                match never {}
+            }
+        }
+    }
+
+    fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        let Some(node) = names::node_id(&peer) else {
+            // Not an Ed25519 key: nobody of this network.
+            self.counters.connections_foreign.one();
+            self.swarm.close_connection(id);
+            return;
+        };
+        self.counters.connections_established.one();
+        let target = match self.dials.remove(&id) {
+            Some(Dial::Target(target)) => Some(target),
+            Some(Dial::Command(reply)) => {
+                // Told when the peer is admitted; until then it waits with the dials.
+                self.dials.insert(id, Dial::Command(reply));
+                None
+            }
+            Some(Dial::Requests(_)) | None => None,
+        };
+        self.table.established((peer, node), id, endpoint, target, &self.limits, Instant::now());
+        if let ConnectedPoint::Dialer { address, .. } = endpoint {
+            // It answered there: worth remembering for when it goes.
+            self.book.add(peer, address.clone());
+        }
+        if self.table.get_mut(&peer).is_some_and(|peer| peer.admitted) {
+            self.admitted_by(peer, id);
+        }
+        self.send_waiting(peer);
+    }
+
+    /// A connection of an admitted peer is what it was dialled for.
+    fn admitted_by(&mut self, peer: PeerId, id: ConnectionId) {
+        if let Some(entry) = self.table.get_mut(&peer) {
+            let node = entry.node;
+            let target = entry.connections.iter_mut().find(|c| c.id == id).and_then(|c| c.target.take());
+            if let Some(Dial::Command(reply)) = self.dials.remove(&id) {
+                reply.send(Ok(node)).ok();
+            }
+            if target.is_some() {
+                self.discovery.connected(peer, target, Instant::now());
+            }
+        }
+    }
+
+    /// A peer showed that it is of this network.
+    pub(super) fn admit(&mut self, peer: PeerId) {
+        let Some(entry) = self.table.get_mut(&peer) else {
+            return;
+        };
+        if entry.admitted {
+            return;
+        }
+        entry.admitted = true;
+        let node = entry.node;
+        let ids: Vec<ConnectionId> = entry.connections.iter().map(|c| c.id).collect();
+        self.discovery.connected(peer, None, Instant::now());
+        for id in ids {
+            self.admitted_by(peer, id);
+        }
+        self.connected.send_modify(|all| {
+            all.insert(node);
+        });
+        self.outbox.connection(node, true);
+    }
+
+    fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
+        if let Some(Dial::Command(reply)) = self.dials.remove(&id) {
+            let why = "the node there is not of this network, or closed the connection at once";
+            reply.send(Err(DialError::Failed(why.to_owned()))).ok();
+        }
+        let (target, gone) = self.table.closed(&peer, id);
+        if let Some(target) = target {
+            self.dial_in_vain(target);
+        }
+        if let Some(gone) = gone
+            && gone.admitted
+        {
+            self.discovery.disconnected(peer, Instant::now(), jitter());
+            self.connected.send_modify(|all| {
+                all.remove(&gone.node);
+            });
+            self.outbox.connection(gone.node, false);
+        }
+    }
+
+    fn on_identify(&mut self, event: identify::Event) {
+        let identify::Event::Received { connection_id, peer_id, info } = event else {
+            return;
+        };
+        if info.protocol_version != self.names.network {
+            tracing::debug!(peer = %peer_id, "a node of another network or version");
+            self.counters.connections_foreign.one();
+            self.swarm.disconnect_peer_id(peer_id).ok();
+            return;
+        }
+        let Some(entry) = self.table.get_mut(&peer_id) else {
+            return;
+        };
+        entry.set_agent(&info.agent_version);
+        let remote = entry.connections.iter().find(|c| c.id == connection_id).map(|c| c.remote.clone());
+        if let Some(remote) = remote {
+            let credible: Vec<Multiaddr> = info
+                .listen_addrs
+                .into_iter()
+                .filter(|address| peers::is_credible(address, &remote))
+                .map(peers::without_peer)
+                .take(MAX_ADDRESSES)
+                .collect();
+            self.tell_directory(&peer_id, &credible);
+            for address in credible {
+                self.book.add(peer_id, address);
+            }
+        }
+        self.admit(peer_id);
+    }
+
+    /// Replaces what the directory knows of a peer: it would keep every address ever told.
+    fn tell_directory(&mut self, peer: &PeerId, addresses: &[Multiaddr]) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for address in addresses {
+            kad.add_address(peer, address.clone());
+        }
+        let stale: Vec<Multiaddr> = kad
+            .kbucket(*peer)
+            .into_iter()
+            .flat_map(|bucket| {
+                bucket
+                    .iter()
+                    .filter(|entry| entry.node.key.preimage() == peer)
+                    .flat_map(|entry| entry.node.value.iter().cloned().collect::<Vec<_>>())
+                    .collect::<Vec<_>>()
+            })
+            .filter(|known| !addresses.contains(&peers::without_peer(known.clone())))
+            .collect();
+        if !addresses.is_empty() {
+            for address in stale {
+                kad.remove_address(peer, &address);
+            }
+        }
+    }
+
+    fn on_ping(&mut self, event: &ping::Event) {
+        let rtt = match &event.result {
+            Ok(rtt) => Some(*rtt),
+            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => None,
+            Err(ping::Failure::Unsupported) => return,
+        };
+        let silent = self.table.pinged(&event.peer, event.connection, rtt);
+        if silent >= SILENT_PINGS {
+            self.counters.connections_silent.one();
+            self.swarm.close_connection(event.connection);
+        }
+    }
+
+    #[allow(
+        clippy::wildcard_enum_match_arm,
+        reason = "of the directory's many events only finished lookups concern us"
+    )]
+    fn on_kad(&mut self, event: kad::Event) {
+        match event {
+            kad::Event::OutboundQueryProgressed {
+                id, result: kad::QueryResult::GetClosestPeers(result), step, ..
+            } if step.last => self.on_closest_peers(id, result),
+            _ => {}
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                self.on_message(propagation_source, message_id, message)
+            }
+            gossipsub::Event::Subscribed { peer_id, .. } => {
+                self.admit(peer_id);
+                self.publish_waiting(Instant::now());
+            }
+            gossipsub::Event::SlowPeer { peer_id, .. } => {
+                tracing::debug!(peer = %peer_id, "a peer does not keep up with our gossip");
+            }
+            gossipsub::Event::Unsubscribed { .. } | gossipsub::Event::GossipsubNotSupported { .. } => {}
+        }
+    }
+
+    fn on_message(&mut self, peer: PeerId, id: MessageId, message: Message) {
+        self.admit(peer);
+        self.counters.gossip_received.one();
+        self.counters.bytes_in.add(message.data.len());
+        let in_rate = self.table.get_mut(&peer).is_some_and(|peer| peer.gossip.take(Instant::now()));
+        let topic = self.names.topic_of(&message.topic);
+        let (Some(from), Some(topic), true) = (names::node_id(&peer), topic, in_rate) else {
+            return self.overrun(&id, &peer);
+        };
+        if self.verdicts.len() >= MAX_VERDICTS {
+            return self.overrun(&id, &peer);
+        }
+        let (verdict, judged) = GossipVerdict::new();
+        let event = NetworkEvent::Gossip { topic, from, data: Bytes::from(message.data), verdict };
+        if self.outbox.send(event).is_err() {
+            return self.overrun(&id, &peer);
+        }
+        let judged = judged.map(move |verdict| (id, peer, verdict.unwrap_or(MessageAcceptance::Ignore)));
+        self.verdicts.push(judged.boxed());
+    }
+
+    fn overrun(&mut self, id: &MessageId, from: &PeerId) {
+        self.counters.gossip_overrun.one();
+        self.judge(id, from, MessageAcceptance::Ignore);
+    }
+}

@@ -1,0 +1,79 @@
+//! How bytes travel: QUIC first, TCP with Noise and yamux beside it, names resolved by DNS.
+//!
+//! Owns the choice and settings of transports and the assembly of the swarm.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use libp2p::{Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, noise, quic, swarm, tcp, yamux};
+
+use crate::{
+    behaviour::Behaviour,
+    error::StartError,
+    limits::{NEGOTIATING, STREAMS},
+};
+
+/// Connections are parted with by policy, not for being idle: see [`crate::config::Limits::max_peers`].
+const NEVER_IDLE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn quic_config(mut config: quic::Config) -> quic::Config {
+    config.max_concurrent_stream_limit = u32::try_from(STREAMS).unwrap_or(u32::MAX);
+    // What a peer may send ahead of our reading: 2 MiB keep one stream of a 50 ms path at 300 Mbit/s, and it takes sixteen
+    // stalled ones to stall the connection.
+    config.max_stream_data = 2 << 20;
+    config.max_connection_data = 32 << 20;
+    config.handshake_timeout = Duration::from_secs(5);
+    // A peer that vanished is noticed within 10 s; a live one is heard from twice in that time.
+    config.max_idle_timeout = 10_000;
+    config.keep_alive_interval = Duration::from_secs(4);
+    config
+}
+
+fn yamux_config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(STREAMS);
+    config
+}
+
+fn swarm_config(config: swarm::Config) -> swarm::Config {
+    config
+        .with_idle_connection_timeout(NEVER_IDLE)
+        // Each of our protocols has one version, so the dialler need not wait for its confirmation: half the opening time.
+        .with_substream_upgrade_protocol_override(Version::V1Lazy)
+        .with_max_negotiating_inbound_streams(NEGOTIATING)
+        // QUIC addresses get a head start over TCP, IPv6 over IPv4.
+        .with_smart_dial()
+        .with_notify_handler_buffer_size(NonZeroUsize::MIN.saturating_add(63))
+        .with_per_connection_event_buffer_size(64)
+}
+
+/// A swarm of these behaviours. Without a readable system resolver, names are not resolved and addresses still work.
+pub(crate) fn swarm(
+    identity: identity::Keypair,
+    behaviour: impl FnOnce(&identity::Keypair) -> Result<Behaviour, StartError>,
+) -> Result<Swarm<Behaviour>, StartError> {
+    let behaviour = behaviour(&identity)?;
+    let transports = |identity: identity::Keypair| {
+        SwarmBuilder::with_existing_identity(identity)
+            .with_tokio()
+            .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux_config)
+            .map(|builder| builder.with_quic_config(quic_config))
+            .map_err(|e| StartError::Config(e.to_string()))
+    };
+    let swarm = match transports(identity.clone())?.with_dns() {
+        Ok(builder) => builder
+            .with_behaviour(|_| behaviour)
+            .map_err(|e| StartError::Config(e.to_string()))?
+            .with_swarm_config(swarm_config)
+            .build(),
+        Err(error) => {
+            tracing::warn!(%error, "the system's name resolver can't be used; addresses by name will fail");
+            transports(identity)?
+                .with_dns_config(dns::ResolverConfig::default(), dns::ResolverOpts::default())
+                .with_behaviour(|_| behaviour)
+                .map_err(|e| StartError::Config(e.to_string()))?
+                .with_swarm_config(swarm_config)
+                .build()
+        }
+    };
+    Ok(swarm)
+}

@@ -1,0 +1,177 @@
+//! The container engine as one thing: connection, what it can do, its networks, and what the whole node shares of it.
+//!
+//! Knows no single instance; see [`crate::instance`] for that.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use bollard::Docker;
+use bollard::models::{Network, SystemInfo};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
+
+use crate::config::{DiskQuota, Nvidia, RuntimeConfig, RuntimeInfo};
+use crate::container::GpuAttachment;
+use crate::error::{RuntimeError, classify};
+use crate::firewall::Firewall;
+use crate::helper;
+use crate::name::{LABEL_LEASE, LABEL_NODE};
+use crate::report::FailureCode;
+use crate::spec::Egress;
+
+/// Seconds that a request may take until the engine begins to answer.
+const REQUEST_SECONDS: u64 = 120;
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) docker: Docker,
+    pub(crate) config: RuntimeConfig,
+    pub(crate) firewall: Firewall,
+    pub(crate) helper: PathBuf,
+    /// Held while a subnet is chosen and its network made.
+    pub(crate) subnet_lock: tokio::sync::Mutex<()>,
+    info: RwLock<RuntimeInfo>,
+}
+
+impl Engine {
+    /// Connects to the engine, asks what it can do, loads the firewall and writes the helper.
+    pub(crate) async fn connect(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        config.check()?;
+        let socket = config
+            .socket
+            .to_str()
+            .ok_or_else(|| RuntimeError::Config { reason: String::from("the engine's socket path is not UTF-8") })?;
+        let docker = Docker::connect_with_unix(socket, REQUEST_SECONDS, bollard::API_DEFAULT_VERSION)
+            .map_err(|error| RuntimeError::Engine(classify(&error)))?
+            .negotiate_version()
+            .await
+            .map_err(|error| RuntimeError::Engine(classify(&error)))?;
+        let system = docker.info().await.map_err(|error| RuntimeError::Engine(classify(&error)))?;
+        let helper = helper::install(&config.data_dir)?;
+        let firewall = Firewall::new(&config);
+        let filtered = match firewall.load().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "no firewall: instances get no network");
+                false
+            }
+        };
+        let info = describe(&config, system, filtered);
+        Ok(Self { docker, config, firewall, helper, subnet_lock: tokio::sync::Mutex::new(()), info: RwLock::new(info) })
+    }
+
+    pub(crate) fn info(&self) -> RuntimeInfo {
+        self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn disk_quota(&self) -> DiskQuota {
+        self.info().disk_quota
+    }
+
+    pub(crate) fn gpu_attachment(&self) -> GpuAttachment {
+        self.info().gpu_runtime.map_or(GpuAttachment::DeviceRequest, GpuAttachment::Runtime)
+    }
+
+    /// Asks again what the engine can do, after it came back.
+    pub(crate) async fn refresh(&self) -> Result<(), FailureCode> {
+        let system = self.docker.info().await.map_err(|error| classify(&error))?;
+        self.check_firewall().await;
+        let filtered = self.info().egress.contains(&Egress::Internet);
+        let info = describe(&self.config, system, filtered);
+        *self.info.write().unwrap_or_else(PoisonError::into_inner) = info;
+        Ok(())
+    }
+
+    /// Verifies the firewall, restores it where it was flushed, and offers networks accordingly.
+    pub(crate) async fn check_firewall(&self) {
+        let egress = match self.firewall.ensure().await {
+            Ok(()) => vec![Egress::None, Egress::Internet],
+            Err(error) => {
+                tracing::error!(%error, "the firewall is not in force: no new networks are given out");
+                vec![Egress::None]
+            }
+        };
+        self.info.write().unwrap_or_else(PoisonError::into_inner).egress = egress;
+    }
+
+    pub(crate) async fn networks(&self) -> Result<Vec<Network>, bollard::errors::Error> {
+        self.docker.list_networks(None).await
+    }
+
+    /// The filter for what belongs to this node.
+    fn own(&self) -> HashMap<&'static str, Vec<String>> {
+        HashMap::from([("label", vec![format!("{LABEL_NODE}={}", self.config.node_id)])])
+    }
+
+    /// Leases of this node that have a container or a network in the engine.
+    pub(crate) async fn leases(&self) -> Result<Vec<String>, FailureCode> {
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&self.own()).build();
+        let containers = self.docker.list_containers(Some(options)).await.map_err(|error| classify(&error))?;
+        let options = ListNetworksOptionsBuilder::new().filters(&self.own()).build();
+        let networks = self.docker.list_networks(Some(options)).await.map_err(|error| classify(&error))?;
+        let labels = containers
+            .into_iter()
+            .filter_map(|container| container.labels)
+            .chain(networks.into_iter().filter_map(|network| network.labels));
+        let mut leases: Vec<String> = labels.filter_map(|mut labels| labels.remove(LABEL_LEASE)).collect();
+        leases.sort_unstable();
+        leases.dedup();
+        Ok(leases)
+    }
+}
+
+fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> RuntimeInfo {
+    let runtimes = system.runtimes.unwrap_or_default();
+    let gpu_runtime = match &config.nvidia {
+        Nvidia::DeviceRequest => None,
+        Nvidia::Runtime(name) => Some(name.clone()),
+        Nvidia::Auto => runtimes.contains_key("nvidia").then(|| String::from("nvidia")),
+    };
+    let driver = system.driver.unwrap_or_default();
+    let status = system.driver_status.unwrap_or_default();
+    let backing = status
+        .iter()
+        .find_map(|pair| match pair.as_slice() {
+            [key, value] if key == "Backing Filesystem" => Some(value.as_str()),
+            _ => None,
+        })
+        .unwrap_or_default();
+    let data_root = PathBuf::from(system.docker_root_dir.unwrap_or_default());
+    let disk_quota = if enforces_size(&driver, backing, &data_root) { DiskQuota::Hard } else { DiskQuota::Soft };
+    let egress = if filtered { vec![Egress::None, Egress::Internet] } else { vec![Egress::None] };
+    RuntimeInfo {
+        engine_version: system.server_version.unwrap_or_default(),
+        data_root,
+        storage_driver: driver,
+        disk_quota,
+        egress,
+        live_restore: system.live_restore_enabled.unwrap_or(false),
+        gpu_runtime,
+    }
+}
+
+/// Whether the storage driver enforces `size=`: btrfs and zfs do by themselves, overlay2 on XFS mounted with project quotas.
+fn enforces_size(driver: &str, backing: &str, data_root: &std::path::Path) -> bool {
+    match driver {
+        "btrfs" | "zfs" | "devicemapper" | "windowsfilter" => true,
+        "overlay2" => backing == "xfs" && mounted_with_project_quota(data_root),
+        _ => false,
+    }
+}
+
+fn mounted_with_project_quota(path: &std::path::Path) -> bool {
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mounts") else {
+        return false;
+    };
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let target = fields.nth(1)?;
+            let options = fields.nth(1)?;
+            path.starts_with(target).then_some((target.len(), options))
+        })
+        .max_by_key(|(length, _)| *length)
+        .is_some_and(|(_, options)| options.split(',').any(|option| option == "prjquota" || option == "pquota"))
+}

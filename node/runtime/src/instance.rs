@@ -1,0 +1,299 @@
+//! One instance in the engine: each engine call that an instance needs, idempotent, with typed failures.
+//!
+//! Knows names, labels and the order in which network and container are made and removed. When to do what is the worker's.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
+};
+
+use crate::config::DiskQuota;
+use crate::container::{Surroundings, describe, describe_network};
+use crate::engine::Engine;
+use crate::error::{classify, is_missing, status};
+use crate::image::StoredImage;
+use crate::name::{LABEL_DISK, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
+use crate::report::FailureCode;
+use crate::spec::{Egress, InstanceSpec};
+use crate::subnet::{Cidr, choose, routes};
+use crate::usage::{UnixNanos, parse_time};
+
+/// Subnets tried before giving up: another program may take one between looking and making.
+const SUBNET_TRIES: u64 = 16;
+
+/// What the engine says of an instance's container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Observed {
+    pub(crate) id: String,
+    pub(crate) image: String,
+    pub(crate) spec_digest: String,
+    pub(crate) disk_mb: Option<u64>,
+    pub(crate) state: ObservedState,
+    /// Bytes in the writable layer, when asked for.
+    pub(crate) written: Option<u64>,
+    /// Folders of the volumes that the image brought.
+    pub(crate) volumes: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum ObservedState {
+    #[default]
+    Created,
+    Running {
+        since: UnixNanos,
+    },
+    Exited {
+        code: i64,
+        oom: bool,
+        started: UnixNanos,
+        at: UnixNanos,
+    },
+}
+
+/// One lease's place in the engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Instance {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) lease: String,
+    pub(crate) names: Names,
+}
+
+impl Instance {
+    pub(crate) fn new(engine: Arc<Engine>, lease: &str) -> Self {
+        let names = Names::new(&engine.config.node_id, lease);
+        Self { engine, lease: lease.to_owned(), names }
+    }
+
+    /// Looks at the container; `None` where there is none (or one that isn't ours).
+    pub(crate) async fn observe(&self, size: bool) -> Result<Option<Observed>, FailureCode> {
+        let options = InspectContainerOptions { size };
+        match self.engine.docker.inspect_container(&self.names.container, Some(options)).await {
+            Ok(found) => Ok(self.read(found)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+
+    fn read(&self, found: ContainerInspectResponse) -> Option<Observed> {
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let ours =
+            labels.get(LABEL_LEASE) == Some(&self.lease) && labels.get(LABEL_NODE) == Some(&self.engine.config.node_id);
+        if !ours {
+            tracing::warn!(container = %self.names.container, "a container has this instance's name but not its labels");
+            return None;
+        }
+        let state = found.state.unwrap_or_default();
+        let started = state.started_at.as_deref().and_then(parse_time);
+        let finished = state.finished_at.as_deref().and_then(parse_time);
+        let running = state.running.unwrap_or(false);
+        let created = matches!(state.status, Some(ContainerStateStatusEnum::CREATED));
+        let state = match (running, started) {
+            (true, Some(since)) => ObservedState::Running { since },
+            (false, Some(started)) if !created => ObservedState::Exited {
+                code: state.exit_code.unwrap_or(-1),
+                oom: state.oom_killed.unwrap_or(false),
+                started,
+                at: finished.unwrap_or(started),
+            },
+            _ => ObservedState::Created,
+        };
+        Some(Observed {
+            id: found.id.unwrap_or_default(),
+            image: found.image.unwrap_or_default(),
+            spec_digest: labels.get(LABEL_SPEC).cloned().unwrap_or_default(),
+            disk_mb: labels.get(LABEL_DISK).and_then(|text| text.parse().ok()),
+            state,
+            written: found.size_rw.and_then(|size| u64::try_from(size).ok()),
+            volumes: found
+                .mounts
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|mount| mount.typ.as_deref() == Some("volume"))
+                .filter_map(|mount| mount.source.map(PathBuf::from))
+                .collect(),
+        })
+    }
+
+    /// Makes the network (where one is granted) and the container, unless they are there from the same spec.
+    pub(crate) async fn create(&self, spec: &InstanceSpec, image: &StoredImage) -> Result<(), FailureCode> {
+        if let Some(found) = self.observe(false).await? {
+            if found.spec_digest == spec.digest() {
+                return Ok(());
+            }
+            if matches!(found.state, ObservedState::Running { .. }) {
+                return Err(FailureCode::EngineRefused);
+            }
+            self.remove().await?;
+        }
+        if spec.egress == Egress::Internet {
+            self.create_network().await?;
+        }
+        let gpu = self.engine.gpu_attachment();
+        let body = describe(
+            spec,
+            &Surroundings {
+                config: &self.engine.config,
+                names: &self.names,
+                helper: &self.engine.helper,
+                image,
+                gpu: &gpu,
+                disk_quota: self.engine.disk_quota(),
+            },
+        );
+        let options = CreateContainerOptionsBuilder::new().name(&self.names.container).build();
+        match self.engine.docker.create_container(Some(options), body).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let code = classify(&error);
+                if spec.egress == Egress::Internet
+                    && let Err(error) = self.remove_network().await
+                {
+                    tracing::warn!(?error, lease = %self.lease, "the network of a failed container is left");
+                }
+                Err(code)
+            }
+        }
+    }
+
+    async fn create_network(&self) -> Result<(), FailureCode> {
+        self.engine.firewall.ensure().await.map_err(|error| {
+            tracing::error!(%error, "no network is given out");
+            FailureCode::FirewallUnavailable
+        })?;
+        let _one_at_a_time = self.engine.subnet_lock.lock().await;
+        let mut used: Vec<_> = routes().into_iter().map(|route| route.to).collect();
+        for network in self.engine.networks().await.map_err(|error| classify(&error))? {
+            if network.name.as_deref() == Some(&self.names.container) {
+                return Ok(());
+            }
+            let ranges = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+            used.extend(ranges.into_iter().filter_map(|range| range.subnet?.parse::<Cidr>().ok()));
+        }
+        let seed = self.names.short.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        for attempt in 0..SUBNET_TRIES {
+            let pool = self.engine.config.subnet_pool;
+            let subnet = choose(pool, seed.wrapping_add(attempt), &used).ok_or(FailureCode::NetworkExhausted)?;
+            let request = describe_network(&self.engine.config.node_id, &self.lease, &self.names, subnet);
+            match self.engine.docker.create_network(request).await {
+                Ok(_) => return Ok(()),
+                Err(error) if matches!(status(&error), Some(403 | 409 | 500)) => {
+                    tracing::debug!(%error, %subnet, "trying another subnet");
+                    used.push(subnet);
+                }
+                Err(error) => return Err(classify(&error)),
+            }
+        }
+        Err(FailureCode::NetworkExhausted)
+    }
+
+    /// Starts the container; fine where it runs already.
+    pub(crate) async fn start(&self) -> Result<(), FailureCode> {
+        let networked = tokio::fs::try_exists(format!("/sys/class/net/{}", self.names.bridge)).await.unwrap_or(true);
+        if networked && let Err(error) = self.engine.firewall.ensure().await {
+            tracing::error!(%error, lease = %self.lease, "not started without its firewall");
+            return Err(FailureCode::FirewallUnavailable);
+        }
+        match self.engine.docker.start_container(&self.names.container, None).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+
+    /// SIGTERM to every process, SIGKILL after the grace; returns when it has ended.
+    pub(crate) async fn stop(&self, grace_ms: u64) -> Result<(), FailureCode> {
+        let seconds = crate::container::seconds(grace_ms);
+        let options = StopContainerOptionsBuilder::new().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
+        // The answer comes when the container has ended, so the grace adds to the ordinary limit.
+        let limit = self.engine.docker.timeout() + Duration::from_millis(grace_ms);
+        let docker = self.engine.docker.clone().with_timeout(limit);
+        match docker.stop_container(&self.names.container, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Err(FailureCode::InstanceGone),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+
+    /// SIGKILL, now.
+    pub(crate) async fn kill(&self) -> Result<(), FailureCode> {
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        match self.engine.docker.kill_container(&self.names.container, Some(options)).await {
+            Ok(()) => Ok(()),
+            // 409: it isn't running, which is what was wanted.
+            Err(error) if status(&error) == Some(409) => Ok(()),
+            Err(error) if is_missing(&error) => Err(FailureCode::InstanceGone),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+
+    /// Removes container, its volumes and its network; fine where nothing is left.
+    pub(crate) async fn remove(&self) -> Result<(), FailureCode> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.engine.docker.remove_container(&self.names.container, Some(options)).await {
+            Ok(()) => {}
+            Err(error) if is_missing(&error) => {}
+            // 409: a removal is in progress; wait for it below.
+            Err(error) if status(&error) == Some(409) => {}
+            Err(error) => return Err(classify(&error)),
+        }
+        for _ in 0..100 {
+            if self.observe(false).await?.is_none() {
+                return self.remove_network().await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err(FailureCode::EngineTimeout)
+    }
+
+    async fn remove_network(&self) -> Result<(), FailureCode> {
+        match self.engine.docker.remove_network(&self.names.container).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+
+    /// Bytes written, where no quota holds them (the image's volumes are outside of any quota).
+    pub(crate) async fn unbounded_bytes(&self) -> Result<u64, FailureCode> {
+        let layer = self.engine.disk_quota() == DiskQuota::Soft;
+        let Some(found) = self.observe(layer).await? else {
+            return Ok(0);
+        };
+        let mut bytes = if layer { found.written.unwrap_or(0) } else { 0 };
+        if !found.volumes.is_empty() {
+            bytes = bytes.saturating_add(folder_bytes(&found.volumes).await);
+        }
+        Ok(bytes)
+    }
+}
+
+/// How long counting the files of a guest's volumes may take; what isn't counted by then is looked at the next time.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes in folders that a guest writes to. `du` walks them without following links, whatever the guest does meanwhile.
+async fn folder_bytes(folders: &[PathBuf]) -> u64 {
+    let child = tokio::process::Command::new("du")
+        .args(["-scxB1", "--"])
+        .args(folders)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(COUNT_TIMEOUT, child).await {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .last()
+            .and_then(|total| total.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "du can't be run: volumes of instances are not counted");
+            0
+        }
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,172 @@
+//! What the runtime tells the market: facts about instances and the engine, each once, in order per lease.
+//!
+//! Reports carry typed codes and sentences of our own; the engine's words stay in the local log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::usage::UnixNanos;
+
+/// One report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum RuntimeReport {
+    /// Something happened to an instance.
+    Instance {
+        /// The lease, as the spec named it.
+        lease: String,
+        /// What happened.
+        event: InstanceEvent,
+    },
+    /// The engine can't be reached. What runs may still run: nothing is known of it until [`RuntimeReport::EngineUp`].
+    EngineDown,
+    /// The engine is reached again; a report for each instance that changed meanwhile follows by itself.
+    EngineUp,
+}
+
+/// What happened to an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum InstanceEvent {
+    /// How far the pull of the image is. Dropped rather than queued when the reader is slow.
+    PullProgress(PullProgress),
+    /// The container exists and can be started.
+    Prepared {
+        /// Size of the image on disk, in bytes.
+        image_bytes: u64,
+    },
+    /// Its processes run.
+    Started {
+        /// Since when, by the engine's clock.
+        at: UnixNanos,
+    },
+    /// Its processes ended.
+    Exited(Exit),
+    /// It was asked to stop and does not run (any more): nothing changed.
+    NotRunning,
+    /// A step could not be done; the instance is as it was before.
+    Failed(Failure),
+    /// More disk is used than granted, and no quota stops it: the instance was told to stop.
+    DiskFull {
+        /// Bytes written.
+        used_bytes: u64,
+        /// Bytes granted.
+        limit_bytes: u64,
+    },
+    /// The container is gone without our doing (removed by hand, say); its disk is lost.
+    Gone,
+    /// Container, network and files of the instance are removed.
+    Destroyed,
+}
+
+/// How far a pull is. The totals grow while layers are discovered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullProgress {
+    /// Layers downloaded and unpacked, or already there.
+    pub layers_done: u32,
+    /// Layers known.
+    pub layers: u32,
+    /// Compressed bytes downloaded.
+    pub bytes_done: u64,
+    /// Compressed bytes known.
+    pub bytes: u64,
+}
+
+/// The end of an instance's processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The command's own code; 128 + n when signal n ended it.
+    pub code: i64,
+    /// The kernel ended it for using more memory than granted.
+    pub oom: bool,
+    /// When, by the engine's clock.
+    pub at: UnixNanos,
+    /// Who caused it.
+    pub by: ExitCause,
+}
+
+/// Who caused an exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitCause {
+    /// The command ended by itself (or by its own processes).
+    Guest,
+    /// A stop or kill that this node was asked for.
+    Stop,
+    /// The engine stopped underneath (`engine_restart`).
+    EngineRestart,
+    /// It was killed from outside while this node wasn't watching: a reboot, an operator.
+    Unknown,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Which step.
+    pub step: Step,
+    /// What kind of failure, for programs.
+    pub code: FailureCode,
+    /// What happened and what to do, for people.
+    pub sentence: String,
+}
+
+/// A step of an instance's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Checking the spec.
+    Check,
+    /// Getting the image.
+    Pull,
+    /// Making network and container.
+    Create,
+    /// Starting it.
+    Start,
+    /// Stopping it.
+    Stop,
+    /// Removing it.
+    Destroy,
+}
+
+/// The kinds of failure. `Display` (in [`crate::error`]) is the sentence for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// The spec is out of bounds.
+    SpecInvalid,
+    /// The registry has no such image.
+    ImageNotFound,
+    /// The host's policy refuses the image or its registry.
+    ImageRefused,
+    /// The registry wants a login, or forbids this image.
+    ImageDenied,
+    /// The image is not made for this machine.
+    ImageIncompatible,
+    /// The image is larger than the host accepts.
+    ImageTooLarge,
+    /// The registry can't be reached.
+    RegistryUnreachable,
+    /// The registry asks to slow down.
+    RegistryBusy,
+    /// The host's disk is full.
+    HostDiskFull,
+    /// The image has no such user.
+    UserUnknown,
+    /// The working directory can't be used.
+    WorkdirInvalid,
+    /// A GPU or device can't be handed to the container.
+    DeviceUnavailable,
+    /// The firewall isn't in force, so no network is given out.
+    FirewallUnavailable,
+    /// No free subnet is left in the pool.
+    NetworkExhausted,
+    /// There is no such instance.
+    InstanceGone,
+    /// The engine can't be reached.
+    EngineDown,
+    /// The engine did not answer in time.
+    EngineTimeout,
+    /// The engine refused for a reason of its own, which the host's log has.
+    EngineRefused,
+    /// A later command overtook this one.
+    Cancelled,
+}

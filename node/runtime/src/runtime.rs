@@ -1,0 +1,217 @@
+//! The face of the runtime: what a node asks of whatever runs its instances, and the Docker engine's answer to it.
+//!
+//! Commands are taken at once or refused at once; what became of them comes as reports, in order per lease. All of them may be
+//! repeated: a second `prepare` of the same spec, a `start` of what runs, a `destroy` of what is gone each end in the same report
+//! as the first.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{RuntimeConfig, RuntimeInfo};
+use crate::engine::Engine;
+use crate::error::{ImageError, RuntimeError};
+use crate::exec::{ExecSession, ExecSpec};
+use crate::image::{self, ResolvedImage};
+use crate::instance::Instance;
+use crate::logs::{LogOptions, LogStream};
+use crate::report::{Exit, RuntimeReport};
+use crate::shared::Shared;
+use crate::spec::{InstanceSpec, check_lease_id};
+use crate::supervisor;
+use crate::usage::{Meter, UnixNanos, Usage};
+use crate::worker::Command;
+
+/// Reports not yet read. When full, workers wait (pull progress is dropped): facts are never lost to a slow reader.
+pub const REPORTS: usize = 1024;
+
+/// The answer to a question that takes time.
+pub type RuntimeFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The state an instance was found in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum InstanceState {
+    /// There is none.
+    Gone,
+    /// Made, never started.
+    Created,
+    /// Its processes run.
+    Running {
+        /// Since when.
+        since: UnixNanos,
+    },
+    /// Its processes ended.
+    Exited(Exit),
+}
+
+/// An instance found at start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The lease.
+    pub lease: String,
+    /// The state it is in. Later changes come as reports.
+    pub state: InstanceState,
+    /// The digest of the spec it was made from.
+    pub spec_digest: Option<String>,
+}
+
+/// What a node asks of a runtime, whatever it runs instances with.
+pub trait Runtime: Send + Sync {
+    /// What it can do now.
+    fn info(&self) -> RuntimeInfo;
+
+    /// Finds what an image name stands for, within the host's policy.
+    fn resolve_image<'a>(&'a self, reference: &'a str) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>>;
+
+    /// Fetches the image and makes the instance: `PullProgress`…, then `Prepared` or `Failed`.
+    ///
+    /// # Errors
+    /// A spec out of bounds, a full queue, a runtime shut down.
+    fn prepare(&self, spec: InstanceSpec) -> Result<(), RuntimeError>;
+
+    /// Starts it: `Started` or `Failed`. While it runs already, nothing is reported anew.
+    ///
+    /// # Errors
+    /// A full queue, a runtime shut down.
+    fn start(&self, lease: &str) -> Result<(), RuntimeError>;
+
+    /// SIGTERM to every process of it, SIGKILL after the grace (counted in whole seconds, rounded up): `Exited` or `NotRunning`.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`].
+    fn stop(&self, lease: &str, grace_ms: u64) -> Result<(), RuntimeError>;
+
+    /// SIGKILL now: `Exited` or `NotRunning`. Overtakes a stop and ends a pull.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`].
+    fn kill(&self, lease: &str) -> Result<(), RuntimeError>;
+
+    /// Removes it with its disk, network and meter: `Destroyed`. Overtakes everything queued before it that takes long.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`].
+    fn destroy(&self, lease: &str) -> Result<(), RuntimeError>;
+
+    /// At start: finds the instances of these leases, and removes what this node left behind for any other.
+    fn adopt<'a>(&'a self, leases: &'a [String]) -> RuntimeFuture<'a, Result<Vec<Adopted>, RuntimeError>>;
+
+    /// The output of its command.
+    fn logs<'a>(&'a self, lease: &'a str, options: LogOptions) -> RuntimeFuture<'a, Result<LogStream, RuntimeError>>;
+
+    /// Runs one more command in it. The command ends with the session.
+    fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
+
+    /// Bytes over its network since it was made; never shrinks, restarts included.
+    fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
+}
+
+/// Instances as containers of a Docker engine. A handle: clones are cheap and mean the same runtime.
+#[derive(Debug, Clone)]
+pub struct DockerRuntime {
+    shared: Arc<Shared>,
+}
+
+impl DockerRuntime {
+    /// Connects to the engine, loads the firewall, and starts watching.
+    ///
+    /// # Errors
+    /// A configuration that contradicts itself, an engine that can't be reached, a data directory that can't be written. A
+    /// firewall that can't be loaded is no error: [`RuntimeInfo::egress`] then offers no network.
+    pub async fn connect(config: RuntimeConfig) -> Result<(Self, mpsc::Receiver<RuntimeReport>), RuntimeError> {
+        let engine = Engine::connect(config).await?;
+        let (sender, reports) = mpsc::channel(REPORTS);
+        let shared = Shared::new(engine, sender);
+        shared.tasks.spawn(supervisor::watch(Arc::clone(&shared)));
+        Ok((Self { shared }, reports))
+    }
+
+    /// Stops watching. Instances run on; the next node adopts them.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+
+    async fn adopt_all(&self, leases: &[String]) -> Result<Vec<Adopted>, RuntimeError> {
+        let engine = &self.shared.engine;
+        for orphan in engine.leases().await.map_err(RuntimeError::Engine)? {
+            if leases.contains(&orphan) || self.shared.worker(&orphan).is_some() {
+                continue;
+            }
+            tracing::info!(lease = %orphan, "removing what an ended lease left behind");
+            let instance = Instance::new(Arc::clone(engine), &orphan);
+            instance.remove().await.map_err(RuntimeError::Engine)?;
+            Meter::open(&engine.config.data_dir, &instance.names.short, &instance.names.bridge).remove();
+        }
+        let mut adopted = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let (answer, found) = oneshot::channel();
+            self.shared.send(lease, Command::Adopt(answer))?;
+            let found = found.await.map_err(|_| RuntimeError::Closed)?;
+            adopted.push(found.map_err(RuntimeError::Engine)?);
+        }
+        Ok(adopted)
+    }
+
+    fn instance(&self, lease: &str) -> Result<Instance, RuntimeError> {
+        check_lease_id(lease)?;
+        Ok(Instance::new(Arc::clone(&self.shared.engine), lease))
+    }
+}
+
+impl Runtime for DockerRuntime {
+    fn info(&self) -> RuntimeInfo {
+        self.shared.engine.info()
+    }
+
+    fn resolve_image<'a>(&'a self, reference: &'a str) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>> {
+        let engine = &self.shared.engine;
+        Box::pin(image::resolve(&engine.docker, &engine.config, reference))
+    }
+
+    fn prepare(&self, spec: InstanceSpec) -> Result<(), RuntimeError> {
+        spec.check()?;
+        let lease = spec.lease.clone();
+        self.shared.send(&lease, Command::Prepare(Box::new(spec)))
+    }
+
+    fn start(&self, lease: &str) -> Result<(), RuntimeError> {
+        self.shared.send(lease, Command::Start)
+    }
+
+    fn stop(&self, lease: &str, grace_ms: u64) -> Result<(), RuntimeError> {
+        self.shared.send(lease, Command::Stop { grace_ms })
+    }
+
+    fn kill(&self, lease: &str) -> Result<(), RuntimeError> {
+        self.shared.send(lease, Command::Kill)
+    }
+
+    fn destroy(&self, lease: &str) -> Result<(), RuntimeError> {
+        self.shared.send(lease, Command::Destroy)
+    }
+
+    fn adopt<'a>(&'a self, leases: &'a [String]) -> RuntimeFuture<'a, Result<Vec<Adopted>, RuntimeError>> {
+        Box::pin(self.adopt_all(leases))
+    }
+
+    fn logs<'a>(&'a self, lease: &'a str, options: LogOptions) -> RuntimeFuture<'a, Result<LogStream, RuntimeError>> {
+        Box::pin(async move { crate::logs::open(&self.instance(lease)?, options).await })
+    }
+
+    fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
+        Box::pin(async move { crate::exec::open(&self.shared, &self.instance(lease)?, spec).await })
+    }
+
+    fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>> {
+        Box::pin(async move {
+            let (answer, usage) = oneshot::channel();
+            self.shared.send(lease, Command::Usage(answer))?;
+            usage.await.map_err(|_| RuntimeError::Closed)
+        })
+    }
+}

@@ -1,0 +1,392 @@
+//! One worker a lease: carries out its commands in order, and reports what is true.
+//!
+//! The truth is what an inspection of the container says; engine events only say when to look. Each start and each end is
+//! reported once, found live or after an outage. The worker decides nothing: it starts, stops and removes when told, and stops
+//! by itself only an instance that overflows its disk, because there the host is at risk.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::image;
+use crate::instance::{Instance, Observed, ObservedState};
+use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
+use crate::runtime::{Adopted, InstanceState};
+use crate::shared::Shared;
+use crate::spec::{Egress, InstanceSpec};
+use crate::usage::{Meter, Usage};
+
+/// Commands that wait for one worker. When full the sender is told `Busy`.
+pub(crate) const COMMANDS: usize = 16;
+/// How far an exit may lie before the outage was noticed and still be caused by it.
+const OUTAGE_SLACK_NANOS: u64 = 2_000_000_000;
+/// Exit code of a process that SIGKILL ended.
+const KILLED: i64 = 137;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Prepare(Box<InstanceSpec>),
+    Start,
+    Stop { grace_ms: u64 },
+    Kill,
+    Destroy,
+    Usage(oneshot::Sender<Usage>),
+    Adopt(oneshot::Sender<Result<Adopted, FailureCode>>),
+}
+
+/// What the event stream tells a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    pub(crate) look: Notify,
+    pub(crate) oom: AtomicBool,
+}
+
+/// The worker's end of the map in [`Shared`].
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) wake: Arc<Wake>,
+}
+
+pub(crate) struct Worker {
+    instance: Instance,
+    shared: Arc<Shared>,
+    reports: mpsc::Sender<RuntimeReport>,
+    commands: mpsc::Receiver<Command>,
+    backlog: VecDeque<Command>,
+    wake: Arc<Wake>,
+    meter: Meter,
+    /// The state last reported; `None` where no container is known.
+    known: Option<ObservedState>,
+    stop_asked: bool,
+    disk_mb: Option<u64>,
+    disk_full_told: bool,
+}
+
+/// What to do when the backlog has a command while something long runs.
+enum Interruption {
+    None,
+    End,
+}
+
+impl Worker {
+    /// Starts a worker and gives its handle.
+    pub(crate) fn spawn(shared: &Arc<Shared>, lease: &str) -> WorkerHandle {
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let instance = Instance::new(Arc::clone(&shared.engine), lease);
+        let wake = Arc::new(Wake::default());
+        let meter = Meter::open(&shared.engine.config.data_dir, &instance.names.short, &instance.names.bridge);
+        let worker = Self {
+            instance,
+            shared: Arc::clone(shared),
+            reports: shared.reports.clone(),
+            commands,
+            backlog: VecDeque::new(),
+            wake: Arc::clone(&wake),
+            meter,
+            known: None,
+            stop_asked: false,
+            disk_mb: None,
+            disk_full_told: false,
+        };
+        let stop = shared.stop.clone();
+        shared.tasks.spawn(worker.run(stop));
+        WorkerHandle { commands: sender, wake }
+    }
+
+    async fn run(mut self, stop: CancellationToken) {
+        let period = Duration::from_secs(self.shared.engine.config.check_seconds);
+        let mut disk_check = tokio::time::interval(period);
+        disk_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let command = match self.backlog.pop_front() {
+                Some(command) => command,
+                None => tokio::select! {
+                    () = stop.cancelled() => return,
+                    command = self.commands.recv() => match command {
+                        Some(command) => command,
+                        None => return,
+                    },
+                    () = self.wake.look.notified() => {
+                        self.look().await;
+                        continue;
+                    }
+                    _ = disk_check.tick() => {
+                        self.check_disk().await;
+                        continue;
+                    }
+                },
+            };
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.carry_out(command) => ended,
+            };
+            if ended && self.backlog.is_empty() && self.shared.retire(&self.instance.lease, &self.commands) {
+                return;
+            }
+        }
+    }
+
+    /// Carries out one command; true when the instance is gone for good.
+    async fn carry_out(&mut self, command: Command) -> bool {
+        match command {
+            Command::Prepare(spec) => self.prepare(&spec).await,
+            Command::Start => self.start().await,
+            Command::Stop { grace_ms } => self.stop(grace_ms).await,
+            Command::Kill => self.kill().await,
+            Command::Destroy => return self.destroy().await,
+            Command::Usage(answer) => {
+                let _ = answer.send(self.meter.read());
+            }
+            Command::Adopt(answer) => {
+                let _ = answer.send(self.adopt().await);
+            }
+        }
+        false
+    }
+
+    async fn report(&self, event: InstanceEvent) {
+        let report = RuntimeReport::Instance { lease: self.instance.lease.clone(), event };
+        // Facts wait for the reader; only a reader that is gone loses them.
+        let _ = self.reports.send(report).await;
+    }
+
+    async fn fail(&self, step: Step, code: FailureCode) {
+        tracing::info!(lease = %self.instance.lease, ?step, ?code, "step failed");
+        self.report(InstanceEvent::Failed(code.at(step))).await;
+    }
+
+    async fn prepare(&mut self, spec: &InstanceSpec) {
+        let info = self.shared.engine.info();
+        if spec.check().is_err() || spec.lease != self.instance.lease {
+            return self.fail(Step::Check, FailureCode::SpecInvalid).await;
+        }
+        if spec.egress == Egress::Internet && !info.egress.contains(&Egress::Internet) {
+            return self.fail(Step::Check, FailureCode::FirewallUnavailable).await;
+        }
+        let engine = Arc::clone(&self.shared.engine);
+        let reports = self.reports.clone();
+        let lease = self.instance.lease.clone();
+        let pull = async {
+            image::ensure(&engine.docker, &engine.config, &spec.image, |progress| {
+                let report =
+                    RuntimeReport::Instance { lease: lease.clone(), event: InstanceEvent::PullProgress(progress) };
+                let _ = reports.try_send(report);
+            })
+            .await
+        };
+        tokio::pin!(pull);
+        let image = loop {
+            tokio::select! {
+                image = &mut pull => break Some(image),
+                interruption = self.collect() => if let Interruption::End = interruption { break None },
+            }
+        };
+        let image = match image {
+            Some(Ok(image)) => image,
+            Some(Err(error)) => return self.fail(Step::Pull, error.code()).await,
+            None => return self.fail(Step::Pull, FailureCode::Cancelled).await,
+        };
+        match self.instance.create(spec, &image).await {
+            Ok(()) => {
+                self.disk_mb = Some(spec.disk_mb);
+                self.known.get_or_insert(ObservedState::Created);
+                self.report(InstanceEvent::Prepared { image_bytes: image.bytes }).await;
+            }
+            Err(code) => self.fail(Step::Create, code).await,
+        }
+    }
+
+    /// Takes commands while something long runs: answers what can be answered, keeps the rest in order.
+    async fn collect(&mut self) -> Interruption {
+        if self.backlog.len() >= COMMANDS {
+            return std::future::pending().await;
+        }
+        let Some(command) = self.commands.recv().await else {
+            return std::future::pending().await;
+        };
+        let ends = matches!(command, Command::Stop { .. } | Command::Kill | Command::Destroy);
+        if let Command::Usage(answer) = command {
+            let _ = answer.send(self.meter.read());
+        } else {
+            self.backlog.push_back(command);
+        }
+        if ends { Interruption::End } else { Interruption::None }
+    }
+
+    async fn start(&mut self) {
+        self.stop_asked = false;
+        self.disk_full_told = false;
+        self.wake.oom.store(false, Ordering::Relaxed);
+        match self.instance.start().await {
+            Ok(()) => self.look().await,
+            Err(code) => self.fail(Step::Start, code).await,
+        }
+    }
+
+    async fn stop(&mut self, grace_ms: u64) {
+        self.stop_asked = true;
+        let before = self.known;
+        let instance = self.instance.clone();
+        let stopping = instance.stop(grace_ms);
+        tokio::pin!(stopping);
+        let result = loop {
+            tokio::select! {
+                result = &mut stopping => break result,
+                interruption = self.collect() => if let Interruption::End = interruption {
+                    // A kill or destroy overtakes the grace; another stop changes nothing.
+                    let overtaken = self.backlog.iter().any(|next| matches!(next, Command::Kill | Command::Destroy));
+                    if overtaken && let Err(code) = instance.kill().await {
+                        tracing::debug!(?code, lease = %instance.lease, "the kill during a stop was refused");
+                    }
+                },
+            }
+        };
+        self.ended(before, result).await;
+    }
+
+    async fn kill(&mut self) {
+        self.stop_asked = true;
+        let before = self.known;
+        let mut result = self.instance.kill().await;
+        if result.is_ok() {
+            // The engine answers a kill before the process is gone; a stop without grace waits for it.
+            result = self.instance.stop(0).await;
+        }
+        self.ended(before, result).await;
+    }
+
+    /// After a stop or kill: what is true now, or that nothing changed.
+    async fn ended(&mut self, before: Option<ObservedState>, result: Result<(), FailureCode>) {
+        match result {
+            Ok(()) => {
+                self.look().await;
+                let runs = matches!(self.known, Some(ObservedState::Running { .. }));
+                if self.known == before && !runs {
+                    self.report(InstanceEvent::NotRunning).await;
+                }
+            }
+            Err(FailureCode::InstanceGone) => self.report(InstanceEvent::NotRunning).await,
+            Err(code) => self.fail(Step::Stop, code).await,
+        }
+    }
+
+    async fn destroy(&mut self) -> bool {
+        self.stop_asked = true;
+        // The last words of the processes are facts too: reported before the container is gone.
+        if matches!(self.known, Some(ObservedState::Running { .. })) && self.instance.kill().await.is_ok() {
+            let _ = self.instance.stop(0).await;
+            self.look().await;
+        }
+        match self.instance.remove().await {
+            Ok(()) => {
+                self.known = None;
+                self.meter.remove();
+                self.report(InstanceEvent::Destroyed).await;
+                true
+            }
+            Err(code) => {
+                self.fail(Step::Destroy, code).await;
+                false
+            }
+        }
+    }
+
+    async fn adopt(&mut self) -> Result<Adopted, FailureCode> {
+        let found = self.instance.observe(false).await?;
+        let state = match &found {
+            None => InstanceState::Gone,
+            Some(found) => {
+                self.disk_mb = found.disk_mb;
+                self.known = Some(found.state);
+                match found.state {
+                    ObservedState::Created => InstanceState::Created,
+                    ObservedState::Running { since } => InstanceState::Running { since },
+                    ObservedState::Exited { code, oom, at, .. } => {
+                        let by = if code == KILLED && !oom { ExitCause::Unknown } else { ExitCause::Guest };
+                        InstanceState::Exited(Exit { code, oom, at, by })
+                    }
+                }
+            }
+        };
+        self.meter.read();
+        Ok(Adopted { lease: self.instance.lease.clone(), state, spec_digest: found.map(|found| found.spec_digest) })
+    }
+
+    /// Looks at the container and reports what is new.
+    async fn look(&mut self) {
+        match self.instance.observe(false).await {
+            Ok(found) => self.tell(found).await,
+            // The supervisor notices an engine that is down, and wakes everybody when it is back.
+            Err(code) => tracing::debug!(?code, lease = %self.instance.lease, "can't look now"),
+        }
+    }
+
+    async fn tell(&mut self, found: Option<Observed>) {
+        let Some(found) = found else {
+            if self.known.take().is_some() {
+                self.report(InstanceEvent::Gone).await;
+            }
+            return;
+        };
+        let before = self.known.replace(found.state);
+        if before == Some(found.state) {
+            return;
+        }
+        self.disk_mb = found.disk_mb.or(self.disk_mb);
+        match found.state {
+            ObservedState::Created => {}
+            ObservedState::Running { since } => {
+                self.report(InstanceEvent::Started { at: since }).await;
+            }
+            ObservedState::Exited { code, oom, started, at } => {
+                if before != Some(ObservedState::Running { since: started }) {
+                    self.report(InstanceEvent::Started { at: started }).await;
+                }
+                let oom_seen = self.wake.oom.swap(false, Ordering::Relaxed);
+                let oom = code == KILLED && (oom || oom_seen);
+                let by = self.cause(at);
+                self.report(InstanceEvent::Exited(Exit { code, oom, at, by })).await;
+            }
+        }
+        self.meter.read();
+    }
+
+    fn cause(&self, at: u64) -> ExitCause {
+        let in_outage = self
+            .shared
+            .last_outage()
+            .is_some_and(|(from, to)| at.saturating_add(OUTAGE_SLACK_NANOS) >= from && to.is_none_or(|to| at <= to));
+        if self.stop_asked {
+            ExitCause::Stop
+        } else if in_outage && !self.shared.engine.info().live_restore {
+            ExitCause::EngineRestart
+        } else {
+            ExitCause::Guest
+        }
+    }
+
+    /// Where no quota holds the disk: looks how much is written, and stops what overflows.
+    async fn check_disk(&mut self) {
+        let (Some(disk_mb), Some(ObservedState::Running { .. })) = (self.disk_mb, self.known) else {
+            return;
+        };
+        let limit_bytes = disk_mb.saturating_mul(1 << 20);
+        match self.instance.unbounded_bytes().await {
+            Ok(used_bytes) if used_bytes > limit_bytes && !self.disk_full_told => {
+                self.disk_full_told = true;
+                self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;
+                self.stop(0).await;
+            }
+            Ok(_) => {}
+            Err(code) => {
+                tracing::debug!(?code, lease = %self.instance.lease, "disk use is unknown")
+            }
+        }
+    }
+}

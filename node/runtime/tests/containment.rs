@@ -1,0 +1,179 @@
+//! What a guest can reach: the public internet where granted, never the host, its LAN, metadata services or other guests.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::wildcard_enum_match_arm)]
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use souk_runtime::{Egress, FailureCode, InstanceSpec, Runtime, RuntimeConfig};
+use support::{World, config, have, images, run};
+
+/// A "public" server behind this host: a namespace of our own with a public address, one hop away.
+struct Public {
+    namespace: String,
+    link: String,
+    servers: Vec<std::process::Child>,
+    _site: tempfile::TempDir,
+}
+
+const PUBLIC: &str = "9.9.9.9";
+
+impl Public {
+    fn new() -> Self {
+        let id = std::process::id();
+        let (namespace, link, inner) = (format!("sktest{id}"), format!("vt{id}h"), format!("vt{id}g"));
+        let third = (id % 250).to_string();
+        let (host, guest) = (format!("198.18.{third}.1"), format!("198.18.{third}.2"));
+        run("ip", &["netns", "add", &namespace]);
+        run("ip", &["link", "add", &link, "type", "veth", "peer", "name", &inner, "netns", &namespace]);
+        run("ip", &["addr", "add", &format!("{host}/30"), "dev", &link]);
+        run("ip", &["link", "set", &link, "up"]);
+        for command in [
+            format!("addr add {guest}/30 dev {inner}"),
+            format!("link set {inner} up"),
+            "link set lo up".into(),
+            format!("addr add {PUBLIC}/32 dev lo"),
+            format!("route add default via {host}"),
+        ] {
+            let mut words = vec!["-n", &namespace];
+            words.extend(command.split(' '));
+            run("ip", &words);
+        }
+        run("ip", &["route", "add", &format!("{PUBLIC}/32"), "via", &guest, "dev", &link]);
+        let site = tempfile::tempdir().unwrap();
+        std::fs::write(site.path().join("index.html"), "hello from afar\n").unwrap();
+        std::fs::write(site.path().join("big"), vec![b'x'; 300_000]).unwrap();
+        let servers = ["80", "25"]
+            .map(|port| {
+                Command::new("ip")
+                    .args(["netns", "exec", &namespace, "/usr/bin/busybox", "httpd", "-f", "-p", port, "-h"])
+                    .arg(site.path())
+                    .spawn()
+                    .unwrap()
+            })
+            .into();
+        Self { namespace, link, servers, _site: site }
+    }
+}
+
+impl Drop for Public {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        let _ = Command::new("ip").args(["link", "del", &self.link]).output();
+        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).output();
+    }
+}
+
+fn fetch(path: &str) -> String {
+    format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {PUBLIC} 80")
+}
+
+async fn networked(world: &mut World, name: &str) -> InstanceSpec {
+    let mut spec = world.spec(name, &["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/data"]).await;
+    spec.egress = Egress::Internet;
+    world.start(&spec).await;
+    spec
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_reaches_the_internet_and_nothing_else() {
+    if !have("docker") || !have("nft") || !have("netns") {
+        return;
+    }
+    let mut world = World::new().await;
+    let public = Public::new();
+    let guest = networked(&mut world, "inside").await;
+    let other = networked(&mut world, "other").await;
+
+    // Services of the host, on all of its addresses.
+    let host = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    let (_, gateway, _) = world.shell(&guest.lease, "ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p'").await;
+    let gateway = gateway.trim().to_owned();
+    let (_, address, _) =
+        world.shell(&other.lease, "ip -4 addr show eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p'").await;
+    let address = address.trim().to_owned();
+    assert!(!gateway.is_empty() && !address.is_empty());
+    let own = run("ip", &["-4", "-o", "addr", "show", "scope", "global"]);
+    let own: Vec<&str> = own.lines().filter_map(|line| line.split_whitespace().nth(3)?.split('/').next()).collect();
+    assert!(!own.is_empty());
+
+    let (code, out, err) = world.shell(&guest.lease, &fetch("/")).await;
+    assert!(code == 0 && out.ends_with("hello from afar\n"), "{code} {out} {err}");
+
+    let mut closed: Vec<(String, u16)> = own.iter().map(|address| ((*address).to_owned(), port)).collect();
+    closed.push((gateway, port));
+    closed.push((address, 8080));
+    closed.push(("169.254.169.254".into(), 80));
+    closed.push((PUBLIC.into(), 25));
+    closed.push((format!("198.18.{}.2", std::process::id() % 250), 80));
+    for (address, port) in closed {
+        let line = format!("nc -w 2 {address} {port} </dev/null");
+        let (code, _, err) = world.shell(&guest.lease, &line).await;
+        assert!(code == 1 && err.contains("timed out"), "{address}:{port}: {code} {err}");
+    }
+    let caller = std::thread::spawn(move || host.accept().map(|(_, caller)| caller));
+    // That the same attempt gets through from a container of the engine's own making shows that it can.
+    let line = format!("nc -w 2 {} {port} </dev/null", own.first().unwrap());
+    run("docker", &["run", "--rm", "--entrypoint", "/bin/sh", support::BUSYBOX, "-c", &format!("timeout 10 {line}")]);
+    // Nobody came before it.
+    assert!(caller.join().unwrap().unwrap().ip().to_string().starts_with("172."));
+    let (code, _, _) = world.shell(&guest.lease, "ping -c 1 -W 1 198.18.0.1").await;
+    assert_ne!(code, 0);
+    let (_, resolvers, _) = world.shell(&guest.lease, "cat /etc/resolv.conf; ip -6 addr show dev eth0").await;
+    assert!(!resolvers.contains("inet6"), "{resolvers}");
+    let upstream = run("docker", &["inspect", "-f", "{{.HostConfig.Dns}}", &world.container(&guest.lease)]);
+    assert_eq!(upstream.trim(), "[1.1.1.1 8.8.8.8]");
+
+    // The firewall is put back when something flushes it.
+    let table = format!("souk_{}", souk_runtime::name::node_tag(&world.config.node_id));
+    run("nft", &["flush", "table", "inet", &table]);
+    let end = std::time::Instant::now() + support::DEADLINE;
+    while !run("nft", &["list", "table", "inet", &table]).contains("drop") {
+        assert!(std::time::Instant::now() < end, "the firewall stays flushed");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+
+    // Traffic is counted, across restarts.
+    let before = world.runtime.usage(&guest.lease).await.unwrap();
+    world.shell(&guest.lease, &fetch("/big")).await;
+    let after = world.runtime.usage(&guest.lease).await.unwrap();
+    assert!(after.rx_bytes >= before.rx_bytes + 300_000 && after.tx_bytes > before.tx_bytes, "{before:?} {after:?}");
+    world.runtime.stop(&guest.lease, 0).unwrap();
+    world.exited(&guest.lease).await;
+    world.runtime.start(&guest.lease).unwrap();
+    world
+        .event(&guest.lease, "started", |event| {
+            matches!(event, souk_runtime::InstanceEvent::Started { .. }).then_some(())
+        })
+        .await;
+    let restarted = world.runtime.usage(&guest.lease).await.unwrap();
+    assert!(restarted.rx_bytes >= after.rx_bytes && restarted.tx_bytes >= after.tx_bytes);
+
+    world.destroy(&guest.lease).await;
+    world.destroy(&other.lease).await;
+    assert!(!run("ip", &["link"]).contains(&souk_runtime::name::bridge_prefix(&world.config.node_id)));
+    drop(public);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_firewall_no_network_is_offered() {
+    if !have("docker") {
+        return;
+    }
+    images(support::SOCKET).await;
+    let data = tempfile::tempdir().unwrap();
+    let config = RuntimeConfig { nft: "/nonexistent/nft".into(), ..config(support::SOCKET, data.path()) };
+    let mut world = World::with(config).await;
+    assert_eq!(world.runtime.info().egress, [Egress::None]);
+    let mut spec = world.spec("none", &["true"]).await;
+    spec.egress = Egress::Internet;
+    world.runtime.prepare(spec.clone()).unwrap();
+    assert_eq!(world.failed(&spec.lease).await.code, FailureCode::FirewallUnavailable);
+    spec.egress = Egress::None;
+    assert_eq!(world.run(&spec).await.0.code, 0);
+}

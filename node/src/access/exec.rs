@@ -1,0 +1,98 @@
+//! A further command in an instance, as frames both ways.
+
+use std::pin::pin;
+
+use futures::StreamExt;
+use souk_protocol::{limits, message::Frame};
+use souk_runtime::{ExecControl, ExecInput, ExecSpec, OutputStream, Runtime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::codec::FramedRead;
+
+use super::{FrameDecoder, write_frame};
+
+/// Runs a command in a lease's instance, and ends it when the asker goes. Input and output flow at once, so that neither can
+/// hold up the other.
+///
+/// # Errors
+/// A sentence for the asker.
+pub async fn serve<S>(runtime: &dyn Runtime, lease: &str, spec: ExecSpec, stream: &mut S) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    if spec.command.is_empty() {
+        return Err("no command was given".to_owned());
+    }
+    let mut session = runtime.exec(lease, spec).await.map_err(|e| e.to_string())?;
+    let (read, mut write) = tokio::io::split(stream);
+    {
+        let mut incoming = pin!(pump_in(read, session.input, &session.control));
+        let mut asker_gone = false;
+        let mut outgoing = pin!(async {
+            while let Some(piece) = session.output.next().await {
+                let (from, bytes) = piece.map_err(|e| format!("the command's output broke off: {e}"))?;
+                for part in bytes.chunks(limits::FRAME_BYTES) {
+                    let frame = match from {
+                        OutputStream::Stdout => Frame::Stdout(part.to_vec()),
+                        OutputStream::Stderr => Frame::Stderr(part.to_vec()),
+                    };
+                    write_frame(&mut write, &frame).await.map_err(|e| e.to_string())?;
+                }
+            }
+            Ok::<(), String>(())
+        });
+        loop {
+            tokio::select! {
+                done = &mut outgoing => {
+                    done?;
+                    break;
+                }
+                ended = &mut incoming, if !asker_gone => match ended {
+                    // The asker sends no more, and still reads.
+                    End::Half => asker_gone = true,
+                    End::Gone => return Ok(()),
+                    End::Nonsense => return Err("only input and sizes are taken while a command runs".to_owned()),
+                },
+            }
+        }
+    }
+    let code = session.control.exit_code().await.map_err(|e| e.to_string())?;
+    write_frame(&mut write, &Frame::Exit(i32::try_from(code).unwrap_or(i32::MAX))).await.map_err(|e| e.to_string())
+}
+
+enum End {
+    Half,
+    Gone,
+    Nonsense,
+}
+
+async fn pump_in<R: AsyncRead + Unpin>(read: R, input: ExecInput, control: &ExecControl) -> End {
+    let mut frames = FramedRead::new(read, FrameDecoder);
+    let mut input = Some(input);
+    loop {
+        match frames.next().await {
+            Some(Ok(Frame::Stdin(bytes))) => {
+                if let Some(stdin) = &mut input
+                    && stdin.write(&bytes).await.is_err()
+                {
+                    input = None;
+                }
+            }
+            Some(Ok(Frame::StdinEnd)) => close(input.take()).await,
+            Some(Ok(Frame::Resize(columns, rows))) => {
+                control.resize(rows, columns).await.ok();
+            }
+            Some(Ok(_)) => return End::Nonsense,
+            None => {
+                close(input.take()).await;
+                return End::Half;
+            }
+            Some(Err(_)) => return End::Gone,
+        }
+    }
+}
+
+async fn close(input: Option<ExecInput>) {
+    if let Some(mut stdin) = input {
+        stdin.close().await.ok();
+    }
+}

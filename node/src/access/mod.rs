@@ -1,0 +1,128 @@
+//! Getting into an instance: streams between the renter's node and the host's.
+//!
+//! On the host's side each stream is a task of its own: it reads what is wanted, asks the market whether this peer may reach
+//! this lease, and pumps [`Frame`]s. It never opens a path that a guest can shape.
+
+pub use crate::api::frames::{read as read_frame, write as write_frame};
+
+pub mod exec;
+pub mod logs;
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use souk_protocol::{
+    LeaseId, NodeId, encode,
+    message::{Frame, StreamOpen},
+};
+use souk_runtime::Runtime;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+use tokio_util::codec::Decoder;
+
+/// Streams served at once to all renters together. More are told to come back.
+pub const STREAMS: usize = 512;
+/// How long a peer may take to say what it wants.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of the first frame.
+const OPEN_BYTES: usize = 256 * 1024;
+
+/// Cuts a stream into frames; losing interest in the middle of one loses nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FrameDecoder;
+
+impl Decoder for FrameDecoder {
+    type Item = Frame;
+    type Error = io::Error;
+
+    fn decode(&mut self, from: &mut BytesMut) -> io::Result<Option<Frame>> {
+        let Some(header) = from.first_chunk::<{ Frame::HEADER }>().copied() else { return Ok(None) };
+        let bad = |e: encode::DecodeError| io::Error::new(io::ErrorKind::InvalidData, e.to_string());
+        let whole = Frame::HEADER + Frame::content_len(&header).map_err(bad)?;
+        if from.len() < whole {
+            from.reserve(whole - from.len());
+            return Ok(None);
+        }
+        let content = from.split_to(whole).split_off(Frame::HEADER);
+        Frame::from_parts(header[0], content.to_vec()).map(Some).map_err(bad)
+    }
+}
+
+/// A peer asks to reach a lease's instance.
+#[derive(Debug)]
+pub struct Permission {
+    /// Who asks.
+    pub peer: NodeId,
+    /// Which lease.
+    pub lease: LeaseId,
+    /// None if it may; else why not, in a sentence for it.
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// Serves streams that renters open to this host.
+#[derive(Clone)]
+pub struct Server {
+    runtime: Arc<dyn Runtime>,
+    ask: tokio::sync::mpsc::Sender<Permission>,
+    places: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server of this runtime's instances; `ask` reaches the market.
+    #[must_use]
+    pub fn new(runtime: Arc<dyn Runtime>, ask: tokio::sync::mpsc::Sender<Permission>) -> Self {
+        Self { runtime, ask, places: Arc::new(Semaphore::new(STREAMS)) }
+    }
+
+    /// Serves one stream in a task of its own.
+    pub fn serve<S>(&self, peer: NodeId, mut stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let server = self.clone();
+        tokio::spawn(async move {
+            let Ok(_place) = Arc::clone(&server.places).try_acquire_owned() else {
+                let busy = Frame::Error("the host serves too many streams; try again in a moment".to_owned());
+                write_frame(&mut stream, &busy).await.ok();
+                return;
+            };
+            if let Err(sentence) = server.open(peer, &mut stream).await {
+                write_frame(&mut stream, &Frame::Error(sentence)).await.ok();
+            }
+            stream.shutdown().await.ok();
+        });
+    }
+
+    async fn open<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, peer: NodeId, stream: &mut S) -> Result<(), String> {
+        let first = timeout(OPEN_WITHIN, read_frame(stream)).await.map_err(|_| "nothing was asked for in time")?;
+        let Ok(Some(Frame::Open(bytes))) = first else { return Err("the stream began with something else".to_owned()) };
+        let open: StreamOpen = encode::from_bytes(&bytes, OPEN_BYTES).map_err(|e| format!("the request is {e}"))?;
+        let lease = match &open {
+            StreamOpen::Logs { lease, .. } | StreamOpen::Exec { lease, .. } => *lease,
+        };
+        let (answer, permitted) = oneshot::channel();
+        let asked = self.ask.send(Permission { peer, lease, answer }).await;
+        asked.map_err(|_| "the host's node is stopping")?;
+        permitted.await.map_err(|_| "the host's node is stopping")??;
+        match open {
+            StreamOpen::Logs { follow, tail, since, timestamps, .. } => {
+                let options = logs::Options { follow, tail, since, timestamps };
+                logs::serve(&*self.runtime, &lease.to_string(), options, stream).await
+            }
+            StreamOpen::Exec { command, tty, env, user, workdir, size, .. } => {
+                let size = size.map(|(columns, rows)| (rows, columns));
+                let spec = souk_runtime::ExecSpec { command, terminal: tty, size, env, user, workdir, stdin: true };
+                exec::serve(&*self.runtime, &lease.to_string(), spec, stream).await
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The node's local API: HTTP on a Unix socket, and on loopback with a bearer token where configured.
+//!
+//! Owns the routes under `/v1`, their limits, the JSON they speak ([`types`]), and the [`client`] that the command line uses.
+//! Holds no rule: every request becomes a [`crate::market::Command`].
+//!
+//! | route | what |
+//! |---|---|
+//! | `GET status` `peers` | the node and its neighbours |
+//! | `POST search` `quote` | offers; what a rental would cost |
+//! | `POST rent` | rents; answers with one JSON step a line |
+//! | `GET leases` `leases/{id}` `leases/{id}/events` | what is rented, either way |
+//! | `POST leases/{id}/{start,stop,destroy,label}` | changes it |
+//! | `GET leases/{id}/logs` | output, as frames of `souk_protocol::message::Frame` |
+//! | `POST leases/{id}/exec` | upgrades to frames both ways |
+//! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
+//! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
+//! | `POST shutdown` | stops the node |
+
+pub mod client;
+mod error;
+pub mod frames;
+mod routes;
+mod server;
+mod streams;
+pub mod types;
+
+pub use server::{Server, ServerError};
+
+/// The token's file in a data directory, for the API on loopback.
+pub const TOKEN_FILE: &str = "api.token";
+/// What an exec connection upgrades to.
+pub(crate) const UPGRADE: &str = "souk-frames/1";
+/// The content type of a stream of frames.
+pub(crate) const FRAMES_TYPE: &str = "application/vnd.souk.frames";
+/// The content type of a stream of JSON lines.
+pub(crate) const LINES_TYPE: &str = "application/x-ndjson";

@@ -1,0 +1,163 @@
+//! The routes that answer at once.
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use souk_protocol::message::Action;
+
+use super::{
+    error::{Answer, JsonBody, answer},
+    server::Shared,
+    streams,
+    types::{
+        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
+        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+    },
+};
+use crate::market::{Command, command::LeaseSelector};
+
+pub(super) fn router(shared: Shared) -> Router {
+    let v1 = Router::new()
+        .route("/status", get(status))
+        .route("/peers", get(peers))
+        .route("/search", post(search))
+        .route("/quote", post(quote))
+        .route("/rent", post(streams::rent))
+        .route("/leases", get(leases))
+        .route("/leases/{id}", get(lease))
+        .route("/leases/{id}/events", get(events))
+        .route("/leases/{id}/logs", get(streams::logs))
+        .route("/leases/{id}/exec", post(streams::exec))
+        .route("/leases/{id}/stop", post(stop))
+        .route("/leases/{id}/start", post(start))
+        .route("/leases/{id}/destroy", post(destroy))
+        .route("/leases/{id}/label", post(label))
+        .route("/receipts", get(receipts))
+        .route("/ledger/check", get(ledger_check))
+        .route("/ledger/export", get(streams::export))
+        .route("/host", get(host))
+        .route("/host/list", post(host_list))
+        .route("/host/unlist", post(host_unlist))
+        .route("/host/accept", post(host_accept))
+        .route("/shutdown", post(shutdown));
+    Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
+}
+
+async fn status(State(shared): State<Shared>) -> Answer<StatusView> {
+    answer(shared.market.ask(Command::Status).await)
+}
+
+async fn peers(State(shared): State<Shared>) -> Answer<Vec<PeerView>> {
+    answer(shared.market.ask(Command::Peers).await)
+}
+
+async fn search(State(shared): State<Shared>, JsonBody(request): JsonBody<SearchRequest>) -> Answer<SearchResults> {
+    let ask = |reply| Command::Search { request, reply };
+    let results = shared.market.ask(ask).await?;
+    shared.remember(&results);
+    Ok(Json(results))
+}
+
+async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<RentRequest>) -> Answer<QuoteView> {
+    request.ask = shared.ask_named(request.ask)?;
+    let request = Box::new(request);
+    let ask = |reply| Command::Quote { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+#[derive(Deserialize)]
+struct LeasesQuery {
+    #[serde(default)]
+    all: bool,
+}
+
+async fn leases(
+    State(shared): State<Shared>,
+    Query(LeasesQuery { all }): Query<LeasesQuery>,
+) -> Answer<Vec<LeaseView>> {
+    let ask = |reply| Command::Leases { all, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn lease(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<LeaseDetail> {
+    let id = LeaseSelector(id);
+    answer(shared.market.ask(|reply| Command::Lease { id, reply }).await)
+}
+
+async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Vec<EventView>> {
+    let id = LeaseSelector(id);
+    let detail = shared.market.ask(|reply| Command::Lease { id, reply }).await;
+    answer(detail.map(|detail| detail.events))
+}
+
+async fn control(shared: Shared, id: String, action: Action) -> Answer<LeaseView> {
+    let id = LeaseSelector(id);
+    let ask = |reply| Command::Control { id, action, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn stop(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<LeaseView> {
+    control(shared, id, Action::Stop).await
+}
+
+async fn start(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<LeaseView> {
+    control(shared, id, Action::Start).await
+}
+
+async fn destroy(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<LeaseView> {
+    control(shared, id, Action::Destroy).await
+}
+
+async fn label(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    JsonBody(LabelRequest { text }): JsonBody<LabelRequest>,
+) -> Answer<LeaseView> {
+    let id = LeaseSelector(id);
+    let ask = |reply| Command::Label { id, text, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+#[derive(Deserialize)]
+struct ReceiptsQuery {
+    lease: Option<String>,
+}
+
+async fn receipts(
+    State(shared): State<Shared>,
+    Query(ReceiptsQuery { lease }): Query<ReceiptsQuery>,
+) -> Answer<Vec<ReceiptView>> {
+    let id = lease.map(LeaseSelector);
+    let ask = |reply| Command::Receipts { id, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn ledger_check(State(shared): State<Shared>) -> Answer<LedgerCheckView> {
+    answer(shared.market.ask(Command::LedgerCheck).await)
+}
+
+async fn host(State(shared): State<Shared>) -> Answer<HostView> {
+    answer(shared.market.ask(Command::HostShow).await)
+}
+
+async fn host_list(State(shared): State<Shared>, JsonBody(request): JsonBody<ListRequest>) -> Answer<HostView> {
+    let ask = |reply| Command::HostList { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_unlist(State(shared): State<Shared>) -> Answer<HostView> {
+    answer(shared.market.ask(Command::HostUnlist).await)
+}
+
+async fn host_accept(State(shared): State<Shared>, JsonBody(request): JsonBody<AcceptRequest>) -> Answer<HostView> {
+    let ask = |reply| Command::HostAccept { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn shutdown(State(shared): State<Shared>) -> Json<ShutdownView> {
+    shared.stop.cancel();
+    Json(ShutdownView { pid: std::process::id() })
+}

@@ -1,0 +1,155 @@
+//! The host's side: what this machine offers, to whom, and who is on it.
+
+use serde::{Deserialize, Serialize};
+use souk_protocol::{Amount, Currency, LeaseId, MachineId, NodeId, resources::Egress, resources::Hardware};
+
+use super::{HostRole, LeaseView, Problem, decimal};
+
+/// What a host offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Whether it is offered.
+    pub role: HostRole,
+    /// The machine.
+    pub machine: MachineId,
+    /// What it is made of.
+    pub hardware: Hardware,
+    /// Its slots.
+    pub slots: Vec<SlotView>,
+    /// The smallest slice rented, in slots.
+    pub min_slots: u16,
+    /// The prices; none before the owner has named one.
+    pub prices: Option<PricesView>,
+    /// Who may rent.
+    pub accepts: AcceptsView,
+    /// What guests may be granted to reach.
+    pub egress: Vec<Egress>,
+    /// Registries images may come from.
+    pub registries: Vec<String>,
+    /// The container engine.
+    pub engine: EngineView,
+    /// Leases on this machine that are not over.
+    pub leases: Vec<LeaseView>,
+    /// What is not as it should be.
+    pub problems: Vec<Problem>,
+}
+
+/// One slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotView {
+    /// Its number.
+    pub slot: u16,
+    /// The GPU's UUID or device path; none for a CPU slot.
+    pub device: Option<String>,
+    /// The GPU's model.
+    pub gpu: Option<String>,
+    /// Who holds it.
+    #[serde(flatten)]
+    pub holder: SlotHolder,
+}
+
+/// Who holds a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "held", rename_all = "snake_case")]
+pub enum SlotHolder {
+    /// Nobody.
+    Free,
+    /// A lease of this node.
+    Lease {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Another node of this machine.
+    Elsewhere,
+}
+
+/// What a host asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PricesView {
+    /// One slot for one hour.
+    #[serde(with = "decimal")]
+    pub slot_hour: Amount,
+    /// The lowest bid for one slot for one hour.
+    #[serde(with = "decimal")]
+    pub min_bid: Amount,
+    /// Disk per GB and month of 30 days.
+    #[serde(with = "decimal")]
+    pub storage_gb_month: Amount,
+    /// Traffic out per GB.
+    #[serde(with = "decimal")]
+    pub up_gb: Amount,
+    /// Traffic in per GB.
+    #[serde(with = "decimal")]
+    pub down_gb: Amount,
+    /// The currency of all.
+    pub currency: Currency,
+}
+
+/// Who may rent here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AcceptsView {
+    /// Anybody.
+    pub anyone: bool,
+    /// Those named by the owner.
+    pub peers: Vec<NodeId>,
+}
+
+/// The container engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineView {
+    /// Its version; none if it does not answer.
+    pub version: Option<String>,
+    /// Where it is.
+    pub socket: String,
+    /// How GPUs are handed to containers; none if they can't be.
+    pub gpus: Option<String>,
+    /// Whether a guest's disk limit is enforced by the file system.
+    pub hard_disk_quota: bool,
+}
+
+/// What changes about the listing; none leaves it as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListRequest {
+    /// One slot for one hour.
+    #[serde(with = "decimal::option")]
+    pub slot_hour: Option<Amount>,
+    /// The lowest bid for one slot for one hour.
+    #[serde(with = "decimal::option")]
+    pub min_bid: Option<Amount>,
+    /// Disk per GB and month.
+    #[serde(with = "decimal::option")]
+    pub storage_gb_month: Option<Amount>,
+    /// Traffic out per GB.
+    #[serde(with = "decimal::option")]
+    pub up_gb: Option<Amount>,
+    /// Traffic in per GB.
+    #[serde(with = "decimal::option")]
+    pub down_gb: Option<Amount>,
+    /// The currency.
+    pub currency: Option<Currency>,
+    /// Slots of a machine without GPUs.
+    pub slots: Option<u16>,
+    /// The smallest slice, in slots.
+    pub min_slots: Option<u16>,
+}
+
+/// Whom an owner lets rent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    /// Anybody.
+    Anyone,
+    /// One node.
+    Peer(NodeId),
+}
+
+/// A change of who may rent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptRequest {
+    /// Who.
+    pub who: Who,
+    /// Whether.
+    pub accept: bool,
+}

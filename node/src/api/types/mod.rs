@@ -1,0 +1,164 @@
+//! What the local API says, in JSON.
+//!
+//! Amounts are decimal strings in the unit beside them (`"0.35"`), never floats. Points in time are milliseconds since the Unix
+//! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
+
+mod host;
+mod lease;
+mod rent;
+mod search;
+
+pub use host::*;
+pub use lease::*;
+pub use rent::*;
+pub use search::*;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use souk_protocol::{NetworkId, NodeId, Timestamp};
+
+/// Amounts as decimal text.
+pub mod decimal {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+    use souk_protocol::Amount;
+
+    /// As text.
+    ///
+    /// # Errors
+    /// The serialiser's.
+    pub fn serialize<S: Serializer>(amount: &Amount, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(amount)
+    }
+
+    /// From text.
+    ///
+    /// # Errors
+    /// If the text is not an amount.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Amount, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map_err(de::Error::custom)
+    }
+
+    /// The same where there may be none.
+    pub mod option {
+        use serde::{Deserialize, Deserializer, Serializer, de};
+        use souk_protocol::Amount;
+
+        /// As text, or null.
+        ///
+        /// # Errors
+        /// The serialiser's.
+        pub fn serialize<S: Serializer>(amount: &Option<Amount>, s: S) -> Result<S::Ok, S::Error> {
+            match amount {
+                Some(amount) => s.collect_str(amount),
+                None => s.serialize_none(),
+            }
+        }
+
+        /// From text, or null.
+        ///
+        /// # Errors
+        /// If the text is not an amount.
+        pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Amount>, D::Error> {
+            Option::<String>::deserialize(d)?.map(|text| text.parse().map_err(de::Error::custom)).transpose()
+        }
+    }
+}
+
+/// How a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Its key, as a peer id.
+    pub node: NodeId,
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since when it runs.
+    pub started_ms: Timestamp,
+    /// The network's name.
+    pub network: String,
+    /// The network's id.
+    pub network_id: NetworkId,
+    /// Where its data is.
+    pub dir: PathBuf,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// What others have seen it as.
+    pub external: Vec<String>,
+    /// Peers connected.
+    pub peers: u64,
+    /// Offers in its book.
+    pub offers: u64,
+    /// Whether it hosts, and whether its machine is offered now.
+    pub host: HostRole,
+    /// Leases that are not over: as renter.
+    pub renting: u64,
+    /// Leases that are not over: as host.
+    pub hosting: u64,
+    /// What is not as it should be.
+    pub problems: Vec<Problem>,
+}
+
+/// What part a node plays as a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostRole {
+    /// None: it was not started as one.
+    Off,
+    /// It hosts, but its machine is not offered now.
+    Unlisted,
+    /// Its machine is offered.
+    Listed,
+}
+
+/// Something that is not as it should be, and what helps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What is wrong: a sentence, lower case, no full stop.
+    pub sentence: String,
+    /// What to do: a command or half a sentence.
+    pub fix: String,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its key, as a peer id.
+    pub node: NodeId,
+    /// Where it is reached.
+    pub address: String,
+    /// Who dialled: true if this node did.
+    pub outbound: bool,
+    /// Whether the connection goes through a relay.
+    pub relayed: bool,
+    /// Connected since.
+    pub since_ms: Option<Timestamp>,
+    /// The last round trip in microseconds.
+    pub rtt_us: Option<u64>,
+    /// What it calls itself.
+    pub agent: String,
+    /// Machines of it in the offer book.
+    pub machines: u32,
+}
+
+/// What a check of the ledger found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerCheckView {
+    /// Entries of the own chain.
+    pub entries: u64,
+    /// Leases on record.
+    pub leases: u64,
+    /// Receipts countersigned.
+    pub receipts: u64,
+    /// What does not hold, a sentence each; empty if all is well.
+    pub faults: Vec<String>,
+}
+
+/// Answer to a stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownView {
+    /// The process that ends.
+    pub pid: u32,
+}

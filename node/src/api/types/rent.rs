@@ -1,0 +1,201 @@
+//! Renting: what is asked, what it can cost, and the steps on the way.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use souk_protocol::{
+    Amount, AskId, Currency, LeaseId, Millis, NodeId, Timestamp,
+    message::Progress,
+    resources::{Egress, Resources},
+};
+
+use super::{LeaseView, decimal};
+use crate::market::{CommandError, command::AskSelector};
+
+/// Environment variables. Their values are secrets: `Debug` shows names only.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Environment(pub Vec<(String, String)>);
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(k, _)| k)).finish()
+    }
+}
+
+/// What is to be rented, and what shall run there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RentRequest {
+    /// The ask: its id, or the first digits of it. Over the API also a row number of the last search.
+    pub ask: AskSelector,
+    /// The image.
+    pub image: String,
+    /// First price to propose, per hour for all slots; none for the host's.
+    #[serde(default, with = "decimal::option")]
+    pub price_hour: Option<Amount>,
+    /// Agree to counter-offers up to this, per hour for all slots; none for the configured one, or the listed price.
+    #[serde(default, with = "decimal::option")]
+    pub max_price_hour: Option<Amount>,
+    /// Disk in MB; none for the least the image needs.
+    #[serde(default)]
+    pub disk_mb: Option<u64>,
+    /// Added to the image's environment.
+    #[serde(default)]
+    pub env: Environment,
+    /// As whom it runs; none for the image's user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Replaces the image's entrypoint.
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's directory.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// What it may reach; none for the most the host grants.
+    #[serde(default)]
+    pub egress: Option<Egress>,
+    /// How long the contract shall run; none for as long as the host grants.
+    #[serde(default)]
+    pub term_ms: Option<Millis>,
+    /// What the lease may cost at most, all in all.
+    #[serde(default, with = "decimal::option")]
+    pub max_spend: Option<Amount>,
+    /// A name for it.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Time between two receipts; none for the host's.
+    #[serde(default)]
+    pub tick_ms: Option<Millis>,
+    /// Replaces the image's command.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// End the stream of steps once the lease exists.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// What a rental would cost, by the offer at hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuoteView {
+    /// The ask.
+    pub ask: AskId,
+    /// Whose machine.
+    pub host: NodeId,
+    /// What would be granted.
+    pub resources: Resources,
+    /// The currency of every amount here.
+    pub currency: Currency,
+    /// The first price proposed, per hour.
+    #[serde(with = "decimal")]
+    pub price_hour: Amount,
+    /// The host's price, per hour.
+    #[serde(with = "decimal")]
+    pub listed_hour: Amount,
+    /// The highest price that would be agreed to, per hour.
+    #[serde(with = "decimal")]
+    pub max_price_hour: Amount,
+    /// The disk, per hour.
+    #[serde(with = "decimal")]
+    pub storage_hour: Amount,
+    /// Traffic out, per GB.
+    #[serde(with = "decimal")]
+    pub up_gb: Amount,
+    /// Traffic in, per GB.
+    #[serde(with = "decimal")]
+    pub down_gb: Amount,
+    /// When the contract would end.
+    pub ends_at_ms: Timestamp,
+    /// The most it can cost: compute and disk to the end and the days the disk is kept, or `max_spend` where that is less.
+    /// Traffic is in it only with `max_spend`.
+    #[serde(with = "decimal")]
+    pub ceiling: Amount,
+    /// Whether traffic can add to the ceiling.
+    pub traffic_extra: bool,
+}
+
+/// One step of a rental, in the order they come. Preparing repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum RentStep {
+    /// The ask is found; its host is being reached.
+    Resolving {
+        /// The ask.
+        ask: AskId,
+        /// Its host.
+        host: NodeId,
+        /// The image.
+        image: String,
+    },
+    /// A price was proposed.
+    Proposed {
+        /// From 1.
+        round: u32,
+        /// Per hour for all slots.
+        #[serde(with = "decimal")]
+        price_hour: Amount,
+        /// Its currency.
+        currency: Currency,
+    },
+    /// The host asks for another price.
+    Countered {
+        /// Of the proposal it answers.
+        round: u32,
+        /// Per hour for all slots.
+        #[serde(with = "decimal")]
+        price_hour: Amount,
+        /// Its currency.
+        currency: Currency,
+    },
+    /// The host has drafted the lease.
+    Drafted {
+        /// The lease it would be.
+        lease: LeaseId,
+        /// Per hour for all slots.
+        #[serde(with = "decimal")]
+        price_hour: Amount,
+        /// Its currency.
+        currency: Currency,
+        /// When the contract ends.
+        ends_at_ms: Timestamp,
+        /// The image's digest.
+        image_digest: String,
+    },
+    /// This node has signed and stored its open, and sent it.
+    Committed {
+        /// The lease it would be.
+        lease: LeaseId,
+    },
+    /// The host has accepted: the lease exists.
+    Accepted {
+        /// The lease.
+        lease: LeaseId,
+        /// Its row number.
+        number: u64,
+    },
+    /// The host pulls the image and makes the container.
+    Preparing {
+        /// How far it is, as far as known.
+        progress: Option<Progress>,
+    },
+    /// It runs. The last step.
+    Running {
+        /// The lease.
+        lease: Box<LeaseView>,
+    },
+    /// Its command has ended already. The last step.
+    Exited {
+        /// The lease.
+        lease: Box<LeaseView>,
+    },
+    /// The lease is over. The last step.
+    Ended {
+        /// The lease.
+        lease: Box<LeaseView>,
+    },
+    /// It did not come to a lease, or nothing more can be told. The last step.
+    Failed {
+        /// Why.
+        error: CommandError,
+    },
+}

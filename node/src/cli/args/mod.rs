@@ -1,0 +1,205 @@
+//! The command line's grammar: commands, options, help with examples.
+
+mod hosting;
+mod renting;
+mod values;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use souk_protocol::Millis;
+
+pub use hosting::*;
+pub use renting::*;
+use values::duration;
+
+/// A market for compute where the price is settled face to face: rent other people's machines, or rent out your own.
+///
+/// There is no server, no account and no fee. Run a node with `souk up`; the other commands ask it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "souk",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "Examples:\n  souk up -d                                     run a node in the background\n  \
+                  souk search 'gpu_name=RTX_4090' -o dph         what is on offer, cheapest first\n  \
+                  souk rent 1 --image debian:12 -- sleep 1h      rent the first of them\n  \
+                  souk up --host && souk host list --price 0.35  rent this machine out\n\n\
+                  Exit codes: 0 done, 1 failed, 2 bad usage; exec passes on the command's own, 125 is souk's."
+)]
+pub struct Cli {
+    /// Data directory: key, configuration, ledger [default: ~/.local/share/souk]
+    #[arg(long, global = true, env = "SOUK_DIR", value_name = "DIR", hide_env_values = true)]
+    pub dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a key, a machine id and a configuration; never overwrites
+    #[command(after_help = "Examples:\n  souk init\n  souk init --network test --dir /srv/souk")]
+    Init(InitArgs),
+    /// Run the node
+    #[command(after_help = "Examples:\n  souk up                    in the foreground, until Ctrl-C\n  \
+                      souk up -d                 in the background; souk down stops it\n  \
+                      souk up --host             also rent this machine out\n  \
+                      souk up --bootstrap /ip4/203.0.113.7/tcp/7843/p2p/12D3KooW…")]
+    Up(UpArgs),
+    /// Stop the running node; instances on this machine keep their disks
+    #[command(after_help = "Examples:\n  souk down\n  souk down --dir /srv/souk")]
+    Down,
+    /// How the node is
+    #[command(after_help = "Examples:\n  souk status\n  souk status --json | jq .peers")]
+    Status,
+    /// Other nodes it is connected to
+    #[command(after_help = "Examples:\n  souk peers\n  souk peers --json | jq -r '.[].address'")]
+    Peers,
+    /// Look for machines to rent
+    #[command(
+        after_help = "Conditions are FIELD OP VALUE, with < <= = != >= > in notin; all must hold, or use `or`, `not` and ( ).\n\n\
+                      Examples:\n  souk search\n  souk search 'gpu_name=RTX_4090 num_gpus>=2' -o dph\n  \
+                      souk search 'cpu_cores>=8 cpu_ram>=32' --storage 100\n  \
+                      souk search 'gpu_ram>=80' --explain        why there is nothing"
+    )]
+    Search(SearchArgs),
+    /// Rent a machine and run an image on it
+    #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
+                      souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
+                      souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job")]
+    Rent(Box<RentArgs>),
+    /// List leases, as renter and as host
+    #[command(
+        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
+    )]
+    Ps(PsArgs),
+    /// All about one lease
+    #[command(after_help = "Examples:\n  souk show 1\n  souk show train\n  souk show 3fa9 --json")]
+    Show(LeaseArg),
+    /// An instance's output
+    #[command(
+        after_help = "Examples:\n  souk logs 1\n  souk logs -f --tail 100 train\n  souk logs --since 10m --timestamps 1"
+    )]
+    Logs(LogsArgs),
+    /// Run a further command in an instance
+    #[command(
+        after_help = "Examples:\n  souk exec 1 -- nvidia-smi\n  souk exec -it 1 -- bash\n  tar c . | souk exec -i 1 -- tar x -C /workspace"
+    )]
+    Exec(ExecArgs),
+    /// What happened to a lease, and who caused it
+    #[command(after_help = "Examples:\n  souk events 1\n  souk events train --json")]
+    Events(LeaseArg),
+    /// End an instance's processes; its disk is kept, and billed
+    #[command(after_help = "Examples:\n  souk stop 1\n  souk stop train 3fa9")]
+    Stop(LeaseArgs),
+    /// Run a stopped instance's command again
+    #[command(after_help = "Examples:\n  souk start 1\n  souk start train")]
+    Start(LeaseArgs),
+    /// End leases; their disks are gone for good
+    #[command(after_help = "Examples:\n  souk destroy 1\n  souk destroy -y 1 2 train")]
+    Destroy(DestroyArgs),
+    /// Name a lease
+    #[command(after_help = "Examples:\n  souk label 1 train\n  souk label train ''       takes the name away")]
+    Label(LabelArgs),
+    /// What was used, and what both sides agree is owed
+    #[command(after_help = "Examples:\n  souk receipts\n  souk receipts 1 --json")]
+    Receipts(ReceiptsArgs),
+    /// The record of everything signed
+    #[command(subcommand, after_help = "Examples:\n  souk ledger check\n  souk ledger export ledger.souk")]
+    Ledger(LedgerCommand),
+    /// Check an exported ledger; needs no node and no network
+    #[command(after_help = "Exit codes: 0 valid, 1 invalid, 6 incomplete.\n\nExamples:\n  souk verify ledger.souk\n  \
+                      souk ledger export - | souk verify -")]
+    Verify(VerifyArgs),
+    /// Rent this machine out
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk host list --price 0.35\n  souk host accept anyone\n  souk host show"
+    )]
+    Host(HostCommand),
+    /// The whole story on loopback in about a minute, with real nodes and a real workload
+    #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
+    Demo(DemoArgs),
+    /// The configuration in force
+    #[command(subcommand, after_help = "Examples:\n  souk config show\n  $EDITOR \"$(souk config path)\"")]
+    Config(ConfigCommand),
+    /// Print a shell's completions
+    #[command(
+        after_help = "Examples:\n  souk completions bash > /etc/bash_completion.d/souk\n  souk completions zsh > ~/.zfunc/_souk"
+    )]
+    Completions(CompletionsArgs),
+    /// Print the version
+    #[command(after_help = "Examples:\n  souk version\n  souk version --json")]
+    Version,
+}
+
+/// `souk init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The network to join
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+}
+
+/// `souk up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Rent this machine out too
+    #[arg(long)]
+    pub host: bool,
+    /// Run in the background; the log goes to souk.log in the data directory
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Listen here instead of the configured addresses (repeatable)
+    #[arg(long, value_name = "MULTIADDR")]
+    pub listen: Vec<String>,
+    /// Begin with these peers, beside the configured ones (repeatable)
+    #[arg(long, value_name = "MULTIADDR")]
+    pub bootstrap: Vec<String>,
+    /// The network to join
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// As a host: time between two receipts, where the renter asks for no other
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub tick: Option<Millis>,
+    /// Serve the API on a loopback address too
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub api_tcp: Option<SocketAddr>,
+    /// This is the background process.
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+/// `souk demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave its nodes and data for a look around
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `souk config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every setting in force
+    #[command(after_help = "Examples:\n  souk config show\n  SOUK_LOG_LEVEL=debug souk config show --json")]
+    Show,
+    /// Print where the file is
+    #[command(after_help = "Examples:\n  souk config path")]
+    Path,
+}
+
+/// `souk completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}

@@ -1,0 +1,217 @@
+//! Options of the renter's commands.
+
+use clap::{Args, ValueEnum};
+use souk_protocol::{Amount, Millis};
+
+use super::values::duration;
+use crate::api::types::RentalKind;
+
+/// `souk search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// Conditions, such as 'gpu_name=RTX_4090 num_gpus>=2'
+    #[arg(value_name = "QUERY")]
+    pub query: Vec<String>,
+    /// Sort by this field; a - at its end puts the largest first
+    #[arg(short, long, value_name = "FIELD", allow_hyphen_values = true)]
+    pub order: Option<String>,
+    /// How it is to be rented
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    pub rental: Option<RentalArg>,
+    /// Disk to include in the price, in GB
+    #[arg(long, value_name = "GB")]
+    pub storage: Option<u64>,
+    /// Show at most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: Option<u32>,
+    /// Say what each condition excludes
+    #[arg(long)]
+    pub explain: bool,
+    /// Also what can't be rented now
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// How slots are rented.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum RentalArg {
+    /// At the host's price, until the contract's end
+    OnDemand,
+    /// By a bid
+    Bid,
+    /// At a discount, for a term
+    Reserved,
+}
+
+impl From<RentalArg> for RentalKind {
+    fn from(arg: RentalArg) -> Self {
+        match arg {
+            RentalArg::OnDemand => Self::OnDemand,
+            RentalArg::Bid => Self::Bid,
+            RentalArg::Reserved => Self::Reserved,
+        }
+    }
+}
+
+/// `souk rent`.
+#[derive(Debug, Args)]
+pub struct RentArgs {
+    /// The ask: a row of the last search, or the first digits of its id
+    pub ask: String,
+    /// The image to run
+    #[arg(long, value_name = "IMAGE")]
+    pub image: String,
+    /// The price to propose, per hour for the whole instance [default: the host's]
+    #[arg(long, visible_alias = "bid", value_name = "AMOUNT")]
+    pub price: Option<Amount>,
+    /// Take counter-offers up to this, per hour for the whole instance
+    #[arg(long, value_name = "AMOUNT")]
+    pub max_price: Option<Amount>,
+    /// Disk in GB
+    #[arg(long, value_name = "GB", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub disk: Option<u64>,
+    /// Add a variable (repeatable); K alone passes on this shell's
+    #[arg(short, long, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// Run as this user
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Replace the image's entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Run in this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// What it may reach [default: the most the host grants]
+    #[arg(long, value_name = "EGRESS", value_enum)]
+    pub egress: Option<EgressArg>,
+    /// How long the contract shall run, such as 3h [default: as long as the host grants]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub term: Option<Millis>,
+    /// What the lease may cost at most, all in all
+    #[arg(long, value_name = "AMOUNT")]
+    pub max_spend: Option<Amount>,
+    /// A name for it
+    #[arg(long, value_name = "NAME")]
+    pub label: Option<String>,
+    /// Time between two receipts, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub tick: Option<Millis>,
+    /// Return once the lease exists
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// The command to run, instead of the image's
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// What a guest may reach.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum EgressArg {
+    /// Public addresses
+    Internet,
+    /// Nothing
+    None,
+}
+
+impl From<EgressArg> for souk_protocol::resources::Egress {
+    fn from(arg: EgressArg) -> Self {
+        match arg {
+            EgressArg::Internet => Self::Internet,
+            EgressArg::None => Self::None,
+        }
+    }
+}
+
+/// `souk ps`.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Ended leases too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Keep showing, as it changes
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// One lease.
+#[derive(Debug, Args)]
+pub struct LeaseArg {
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+}
+
+/// Some leases.
+#[derive(Debug, Args)]
+pub struct LeaseArgs {
+    /// The leases: numbers, labels, or first digits of ids
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+}
+
+/// `souk destroy`.
+#[derive(Debug, Args)]
+pub struct DestroyArgs {
+    /// The leases: numbers, labels, or first digits of ids
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `souk label`.
+#[derive(Debug, Args)]
+pub struct LabelArgs {
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// The name; empty for none
+    pub text: String,
+}
+
+/// `souk logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// Go on with what comes
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only so many of the last lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<u32>,
+    /// Only lines since: 10m ago, or 2026-11-02T10:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Put the time before each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+}
+
+/// `souk exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Pass this terminal's or pipe's input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Run as this user
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Add a variable (repeatable); K alone passes on this shell's
+    #[arg(short, long, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// Run in this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// The command
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}

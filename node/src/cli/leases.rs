@@ -1,0 +1,325 @@
+//! `souk ps`, `show`, `events`, `stop`, `start`, `destroy`, `label`.
+
+use std::{
+    io::{IsTerminal, Write},
+    time::Duration,
+};
+
+use serde_json::json;
+use souk_protocol::{lease::LeaseState, message::Cause, resources::SlotClass};
+
+use super::{
+    Context,
+    args::{DestroyArgs, LabelArgs, PsArgs},
+    error::Failure,
+    output::{self, Align, Table},
+};
+use crate::api::{
+    client::escape,
+    types::{EventView, LabelRequest, LeaseDetail, LeaseView, Role},
+};
+
+/// How often `--watch` looks.
+const WATCH: Duration = Duration::from_secs(1);
+
+pub(super) async fn ps(context: &Context, args: &PsArgs) -> Result<u8, Failure> {
+    let client = context.client()?;
+    let path = format!("leases?all={}", args.all);
+    let mut shown = None;
+    loop {
+        let leases: Vec<LeaseView> = client.get(&path).await?;
+        if !args.watch {
+            if context.json {
+                output::json(&leases)?;
+            } else {
+                output::line(list(&leases, args.all))?;
+            }
+            return Ok(0);
+        }
+        if context.json {
+            if shown.as_ref() != Some(&leases) {
+                output::json_line(&leases)?;
+            }
+        } else if std::io::stdout().is_terminal() {
+            // Home, the table, and clear what is below.
+            let mut out = std::io::stdout().lock();
+            let table = list(&leases, args.all).replace('\n', "\x1b[K\n");
+            write!(out, "\x1b[H{table}\x1b[K\n\x1b[J")?;
+            out.flush()?;
+        } else if shown.as_ref() != Some(&leases) {
+            output::line(list(&leases, args.all))?;
+        }
+        shown = Some(leases);
+        tokio::select! {
+            () = tokio::time::sleep(WATCH) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(0),
+        }
+    }
+}
+
+fn list(leases: &[LeaseView], all: bool) -> String {
+    if leases.is_empty() {
+        return if all { "no leases".to_owned() } else { "no open leases (-a shows ended ones)".to_owned() };
+    }
+    let mut table = Table::new(&[
+        ("#", Align::Right),
+        ("LEASE", Align::Left),
+        ("LABEL", Align::Left),
+        ("ROLE", Align::Left),
+        ("PEER", Align::Left),
+        ("STATE", Align::Left),
+        ("SINCE", Align::Right),
+        ("IMAGE", Align::Left),
+        ("GRANT", Align::Left),
+        ("$/h", Align::Right),
+        ("DUE", Align::Right),
+        ("ACKED", Align::Right),
+        ("", Align::Left),
+    ]);
+    for lease in leases {
+        table.row([
+            lease.number.to_string(),
+            lease.lease.short(),
+            output::cut(lease.label.as_deref().unwrap_or("-"), 20),
+            role(lease.role).to_owned(),
+            lease.peer.short(),
+            state(lease),
+            output::ago(lease.since_ms).to_string(),
+            output::cut(&lease.image, 32),
+            grant(lease),
+            output::amount(lease.price_hour, 4),
+            output::money(lease.due, &lease.currency, 6),
+            output::money(lease.acked, &lease.currency, 6),
+            if lease.reachable || lease.state.is_ended() { String::new() } else { "peer away".to_owned() },
+        ]);
+    }
+    table.text()
+}
+
+pub(super) const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Renter => "renter",
+        Role::Host => "host",
+    }
+}
+
+/// The state's words, with the exit code or progress where they say more.
+pub(super) fn state(lease: &LeaseView) -> String {
+    match (lease.state, lease.exit_code, lease.progress) {
+        (LeaseState::Preparing, _, Some(p)) if p.bytes > 0 => {
+            let percent = u128::from(p.bytes_done.min(p.bytes)) * 100 / u128::from(p.bytes);
+            format!("preparing {percent}%")
+        }
+        (LeaseState::Paused(_) | LeaseState::Ended(_), Some(code), _) => {
+            format!("{} code {code}", lease.state)
+        }
+        _ => lease.state.to_string(),
+    }
+}
+
+fn grant(lease: &LeaseView) -> String {
+    match &lease.resources.class {
+        SlotClass::Gpu(model) => format!("{} x{}", output::cut(model, 20), lease.resources.slots),
+        SlotClass::Cpu => format!("{} CPU", output::threads(lease.resources.cpu_milli)),
+    }
+}
+
+pub(super) async fn show(context: &Context, id: &str) -> Result<u8, Failure> {
+    let detail: LeaseDetail = context.client()?.get(&format!("leases/{}", escape(id))).await?;
+    if context.json {
+        output::json(&detail)?;
+    } else {
+        output::line(describe(&detail))?;
+    }
+    Ok(0)
+}
+
+fn describe(detail: &LeaseDetail) -> String {
+    let view = &detail.view;
+    let money = |amount| output::money(amount, &view.currency, 9);
+    let r = &view.resources;
+    let rates = &detail.rates;
+    let away = if view.reachable { "" } else { " (away)" };
+    let mut pairs = vec![
+        ("lease", format!("{} (number {})", view.lease, view.number)),
+        ("label", view.label.clone().unwrap_or_default()),
+        ("state", state(view)),
+        ("since", since(view.since_ms)),
+        ("note", view.note.clone()),
+        ("role", role(view.role).to_owned()),
+        ("peer", format!("{}{away}", view.peer)),
+        ("machine", detail.machine.to_string()),
+        ("image", view.image.clone()),
+        ("digest", detail.image_digest.clone()),
+        ("command", view.command.clone()),
+        (
+            "granted",
+            format!(
+                "{}, {} threads, {} memory, {} disk, egress {}",
+                grant(view),
+                output::threads(r.cpu_milli),
+                output::megabytes(r.ram_mb),
+                output::megabytes(r.disk_mb),
+                match detail.egress {
+                    souk_protocol::resources::Egress::None => "none",
+                    souk_protocol::resources::Egress::Internet => "internet",
+                }
+            ),
+        ),
+        ("devices", detail.devices.join(", ")),
+        ("starts", detail.starts.to_string()),
+        ("uptime", view.uptime_ms.to_string()),
+        ("drafted", time(detail.drafted_at_ms)),
+        ("ends", time(view.ends_at_ms)),
+        ("price", format!("{}/h", money(rates.compute_hour))),
+        ("disk price", format!("{}/GB/month", money(rates.storage_gb_month))),
+        ("traffic", format!("{}/GB out, {}/GB in", money(rates.up_gb), money(rates.down_gb))),
+        ("due", money(view.due)),
+        ("acknowledged", money(view.acked)),
+        ("credit", money(detail.credit)),
+        ("at most", detail.max_spend.map(money).unwrap_or_default()),
+        ("receipts", format!("every {}", detail.tick_ms)),
+    ];
+    if let Some(receipt) = &detail.receipt {
+        let c = &receipt.counters;
+        pairs.push((
+            "used",
+            format!(
+                "{} running, {} paused, {} disk time, {} in, {} out",
+                c.active_ms,
+                c.paused_ms,
+                c.storage_ms,
+                output::bytes(c.rx_bytes),
+                output::bytes(c.tx_bytes)
+            ),
+        ));
+    }
+    let mut text = output::pairs(&pairs);
+    if !detail.events.is_empty() {
+        text.push_str("\n\n");
+        text.push_str(&event_table(&detail.events));
+    }
+    text
+}
+
+fn time(at: souk_protocol::Timestamp) -> String {
+    output::time(at)
+}
+
+fn since(at: souk_protocol::Timestamp) -> String {
+    format!("{} ({} ago)", output::time(at), output::ago(at))
+}
+
+pub(super) async fn events(context: &Context, id: &str) -> Result<u8, Failure> {
+    let events: Vec<EventView> = context.client()?.get(&format!("leases/{}/events", escape(id))).await?;
+    if context.json {
+        output::json(&events)?;
+    } else if events.is_empty() {
+        output::line("nothing has happened yet")?;
+    } else {
+        output::line(event_table(&events))?;
+    }
+    Ok(0)
+}
+
+fn event_table(events: &[EventView]) -> String {
+    let mut table = Table::new(&[
+        ("#", Align::Right),
+        ("TIME", Align::Left),
+        ("STATE", Align::Left),
+        ("BY", Align::Left),
+        ("CODE", Align::Right),
+        ("NOTE", Align::Left),
+    ]);
+    for event in events {
+        let by = match event.by {
+            Cause::Host => "host",
+            Cause::Renter => "renter",
+            Cause::Guest => "guest",
+            Cause::Engine => "engine",
+            Cause::Clock => "clock",
+        };
+        table.row([
+            event.n.to_string(),
+            output::time(event.at_ms),
+            event.state.to_string(),
+            by.to_owned(),
+            event.exit_code.map_or("-".to_owned(), |c| c.to_string()),
+            event.note.clone(),
+        ]);
+    }
+    table.text()
+}
+
+/// Does one thing to each; goes on after a failure, and fails if any did.
+pub(super) async fn control(context: &Context, ids: &[String], what: &str) -> Result<u8, Failure> {
+    let client = context.client()?;
+    let mut done = Vec::new();
+    let mut failed = None;
+    for id in ids {
+        let path = format!("leases/{}/{what}", escape(id));
+        match client.post::<LeaseView>(&path, &json!({})).await {
+            Ok(lease) => {
+                if !context.json {
+                    let label = lease.label.as_deref().unwrap_or_default();
+                    let name = format!("{} {} {label}", lease.number, lease.lease.short());
+                    output::line(format!("{}: {}", output::plain(name.trim()), state(&lease)))?;
+                }
+                done.push(lease);
+            }
+            Err(error) => {
+                let failure = Failure::from(error);
+                if let Some(text) = failed.replace(failure).and_then(|f: Failure| f.text(context.json)) {
+                    output::note(text);
+                }
+            }
+        }
+    }
+    if context.json && !(done.is_empty() && failed.is_some()) {
+        output::json(&done)?;
+    }
+    failed.map_or(Ok(0), Err)
+}
+
+pub(super) async fn destroy(context: &Context, args: &DestroyArgs) -> Result<u8, Failure> {
+    if !args.yes {
+        let client = context.client()?;
+        for id in &args.ids {
+            let detail: LeaseDetail = client.get(&format!("leases/{}", escape(id))).await?;
+            let view = &detail.view;
+            output::note(output::plain(&format!(
+                "{} {} {} {}",
+                view.number,
+                view.lease.short(),
+                view.image,
+                state(view)
+            )));
+        }
+        let question = match args.ids.as_slice() {
+            [_] => "Destroy it, with its disk?".to_owned(),
+            many => format!("Destroy these {}, with their disks?", many.len()),
+        };
+        let asked = std::io::stdin().is_terminal();
+        if !output::confirm(&question, false, false)? {
+            return Err(if asked {
+                Failure::new("nothing was destroyed")
+            } else {
+                Failure::usage("destroy asks first, and there is no terminal to ask on").hint("souk destroy -y …")
+            });
+        }
+    }
+    control(context, &args.ids, "destroy").await
+}
+
+pub(super) async fn label(context: &Context, args: LabelArgs) -> Result<u8, Failure> {
+    let path = format!("leases/{}/label", escape(&args.id));
+    let request = LabelRequest { text: args.text };
+    let lease: LeaseView = context.client()?.post(&path, &request).await?;
+    if context.json {
+        output::json(&lease)?;
+    } else {
+        let label = lease.label.as_deref().unwrap_or("without a label");
+        output::line(output::plain(&format!("{} {}: {label}", lease.number, lease.lease.short())))?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,125 @@
+//! The command line: a client of the local API.
+//!
+//! Owns the grammar ([`args`]), printing, prompts and exit codes, and starting a node (`souk up`). Holds no rule of the market.
+
+pub mod args;
+mod config;
+mod error;
+mod exec;
+mod host;
+mod leases;
+mod ledger;
+mod node;
+mod output;
+mod progress;
+mod rent;
+mod search;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+
+use self::{
+    args::{Cli, Command, LedgerCommand},
+    error::Failure,
+};
+use crate::{api::client::Client, config::Config};
+
+/// What a command may need to know.
+struct Context {
+    dir: PathBuf,
+    json: bool,
+}
+
+impl Context {
+    fn config(&self) -> Result<Config, Failure> {
+        Ok(crate::config::load(&self.dir, std::env::vars_os())?)
+    }
+
+    fn client(&self) -> Result<Client, Failure> {
+        let socket = self.config()?.api.socket_in(&self.dir);
+        Ok(Client::new(&self.dir, socket))
+    }
+}
+
+/// The grammar, for completions and tests.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program: reads its arguments, does what they say, and returns its exit code.
+pub fn main() -> ExitCode {
+    // Without it the first TLS handshake of QUIC would not know which implementation to use. Fails only if there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let json = cli.json;
+    let code = match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            if let Some(text) = failure.text(json) {
+                output::note(text);
+            }
+            failure.exit
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn run(cli: Cli) -> Result<u8, Failure> {
+    let context = Context { dir: data_dir(cli.dir)?, json: cli.json };
+    let workers = matches!(cli.command, Command::Up(_) | Command::Demo(_));
+    let mut builder = if workers {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
+    let runtime = builder.enable_all().build()?;
+    let result = runtime.block_on(dispatch(&context, cli.command));
+    // A thread may still wait for input that never comes.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Init(args) => node::init(context, &args),
+        Command::Up(args) => node::up(context, args).await,
+        Command::Down => node::down(context).await,
+        Command::Status => node::status(context).await,
+        Command::Peers => node::peers(context).await,
+        Command::Search(args) => search::search(context, args).await,
+        Command::Rent(args) => rent::rent(context, *args).await,
+        Command::Ps(args) => leases::ps(context, &args).await,
+        Command::Show(args) => leases::show(context, &args.id).await,
+        Command::Events(args) => leases::events(context, &args.id).await,
+        Command::Stop(args) => leases::control(context, &args.ids, "stop").await,
+        Command::Start(args) => leases::control(context, &args.ids, "start").await,
+        Command::Destroy(args) => leases::destroy(context, &args).await,
+        Command::Label(args) => leases::label(context, args).await,
+        Command::Logs(args) => exec::logs(context, args).await,
+        Command::Exec(args) => exec::exec(context, args).await,
+        Command::Receipts(args) => ledger::receipts(context, args.id.as_deref()).await,
+        Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
+        Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
+        Command::Verify(args) => ledger::verify(context, &args.file),
+        Command::Host(command) => host::host(context, command).await,
+        Command::Demo(args) => node::demo(context, &args).await,
+        Command::Config(command) => config::config(context, &command),
+        Command::Completions(args) => config::completions(args.shell),
+        Command::Version => config::version(context),
+    }
+}
+
+/// `--dir` or `SOUK_DIR`, else `souk` in the user's data directory.
+fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let dir = match given {
+        Some(dir) => dir,
+        None => named("XDG_DATA_HOME")
+            .or_else(|| named("HOME").map(|home| home.join(".local/share")))
+            .map(|data| data.join("souk"))
+            .ok_or_else(|| Failure::new("there is no home directory to keep data in").hint("souk --dir DIR …"))?,
+    };
+    Ok(std::path::absolute(dir)?)
+}

@@ -1,0 +1,217 @@
+//! `souk rent`: what it can cost, then each step until it runs.
+
+use souk_protocol::resources::SlotClass;
+
+use super::{
+    Context,
+    args::RentArgs,
+    error::Failure,
+    leases,
+    output::{self, money},
+    progress::Display,
+};
+use crate::{
+    api::types::{Environment, LeaseView, QuoteView, RentRequest, RentStep},
+    market::{ErrorCode, command::AskSelector},
+};
+
+/// Interrupted, as shells count it.
+const INTERRUPTED: u8 = 130;
+
+pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failure> {
+    let yes = args.yes;
+    let request = request(args)?;
+    let client = context.client()?;
+    let quote: QuoteView = client.post("quote", &request).await?;
+    if !context.json {
+        output::note(describe(&quote));
+    }
+    if !yes && !output::confirm("Rent it?", true, true)? {
+        return Err(Failure::new("nothing was rented"));
+    }
+    let mut steps = client.lines("rent", &request).await?;
+    let mut display = Display::new();
+    let mut accepted = None;
+    loop {
+        let step = tokio::select! {
+            step = steps.next::<RentStep>() => step?,
+            _ = tokio::signal::ctrl_c() => {
+                display.end();
+                return Ok(interrupted(accepted));
+            }
+        };
+        let Some(step) = step else {
+            display.end();
+            return finished(accepted);
+        };
+        if let RentStep::Accepted { number, .. } = &step {
+            accepted = Some(*number);
+        }
+        if context.json {
+            output::json_line(&step)?;
+            end(step)?;
+        } else {
+            show(&mut display, step)?;
+        }
+    }
+}
+
+fn interrupted(accepted: Option<u64>) -> u8 {
+    output::note(match accepted {
+        Some(n) => format!("the lease goes on: souk show {n}, souk destroy {n}"),
+        None => "stopped before there was a lease, unless it was being signed: souk ps".to_owned(),
+    });
+    INTERRUPTED
+}
+
+fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
+    if accepted.is_some() {
+        Ok(0)
+    } else {
+        Err(Failure::new("the node stopped telling how the rental goes").code(ErrorCode::Unreachable).hint("souk ps"))
+    }
+}
+
+fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+    Ok(RentRequest {
+        ask: AskSelector(args.ask),
+        image: args.image,
+        price_hour: args.price,
+        max_price_hour: args.max_price,
+        disk_mb: args.disk.map(|gb| gb.saturating_mul(1000)),
+        env: environment(&args.env)?,
+        user: args.user,
+        entrypoint: args.entrypoint.map(|program| vec![program]),
+        workdir: args.workdir,
+        egress: args.egress.map(Into::into),
+        term_ms: args.term,
+        max_spend: args.max_spend,
+        label: args.label,
+        tick_ms: args.tick,
+        command: Some(args.command).filter(|c| !c.is_empty()),
+        detach: args.detach,
+    })
+}
+
+/// `K=V`, or `K` for this process's own value.
+pub(super) fn environment(given: &[String]) -> Result<Environment, Failure> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some(("", _)) => Err(Failure::usage(format!("`{text}` names no variable"))),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => match std::env::var(text) {
+            Ok(value) => Ok((text.clone(), value)),
+            Err(_) => {
+                Err(Failure::usage(format!("the variable {text} is not set here")).hint(format!("--env {text}=VALUE")))
+            }
+        },
+    };
+    given.iter().map(pair).collect::<Result<_, _>>().map(Environment)
+}
+
+fn describe(quote: &QuoteView) -> String {
+    let currency = &quote.currency;
+    let r = &quote.resources;
+    let what = match &r.class {
+        SlotClass::Gpu(model) => format!("{model} x{}, ", r.slots),
+        SlotClass::Cpu => String::new(),
+    };
+    let mut lines = vec![format!(
+        "{} of {}: {what}{} threads, {} memory, {} disk",
+        quote.ask.short(),
+        quote.host.short(),
+        output::threads(r.cpu_milli),
+        output::megabytes(r.ram_mb),
+        output::megabytes(r.disk_mb)
+    )];
+    let mut price = format!("{}/h", money(quote.price_hour, currency, 6));
+    if quote.listed_hour != quote.price_hour {
+        price.push_str(&format!(" (listed {})", money(quote.listed_hour, currency, 6)));
+    }
+    if quote.max_price_hour > quote.price_hour {
+        price.push_str(&format!(", counter-offers up to {} taken", money(quote.max_price_hour, currency, 6)));
+    }
+    price.push_str(&format!(", disk {}/h", money(quote.storage_hour, currency, 6)));
+    lines.push(price);
+    let mut most = format!(
+        "at most {} until {} and its disk's last day",
+        money(quote.ceiling, currency, 4),
+        output::time(quote.ends_at_ms)
+    );
+    if quote.traffic_extra {
+        most.push_str(&format!(
+            ", plus traffic at {}/GB out, {}/GB in",
+            money(quote.up_gb, currency, 6),
+            money(quote.down_gb, currency, 6)
+        ));
+    }
+    lines.push(most);
+    let clean: Vec<String> = lines.iter().map(|line| output::plain(line)).collect();
+    clean.join("\n")
+}
+
+fn show(display: &mut Display, step: RentStep) -> Result<(), Failure> {
+    match step {
+        RentStep::Resolving { host, image, .. } => {
+            display.step(&format!("asking {} to run {image}", host.short()));
+        }
+        RentStep::Proposed { price_hour, currency, .. } => {
+            display.step(&format!("proposed {}/h", money(price_hour, &currency, 6)));
+        }
+        RentStep::Countered { price_hour, currency, .. } => {
+            display.step(&format!("host asks for {}/h", money(price_hour, &currency, 6)));
+        }
+        RentStep::Drafted { lease, price_hour, currency, ends_at_ms, .. } => {
+            display.step(&format!(
+                "drafted {} at {}/h until {}",
+                lease.short(),
+                money(price_hour, &currency, 6),
+                output::time(ends_at_ms)
+            ));
+        }
+        RentStep::Committed { lease } => {
+            display.step(&format!("signed and sent {}", lease.short()));
+        }
+        RentStep::Accepted { lease, number } => {
+            display.step(&format!("accepted: lease {number}"));
+            output::line(lease.to_string())?;
+        }
+        RentStep::Preparing { progress } => display.preparing(progress),
+        RentStep::Running { lease } | RentStep::Exited { lease } => last(display, &lease),
+        step @ (RentStep::Ended { .. } | RentStep::Failed { .. }) => {
+            display.end();
+            return end(step);
+        }
+    }
+    Ok(())
+}
+
+/// Fails for a step that says it has failed.
+fn end(step: RentStep) -> Result<(), Failure> {
+    match step {
+        RentStep::Failed { error } => Err(error.into()),
+        RentStep::Ended { lease } => {
+            let mut why = format!("the lease is over: {}", lease.state);
+            if !lease.note.is_empty() {
+                why.push_str(&format!(", {}", lease.note));
+            }
+            Err(Failure::new(why).code(ErrorCode::WrongState).hint(format!("souk events {}", lease.number)))
+        }
+        RentStep::Resolving { .. }
+        | RentStep::Proposed { .. }
+        | RentStep::Countered { .. }
+        | RentStep::Drafted { .. }
+        | RentStep::Committed { .. }
+        | RentStep::Accepted { .. }
+        | RentStep::Preparing { .. }
+        | RentStep::Running { .. }
+        | RentStep::Exited { .. } => Ok(()),
+    }
+}
+
+fn last(display: &mut Display, lease: &LeaseView) {
+    display.step(&format!(
+        "{}: souk logs {n}, souk exec {n} -- CMD, souk destroy {n}",
+        leases::state(lease),
+        n = lease.number
+    ));
+}

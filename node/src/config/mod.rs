@@ -1,0 +1,354 @@
+//! The node's configuration: one typed structure from a file, then `SOUK_…` variables, then flags.
+//!
+//! Owns names, defaults and checks ([`Config`]), reading ([`load`]) and the commented file that `souk init` writes
+//! ([`template`]). What an owner says later with `souk host list` is kept apart, in [`listing`].
+
+mod env;
+pub mod listing;
+pub mod load;
+pub mod template;
+mod values;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, limits, resources::Egress};
+
+pub use load::{ConfigError, load};
+
+/// The configuration's file in a data directory.
+pub const FILE: &str = "config.toml";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Which network, and how this node is on it.
+    pub network: Network,
+    /// Renting this machine out.
+    pub host: Host,
+    /// How containers are run.
+    pub runtime: Runtime,
+    /// Renting from others.
+    pub renter: Renter,
+    /// The local API.
+    pub api: Api,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Which network, and how this node is on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Network {
+    /// The network's name; part of every signature, so networks can't mix.
+    pub name: String,
+    /// Multiaddresses to listen on.
+    pub listen: Vec<String>,
+    /// Multiaddresses of peers to begin with.
+    pub bootstrap: Vec<String>,
+    /// Multiaddresses at which others reach this node, where it can't find out itself.
+    pub external: Vec<String>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            name: "main".to_owned(),
+            listen: vec!["/ip4/0.0.0.0/udp/7843/quic-v1".to_owned(), "/ip4/0.0.0.0/tcp/7843".to_owned()],
+            bootstrap: Vec::new(),
+            external: Vec::new(),
+        }
+    }
+}
+
+impl Network {
+    /// The network's id.
+    #[must_use]
+    pub fn id(&self) -> NetworkId {
+        NetworkId::of_name(&self.name)
+    }
+}
+
+/// Renting this machine out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// Whether `souk up` hosts without `--host`.
+    pub enabled: bool,
+    /// What is asked for.
+    pub prices: Prices,
+    /// Slots of a machine without GPUs; none for one a core. With GPUs each is a slot.
+    pub slots: Option<u16>,
+    /// The smallest slice rented, in slots.
+    pub min_slots: u16,
+    /// Who may rent.
+    pub accept: Accept,
+    /// What guests may be granted to reach.
+    pub egress: Vec<Egress>,
+    /// Registries images may come from.
+    pub registries: Vec<String>,
+    /// Images of this machine's engine that renters may use without a registry: names, with `*` for any run of characters.
+    pub local_images: Vec<String>,
+    /// The longest contract.
+    #[serde(with = "values::duration")]
+    pub max_term: Millis,
+    /// How far what is due may run ahead of what a renter has acknowledged, in hours of the lease's price.
+    pub credit_hours: u16,
+    /// Time between two receipts, unless the renter asks for another.
+    #[serde(with = "values::duration")]
+    pub tick: Millis,
+    /// What is kept for the owner.
+    pub reserve: Reserve,
+    /// GPUs that the owner declares by device path, where nothing measures them.
+    pub declared_gpus: Vec<DeclaredGpus>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            prices: Prices::default(),
+            slots: None,
+            min_slots: 1,
+            accept: Accept::default(),
+            egress: vec![Egress::None, Egress::Internet],
+            registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
+            local_images: Vec::new(),
+            max_term: Millis::from_hours(30 * 24),
+            credit_hours: 24,
+            tick: limits::TICK_DEFAULT,
+            reserve: Reserve::default(),
+            declared_gpus: Vec::new(),
+        }
+    }
+}
+
+/// What a host asks for. Amounts are written as text: `"0.35"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prices {
+    /// One slot for one hour; none until the owner names it, and then nothing is offered.
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
+    pub slot_hour: Option<Amount>,
+    /// The lowest bid for one slot for one hour; none for the full price.
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
+    pub min_bid: Option<Amount>,
+    /// Disk per GB and month of 30 days.
+    #[serde(with = "values::price")]
+    pub storage_gb_month: Amount,
+    /// Traffic out of an instance, per GB.
+    #[serde(with = "values::price")]
+    pub up_gb: Amount,
+    /// Traffic into an instance, per GB.
+    #[serde(with = "values::price")]
+    pub down_gb: Amount,
+    /// The currency of all of them.
+    pub currency: Currency,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self {
+            slot_hour: None,
+            min_bid: None,
+            storage_gb_month: Amount(100_000_000),
+            up_gb: Amount::ZERO,
+            down_gb: Amount::ZERO,
+            currency: Currency::usd(),
+        }
+    }
+}
+
+/// Who may rent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accept {
+    /// Anybody. Off until the owner says so.
+    pub anyone: bool,
+    /// These peers in any case.
+    pub peers: Vec<NodeId>,
+}
+
+/// What is kept for the owner and never given to guests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reserve {
+    /// Hardware threads.
+    pub cpu: u16,
+    /// Memory in MB.
+    pub ram_mb: u64,
+    /// Disk in MB.
+    pub disk_mb: u64,
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self { cpu: 0, ram_mb: 1024, disk_mb: 10_000 }
+    }
+}
+
+/// GPUs of one model that the owner declares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeclaredGpus {
+    /// The model, without the vendor: `RTX 4090`.
+    pub model: String,
+    /// Device paths, one list for each GPU.
+    pub devices: Vec<Vec<PathBuf>>,
+    /// A UUID for each GPU; none for one made from its paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<Vec<String>>,
+    /// Memory of each in MiB.
+    pub vram_mib: u64,
+}
+
+/// How containers are run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Runtime {
+    /// The engine's socket.
+    pub docker_socket: PathBuf,
+    /// Where guests' networks come from, in CIDR form; avoid the LAN's range.
+    pub subnet_pool: String,
+    /// How GPUs are handed to containers: `auto`, `device_request`, or the name of an OCI runtime.
+    pub nvidia: String,
+    /// Where slots are locked against other nodes of this machine. The same for all of them.
+    pub lock_dir: PathBuf,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            docker_socket: PathBuf::from("/var/run/docker.sock"),
+            subnet_pool: "10.213.0.0/16".to_owned(),
+            nvidia: "auto".to_owned(),
+            lock_dir: PathBuf::from("/run/lock/souk"),
+        }
+    }
+}
+
+/// Renting from others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Renter {
+    /// Counter-offers up to this are taken unasked, per hour for all slots; none for the listed price.
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
+    pub max_price: Option<Amount>,
+    /// The currency searched and paid in.
+    pub currency: Currency,
+}
+
+impl Default for Renter {
+    fn default() -> Self {
+        Self { max_price: None, currency: Currency::usd() }
+    }
+}
+
+/// The local API.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Its Unix socket; none for `api.sock` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+    /// A loopback address to serve it at too, with the bearer token in `api.token`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<std::net::SocketAddr>,
+}
+
+impl Api {
+    /// Where the socket is, given the data directory.
+    #[must_use]
+    pub fn socket_in(&self, dir: &Path) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| dir.join("api.sock"))
+    }
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,souk=debug`.
+    pub level: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Checks what types alone can't.
+    ///
+    /// # Errors
+    /// The name of the setting, and a sentence on what is wrong with its value.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let unless = |ok: bool, key, why: &str| {
+            if ok { Ok(()) } else { Err((key, why.to_owned())) }
+        };
+        let name = &self.network.name;
+        unless(
+            !name.is_empty()
+                && name.len() <= 32
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+            "network.name",
+            "it must be 1 to 32 lower-case letters, digits and hyphens",
+        )?;
+        for (key, currency) in
+            [("host.prices.currency", &self.host.prices.currency), ("renter.currency", &self.renter.currency)]
+        {
+            currency.check().map_err(|e| (key, e.0))?;
+        }
+        let prices = &self.host.prices;
+        unless(
+            prices.min_bid.is_none() || prices.min_bid <= prices.slot_hour,
+            "host.prices.min_bid",
+            "it must not be above slot_hour",
+        )?;
+        unless(
+            self.host.slots.is_none_or(|n| (1..=limits::SLOTS).contains(&n)),
+            "host.slots",
+            "it must be between 1 and 256",
+        )?;
+        unless((1..=limits::SLOTS).contains(&self.host.min_slots), "host.min_slots", "it must be between 1 and 256")?;
+        unless(
+            (limits::TICK.0..=limits::TICK.1).contains(&self.host.tick),
+            "host.tick",
+            "it must be between 1s and 1h",
+        )?;
+        unless(
+            self.host.max_term.0 >= 60_000 && self.host.max_term <= limits::TERM,
+            "host.max_term",
+            "it must be between 1min and 366days",
+        )?;
+        unless(self.host.credit_hours >= 1, "host.credit_hours", "it must be at least 1")?;
+        unless(!self.host.egress.is_empty(), "host.egress", "it must hold \"none\" or \"internet\" or both")?;
+        unless(
+            self.host
+                .declared_gpus
+                .iter()
+                .all(|g| !g.devices.is_empty() && g.uuid.as_ref().is_none_or(|u| u.len() == g.devices.len())),
+            "host.declared_gpus",
+            "each needs a list of device paths for each GPU, and as many UUIDs if any",
+        )?;
+        unless(
+            self.api.tcp.is_none_or(|a| a.ip().is_loopback()),
+            "api.tcp",
+            "it must be a loopback address, like 127.0.0.1:7844",
+        )
+    }
+}

@@ -1,0 +1,142 @@
+//! The commented file that `souk init` writes: every setting with its meaning and its default.
+
+/// The file's text for a network.
+#[must_use]
+pub fn text(network: &str) -> String {
+    let default = "# name = \"main\"";
+    if network == "main" { TEMPLATE.to_owned() } else { TEMPLATE.replacen(default, &format!("name = {network:?}"), 1) }
+}
+
+const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` and a name shows a default.
+# Variables go before this file (SOUK_NETWORK_NAME is network.name), flags before variables.
+
+[network]
+# Part of every signature: nodes of different networks never meet. Changing it makes a new node of this one.
+# name = "main"
+# Where to listen, as multiaddresses.
+# listen = ["/ip4/0.0.0.0/udp/7843/quic-v1", "/ip4/0.0.0.0/tcp/7843"]
+# Peers to begin with, as multiaddresses that end in /p2p/12D3KooW…
+# bootstrap = []
+# Where others reach this node, if it can't find out itself (a forwarded port, say).
+# external = []
+
+[host]
+# Whether `souk up` rents this machine out, as with --host.
+# enabled = false
+# Slots of a machine without GPUs; without this, one a core. With GPUs, each is a slot.
+#? slots = 4
+# The smallest slice rented, in slots.
+# min_slots = 1
+# What guests may be granted to reach: "internet" is public addresses only, never this machine or its LAN.
+# egress = ["none", "internet"]
+# Registries images may come from.
+# registries = ["docker.io", "ghcr.io", "quay.io", "nvcr.io"]
+# Images of this machine's engine that renters may use without a registry, by name; * stands for anything.
+# local_images = []
+# The longest contract.
+# max_term = "30days"
+# How many hours of its price a renter may owe before its instance stops.
+# credit_hours = 24
+# Time between two receipts, unless the renter asks for another.
+# tick = "60s"
+
+[host.prices]
+# One slot for one hour. Nothing is offered until this is set, here or by `souk host list --price 0.35`.
+#? slot_hour = "0.35"
+# The lowest bid for one slot for one hour; without this, the full price.
+#? min_bid = "0.12"
+# Disk per GB and month of 30 days.
+# storage_gb_month = "0.10"
+# Traffic out of and into an instance, per GB.
+# up_gb = "0.00"
+# down_gb = "0.00"
+# currency = "USD"
+
+[host.accept]
+# Whether anybody may rent; otherwise only the peers named.
+# anyone = false
+# peers = []
+
+[host.reserve]
+# What is kept for you: hardware threads, memory and disk.
+# cpu = 0
+# ram_mb = 1024
+# disk_mb = 10000
+
+# GPUs that nothing can measure, by device path: a list of paths for each.
+#? [[host.declared_gpus]]
+#? model = "RTX 4090"
+#? devices = [["/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-uvm"]]
+#? vram_mib = 24564
+
+[runtime]
+# docker_socket = "/var/run/docker.sock"
+# Where guests' networks come from; avoid your LAN's range.
+# subnet_pool = "10.213.0.0/16"
+# How GPUs are handed to containers: "auto", "device_request", or the name of an OCI runtime.
+# nvidia = "auto"
+# Where slots are locked against other nodes of this machine; the same for all of them.
+# lock_dir = "/run/lock/souk"
+
+[renter]
+# Take counter-offers up to this unasked, per hour for the whole instance; without this, up to the listed price.
+#? max_price = "1.00"
+# currency = "USD"
+
+[api]
+# The local API's socket; without this, api.sock beside this file.
+#? socket = "/run/souk/api.sock"
+# Serve it at a loopback address too; the bearer token is in api.token beside this file.
+#? tcp = "127.0.0.1:7844"
+
+[log]
+# error, warn, info, debug, trace, or a filter such as "info,souk=debug".
+# level = "info"
+# "text" or "json".
+# format = "text"
+"#;
+
+/// The template with every setting in force, examples too.
+#[cfg(test)]
+pub(super) fn uncommented() -> String {
+    strip(&["# ", "#? "])
+}
+
+#[cfg(test)]
+fn strip(marks: &[&str]) -> String {
+    let is_setting = |line: &str| {
+        line.starts_with("[[")
+            || line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    };
+    TEMPLATE
+        .lines()
+        .map(|line| {
+            let bare = marks.iter().find_map(|m| line.strip_prefix(m));
+            bare.filter(|b| is_setting(b)).unwrap_or(line)
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_defaults_it_shows_are_the_defaults() {
+        assert_eq!(toml::from_str::<Config>(TEMPLATE).unwrap(), Config::default());
+        let shown: Config = toml::from_str(&strip(&["# "])).unwrap();
+        assert_eq!(shown, Config::default());
+        // And each is shown: what the defaults hold, the uncommented file holds.
+        let full: Config = toml::from_str(&uncommented()).unwrap();
+        assert!(full.check().is_ok());
+    }
+
+    #[test]
+    fn another_network_is_written_down() {
+        let config: Config = toml::from_str(&text("test")).unwrap();
+        assert_eq!(config.network.name, "test");
+    }
+}

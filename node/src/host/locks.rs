@@ -1,0 +1,91 @@
+//! Machine-wide locks of slots: two nodes of one machine, on two networks say, never sell the same GPU or CPU slot.
+//!
+//! Owns lock files under one directory, held with `flock` for as long as a lease holds the slots. The kernel drops them when the
+//! process ends, whatever ends it, so a crash leaks none.
+
+use std::{
+    collections::BTreeMap,
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// The slots' locks of one node.
+#[derive(Debug)]
+pub struct SlotLocks {
+    dir: PathBuf,
+    names: Vec<String>,
+    held: BTreeMap<u16, File>,
+}
+
+impl SlotLocks {
+    /// Locks for a machine's slots. The directory is made when the first is taken.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), names: Vec::new(), held: BTreeMap::new() }
+    }
+
+    /// Names the slots: by device, or by number where they have none. Locks held stay held.
+    pub fn name(&mut self, devices: &[Option<String>]) {
+        let name = |(n, device): (usize, &Option<String>)| match device {
+            Some(device) => format!("gpu-{}", device.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_")),
+            None => format!("cpu-{n}"),
+        };
+        self.names = devices.iter().enumerate().map(name).collect();
+    }
+
+    /// Takes all of these, or none.
+    ///
+    /// # Errors
+    /// If the directory or a lock file can't be made.
+    pub fn lock(&mut self, slots: &[u16]) -> io::Result<bool> {
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
+        let mut taken = Vec::new();
+        for slot in slots.iter().filter(|s| !self.held.contains_key(s)) {
+            let Some(name) = self.names.get(usize::from(*slot)) else { return Ok(false) };
+            let path = self.dir.join(format!("{name}.lock"));
+            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o644).open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => taken.push((*slot, file)),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.held.extend(taken);
+        Ok(true)
+    }
+
+    /// Lets go of these.
+    pub fn unlock(&mut self, slots: &[u16]) {
+        for slot in slots {
+            self.held.remove(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn two_nodes_of_one_machine_do_not_hold_one_slot() {
+        let dir = tempfile::tempdir().unwrap();
+        let devices = [Some("GPU-a/b".to_owned()), None];
+        let (mut a, mut b) = (SlotLocks::new(dir.path()), SlotLocks::new(dir.path()));
+        a.name(&devices);
+        b.name(&devices);
+        assert!(a.lock(&[0]).unwrap());
+        assert!(a.lock(&[0]).unwrap(), "again is fine");
+        assert!(!b.lock(&[1, 0]).unwrap(), "all or none");
+        assert!(a.lock(&[1]).unwrap(), "so 1 was not kept");
+        a.unlock(&[0]);
+        assert!(b.lock(&[0]).unwrap());
+        drop(a);
+        assert!(b.lock(&[1]).unwrap(), "freed with its node");
+        assert!(!b.lock(&[7]).unwrap(), "no such slot");
+    }
+}

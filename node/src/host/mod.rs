@@ -1,0 +1,308 @@
+//! This machine as a host: what it has, what its owner wants for it, and the offer that follows from both.
+//!
+//! Owns the owner's settings (configuration and listing) and the inventory. Leases and slots are the engine's, containers the
+//! runtime's.
+
+pub mod instances;
+pub mod locks;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use souk_protocol::{
+    MachineId, Millis,
+    id::Digest,
+    limits,
+    machine::policy::{Accept, HostSetup},
+    offer::{Accepts, Reachability, Terms},
+    resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, RuntimeKind},
+};
+use souk_runtime::{HostInventory, Nvidia, RuntimeConfig, RuntimeInfo, inventory};
+
+use crate::{
+    api::types::{AcceptRequest, ListRequest, Problem},
+    config::{Config, listing::Listing},
+    market::{CommandError, ErrorCode},
+};
+
+/// Bytes of one MiB, in MB of 10⁶.
+const fn mb(mib: u64) -> u64 {
+    mib.saturating_mul(1 << 20) / 1_000_000
+}
+
+/// A machine and its owner's wishes.
+#[derive(Debug)]
+pub struct HostSide {
+    machine: MachineId,
+    dir: PathBuf,
+    node: String,
+    base: Config,
+    config: Config,
+    listing: Listing,
+    inventory: HostInventory,
+}
+
+impl HostSide {
+    /// Takes stock of the machine. Reads files and asks the GPU driver: not for async threads.
+    ///
+    /// # Errors
+    /// If the owner's listing can't be read.
+    pub fn new(dir: &Path, node: String, machine: MachineId, config: Config) -> anyhow::Result<Self> {
+        let listing = Listing::load(dir)?;
+        let mut applied = config.clone();
+        listing.apply(&mut applied);
+        let inventory = inventory::take(dir);
+        Ok(Self { machine, dir: dir.to_owned(), node, base: config, config: applied, listing, inventory })
+    }
+
+    /// The machine's id.
+    #[must_use]
+    pub const fn machine(&self) -> MachineId {
+        self.machine
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How the container runtime is to be used.
+    #[must_use]
+    pub fn runtime_config(&self) -> RuntimeConfig {
+        let (host, runtime) = (&self.config.host, &self.config.runtime);
+        RuntimeConfig {
+            socket: runtime.docker_socket.clone(),
+            data_dir: self.dir.join("runtime"),
+            node_id: self.node.clone(),
+            subnet_pool: runtime.subnet_pool.parse().unwrap_or_else(|_| RuntimeConfig::default().subnet_pool),
+            registries: host.registries.clone(),
+            local_images: host.local_images.clone(),
+            nvidia: match runtime.nvidia.as_str() {
+                "auto" => Nvidia::Auto,
+                "device_request" => Nvidia::DeviceRequest,
+                name => Nvidia::Runtime(name.to_owned()),
+            },
+            ..RuntimeConfig::default()
+        }
+    }
+
+    /// Takes over what a `souk host list` says.
+    ///
+    /// # Errors
+    /// If the settings contradict themselves, or can't be saved.
+    pub fn list(&mut self, request: &ListRequest) -> Result<(), CommandError> {
+        let mut listing = self.listing.clone();
+        listing.list(request);
+        self.change(listing)?;
+        if self.config.host.prices.slot_hour.is_none() {
+            let message = "no price was named yet, so nothing is offered";
+            return Err(CommandError::new(ErrorCode::BadRequest, message).hint("souk host list --price 0.10"));
+        }
+        Ok(())
+    }
+
+    /// Takes the offer back.
+    ///
+    /// # Errors
+    /// If that can't be saved.
+    pub fn unlist(&mut self) -> Result<(), CommandError> {
+        let mut listing = self.listing.clone();
+        listing.listed = Some(false);
+        self.change(listing)
+    }
+
+    /// Takes over whom the owner lets rent.
+    ///
+    /// # Errors
+    /// If too many peers are named, or it can't be saved.
+    pub fn accept(&mut self, request: &AcceptRequest) -> Result<(), CommandError> {
+        let mut listing = self.listing.clone();
+        listing.accept(request, &self.base).map_err(|e| CommandError::new(ErrorCode::BadRequest, e))?;
+        self.change(listing)
+    }
+
+    fn change(&mut self, listing: Listing) -> Result<(), CommandError> {
+        let mut config = self.base.clone();
+        listing.apply(&mut config);
+        config.check().map_err(|(key, why)| CommandError::new(ErrorCode::BadRequest, format!("{key}: {why}")))?;
+        listing.save(&self.dir).map_err(|e| {
+            CommandError::new(ErrorCode::Internal, format!("the change can't be saved in {}: {e}", self.dir.display()))
+        })?;
+        self.listing = listing;
+        self.config = config;
+        Ok(())
+    }
+
+    /// Each slot's device, and its model.
+    #[must_use]
+    pub fn devices(&self) -> Vec<(Option<String>, Option<String>)> {
+        let declared: Vec<_> = self
+            .config
+            .host
+            .declared_gpus
+            .iter()
+            .flat_map(|g| {
+                (0..g.devices.len()).map(|i| (Some(declared_name(g, i)), Some(g.model.clone()))).collect::<Vec<_>>()
+            })
+            .collect();
+        let nvml =
+            self.inventory.gpus.iter().filter(|g| !g.mig).map(|g| (Some(g.uuid.clone()), Some(short_model(&g.model))));
+        // A lease's slots are of one class: the machine is sold by its most frequent model.
+        let mut devices: Vec<(Option<String>, Option<String>)> =
+            if declared.is_empty() { nvml.collect() } else { declared };
+        let mut models: BTreeMap<Option<String>, usize> = BTreeMap::new();
+        for (_, model) in &devices {
+            *models.entry(model.clone()).or_insert(0) += 1;
+        }
+        let best = models.into_iter().max_by_key(|(_, count)| *count).map(|(model, _)| model);
+        devices.retain(|(_, model)| Some(model) == best.as_ref());
+        if devices.is_empty() {
+            let cores = u16::try_from(self.inventory.cpu.logical_cores).unwrap_or(u16::MAX);
+            let slots =
+                self.config.host.slots.unwrap_or_else(|| cores.saturating_sub(self.config.host.reserve.cpu).max(1));
+            return (0..slots.min(limits::SLOTS)).map(|_| (None, None)).collect();
+        }
+        devices.truncate(usize::from(limits::SLOTS));
+        devices
+    }
+
+    /// What guests get of the machine.
+    #[must_use]
+    pub fn hardware(&self) -> Hardware {
+        let (inventory, reserve) = (&self.inventory, &self.config.host.reserve);
+        let devices = self.devices();
+        let cpu = &inventory.cpu;
+        let cut =
+            |text: &str| text.chars().filter(|c| !c.is_control()).take(limits::NAME_BYTES / 4).collect::<String>();
+        Hardware {
+            gpus: self.gpu_group(&devices).into_iter().collect(),
+            cpu: Cpu {
+                model: cut(&cpu.model),
+                cores: u16::try_from(cpu.logical_cores).unwrap_or(u16::MAX).saturating_sub(reserve.cpu).max(1),
+                mhz: cpu.mhz,
+                avx: cpu.has_avx,
+                arch: cut(&cpu.arch),
+            },
+            ram_mb: mb(inventory.memory_mb).saturating_sub(reserve.ram_mb),
+            disk_mb: mb(inventory.disk_free_mb).saturating_sub(reserve.disk_mb),
+            disk_mb_s: None,
+            country: None,
+            up_mbps: None,
+            down_mbps: None,
+        }
+    }
+
+    fn gpu_group(&self, devices: &[(Option<String>, Option<String>)]) -> Option<GpuGroup> {
+        let model = devices.first()?.1.clone()?;
+        let names: Vec<&String> = devices.iter().filter_map(|(device, _)| device.as_ref()).collect();
+        let uuid_hashes = names.iter().map(|n| Digest::of(n.as_bytes())).collect();
+        let measured = self.inventory.gpus.iter().find(|g| names.contains(&&g.uuid));
+        let declared = self.config.host.declared_gpus.iter().find(|g| g.model == model);
+        Some(GpuGroup {
+            model,
+            declared: measured.is_none(),
+            uuid_hashes,
+            vram_mib: measured.map(|g| g.memory_mb).or(declared.map(|g| g.vram_mib)).unwrap_or(0),
+            compute_cap: measured.map_or(0, |g| g.compute_capability * 10),
+            driver: measured.map_or_else(String::new, |g| g.driver.clone()),
+            max_cuda: measured.map_or(0, |g| g.max_cuda / 1000 * 100 + g.max_cuda % 1000 / 10 * 10),
+            pcie_gen: measured.and_then(|g| g.pcie_generation).and_then(|n| u8::try_from(n).ok()).unwrap_or(0),
+            pcie_width: measured.and_then(|g| g.pcie_width).and_then(|n| u8::try_from(n).ok()).unwrap_or(0),
+            mem_bw: measured.and_then(|g| g.memory_bandwidth_gbs).unwrap_or(0),
+            power_w: measured.and_then(|g| g.power_limit_w).unwrap_or(0),
+        })
+    }
+
+    /// Who may rent.
+    #[must_use]
+    pub fn accept_policy(&self) -> Accept {
+        let accept = &self.config.host.accept;
+        if accept.anyone { Accept::Anyone } else { Accept::Peers(accept.peers.iter().copied().collect()) }
+    }
+
+    /// The machine on offer, by what the container engine can do; none if it is not to be offered.
+    #[must_use]
+    pub fn setup(&self, info: &RuntimeInfo) -> Option<HostSetup> {
+        let host = &self.config.host;
+        let slot_hour = host.prices.slot_hour?;
+        if self.listing.listed == Some(false) {
+            return None;
+        }
+        let can = |egress: &Egress| match egress {
+            Egress::None => info.egress.contains(&souk_runtime::Egress::None),
+            Egress::Internet => info.egress.contains(&souk_runtime::Egress::Internet),
+        };
+        let slots: Vec<Option<String>> = self.devices().into_iter().map(|(device, _)| device).collect();
+        let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);
+        Some(HostSetup {
+            machine: self.machine,
+            hardware: self.hardware(),
+            slots,
+            terms: Terms {
+                slot_hour,
+                min_bid_slot_hour: host.prices.min_bid.unwrap_or(slot_hour),
+                storage_gb_month: host.prices.storage_gb_month,
+                up_gb: host.prices.up_gb,
+                down_gb: host.prices.down_gb,
+                currency: host.prices.currency.clone(),
+                min_slots: host.min_slots.min(total),
+                latest_end: None,
+                eviction_notice: Millis::from_secs(30),
+                quantum: Millis::from_mins(10),
+                reserved_discount: 0,
+                egress: host.egress.iter().copied().filter(can).collect(),
+                runtimes: vec![RuntimeKind::Docker],
+                disk_quota: match info.disk_quota {
+                    souk_runtime::DiskQuota::Hard => DiskQuota::Hard,
+                    souk_runtime::DiskQuota::Soft => DiskQuota::Soft,
+                },
+                registries: host.registries.iter().take(limits::REGISTRIES).cloned().collect(),
+                payment: vec!["manual".to_owned()],
+                accepts: Accepts::Named,
+            },
+            floor_slot_hour: host.prices.min_bid.unwrap_or(slot_hour),
+            accept: self.accept_policy(),
+            credit: Millis::from_hours(u64::from(host.credit_hours)),
+            tick: host.tick,
+            max_term: host.max_term,
+            reachability: Reachability::Unknown,
+        })
+    }
+
+    /// What keeps this machine from being rented, and what helps.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add =
+            |sentence: &str, fix: &str| problems.push(Problem { sentence: sentence.to_owned(), fix: fix.to_owned() });
+        if self.config.host.prices.slot_hour.is_none() {
+            add("this machine has no price, so it is not offered", "souk host list --price 0.10");
+        }
+        let accept = &self.config.host.accept;
+        if !accept.anyone && accept.peers.is_empty() {
+            add("nobody may rent yet", "souk host accept PEER, or: souk host accept anyone");
+        }
+        if let Some(problem) = &self.inventory.gpu_problem {
+            add(problem, "nvidia-smi");
+        }
+        problems
+    }
+}
+
+/// `NVIDIA GeForce RTX 4090` as the market calls it: `RTX 4090`.
+fn short_model(model: &str) -> String {
+    let words = model.trim().trim_start_matches("NVIDIA ").trim_start_matches("GeForce ");
+    words.chars().filter(|c| !c.is_control()).take(limits::NAME_BYTES / 4).collect()
+}
+
+/// What names a declared GPU in placements and locks: its UUID if it has one, else its device paths.
+fn declared_name(gpus: &crate::config::DeclaredGpus, index: usize) -> String {
+    let uuid = gpus.uuid.as_ref().and_then(|u| u.get(index)).cloned();
+    uuid.unwrap_or_else(|| {
+        let paths = gpus.devices[index].iter().map(|p| p.display().to_string());
+        paths.collect::<Vec<_>>().join(",")
+    })
+}

@@ -1,0 +1,362 @@
+//! The engine's records in the ledger, and what the engine and people ask back.
+//!
+//! Owns the mapping between the two: which rows of the ledger's private memory hold events, labels, row numbers and offer
+//! numbers. The ledger's thread owns the disk.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    path::Path,
+};
+
+use bytes::Bytes;
+use souk_ledger::{
+    commit::Ledger as Journal,
+    export::{Filter, export},
+    lease::{Lease, Status},
+    record::{Fact, Private as PrivateRow},
+    thread::{Event, LedgerHandle, LedgerThread},
+    verify::{self, Verdict},
+    view::{QueryError, Select, View},
+};
+use souk_protocol::{
+    Keypair, LeaseId, NetworkId, Timestamp, encode, limits,
+    machine::{
+        io::{Recalled, Ticket},
+        record::{Head, LeaseRow, Private, Record, Restore},
+    },
+    message::{LeaseEvent, Response},
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    api::types::LedgerCheckView,
+    market::{
+        CommandError,
+        command::{EXPORT_PIECES, ErrorCode, Reply},
+        task::Durable,
+    },
+};
+
+/// Leases a list looks at.
+const LISTED: usize = 10_000;
+/// Answers to opens that are remembered after a restart: as long as an open may still be asked about.
+const RECENT: souk_protocol::Millis = souk_protocol::Millis::from_mins(10);
+/// Bytes of one piece of an export.
+const PIECE: usize = 64 * 1024;
+
+/// The node's ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    thread: LedgerThread,
+    handle: LedgerHandle,
+    key: Keypair,
+    next_number: u64,
+    /// Which of the engine's tickets are decided with which of the ledger's.
+    waiting: VecDeque<(u64, Ticket)>,
+}
+
+/// How far the ledger has come, as its thread tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Everything up to this ticket of the ledger is durable.
+    Durable(u64),
+    /// It can't go on.
+    Failed(String),
+}
+
+fn row_key(kind: &str, lease: &LeaseId) -> Vec<u8> {
+    [kind.as_bytes(), &[0], &lease.0].concat()
+}
+
+fn event_key(lease: &LeaseId, n: u32) -> Vec<u8> {
+    [row_key("event", lease), n.to_be_bytes().to_vec()].concat()
+}
+
+fn put(key: Vec<u8>, value: Vec<u8>) -> Fact {
+    Fact::Private(PrivateRow::Row { key, value: Some(value.into()) })
+}
+
+const NEXT_NUMBER: &[u8] = b"next-number";
+const OFFER_SEQ: &[u8] = b"offer-seq";
+
+fn number(bytes: Option<Vec<u8>>) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes?.try_into().ok()?))
+}
+
+impl Ledger {
+    /// Opens the ledger in a data directory and starts its thread. Returns it with what the engine starts from, and where its
+    /// progress shows.
+    ///
+    /// # Errors
+    /// A journal that is damaged or of another node, or a disk that can't be used.
+    pub fn open(
+        dir: &Path,
+        key: Keypair,
+        network: NetworkId,
+        now: Timestamp,
+    ) -> anyhow::Result<(Self, Restore, watch::Receiver<Progress>)> {
+        let journal = Journal::open(&dir.join("ledger"), key.node_id(), network)?;
+        let (progress, durable) = watch::channel(Progress::Durable(0));
+        let thread = LedgerThread::spawn(journal, move |event| match event {
+            Event::Durable(ticket) => {
+                progress.send_replace(Progress::Durable(ticket.0));
+            }
+            Event::Refused(ticket, why) => tracing::error!(ticket = ticket.0, "the ledger refused a record: {why}"),
+            Event::Fork(ticket) => {
+                tracing::warn!(ticket = ticket.0, "a peer has contradicted itself; the proof is kept")
+            }
+            Event::Failed(failure) => {
+                progress.send_replace(Progress::Failed(failure.to_string()));
+            }
+        })?;
+        let handle = thread.handle();
+        let restore = restore(handle.view(), now)?;
+        let next_number = restore.next_number;
+        Ok((Self { thread, handle, key, next_number, waiting: VecDeque::new() }, restore, durable))
+    }
+
+    const fn view(&self) -> &View {
+        self.handle.view()
+    }
+
+    /// Writes a record of the engine. Waits while the disk is hopelessly behind.
+    pub async fn append(&mut self, ticket: Ticket, record: Record) {
+        for fact in self.facts(record) {
+            let mut fact = Some(fact);
+            while let Some(again) = fact.take() {
+                match self.handle.append(again.clone()) {
+                    Ok(own) => match self.waiting.back_mut() {
+                        Some(last) if last.1 == ticket => last.0 = own.0,
+                        Some(_) | None => self.waiting.push_back((own.0, ticket)),
+                    },
+                    Err(souk_ledger::thread::AppendError::Full) => {
+                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                        fact = Some(again);
+                    }
+                    // The thread has ended, and says so through its progress.
+                    Err(souk_ledger::thread::AppendError::Closed) => {}
+                }
+            }
+        }
+    }
+
+    /// What the engine's ticket is, up to which everything is durable.
+    pub fn decided(&mut self, progress: &Progress) -> Option<Durable> {
+        match progress {
+            Progress::Failed(why) => Some(Err(why.clone())),
+            Progress::Durable(own) => {
+                let mut newest = None;
+                while self.waiting.front().is_some_and(|(needs, _)| needs <= own) {
+                    newest = self.waiting.pop_front().map(|(_, ticket)| Ok(ticket));
+                }
+                newest
+            }
+        }
+    }
+
+    /// The number the next lease gets.
+    #[must_use]
+    pub const fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// A record of the engine as the ledger's facts. The engine hands out only what it has made or verified; the ledger takes
+    /// nothing else, so it is checked again here.
+    fn facts(&mut self, record: Record) -> Vec<Fact> {
+        let network = self.view().network();
+        let verified = |e: souk_protocol::VerifyError| tracing::error!("a record of the engine does not verify: {e}");
+        match record {
+            Record::Entry(signed) => match signed.verify(&network) {
+                Ok(entry) => {
+                    let opened = entry.lease.filter(|_| entry.body.draft().is_some());
+                    let mut facts = vec![Fact::Entry(entry)];
+                    if let Some(lease) = opened
+                        && self.view().private(&row_key("number", &lease)).ok().flatten().is_none()
+                    {
+                        let number = self.next_number;
+                        self.next_number += 1;
+                        facts.push(put(row_key("number", &lease), number.to_be_bytes().to_vec()));
+                        facts.push(put(NEXT_NUMBER.to_vec(), self.next_number.to_be_bytes().to_vec()));
+                    }
+                    facts
+                }
+                Err(e) => {
+                    verified(e);
+                    Vec::new()
+                }
+            },
+            Record::Usage(signed) => signed.verify(&network).map_err(verified).map(Fact::Usage).into_iter().collect(),
+            Record::Ack(signed) => signed.verify(&network).map_err(verified).map(Fact::Ack).into_iter().collect(),
+            Record::Private(Private::Workload { lease, bytes }) => {
+                vec![Fact::Private(PrivateRow::Workload { lease, sealed: bytes })]
+            }
+            Record::Private(Private::Event { lease, event }) => {
+                let old = event.n.checked_sub(u32::try_from(limits::EVENTS_PER_LEASE).unwrap_or(u32::MAX));
+                let mut facts = vec![put(event_key(&lease, event.n), encode::to_bytes(&event))];
+                if let Some(old) = old.filter(|n| *n > 0) {
+                    facts.push(Fact::Private(PrivateRow::Row { key: event_key(&lease, old), value: None }));
+                }
+                facts
+            }
+            Record::Private(Private::Label { lease, text }) => {
+                let value = Some(text.into_bytes().into()).filter(|t: &serde_bytes::ByteBuf| !t.is_empty());
+                vec![Fact::Private(PrivateRow::Row { key: row_key("label", &lease), value })]
+            }
+            Record::Private(Private::OfferSeq(seq)) => vec![put(OFFER_SEQ.to_vec(), seq.to_be_bytes().to_vec())],
+        }
+    }
+
+    /// All on record about a lease.
+    #[must_use]
+    pub fn row(&self, lease: &LeaseId) -> Option<LeaseRow> {
+        logged(self.view().lease(lease)).flatten().and_then(|l| logged(row(self.view(), l)))
+    }
+
+    /// Leases, newest first: those not over, or all.
+    #[must_use]
+    pub fn rows(&self, all: bool) -> Vec<LeaseRow> {
+        let leases = if all {
+            logged(self.view().leases(Select::All, LISTED)).unwrap_or_default()
+        } else {
+            open_leases(self.view()).map_err(|e| tracing::error!("the ledger does not answer: {e}")).unwrap_or_default()
+        };
+        leases.into_iter().filter_map(|l| logged(row(self.view(), l))).collect()
+    }
+
+    /// An answer that was given before, about a lease the engine no longer holds.
+    #[must_use]
+    pub fn recall(&self, lease: &LeaseId, what: Recalled) -> Option<Response> {
+        let held = logged(self.view().lease(lease)).flatten()?;
+        match what {
+            Recalled::Answer(open) if held.open.id == open => held.answer.map(|a| Response::Answered(a.signed)),
+            Recalled::Answer(_) => None,
+            Recalled::CloseAck => {
+                let close_ack = held.renter_close_ack.map(|c| c.signed)?;
+                let ack = held.receipts.agreed.map(|r| r.ack.signed);
+                Some(Response::Seen { events_seen: u32::MAX, ack, close_ack: Some(close_ack) })
+            }
+        }
+    }
+
+    /// Checks the whole ledger as a stranger would: exported, and verified from the file alone.
+    pub fn check(&self, reply: Reply<LedgerCheckView>) {
+        let (view, key) = (self.view().clone(), self.key.clone());
+        tokio::task::spawn_blocking(move || {
+            reply.send(check(&view, &key)).ok();
+        });
+    }
+
+    /// Exports the ledger, or what concerns one lease, in pieces.
+    pub fn export(&self, lease: Option<LeaseId>, reply: Reply<mpsc::Receiver<Result<Bytes, CommandError>>>) {
+        let (view, key) = (self.view().clone(), self.key.clone());
+        let (pieces, receiver) = mpsc::channel(EXPORT_PIECES);
+        if reply.send(Ok(receiver)).is_err() {
+            return;
+        }
+        tokio::task::spawn_blocking(move || {
+            let filter = lease.map_or(Filter::All, Filter::Lease);
+            let mut out = io::BufWriter::with_capacity(PIECE, Pieces(&pieces));
+            let done = export(&view, filter, &key, &mut out).map_err(|e| e.to_string());
+            if let Err(why) = done.and_then(|_| out.flush().map_err(|e| e.to_string())) {
+                let error = CommandError::new(ErrorCode::Internal, format!("the export broke off: {why}"));
+                pieces.blocking_send(Err(error)).ok();
+            }
+        });
+    }
+
+    /// Writes what is queued and ends the thread.
+    pub fn shutdown(self) {
+        if let Err(failure) = self.thread.shutdown() {
+            tracing::error!("the ledger ended with a failure: {failure}");
+        }
+    }
+}
+
+struct Pieces<'a>(&'a mpsc::Sender<Result<Bytes, CommandError>>);
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = Ok(Bytes::copy_from_slice(bytes));
+        self.0
+            .blocking_send(piece)
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "nobody reads the export"))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn check(view: &View, key: &Keypair) -> Result<LedgerCheckView, CommandError> {
+    let internal =
+        |e: &dyn std::fmt::Display| CommandError::new(ErrorCode::Internal, format!("the ledger can't be read: {e}"));
+    let mut file = tempfile::tempfile().map_err(|e| internal(&e))?;
+    export(view, Filter::All, key, io::BufWriter::new(&mut file)).map_err(|e| internal(&e))?;
+    io::Seek::rewind(&mut file).map_err(|e| internal(&e))?;
+    let report = verify::verify(io::BufReader::new(file)).map_err(|e| internal(&e))?;
+    let faults = match &report.verdict {
+        Verdict::Valid => Vec::new(),
+        Verdict::Invalid(fault) | Verdict::Incomplete(fault) => {
+            vec![format!("record {}: {}", fault.record, fault.what)]
+        }
+    };
+    let held = view.leases(Select::All, usize::MAX).map_err(|e| internal(&e))?;
+    let receipts = held.iter().filter(|l| l.receipts.agreed.is_some()).count() as u64;
+    Ok(LedgerCheckView { entries: report.records, leases: report.leases, receipts, faults })
+}
+
+fn logged<T>(result: Result<T, QueryError>) -> Option<T> {
+    result.map_err(|e| tracing::error!("the ledger does not answer: {e}")).ok()
+}
+
+fn open_leases(view: &View) -> Result<Vec<Lease>, QueryError> {
+    let mut leases = Vec::new();
+    for status in [Status::Opened, Status::Active, Status::Closing] {
+        leases.extend(view.leases(Select::Status(status), LISTED)?);
+    }
+    Ok(leases)
+}
+
+fn restore(view: &View, now: Timestamp) -> Result<Restore, QueryError> {
+    let me = view.own();
+    let head = view.head(&me)?.map(|h| Head { author: me, seq: h.seq, id: h.id, time: h.time });
+    let mut open = open_leases(view)?;
+    for status in [Status::Void, Status::Closed] {
+        let recent = view.leases(Select::Status(status), 1024)?;
+        open.extend(recent.into_iter().filter(|l| l.draft.value.commit_by + RECENT > now));
+    }
+    open.sort_by_key(Lease::opened_at);
+    Ok(Restore {
+        head,
+        offer_seq: number(view.private(OFFER_SEQ)?).unwrap_or(0),
+        leases: open.into_iter().map(|l| row(view, l)).collect::<Result<_, _>>()?,
+        next_number: number(view.private(NEXT_NUMBER)?).unwrap_or(1),
+    })
+}
+
+fn row(view: &View, lease: Lease) -> Result<LeaseRow, QueryError> {
+    let id = lease.id();
+    let events = view.private_rows(&row_key("event", &id))?;
+    let mut events: Vec<LeaseEvent> =
+        events.iter().filter_map(|(_, bytes)| encode::from_bytes(bytes, limits::RECEIPT_BYTES).ok()).collect();
+    events.sort_by_key(|e| e.n);
+    let usage = lease.newest_usage().map(|u| u.signed.clone());
+    let (ack, acked_usage) = lease.receipts.agreed.map(|r| (r.ack.signed, r.usage.signed)).unzip();
+    Ok(LeaseRow {
+        lease: id,
+        number: number(view.private(&row_key("number", &id))?).unwrap_or(0),
+        open: lease.open.signed,
+        answer: lease.answer.map(|a| a.signed),
+        placement: lease.placement.map(|p| p.signed),
+        usage,
+        ack,
+        acked_usage,
+        close: lease.host_close.or(lease.renter_close).map(|c| c.signed),
+        close_ack: lease.renter_close_ack.or(lease.host_close_ack).map(|c| c.signed),
+        workload: view.workload(&id)?.unwrap_or_default(),
+        events,
+        label: view.private(&row_key("label", &id))?.and_then(|text| String::from_utf8(text).ok()),
+    })
+}

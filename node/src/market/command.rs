@@ -1,0 +1,345 @@
+//! What the local API asks of the market task, and the errors it answers with.
+//!
+//! Each [`Command`] carries where its answer goes. Owns the queue between both, its size and what happens when it is full; owns
+//! none of the rules.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use souk_protocol::{AskId, message::Action};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot},
+};
+
+use crate::api::types::{
+    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, PeerView,
+    QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
+};
+
+/// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
+pub const QUEUE: usize = 256;
+/// How long an asker waits for a place in the queue.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(2);
+/// Steps of one rental that its asker has not read. When half full, progress is skipped; when full, the asker reads too slowly
+/// and its stream ends (the rental goes on).
+pub const STEPS: usize = 64;
+/// Pieces of an export that its asker has not read. When full, the exporter waits.
+pub const EXPORT_PIECES: usize = 4;
+
+/// Where an answer goes. Dropping it unanswered reads as "the node is stopping".
+pub type Reply<T> = oneshot::Sender<Result<T, CommandError>>;
+
+/// A two-way stream of bytes; on it flow [`souk_protocol::message::Frame`]s.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A boxed [`Duplex`].
+pub type ByteStream = Box<dyn Duplex>;
+
+/// How a person names a lease: its row number, its label, or the first digits of its id. Resolved by [`super::select`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeaseSelector(pub String);
+
+/// How a request names an ask: its id, or the first digits of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AskSelector(pub String);
+
+impl From<AskId> for AskSelector {
+    fn from(id: AskId) -> Self {
+        Self(id.to_string())
+    }
+}
+
+/// One thing asked of the market task.
+pub enum Command {
+    /// How the node is.
+    Status(Reply<StatusView>),
+    /// Whom it is connected to, or knows.
+    Peers(Reply<Vec<PeerView>>),
+    /// Asks that match a query.
+    Search {
+        /// What is looked for.
+        request: SearchRequest,
+        /// The answer.
+        reply: Reply<SearchResults>,
+    },
+    /// What a rental would cost, without asking its host.
+    Quote {
+        /// The rental.
+        request: Box<RentRequest>,
+        /// The answer.
+        reply: Reply<QuoteView>,
+    },
+    /// Negotiates and takes a lease. The first error ends it, as [`RentStep::Failed`]. If the other end of `steps` is gone before
+    /// the open is written, the negotiation stops; afterwards it makes no difference.
+    Rent {
+        /// The rental.
+        request: Box<RentRequest>,
+        /// Hears of each step; the last is `Running`, `Exited`, `Ended` or `Failed`.
+        steps: StepSender,
+    },
+    /// Leases of this node, as renter and as host.
+    Leases {
+        /// Ended ones too.
+        all: bool,
+        /// The answer, newest last.
+        reply: Reply<Vec<LeaseView>>,
+    },
+    /// All about one lease.
+    Lease {
+        /// Which.
+        id: LeaseSelector,
+        /// The answer.
+        reply: Reply<LeaseDetail>,
+    },
+    /// A renter's wish about its lease; answered when the host has.
+    Control {
+        /// Which.
+        id: LeaseSelector,
+        /// What to do.
+        action: Action,
+        /// The lease after it.
+        reply: Reply<LeaseView>,
+    },
+    /// Names a lease.
+    Label {
+        /// Which.
+        id: LeaseSelector,
+        /// The name; empty for none.
+        text: String,
+        /// The lease after it.
+        reply: Reply<LeaseView>,
+    },
+    /// Opens the output of an instance. The market has sent the `Open` frame when it answers: the asker reads frames.
+    Logs {
+        /// Which.
+        id: LeaseSelector,
+        /// Which lines.
+        request: LogsRequest,
+        /// Frames to read.
+        reply: Reply<ByteStream>,
+    },
+    /// Runs a further command in an instance. The market has sent the `Open` frame when it answers: the asker writes `Stdin`,
+    /// `StdinEnd` and `Resize`, and reads until `Exit` or `Error`.
+    Exec {
+        /// Which.
+        id: LeaseSelector,
+        /// What.
+        request: ExecRequest,
+        /// Frames both ways.
+        reply: Reply<ByteStream>,
+    },
+    /// The newest receipts, one for each lease.
+    Receipts {
+        /// Of one lease only.
+        id: Option<LeaseSelector>,
+        /// The answer.
+        reply: Reply<Vec<ReceiptView>>,
+    },
+    /// Checks the node's own ledger as a stranger would.
+    LedgerCheck(Reply<LedgerCheckView>),
+    /// The ledger as a file. A piece that is an error ends it.
+    LedgerExport {
+        /// Only what concerns this lease.
+        id: Option<LeaseSelector>,
+        /// Pieces in order; make the channel with [`EXPORT_PIECES`].
+        reply: Reply<mpsc::Receiver<Result<Bytes, CommandError>>>,
+    },
+    /// What this machine offers.
+    HostShow(Reply<HostView>),
+    /// Offers this machine, or changes how.
+    HostList {
+        /// What changes.
+        request: ListRequest,
+        /// The host after it.
+        reply: Reply<HostView>,
+    },
+    /// Takes the offer back. Running leases go on.
+    HostUnlist(Reply<HostView>),
+    /// Changes who may rent here.
+    HostAccept {
+        /// Who, and whether.
+        request: AcceptRequest,
+        /// The host after it.
+        reply: Reply<HostView>,
+    },
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Status(_) => "Status",
+            Self::Peers(_) => "Peers",
+            Self::Search { .. } => "Search",
+            Self::Quote { .. } => "Quote",
+            Self::Rent { .. } => "Rent",
+            Self::Leases { .. } => "Leases",
+            Self::Lease { .. } => "Lease",
+            Self::Control { .. } => "Control",
+            Self::Label { .. } => "Label",
+            Self::Logs { .. } => "Logs",
+            Self::Exec { .. } => "Exec",
+            Self::Receipts { .. } => "Receipts",
+            Self::LedgerCheck(_) => "LedgerCheck",
+            Self::LedgerExport { .. } => "LedgerExport",
+            Self::HostShow(_) => "HostShow",
+            Self::HostList { .. } => "HostList",
+            Self::HostUnlist(_) => "HostUnlist",
+            Self::HostAccept { .. } => "HostAccept",
+        })
+    }
+}
+
+/// What went wrong, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request makes no sense.
+    BadRequest,
+    /// The token is missing or wrong.
+    Unauthorized,
+    /// No lease, ask or peer of that name.
+    NotFound,
+    /// More than one has that name.
+    Ambiguous,
+    /// No offer matches.
+    NoMatch,
+    /// It can't be done in the present state.
+    WrongState,
+    /// The other side said no.
+    Rejected,
+    /// No price both sides take.
+    Price,
+    /// The other node can't be reached.
+    Unreachable,
+    /// It took too long; it may have been done.
+    Timeout,
+    /// Over a limit; asking again later can help.
+    Busy,
+    /// More than may be sent.
+    TooLarge,
+    /// A part of this machine is missing: a container engine, a right.
+    Unavailable,
+    /// The node is going down.
+    Stopping,
+    /// A fault of the node itself.
+    Internal,
+}
+
+/// Why a command was not done, in words for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct CommandError {
+    /// For programs.
+    pub code: ErrorCode,
+    /// What happened and why: one sentence, lower case, no full stop.
+    pub message: String,
+    /// What to do next: a command or half a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl CommandError {
+    /// An error without a hint.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    /// With what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The market task is gone.
+    #[must_use]
+    pub fn stopping() -> Self {
+        Self::new(ErrorCode::Stopping, "the node is stopping").hint("start it again: souk up")
+    }
+}
+
+/// Sends the steps of one rental without ever waiting.
+#[derive(Debug, Clone)]
+pub struct StepSender(mpsc::Sender<RentStep>);
+
+impl StepSender {
+    /// A sender, and where its steps come out.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<RentStep>) {
+        let (sender, receiver) = mpsc::channel(STEPS);
+        (Self(sender), receiver)
+    }
+
+    /// Tells a step, by the rule of [`STEPS`]. Whether the asker is still there.
+    pub fn send(&self, step: RentStep) -> bool {
+        let skippable = matches!(step, RentStep::Preparing { .. });
+        if skippable && self.0.capacity() < STEPS / 2 {
+            return !self.0.is_closed();
+        }
+        self.0.try_send(step).is_ok()
+    }
+
+    /// Whether nobody listens any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Asks the market task. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct MarketHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl MarketHandle {
+    /// A handle, and the queue that the market task reads.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        (Self { commands }, receiver)
+    }
+
+    /// Puts a command in the queue.
+    ///
+    /// # Errors
+    /// `busy` if there is no place for it in time, `stopping` if the task is gone.
+    pub async fn send(&self, command: Command) -> Result<(), CommandError> {
+        use mpsc::error::SendTimeoutError;
+        match self.commands.send_timeout(command, QUEUE_WAIT).await {
+            Ok(()) => Ok(()),
+            Err(SendTimeoutError::Closed(_)) => Err(CommandError::stopping()),
+            Err(SendTimeoutError::Timeout(_)) => {
+                Err(CommandError::new(ErrorCode::Busy, "the node has too much to do and took no more")
+                    .hint("ask again in a few seconds"))
+            }
+        }
+    }
+
+    /// Puts a command in the queue and waits for its answer.
+    ///
+    /// # Errors
+    /// As [`Self::send`], and whatever the command answers.
+    pub async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Command) -> Result<T, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(make(reply)).await?;
+        answer.await.unwrap_or_else(|_| Err(CommandError::stopping()))
+    }
+
+    /// Starts a rental and returns its steps.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn rent(&self, request: RentRequest) -> Result<mpsc::Receiver<RentStep>, CommandError> {
+        let (steps, receiver) = StepSender::channel();
+        let request = Box::new(request);
+        self.send(Command::Rent { request, steps }).await?;
+        Ok(receiver)
+    }
+}

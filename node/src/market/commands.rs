@@ -1,0 +1,403 @@
+//! What people want of the node, carried out: each command of the local API against the engine, the ledger and the host's side.
+
+use souk_protocol::{
+    LeaseId, Millis, Nonce, Timestamp,
+    machine::{
+        io::{Command as EngineCommand, Input, Refusal, Token, Wish},
+        record::{Private, Record},
+    },
+    message::{Action, StreamOpen},
+    workload::Workload,
+};
+
+use super::{
+    command::{ByteStream, Command, CommandError, ErrorCode, LeaseSelector, Reply, StepSender},
+    rentals::{refused, unknown_ask},
+    search::{currency_of, disk_of, egress_of},
+    select::{self, Candidate},
+    task::Market,
+    views,
+};
+use crate::{
+    access,
+    api::types::{
+        ExecRequest, HostRole, HostView, LeaseDetail, LeaseView, ListRequest, LogsRequest, PeerView, ReceiptView,
+        RentRequest, RentStep, StatusView,
+    },
+    clock::{now, random},
+};
+
+/// What a record says that lists show.
+pub(super) enum Noted {
+    Nothing,
+    Opened(LeaseId, u64),
+    Command(LeaseId, String),
+    Label(LeaseId, String),
+}
+
+/// How long a stop, start or destroy is waited for before the lease is shown as it is.
+const CONTROL_WITHIN: Millis = Millis::from_secs(20);
+/// How long opening a stream to a host may take.
+const STREAM_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl Market {
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Status(reply) => answer(reply, Ok(self.status())),
+            Command::Peers(reply) => self.peers(reply),
+            Command::Search { request, reply } => answer(reply, self.search(&request)),
+            Command::Quote { request, reply } => answer(reply, self.quote(&request)),
+            Command::Rent { request, steps } => self.rent(*request, &steps),
+            Command::Leases { all, reply } => answer(reply, Ok(self.leases(all))),
+            Command::Lease { id, reply } => answer(reply, self.find(&id).and_then(|lease| self.detail(lease))),
+            Command::Control { id, action, reply } => self.control(&id, action, reply),
+            Command::Label { id, text, reply } => self.label(&id, text, reply),
+            Command::Logs { id, request, reply } => self.logs(&id, request, reply),
+            Command::Exec { id, request, reply } => self.exec(&id, request, reply),
+            Command::Receipts { id, reply } => answer(reply, self.receipts(id.as_ref())),
+            Command::LedgerCheck(reply) => self.ledger.check(reply),
+            Command::LedgerExport { id, reply } => match id.map(|id| self.find(&id)).transpose() {
+                Ok(lease) => self.ledger.export(lease, reply),
+                Err(error) => answer(reply, Err(error)),
+            },
+            Command::HostShow(reply) => answer(reply, self.host_view()),
+            Command::HostList { request, reply } => answer(reply, self.list(&request)),
+            Command::HostUnlist(reply) => answer(reply, self.unlist()),
+            Command::HostAccept { request, reply } => {
+                let changed = self.change_host(|host| host.accept(&request));
+                answer(reply, changed.and_then(|()| self.host_view()));
+            }
+        }
+    }
+
+    fn status(&self) -> StatusView {
+        let open = |l: &&souk_protocol::machine::renter_lease::RenterLease| !l.state().is_ended();
+        StatusView {
+            node: self.engine.me(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: self.about.started,
+            network: self.about.network_name.clone(),
+            network_id: *self.engine.network(),
+            dir: self.about.dir.clone(),
+            listen: self.network.listen_addrs().iter().map(|a| format!("{a}/p2p/{}", self.engine.me())).collect(),
+            external: self.about.external.clone(),
+            peers: self.engine.connected().count() as u64,
+            offers: self.engine.book().offers().count() as u64,
+            host: match (&self.host, self.engine.host().offer()) {
+                (None, _) => HostRole::Off,
+                (Some(_), None) => HostRole::Unlisted,
+                (Some(_), Some(_)) => HostRole::Listed,
+            },
+            renting: self.engine.renter().leases().values().filter(open).count() as u64,
+            hosting: self.engine.host().leases().values().filter(|l| !l.state().is_ended()).count() as u64,
+            problems: self.problems(),
+        }
+    }
+
+    fn peers(&self, reply: Reply<Vec<PeerView>>) {
+        let network = self.network.clone();
+        let mut machines = std::collections::BTreeMap::new();
+        for offer in self.engine.book().offers() {
+            *machines.entry(offer.host).or_insert(0) += 1;
+        }
+        tokio::spawn(async move {
+            let peers = network.peers().await;
+            let view = |p: souk_network::PeerInfo| PeerView {
+                node: p.id,
+                address: p.addresses.first().map(ToString::to_string).unwrap_or_default(),
+                outbound: p.direction == souk_network::Direction::Outbound,
+                relayed: p.addresses.first().is_some_and(|a| a.to_string().contains("/p2p-circuit")),
+                since_ms: p
+                    .connected_since
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .ok()
+                    .and_then(|d| u64::try_from(d.as_millis()).ok())
+                    .map(souk_protocol::Timestamp),
+                rtt_us: p.rtt.and_then(|d| u64::try_from(d.as_micros()).ok()),
+                agent: p.agent.unwrap_or_default(),
+                machines: machines.get(&p.id).copied().unwrap_or(0),
+            };
+            answer(reply, Ok(peers.into_iter().map(view).collect()));
+        });
+    }
+
+    fn rent(&mut self, request: RentRequest, steps: &StepSender) {
+        if let Err(error) = self.begin_rent(request, steps) {
+            steps.send(RentStep::Failed { error });
+        }
+    }
+
+    fn begin_rent(&mut self, request: RentRequest, steps: &StepSender) -> Result<(), CommandError> {
+        let ask = self.find_ask(&request.ask)?;
+        let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
+        let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
+        let wish = Wish {
+            ask,
+            nonce: Nonce(random().map_err(internal)?),
+            bid: request.price_hour,
+            max_price: request.max_price_hour.or(self.about.max_price),
+            term: request.term_ms,
+            disk_mb: disk_of(&request, offer, slots),
+            egress: egress_of(&request, offer),
+            image_digest: request.image.split_once('@').map(|(_, digest)| digest.to_owned()),
+            workload: Workload {
+                command: request.command,
+                entrypoint: request.entrypoint,
+                env: request.env.0,
+                user: request.user,
+                workdir: request.workdir,
+                keep_alive: false,
+                salt: Nonce(random().map_err(internal)?),
+            },
+            max_spend: request.max_spend,
+            tick: request.tick_ms,
+            label: request.label,
+            image: request.image,
+        };
+        let (host, currency) = (offer.host, currency_of(offer));
+        steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
+        let token = self.token();
+        self.rentals.begin(token, steps.clone(), currency, request.detach);
+        self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
+        Ok(())
+    }
+
+    /// The lease that a person means.
+    fn find(&self, id: &LeaseSelector) -> Result<LeaseId, CommandError> {
+        let rows = self.ledger.rows(true);
+        let candidates = rows.iter().map(|row| Candidate {
+            lease: row.lease,
+            number: row.number,
+            label: row.label.as_deref(),
+            ended: !self.is_open(&row.lease),
+        });
+        select::resolve(&id.0, candidates)
+    }
+
+    fn is_open(&self, lease: &LeaseId) -> bool {
+        let hosted = self.engine.host().leases().get(lease).is_some_and(|l| !l.state().is_ended());
+        hosted || self.engine.renter().leases().get(lease).is_some_and(|l| !l.state().is_ended())
+    }
+
+    pub(super) fn view(&self, lease: LeaseId) -> Option<LeaseView> {
+        let meta = self.meta.get(&lease).cloned().unwrap_or_default();
+        let live = views::live(&self.engine, &meta, lease, now());
+        live.or_else(|| views::past(self.engine.me(), &self.ledger.row(&lease)?))
+    }
+
+    fn leases(&self, all: bool) -> Vec<LeaseView> {
+        let rows = self.ledger.rows(all);
+        let mut shown: Vec<LeaseView> = rows.iter().filter_map(|row| self.view(row.lease)).collect();
+        shown.retain(|v| all || !v.state.is_ended());
+        shown.sort_by_key(|v| v.number);
+        shown
+    }
+
+    fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {
+        let missing = || CommandError::new(ErrorCode::NotFound, "the ledger has no such lease").hint("souk ps -a");
+        let row = self.ledger.row(&lease).ok_or_else(missing)?;
+        let view = self.view(lease).ok_or_else(missing)?;
+        views::detail(self.engine.me(), self.engine.network(), view, &row).ok_or_else(missing)
+    }
+
+    fn control(&mut self, id: &LeaseSelector, action: Action, reply: Reply<LeaseView>) {
+        let begun = self.find(id).and_then(|lease| {
+            if self.engine.host().leases().contains_key(&lease) {
+                return self.control_hosted(lease, action).map(|()| None);
+            }
+            let nonce = random().map_err(|e| CommandError::new(ErrorCode::Internal, e.to_string()))?;
+            Ok(Some((lease, Nonce(nonce))))
+        });
+        match begun {
+            Ok(Some((lease, nonce))) => {
+                let token = self.token();
+                let events = self.engine.renter().leases().get(&lease).map_or(0, |l| l.events_seen());
+                self.rentals.control(token, lease, action, events, reply);
+                self.input(Input::Command(EngineCommand::Control { token, lease, action, nonce }));
+            }
+            Ok(None) => answer(reply, self.find(id).and_then(|lease| self.shown(lease))),
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    /// A host may only take its machine back: stopping and starting are the renter's.
+    fn control_hosted(&mut self, lease: LeaseId, action: Action) -> Result<(), CommandError> {
+        if action != Action::Destroy {
+            let message = "this machine is rented out by that lease; only its renter stops and starts it";
+            return Err(CommandError::new(ErrorCode::WrongState, message)
+                .hint("souk destroy takes the machine back, which counts against this host"));
+        }
+        self.input(Input::Command(EngineCommand::Abort { lease }));
+        Ok(())
+    }
+
+    /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
+    pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => {
+                if let Some(lease) = self.rentals.taken(token) {
+                    self.lease_changed(lease);
+                }
+            }
+            Err(why) => {
+                if let Some(reply) = self.rentals.refused(token) {
+                    answer(reply, Err(refused(&why)));
+                }
+            }
+        }
+    }
+
+    /// Answers those who have waited for an effect long enough, with the lease as it is.
+    pub(super) fn controls_overdue(&mut self) {
+        let overdue = Timestamp(now().0.saturating_sub(CONTROL_WITHIN.0));
+        for (lease, reply) in self.rentals.controlled(None, overdue) {
+            answer(reply, self.shown(lease));
+        }
+    }
+
+    fn shown(&self, lease: LeaseId) -> Result<LeaseView, CommandError> {
+        self.view(lease).ok_or_else(|| CommandError::new(ErrorCode::NotFound, "the ledger has no such lease"))
+    }
+
+    fn label(&mut self, id: &LeaseSelector, text: String, reply: Reply<LeaseView>) {
+        let labelled = self.find(id).and_then(|lease| {
+            if text.len() > souk_protocol::limits::NAME_BYTES || text.chars().any(char::is_control) {
+                let message = "a label is at most 64 bytes, without control characters";
+                return Err(CommandError::new(ErrorCode::BadRequest, message));
+            }
+            self.meta.entry(lease).or_default().label = Some(text.clone()).filter(|t| !t.is_empty());
+            self.input(Input::Command(EngineCommand::Label { lease, text }));
+            self.shown(lease)
+        });
+        answer(reply, labelled);
+    }
+
+    fn logs(&self, id: &LeaseSelector, request: LogsRequest, reply: Reply<ByteStream>) {
+        match self.find(id) {
+            Ok(lease) => {
+                let LogsRequest { follow, tail, since_ms, timestamps } = request;
+                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, timestamps }, reply);
+            }
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    fn exec(&self, id: &LeaseSelector, request: ExecRequest, reply: Reply<ByteStream>) {
+        match self.find(id) {
+            Ok(lease) => {
+                let ExecRequest { command, tty, env, user, workdir, size } = request;
+                let open = StreamOpen::Exec { lease, command, tty, env: env.0, user, workdir, size };
+                self.open(lease, open, reply);
+            }
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    /// Opens a stream to a lease's host and says what it is for.
+    fn open(&self, lease: LeaseId, open: StreamOpen, reply: Reply<ByteStream>) {
+        let wrong = |message: &str| CommandError::new(ErrorCode::WrongState, message);
+        let host = match self.engine.renter().leases().get(&lease) {
+            Some(held) if held.state().is_ended() => {
+                return answer(reply, Err(wrong("the lease is over, and its instance is gone")));
+            }
+            Some(held) => held.host(),
+            None if self.engine.host().leases().contains_key(&lease) => {
+                return answer(
+                    reply,
+                    Err(wrong("this machine is rented out by that lease; what runs in it is its renter's alone")),
+                );
+            }
+            None => return answer(reply, Err(wrong("the lease is over, and its instance is gone"))),
+        };
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            let opened = async {
+                let mut stream = network.open_stream(host, STREAM_WITHIN).await.map_err(|e| {
+                    CommandError::new(ErrorCode::Unreachable, format!("the host can't be reached: {e}"))
+                        .hint("the instance runs on; souk peers shows who is connected")
+                })?;
+                let first = souk_protocol::message::Frame::Open(souk_protocol::encode::to_bytes(&open));
+                access::write_frame(&mut stream, &first).await.map_err(|e| {
+                    CommandError::new(ErrorCode::Unreachable, format!("the stream to the host broke: {e}"))
+                })?;
+                Ok(Box::new(stream) as ByteStream)
+            };
+            answer(reply, opened.await);
+        });
+    }
+
+    fn receipts(&self, id: Option<&LeaseSelector>) -> Result<Vec<ReceiptView>, CommandError> {
+        let rows = match id {
+            Some(id) => self.find(id).map(|lease| self.ledger.row(&lease).into_iter().collect())?,
+            None => self.ledger.rows(true),
+        };
+        let mut shown: Vec<ReceiptView> =
+            rows.iter().filter_map(|row| views::receipt(self.engine.me(), self.engine.network(), row)).collect();
+        shown.sort_by_key(|r| r.number);
+        Ok(shown)
+    }
+
+    pub(super) fn lease_changed(&mut self, lease: LeaseId) {
+        let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
+        let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
+        let past = || self.view(lease).map(|v| (v.state, None, u32::MAX));
+        let Some((state, progress, events)) = hosted.or(rented).or_else(past) else { return };
+        let mut rentals = std::mem::take(&mut self.rentals);
+        rentals.changed(lease, state, progress, || self.view(lease));
+        self.rentals = rentals;
+        for (lease, reply) in self.rentals.controlled(Some((lease, state, events)), Timestamp(0)) {
+            answer(reply, self.shown(lease));
+        }
+    }
+
+    /// What a record that is about to be written says of a lease's number, label or command.
+    pub(super) fn noted(&self, record: &Record) -> Noted {
+        match record {
+            Record::Entry(entry) => {
+                let limit = souk_protocol::limits::ENTRY_BYTES;
+                let read =
+                    souk_protocol::encode::from_bytes::<souk_protocol::entry::Entry>(entry.payload(), limit).ok();
+                let opened = read.filter(|e| e.body.draft().is_some()).and_then(|e| e.lease);
+                opened
+                    .filter(|l| !self.meta.contains_key(l))
+                    .map_or(Noted::Nothing, |l| Noted::Opened(l, self.ledger.next_number()))
+            }
+            Record::Private(Private::Workload { lease, bytes }) => {
+                let line = Workload::from_bytes(bytes).map(|w| views::command_line(&w));
+                line.map_or(Noted::Nothing, |line| Noted::Command(*lease, line))
+            }
+            Record::Private(Private::Label { lease, text }) => Noted::Label(*lease, text.clone()),
+            Record::Private(Private::Event { .. } | Private::OfferSeq(_)) | Record::Usage(_) | Record::Ack(_) => {
+                Noted::Nothing
+            }
+        }
+    }
+
+    /// Keeps it.
+    pub(super) fn note(&mut self, noted: Noted) {
+        match noted {
+            Noted::Nothing => {}
+            Noted::Opened(lease, number) => self.meta.entry(lease).or_default().number = number,
+            Noted::Command(lease, line) => self.meta.entry(lease).or_default().command = line,
+            Noted::Label(lease, text) => {
+                self.meta.entry(lease).or_default().label = Some(text).filter(|t| !t.is_empty());
+            }
+        }
+    }
+
+    fn list(&mut self, request: &ListRequest) -> Result<HostView, CommandError> {
+        self.change_host(|host| host.list(request))?;
+        self.host_view()
+    }
+
+    fn unlist(&mut self) -> Result<HostView, CommandError> {
+        self.change_host(crate::host::HostSide::unlist)?;
+        self.host_view()
+    }
+}
+
+fn answer<T>(reply: Reply<T>, result: Result<T, CommandError>) {
+    // Whoever asked may be gone: then nobody minds.
+    reply.send(result).ok();
+}

@@ -1,0 +1,115 @@
+//! The host's side of the node, as its owner sees and changes it.
+
+use souk_protocol::machine::io::{Command as EngineCommand, Input};
+
+use super::{
+    command::{CommandError, ErrorCode},
+    search::accepts,
+    task::Market,
+};
+use crate::{
+    api::types::{EngineView, HostRole, HostView, PricesView, Problem, SlotHolder, SlotView},
+    host::HostSide,
+};
+
+impl Market {
+    /// Offers the machine as its owner set it, once the container engine has said what it can do; or takes the offer back.
+    pub(super) fn offer_machine(&mut self) {
+        let (Some(host), Some(runtime)) = (&self.host, &self.runtime) else { return };
+        let setup = host.setup(&souk_runtime::Runtime::info(&**runtime));
+        if let Some(setup) = &setup {
+            self.locks.name(&setup.slots);
+        }
+        self.input(Input::Command(EngineCommand::Host(setup.map(Box::new))));
+    }
+
+    pub(super) fn change_host(
+        &mut self,
+        change: impl FnOnce(&mut HostSide) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let host = self.host.as_mut().ok_or_else(not_a_host)?;
+        change(host)?;
+        self.offer_machine();
+        Ok(())
+    }
+
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add = |sentence: String, fix: &str| problems.push(Problem { sentence, fix: fix.to_owned() });
+        if self.engine.connected().next().is_none() && self.about.has_bootstrap {
+            add(
+                "no peer is connected".to_owned(),
+                "check the bootstrap addresses in the configuration and the firewall",
+            );
+        } else if self.engine.connected().next().is_none() {
+            add("no peer is connected, and no bootstrap address is known".to_owned(), "souk up --bootstrap ADDRESS");
+        }
+        let Some(host) = &self.host else { return problems };
+        if let Some(problem) = &self.runtime_problem {
+            add(problem.clone(), "start the engine (systemctl start docker), or install it (apt install docker.io)");
+        }
+        if let Some(runtime) = &self.runtime
+            && !souk_runtime::Runtime::info(&**runtime).egress.contains(&souk_runtime::Egress::Internet)
+        {
+            add(
+                "guests can't be kept from this host's LAN, so none gets a network".to_owned(),
+                "run as root with nftables installed",
+            );
+        }
+        problems.extend(host.problems());
+        problems
+    }
+
+    pub(super) fn host_view(&self) -> Result<HostView, CommandError> {
+        let host = self.host.as_ref().ok_or_else(not_a_host)?;
+        let info = self.runtime.as_ref().map(|r| souk_runtime::Runtime::info(&**r));
+        let setup = self.engine.host().setup();
+        let devices = host.devices();
+        let slots = (0u16..).zip(&devices).map(|(n, (device, gpu))| {
+            let lease = self.engine.host().slots().all().get(usize::from(n)).and_then(|s| s.lease);
+            SlotView {
+                slot: n,
+                device: device.clone(),
+                gpu: gpu.clone(),
+                holder: lease.map_or(SlotHolder::Free, |lease| SlotHolder::Lease { lease }),
+            }
+        });
+        Ok(HostView {
+            role: if self.engine.host().offer().is_some() { HostRole::Listed } else { HostRole::Unlisted },
+            machine: host.machine(),
+            hardware: host.hardware(),
+            slots: slots.collect(),
+            min_slots: host.config().host.min_slots,
+            prices: prices(host),
+            accepts: accepts(&host.accept_policy()),
+            egress: setup.map(|s| s.terms.egress.clone()).unwrap_or_default(),
+            registries: host.config().host.registries.clone(),
+            engine: EngineView {
+                version: info.as_ref().filter(|_| self.runtime_problem.is_none()).map(|i| i.engine_version.clone()),
+                socket: host.config().runtime.docker_socket.display().to_string(),
+                gpus: info.as_ref().and_then(|i| i.gpu_runtime.clone()),
+                hard_disk_quota: info.as_ref().is_some_and(|i| i.disk_quota == souk_runtime::DiskQuota::Hard),
+            },
+            leases: self.engine.host().leases().keys().filter_map(|lease| self.view(*lease)).collect(),
+            problems: self.problems(),
+        })
+    }
+}
+
+fn prices(host: &HostSide) -> Option<PricesView> {
+    let prices = &host.config().host.prices;
+    let slot_hour = prices.slot_hour?;
+    Some(PricesView {
+        slot_hour,
+        min_bid: prices.min_bid.unwrap_or(slot_hour),
+        storage_gb_month: prices.storage_gb_month,
+        up_gb: prices.up_gb,
+        down_gb: prices.down_gb,
+        currency: prices.currency.clone(),
+    })
+}
+
+fn not_a_host() -> CommandError {
+    CommandError::new(ErrorCode::WrongState, "this node was not started as a host")
+        .hint("stop it (souk down) and start it with: souk up --host")
+}

@@ -1,0 +1,35 @@
+//! The market task's face to the rest of the node.
+//!
+//! [`task`] owns the engine and carries out what it wants; [`command`] is what may be asked of it, and [`select`] how a person's
+//! words name a lease. The local API asks through [`MarketHandle`]; it knows nothing of the engine behind it.
+
+pub mod command;
+mod commands;
+mod hosting;
+mod outbox;
+mod rentals;
+mod search;
+pub mod select;
+pub mod task;
+pub mod views;
+
+pub use command::{Command, CommandError, ErrorCode, MarketHandle};
+
+/// What a status tells of a node, beside what the engine knows.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Since when it runs.
+    pub started: souk_protocol::Timestamp,
+    /// The network's name.
+    pub network_name: String,
+    /// Where its data is.
+    pub dir: std::path::PathBuf,
+    /// Addresses its owner says it is reached at.
+    pub external: Vec<String>,
+    /// Whether it was told of peers to begin with.
+    pub has_bootstrap: bool,
+    /// The currency searched and paid in.
+    pub currency: souk_protocol::Currency,
+    /// Counter-offers up to this are taken unasked, unless a rental says otherwise.
+    pub max_price: Option<souk_protocol::Amount>,
+}

@@ -1,0 +1,143 @@
+//! Search, as the API answers it: the engine's book through the index, with prices in whole units.
+
+use souk_protocol::{
+    AskId, Currency,
+    machine::{policy, search::search},
+    money::{self, Amount, Counters, Rates},
+    offer::Offer,
+    resources::Resources,
+    time::Millis,
+};
+
+use super::{
+    command::{AskSelector, CommandError, ErrorCode},
+    rentals::unknown_ask,
+    task::Market,
+};
+use crate::{
+    api::types::{QuoteView, RentRequest, SearchRequest, SearchResults},
+    clock::now,
+};
+
+/// The disk a rental gets when nobody says how much, in MB, if the slots carry as much.
+const DISK_MB: u64 = 10_000;
+/// The fewest digits of an ask's id that name it.
+const SHORTEST_PREFIX: usize = 4;
+
+impl Market {
+    pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
+        let (query, options) = request.parse(now(), self.engine.me(), self.about.currency.clone())?;
+        Ok(search(&self.index, &query, &options).into())
+    }
+
+    /// The ask a person means: an id, or the first digits of one; row numbers are the API's.
+    pub(super) fn find_ask(&self, selector: &AskSelector) -> Result<AskId, CommandError> {
+        let text = selector.0.trim().trim_start_matches('#').to_ascii_lowercase();
+        if let Ok(id) = text.parse::<AskId>() {
+            return Ok(id);
+        }
+        let asks = self
+            .engine
+            .book()
+            .offers()
+            .flat_map(|o| o.slices().into_iter().map(|n| AskId::of(&o.host, &o.machine, n)).collect::<Vec<_>>());
+        let is_prefix = text.len() >= SHORTEST_PREFIX;
+        let mut matching: Vec<AskId> = asks.filter(|id| is_prefix && id.to_string().starts_with(&text)).collect();
+        matching.sort_unstable();
+        matching.dedup();
+        match matching.as_slice() {
+            [one] => Ok(*one),
+            [] => {
+                let shown: String = text.chars().filter(|c| !c.is_control()).take(40).collect();
+                Err(CommandError::new(ErrorCode::NotFound, format!("no ask `{shown}` is on the market (any more)"))
+                    .hint("souk search lists what is"))
+            }
+            many => {
+                Err(CommandError::new(ErrorCode::Ambiguous, format!("`{text}` begins the ids of {} asks", many.len()))
+                    .hint("give more digits"))
+            }
+        }
+    }
+
+    /// What a rental would cost, by the offer at hand.
+    pub(super) fn quote(&self, request: &RentRequest) -> Result<QuoteView, CommandError> {
+        let ask = self.find_ask(&request.ask)?;
+        let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
+        let terms = &offer.terms;
+        let overflow = || CommandError::new(ErrorCode::BadRequest, "its price does not fit");
+        let listed_hour = terms.slot_hour.0.checked_mul(u64::from(slots)).map(Amount).ok_or_else(overflow)?;
+        let max = request.max_price_hour.or(self.about.max_price);
+        let price_hour = request.price_hour.unwrap_or(listed_hour).min(max.unwrap_or(Amount(u64::MAX)));
+        let max_price_hour = max.unwrap_or(price_hour);
+        let disk_mb = disk_of(request, offer, slots);
+        let total = offer.availability.slots_total;
+        let resources = Resources::share(&offer.hardware, offer.class(), slots, total, disk_mb).ok_or_else(|| {
+            let most = offer.hardware.disk_mb.saturating_mul(u64::from(slots)) / u64::from(total.max(1));
+            let message = format!("{} GB of disk are asked for; these slots carry {} GB", disk_mb / 1000, most / 1000);
+            CommandError::new(ErrorCode::Rejected, message).hint("ask for less with --disk, or search with --storage")
+        })?;
+        let at = now();
+        let longest = terms.latest_end.unwrap_or(at + Millis::from_hours(30 * 24));
+        let ends_at = request.term_ms.map_or(longest, |term| at + term);
+        let rates = Rates {
+            compute_hour: max_price_hour.min(listed_hour.max(price_hour)),
+            storage_gb_month: terms.storage_gb_month,
+            up_gb: terms.up_gb,
+            down_gb: terms.down_gb,
+        };
+        let hour = Counters { storage: Millis::from_hours(1), ..Counters::default() };
+        let storage_hour = money::due(&rates, disk_mb, &hour, Amount::ZERO).map_err(|_| overflow())?;
+        let term = ends_at.since(at);
+        let all = Counters {
+            active: term,
+            storage: Millis(term.0.saturating_add(souk_protocol::limits::DISK_KEPT.0)),
+            ..Counters::default()
+        };
+        let full = money::due(&rates, disk_mb, &all, Amount::ZERO).map_err(|_| overflow())?;
+        let traffic = terms.up_gb.0 > 0 || terms.down_gb.0 > 0;
+        Ok(QuoteView {
+            ask,
+            host: offer.host,
+            resources,
+            currency: terms.currency.clone(),
+            price_hour,
+            listed_hour,
+            max_price_hour,
+            storage_hour,
+            up_gb: terms.up_gb,
+            down_gb: terms.down_gb,
+            ends_at_ms: ends_at,
+            ceiling: request.max_spend.map_or(full, |max| max.min(full)),
+            traffic_extra: traffic && request.max_spend.is_none(),
+        })
+    }
+}
+
+/// The disk a request means for this ask, in MB.
+pub(super) fn disk_of(request: &RentRequest, offer: &Offer, slots: u16) -> u64 {
+    let share =
+        offer.hardware.disk_mb.saturating_mul(u64::from(slots)) / u64::from(offer.availability.slots_total.max(1));
+    request.disk_mb.unwrap_or_else(|| share.clamp(1, DISK_MB))
+}
+
+/// The egress a rental gets when nobody says: the most that the offer grants.
+pub(super) fn egress_of(request: &RentRequest, offer: &Offer) -> souk_protocol::resources::Egress {
+    use souk_protocol::resources::Egress;
+    let widest = if offer.terms.egress.contains(&Egress::Internet) { Egress::Internet } else { Egress::None };
+    request.egress.unwrap_or(widest)
+}
+
+/// The currency of an offer's prices, for steps that show them.
+pub(super) fn currency_of(offer: &Offer) -> Currency {
+    offer.terms.currency.clone()
+}
+
+/// Who a host takes, in the words of the API.
+pub(super) fn accepts(accept: &policy::Accept) -> crate::api::types::AcceptsView {
+    match accept {
+        policy::Accept::Anyone => crate::api::types::AcceptsView { anyone: true, peers: Vec::new() },
+        policy::Accept::Peers(peers) => {
+            crate::api::types::AcceptsView { anyone: false, peers: peers.iter().copied().collect() }
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! The market task: sole caller of the engine. Inputs come from peers, people, the runtime and the store; outputs are carried
+//! out in order.
+//!
+//! Owns the engine, the waiting outputs and who waits for an answer. It never waits for a flush, a peer or the container
+//! engine: what takes time runs beside it and comes back as [`Internal`].
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use souk_network::{GossipVerdict, NetworkEvent, NetworkHandle, Reply as PeerReply, Topic};
+use souk_protocol::{
+    LeaseId, NodeId,
+    machine::{
+        engine::Engine,
+        io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        search::AskIndex,
+    },
+    message::{Request, Response},
+    negotiation::{ImagePin, Reject},
+};
+use souk_runtime::{Adopted, DockerRuntime, Runtime, RuntimeReport as ContainerReport, Usage};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{command::Command, outbox::Outbox, rentals::Rentals, views::Meta};
+use crate::{
+    access::{Permission, Server},
+    clock::now,
+    host::{HostSide, instances, locks::SlotLocks},
+    ledger::{Ledger, Progress},
+};
+
+/// Results of work beside the task that it has not read. When full, that work waits.
+const INTERNAL: usize = 1024;
+/// Streams waiting for permission. When full, they wait.
+const PERMISSIONS: usize = 64;
+/// Between two looks at traffic counters of running instances.
+const TRAFFIC_EVERY: Duration = Duration::from_secs(5);
+/// Between two attempts to reach a container engine that never answered.
+const ENGINE_RETRY: Duration = Duration::from_secs(5);
+/// How long a peer has for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a host has to answer a wish about an instance.
+const CONTROL_WITHIN: Duration = Duration::from_secs(30);
+/// How long a stop waits for the last records to be durable.
+const FLUSH_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whether the store has failed, or up to which ticket all is durable.
+pub type Durable = Result<Ticket, String>;
+
+/// Results of work beside the task.
+pub(super) enum Internal {
+    Response { token: Token, result: Result<Response, NoAnswer> },
+    Image { token: Token, result: Result<ImagePin, Reject> },
+    Adopted(Vec<Adopted>),
+    Traffic { lease: LeaseId, usage: Usage },
+    Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>),
+    NoRuntime(String),
+}
+
+/// What the task is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The engine, as the ledger left it.
+    pub engine: Engine,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Row numbers, labels and commands of open leases.
+    pub meta: BTreeMap<LeaseId, Meta>,
+    /// How far the ledger has come.
+    pub progress: watch::Receiver<Progress>,
+    /// The network.
+    pub network: NetworkHandle,
+    /// What happens on it.
+    pub events: mpsc::Receiver<NetworkEvent>,
+    /// What people want.
+    pub commands: mpsc::Receiver<Command>,
+    /// The machine as a host, if it is one.
+    pub host: Option<HostSide>,
+    /// The slots' locks.
+    pub locks: SlotLocks,
+    /// What a status tells of the node.
+    pub about: super::About,
+}
+
+pub(super) struct Market {
+    pub(super) engine: Engine,
+    pub(super) ledger: Ledger,
+    pub(super) meta: BTreeMap<LeaseId, Meta>,
+    pub(super) network: NetworkHandle,
+    pub(super) host: Option<HostSide>,
+    pub(super) locks: SlotLocks,
+    pub(super) about: super::About,
+    pub(super) index: AskIndex,
+    pub(super) rentals: Rentals,
+    pub(super) runtime: Option<Arc<DockerRuntime>>,
+    pub(super) runtime_problem: Option<String>,
+    server: Option<Server>,
+    permissions: mpsc::Sender<Permission>,
+    outbox: Outbox,
+    internal: mpsc::Sender<Internal>,
+    peer_replies: BTreeMap<Token, PeerReply>,
+    verdicts: BTreeMap<Token, GossipVerdict>,
+    next_token: u64,
+    adopt: bool,
+    kept: std::collections::BTreeSet<NodeId>,
+}
+
+/// Runs the market until `stop`, or until the store fails.
+///
+/// # Errors
+/// What the store failed with: the node must not go on without it.
+pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
+    let (internal, mut results) = mpsc::channel(INTERNAL);
+    let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
+    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, about } = parts;
+    let mut market = Market {
+        engine,
+        ledger,
+        meta,
+        network,
+        host,
+        locks,
+        about,
+        index: AskIndex::default(),
+        rentals: Rentals::default(),
+        runtime: None,
+        runtime_problem: None,
+        server: None,
+        permissions,
+        outbox: Outbox::default(),
+        internal,
+        peer_replies: BTreeMap::new(),
+        verdicts: BTreeMap::new(),
+        next_token: 1,
+        adopt: false,
+        kept: std::collections::BTreeSet::new(),
+    };
+    if market.host.is_some() {
+        market.connect_runtime(Duration::ZERO);
+    }
+    let mut reports: Option<mpsc::Receiver<ContainerReport>> = None;
+    let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
+    market.drain().await;
+    loop {
+        let wake = market.engine.deadline().map(|(at, _)| Instant::now() + at.since(now()).to_std());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            changed = progress.changed() => {
+                if changed.is_err() {
+                    anyhow::bail!("the ledger's thread has ended");
+                }
+                let state = progress.borrow_and_update().clone();
+                match market.ledger.decided(&state) {
+                    Some(Ok(ticket)) => market.durable(ticket).await,
+                    Some(Err(why)) => {
+                        anyhow::bail!("the ledger can't be written: {why}; nothing is signed without it, so the node stops")
+                    }
+                    None => {}
+                }
+            }
+            Some(result) = results.recv() => market.result(result, &mut reports),
+            report = next(&mut reports) => match report {
+                Some(report) => market.container(report),
+                None => reports = None,
+            },
+            Some(event) = events.recv() => market.event(event),
+            Some(permission) = asked.recv() => market.permit(permission),
+            Some(command) = commands.recv() => market.command(command),
+            _ = traffic.tick() => {
+                market.ask_traffic();
+                market.controls_overdue();
+            }
+            () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
+        }
+        market.drain().await;
+    }
+    market.flush(&mut progress).await;
+    if let Some(runtime) = &market.runtime {
+        runtime.shutdown().await;
+    }
+    let ledger = market.ledger;
+    tokio::task::spawn_blocking(move || ledger.shutdown()).await.ok();
+    Ok(())
+}
+
+async fn next(reports: &mut Option<mpsc::Receiver<ContainerReport>>) -> Option<ContainerReport> {
+    match reports {
+        Some(reports) => reports.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Market {
+    pub(super) fn input(&mut self, input: Input) {
+        self.engine.handle(input, now());
+    }
+
+    pub(super) const fn token(&mut self) -> Token {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        token
+    }
+
+    /// Carries out everything the engine wants, until it wants nothing more.
+    async fn drain(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            if let Some(output) = self.outbox.admit(output) {
+                self.carry_out(output).await;
+            }
+        }
+        if std::mem::take(&mut self.adopt) {
+            self.adopt_all();
+        }
+        self.keep_peers();
+    }
+
+    async fn durable(&mut self, ticket: Ticket) {
+        while let Some(output) = self.outbox.release(ticket) {
+            self.carry_out(output).await;
+        }
+    }
+
+    async fn flush(&mut self, progress: &mut watch::Receiver<Progress>) {
+        let deadline = Instant::now() + FLUSH_WITHIN;
+        while !self.outbox.is_empty() {
+            let changed = tokio::time::timeout_at(deadline, progress.changed()).await;
+            let state = progress.borrow_and_update().clone();
+            match (changed, self.ledger.decided(&state)) {
+                (Ok(Ok(())), Some(Ok(ticket))) => self.durable(ticket).await,
+                (Ok(Ok(())), None) => {}
+                (Err(_) | Ok(Err(_)), _) | (_, Some(Err(_))) => {
+                    tracing::warn!(
+                        "stopping before the last records were durable; nothing was sent that rests on them"
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Persist { ticket, record } => {
+                let noted = self.noted(&record);
+                self.ledger.append(ticket, *record).await;
+                self.note(noted);
+            }
+            Output::Send { token, to, request, .. } => self.send(token, to, &request),
+            Output::Reply { token, response, .. } => self.reply(token, &response),
+            Output::Recall { token, lease, what, otherwise } => {
+                let response = self.ledger.recall(&lease, what).unwrap_or(*otherwise);
+                self.reply(token, &response);
+            }
+            Output::Verdict { token, verdict } => self.verdict(token, verdict),
+            Output::Publish { notice, .. } => {
+                let network = self.network.clone();
+                let bytes = souk_protocol::encode::to_bytes(&*notice);
+                tokio::spawn(async move {
+                    if let Err(error) = network.publish(Topic::Offers, bytes).await {
+                        tracing::warn!(%error, "an offer was not published");
+                    }
+                });
+            }
+            Output::Runtime { lease, order, .. } => self.order(lease, *order),
+            Output::ResolveImage { token, reference, digest } => self.resolve(token, reference, digest),
+            Output::LockSlots { lease, slots } => {
+                let locked = self.locks.lock(&slots).unwrap_or_else(|error| {
+                    tracing::error!(%error, "the slots' lock files can't be made; nothing is rented out");
+                    false
+                });
+                self.input(Input::Locked { lease, locked });
+            }
+            Output::UnlockSlots { slots } => self.locks.unlock(&slots),
+            Output::Step { token, step } => {
+                let meta = &self.meta;
+                self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));
+            }
+            Output::Done { token, result } => self.control_done(token, result),
+            Output::Changed { lease, .. } => self.lease_changed(lease),
+            Output::BookChanged { key } => match self.engine.book().offer(&key) {
+                Some(offer) => self.index.insert(offer.id(), offer),
+                None => {
+                    self.index.remove(&key.0, &key.1);
+                }
+            },
+            Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
+        }
+    }
+
+    fn send(&self, token: Token, to: NodeId, request: &Request) {
+        let (network, internal, body) = (self.network.clone(), self.internal.clone(), request.to_bytes());
+        // A wish to start waits at the host until the processes of the last run have ended.
+        let within = if matches!(request, Request::Control { .. }) { CONTROL_WITHIN } else { ANSWER_WITHIN };
+        tokio::spawn(async move {
+            let result = match network.request(to, body, within).await {
+                Ok(bytes) => Response::from_bytes(&bytes).map_err(|e| NoAnswer { why: format!("its answer is {e}") }),
+                Err(error) => Err(NoAnswer { why: error.to_string() }),
+            };
+            internal.send(Internal::Response { token, result }).await.ok();
+        });
+    }
+
+    fn reply(&mut self, token: Token, response: &Response) {
+        if let Some(reply) = self.peer_replies.remove(&token)
+            && let Err(error) = reply.send(response.to_bytes())
+        {
+            tracing::warn!(%error, "an answer to a peer was too large");
+        }
+    }
+
+    fn verdict(&mut self, token: Token, verdict: souk_protocol::machine::io::Verdict) {
+        use souk_protocol::machine::io::Verdict;
+        let Some(waiting) = self.verdicts.remove(&token) else { return };
+        match verdict {
+            Verdict::Accept => waiting.accept(),
+            Verdict::Ignore => waiting.ignore(),
+            Verdict::Reject => waiting.reject(),
+        }
+    }
+
+    fn event(&mut self, event: NetworkEvent) {
+        match event {
+            NetworkEvent::Listening(address) => tracing::info!(%address, "listening"),
+            NetworkEvent::Connected(peer) => self.input(Input::Connected(peer)),
+            NetworkEvent::Disconnected(peer) => self.input(Input::Disconnected(peer)),
+            NetworkEvent::Gossip { topic: Topic::Offers, from, data, verdict } => {
+                let token = self.token();
+                self.verdicts.insert(token, verdict);
+                self.input(Input::Gossip { token, from, data: data.to_vec() });
+            }
+            // No proofs are exchanged yet: not for us, and nobody's fault.
+            NetworkEvent::Gossip { topic: Topic::Proofs, verdict, .. } => verdict.ignore(),
+            NetworkEvent::Request { from, body, reply } => match Request::from_bytes(&body) {
+                Ok(request) => {
+                    let token = self.token();
+                    self.peer_replies.insert(token, reply);
+                    self.input(Input::Request { from, token, request });
+                }
+                Err(error) => {
+                    tracing::warn!(peer = %from, "a peer's request is {error}");
+                    let sentence = format!("the request is {error}");
+                    let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
+                    reply.send(Response::Rejected(reject).to_bytes()).ok();
+                }
+            },
+            NetworkEvent::Stream { from, stream } => match &self.server {
+                Some(server) => server.serve(from, stream),
+                None => drop(stream),
+            },
+        }
+    }
+
+    fn result(&mut self, result: Internal, reports: &mut Option<mpsc::Receiver<ContainerReport>>) {
+        match result {
+            Internal::Response { token, result } => self.input(Input::Response { token, result }),
+            Internal::Image { token, result } => self.input(Input::Image { token, result }),
+            Internal::Adopted(found) => {
+                for adopted in &found {
+                    if let Ok(lease) = adopted.lease.parse() {
+                        self.input(Input::Runtime { lease, report: instances::found(adopted) });
+                    }
+                }
+            }
+            Internal::Traffic { lease, usage } => {
+                let report = RuntimeReport::Traffic { rx_bytes: usage.rx_bytes, tx_bytes: usage.tx_bytes };
+                self.input(Input::Runtime { lease, report });
+            }
+            Internal::Runtime(runtime, receiver) => {
+                tracing::info!(version = runtime.info().engine_version, "the container engine answers");
+                let runtime = Arc::new(*runtime);
+                self.server = Some(Server::new(Arc::clone(&runtime) as Arc<dyn Runtime>, self.permissions.clone()));
+                self.runtime = Some(runtime);
+                self.runtime_problem = None;
+                *reports = Some(receiver);
+                self.adopt = true;
+                self.offer_machine();
+                self.input(Input::RuntimeUp(true));
+            }
+            Internal::NoRuntime(problem) => {
+                if self.runtime_problem.as_ref() != Some(&problem) {
+                    tracing::warn!("{problem}");
+                }
+                self.runtime_problem = Some(problem);
+                self.connect_runtime(ENGINE_RETRY);
+            }
+        }
+    }
+
+    /// Reaches for the container engine, now or a little later.
+    fn connect_runtime(&self, after: Duration) {
+        let Some(host) = &self.host else { return };
+        let (config, internal) = (host.runtime_config(), self.internal.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let result = match DockerRuntime::connect(config).await {
+                Ok((runtime, reports)) => Internal::Runtime(Box::new(runtime), reports),
+                Err(error) => Internal::NoRuntime(format!("{:#}", anyhow::Error::from(error))),
+            };
+            internal.send(result).await.ok();
+        });
+    }
+
+    fn container(&mut self, report: ContainerReport) {
+        match report {
+            ContainerReport::Instance { lease, event } => {
+                if let (Ok(lease), Some(report)) = (lease.parse(), instances::report(event)) {
+                    self.input(Input::Runtime { lease, report });
+                }
+            }
+            ContainerReport::EngineDown => {
+                tracing::warn!("the container engine does not answer any more");
+                self.runtime_problem = Some("the container engine does not answer".to_owned());
+                self.input(Input::RuntimeUp(false));
+            }
+            ContainerReport::EngineUp => {
+                tracing::info!("the container engine is back");
+                self.runtime_problem = None;
+                self.input(Input::RuntimeUp(true));
+            }
+        }
+    }
+
+    fn order(&mut self, lease: LeaseId, order: souk_protocol::machine::io::RuntimeOrder) {
+        use souk_protocol::machine::io::RuntimeOrder;
+        // Without an engine orders wait: when it answers, every lease is looked at again.
+        let Some(runtime) = &self.runtime else { return };
+        let id = lease.to_string();
+        let taken = match order {
+            RuntimeOrder::Prepare { draft, workload, devices } => {
+                let me = self.engine.me().to_string();
+                runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
+            }
+            RuntimeOrder::Start => runtime.start(&id),
+            RuntimeOrder::Stop(grace) => runtime.stop(&id, grace.0),
+            RuntimeOrder::Destroy => runtime.destroy(&id),
+            RuntimeOrder::Adopt { .. } => {
+                self.adopt = true;
+                Ok(())
+            }
+        };
+        if let Err(error) = taken {
+            tracing::error!(%lease, "{:#}", anyhow::Error::from(error));
+            let note = "the host's runtime refused the instance".to_owned();
+            let report = RuntimeReport::Failed { reason: souk_protocol::lease::EndReason::CreateFailed, note };
+            self.input(Input::Runtime { lease, report });
+        }
+    }
+
+    /// Looks for the containers of all leases, and removes what no lease accounts for.
+    fn adopt_all(&self) {
+        let Some(runtime) = self.runtime.clone() else { return };
+        let internal = self.internal.clone();
+        let leases: Vec<String> = self.engine.host().leases().keys().map(ToString::to_string).collect();
+        tokio::spawn(async move {
+            match runtime.adopt(&leases).await {
+                Ok(found) => {
+                    internal.send(Internal::Adopted(found)).await.ok();
+                }
+                Err(error) => tracing::warn!("instances could not be looked for: {:#}", anyhow::Error::from(error)),
+            }
+        });
+    }
+
+    fn resolve(&self, token: Token, reference: String, digest: Option<String>) {
+        let (internal, runtime) = (self.internal.clone(), self.runtime.clone());
+        tokio::spawn(async move {
+            let result = resolve_image(runtime.as_deref(), &reference, digest).await;
+            internal.send(Internal::Image { token, result }).await.ok();
+        });
+    }
+
+    fn ask_traffic(&self) {
+        let Some(runtime) = &self.runtime else { return };
+        let running =
+            self.engine.host().leases().iter().filter(|(_, l)| l.state() == souk_protocol::lease::LeaseState::Running);
+        for (lease, _) in running {
+            let (lease, runtime, internal) = (*lease, Arc::clone(runtime), self.internal.clone());
+            tokio::spawn(async move {
+                if let Ok(usage) = runtime.usage(&lease.to_string()).await {
+                    internal.send(Internal::Traffic { lease, usage }).await.ok();
+                }
+            });
+        }
+    }
+
+    /// Only the renter of an open lease reaches its instance.
+    fn permit(&self, permission: Permission) {
+        let Permission { peer, lease, answer } = permission;
+        let held = self.engine.host().leases().get(&lease).filter(|l| l.draft().renter == peer);
+        let verdict = match held {
+            None => Err("this host has no open lease of yours by that id".to_owned()),
+            Some(l) if l.state().is_ended() => Err("the lease is over".to_owned()),
+            Some(_) => Ok(()),
+        };
+        answer.send(verdict).ok();
+    }
+
+    /// Stays in touch with the other sides of open leases.
+    fn keep_peers(&mut self) {
+        let me = self.engine.me();
+        let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
+        let hosts = self.engine.renter().leases().values().map(|l| l.host());
+        let wanted: std::collections::BTreeSet<NodeId> = renters.chain(hosts).filter(|p| *p != me).collect();
+        if wanted == self.kept {
+            return;
+        }
+        let changes: Vec<(NodeId, bool)> = wanted
+            .difference(&self.kept)
+            .map(|p| (*p, true))
+            .chain(self.kept.difference(&wanted).map(|p| (*p, false)))
+            .collect();
+        self.kept = wanted;
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            for (peer, keep) in changes {
+                let done = if keep { network.keep(peer).await } else { network.unkeep(peer).await };
+                if done.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+async fn resolve_image(
+    runtime: Option<&DockerRuntime>,
+    reference: &str,
+    digest: Option<String>,
+) -> Result<ImagePin, Reject> {
+    use souk_protocol::negotiation::RejectCode;
+    let Some(runtime) = runtime else {
+        return Err(Reject::passing(RejectCode::Unavailable, "the host's container engine does not answer right now"));
+    };
+    let wanted = match digest {
+        Some(digest) if !reference.contains('@') => format!("{reference}@{digest}"),
+        Some(_) | None => reference.to_owned(),
+    };
+    match runtime.resolve_image(&wanted).await {
+        Ok(image) => Ok(ImagePin { reference: reference.to_owned(), digest: image.pin.digest }),
+        Err(error) => Err(Reject::lasting(RejectCode::Image, error.to_string())),
+    }
+}

@@ -1,0 +1,134 @@
+//! The whole node: its parts started, wired and stopped in order.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use souk_ledger::lock::DirectoryLock;
+use souk_network::{Multiaddr, NetworkConfig};
+use souk_protocol::{NodeId, machine::engine::Engine};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api,
+    clock::now,
+    config::Config,
+    host::{HostSide, locks::SlotLocks},
+    identity::Identity,
+    ledger::Ledger,
+    market::{About, MarketHandle, task, views},
+};
+
+/// How long the first address may take to be listened on.
+const LISTEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a node needs to know beside its configuration.
+#[derive(Debug)]
+pub struct Options {
+    /// Where its data is. Its identity has been made.
+    pub dir: PathBuf,
+    /// Told once, when the node serves its API and listens.
+    pub ready: oneshot::Sender<Ready>,
+    /// The data directory's lock, held as long as the node runs.
+    pub lock: DirectoryLock,
+}
+
+/// A node that serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Its key, as a peer id.
+    pub node: NodeId,
+    /// Where it listens, as multiaddresses with its peer id.
+    pub listen: Vec<String>,
+    /// Its API's socket.
+    pub socket: PathBuf,
+}
+
+/// Runs a node until `stop` is cancelled, by a signal or over its API.
+///
+/// # Errors
+/// What kept it from starting, or brought it down; the context chain reads as one sentence.
+pub async fn run(config: Config, options: Options, stop: CancellationToken) -> anyhow::Result<()> {
+    let Options { dir, ready, lock: _lock } = options;
+    let identity = Identity::load(&dir)?;
+    let network_id = config.network.id();
+    let me = identity.keypair.node_id();
+
+    let (ledger, restore, progress) = {
+        let (dir, key) = (dir.clone(), identity.keypair.clone());
+        tokio::task::spawn_blocking(move || Ledger::open(&dir, key, network_id, now())).await??
+    };
+    let meta = restore.leases.iter().map(|row| (row.lease, views::meta_of(row))).collect();
+    let engine = Engine::new(identity.keypair.clone(), network_id, restore, now())?;
+
+    let host = if config.host.enabled {
+        let (dir, machine, config) = (dir.clone(), identity.machine, config.clone());
+        Some(tokio::task::spawn_blocking(move || HostSide::new(&dir, me.to_string(), machine, config)).await??)
+    } else {
+        None
+    };
+
+    let (network, events) = souk_network::spawn(network_config(&config, &identity)?, stop.child_token())?;
+    let (market, commands) = MarketHandle::channel();
+    let about = About {
+        started: now(),
+        network_name: config.network.name.clone(),
+        dir: dir.clone(),
+        external: config.network.external.clone(),
+        has_bootstrap: !config.network.bootstrap.is_empty(),
+        currency: config.renter.currency.clone(),
+        max_price: config.renter.max_price,
+    };
+    let locks = SlotLocks::new(&config.runtime.lock_dir);
+    let parts =
+        task::Parts { engine, ledger, meta, progress, network: network.clone(), events, commands, host, locks, about };
+    // The market stops first, while the network can still carry its last answers.
+    let market_stop = stop.child_token();
+    let running = tokio::spawn(task::run(parts, market_stop));
+
+    let server = api::Server::bind(&config.api, &dir).await?;
+    let socket = server.socket().to_owned();
+    let server = tokio::spawn(server.serve(market, stop.clone()));
+    let listen = listening(&network, me).await;
+    ready.send(Ready { node: me, listen, socket }).ok();
+
+    let result = running.await.context("the market task broke")?;
+    stop.cancel();
+    server.await.ok();
+    result
+}
+
+async fn listening(network: &souk_network::NetworkHandle, me: NodeId) -> Vec<String> {
+    let (tx, mut rx) = watch::channel(Vec::new());
+    let network = network.clone();
+    let poll = async move {
+        loop {
+            let addresses = network.listen_addrs();
+            if !addresses.is_empty() {
+                tx.send_replace(addresses);
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LISTEN_WITHIN, poll).await.ok();
+    let addresses: Vec<Multiaddr> = rx.borrow_and_update().clone();
+    addresses.iter().map(|a| format!("{a}/p2p/{me}")).collect()
+}
+
+fn network_config(config: &Config, identity: &Identity) -> anyhow::Result<NetworkConfig> {
+    let addresses = |what: &str, list: &[String]| {
+        let parse = |text: &String| {
+            text.parse::<Multiaddr>().with_context(|| {
+                format!("{what}: `{text}` is not a multiaddress, like /ip4/192.0.2.1/udp/7843/quic-v1")
+            })
+        };
+        list.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()
+    };
+    let mut network = NetworkConfig::new(identity.keypair.clone(), config.network.id());
+    network.name.clone_from(&config.network.name);
+    network.listen = addresses("network.listen", &config.network.listen)?;
+    network.bootstrap = addresses("network.bootstrap", &config.network.bootstrap)?;
+    network.external = addresses("network.external", &config.network.external)?;
+    Ok(network)
+}

@@ -1,0 +1,249 @@
+//! A served API whose market follows a script.
+
+mod views;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+use souk::{
+    api::{
+        Server, frames,
+        types::{ExecRequest, RentRequest, RentStep},
+    },
+    config::Api,
+    market::{
+        Command, CommandError, ErrorCode, MarketHandle,
+        command::{ByteStream, EXPORT_PIECES, LeaseSelector, StepSender},
+        select,
+    },
+};
+use souk_protocol::{Currency, LeaseId, lease::*, message::Frame, message::Progress};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{mpsc, oneshot},
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Default)]
+struct Seen {
+    rent: Option<RentRequest>,
+    exec: Option<ExecRequest>,
+}
+
+/// A running API in a directory of its own; stopped when dropped.
+pub struct Scripted {
+    dir: tempfile::TempDir,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+    seen: Arc<Mutex<Seen>>,
+    tcp: Option<SocketAddr>,
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Scripted {
+    pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    pub fn start_with_tcp() -> Self {
+        Self::with(Some(([127, 0, 0, 1], 0).into()))
+    }
+
+    fn with(tcp: Option<SocketAddr>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = CancellationToken::new();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (bound, is_bound) = std::sync::mpsc::channel();
+        let path = dir.path().to_owned();
+        let (token, shared) = (stop.clone(), Arc::clone(&seen));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let config = Api { socket: None, tcp };
+                let server = Server::bind(&config, &path).await.unwrap();
+                let (market, commands) = MarketHandle::channel();
+                let following = tokio::spawn(follow(commands, shared));
+                bound.send(server.tcp()).unwrap();
+                server.serve(market, token).await;
+                following.abort();
+            });
+        });
+        let tcp = is_bound.recv().unwrap();
+        Self { dir, stop, thread: Some(thread), seen, tcp }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    pub fn last_rent(&self) -> Option<RentRequest> {
+        self.seen.lock().unwrap().rent.clone()
+    }
+
+    pub fn last_exec(&self) -> Option<ExecRequest> {
+        self.seen.lock().unwrap().exec.clone()
+    }
+}
+
+async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
+    while let Some(command) = commands.recv().await {
+        // An asker that has gone is no concern of the market's.
+        match command {
+            Command::Status(reply) => answer(reply, Ok(views::status())),
+            Command::Peers(reply) => answer(reply, Ok(vec![views::peer()])),
+            Command::Search { request, reply } => answer(reply, views::search(&request)),
+            Command::Quote { reply, .. } => answer(reply, Ok(views::quote())),
+            Command::Rent { request, steps } => {
+                let image = request.image.clone();
+                seen.lock().unwrap().rent = Some(*request);
+                rent(&image, &steps);
+            }
+            Command::Leases { reply, .. } => answer(reply, Ok(vec![views::lease()])),
+            Command::Lease { id, reply } => {
+                answer(reply, find(&id).map(|()| views::detail()));
+            }
+            Command::Control { id, reply, .. } => {
+                answer(reply, find(&id).map(|()| views::lease()));
+            }
+            Command::Label { text, reply, .. } => {
+                let mut lease = views::lease();
+                lease.label = Some(text);
+                answer(reply, Ok(lease));
+            }
+            Command::Logs { reply, .. } => answer(reply, Ok(logs())),
+            Command::Exec { request, reply, .. } => {
+                let command = request.command.clone();
+                seen.lock().unwrap().exec = Some(request);
+                let (near, far) = tokio::io::duplex(16 * 1024);
+                tokio::spawn(exec(far, command));
+                answer(reply, Ok(Box::new(near) as ByteStream));
+            }
+            Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
+            Command::LedgerCheck(reply) => answer(reply, Ok(views::check())),
+            Command::LedgerExport { id, reply } => answer(reply, Ok(export(id))),
+            Command::HostShow(reply) => answer(reply, Ok(views::host(false, false))),
+            Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),
+            Command::HostUnlist(reply) => answer(reply, Ok(views::host(false, false))),
+            Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+        }
+    }
+}
+
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    let _ = reply.send(value);
+}
+
+fn find(id: &LeaseSelector) -> Result<(), CommandError> {
+    let view = views::lease();
+    let only = select::Candidate { lease: view.lease, number: view.number, label: view.label.as_deref(), ended: false };
+    select::resolve(&id.0, [only]).map(|_| ())
+}
+
+fn rent(image: &str, steps: &StepSender) {
+    let usd = Currency::usd;
+    let lease = views::lease().lease;
+    let say = |step| assert!(steps.send(step));
+    say(RentStep::Resolving { ask: views::ask(), host: views::host_id(), image: image.to_owned() });
+    say(RentStep::Proposed { round: 1, price_hour: "0.30".parse().unwrap(), currency: usd() });
+    if image == "too-dear" {
+        let error = CommandError::new(ErrorCode::Price, "the host takes no less than $9.00/h");
+        say(RentStep::Failed { error: error.hint("--max-price 9") });
+        return;
+    }
+    say(RentStep::Countered { round: 1, price_hour: "0.35".parse().unwrap(), currency: usd() });
+    say(RentStep::Drafted {
+        lease,
+        price_hour: "0.35".parse().unwrap(),
+        currency: usd(),
+        ends_at_ms: views::at(3600),
+        image_digest: views::detail().image_digest,
+    });
+    say(RentStep::Committed { lease });
+    say(RentStep::Accepted { lease, number: 1 });
+    // More than the queue holds: progress is skipped, nothing else is.
+    for i in 0..1000 {
+        steps.send(RentStep::Preparing {
+            progress: Some(Progress { layers_done: 1, layers: 3, bytes_done: i, bytes: 1000 }),
+        });
+    }
+    let mut view = views::lease();
+    if image == "broken" {
+        view.state = LeaseState::Ended(EndReason::ImageFailed);
+        say(RentStep::Ended { lease: Box::new(view) });
+        return;
+    }
+    view.state = LeaseState::Running;
+    say(RentStep::Running { lease: Box::new(view) });
+}
+
+fn logs() -> ByteStream {
+    let (near, mut far) = tokio::io::duplex(1024);
+    tokio::spawn(async move {
+        for frame in
+            [Frame::Stdout(b"one\n".to_vec()), Frame::Stderr(b"oops\n".to_vec()), Frame::Stdout(b"two\n".to_vec())]
+        {
+            frames::write(&mut far, &frame).await.unwrap();
+        }
+    });
+    Box::new(near)
+}
+
+/// Echoes its input, or does what its name says.
+async fn exec(mut stream: tokio::io::DuplexStream, command: Vec<String>) {
+    let last = match command[0].as_str() {
+        "exit" => {
+            frames::write(&mut stream, &Frame::Stderr(b"leaving\n".to_vec())).await.unwrap();
+            // `exec 1 exit -- 137` passes the dashes on, as a shell would.
+            let code = command.last().unwrap().parse().unwrap();
+            Frame::Exit(code)
+        }
+        "refuse" => Frame::Error("there is no such program".to_owned()),
+        "vanish" => return,
+        "cut" => {
+            stream.write_all(&[3, 0, 0, 0, 9, b'x']).await.unwrap();
+            return;
+        }
+        _ => {
+            while let Some(Frame::Stdin(bytes)) = frames::read(&mut stream).await.unwrap() {
+                frames::write(&mut stream, &Frame::Stdout(bytes)).await.unwrap();
+            }
+            Frame::Exit(0)
+        }
+    };
+    frames::write(&mut stream, &last).await.unwrap();
+}
+
+fn export(id: Option<LeaseSelector>) -> mpsc::Receiver<Result<Bytes, CommandError>> {
+    let (pieces, receiver) = mpsc::channel(EXPORT_PIECES);
+    let last = match id {
+        Some(_) => Err(CommandError::new(ErrorCode::Internal, "the disk failed")),
+        None => Ok(Bytes::from_static(b"second")),
+    };
+    tokio::spawn(async move {
+        let _ = pieces.send(Ok(Bytes::from_static(b"first "))).await;
+        let _ = pieces.send(last).await;
+    });
+    receiver
+}
+
+/// The id that all views share.
+pub fn lease_id() -> LeaseId {
+    LeaseId([0xab; 32])
+}

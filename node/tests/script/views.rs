@@ -1,0 +1,274 @@
+//! What the scripted market answers.
+
+use souk::api::types::*;
+use souk_protocol::{
+    Amount, AskId, Currency, Digest, DocumentId, MachineId, Millis, NetworkId, NodeId, Timestamp,
+    lease::{LeaseState, PauseReason},
+    machine::{self, search::AskIndex},
+    message::Cause,
+    money::Counters,
+    offer::{Accepts, Availability, Offer, Reachability, Terms},
+    resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
+};
+
+/// So many seconds into 2026.
+pub fn at(seconds: u64) -> Timestamp {
+    Timestamp(1_767_225_600_000 + seconds * 1000)
+}
+
+fn node(n: u8) -> NodeId {
+    souk_protocol::Keypair::from_seed(&[n; 32]).node_id()
+}
+
+/// The ask that is free.
+pub fn ask() -> AskId {
+    AskId::of(&node(2), &MachineId([3; 16]), 2)
+}
+
+pub fn host_id() -> NodeId {
+    node(2)
+}
+
+fn price(text: &str) -> Amount {
+    text.parse().unwrap()
+}
+
+fn resources() -> Resources {
+    Resources {
+        slots: 2,
+        class: SlotClass::Gpu("RTX 4090".to_owned()),
+        cpu_milli: 8000,
+        ram_mb: 64_000,
+        disk_mb: 50_000,
+        shm_mb: 1000,
+        pids: 4096,
+    }
+}
+
+pub fn status() -> StatusView {
+    StatusView {
+        node: node(1),
+        version: "0.1.0".to_owned(),
+        pid: std::process::id(),
+        started_ms: at(0),
+        network: "test".to_owned(),
+        network_id: NetworkId::of_name("test"),
+        dir: "/tmp/x".into(),
+        listen: vec!["/ip4/127.0.0.1/tcp/7".to_owned()],
+        external: vec![],
+        peers: 1,
+        offers: 1,
+        host: HostRole::Off,
+        renting: 1,
+        hosting: 0,
+        problems: vec![Problem {
+            sentence: "the engine does not answer".to_owned(),
+            fix: "systemctl start docker".to_owned(),
+        }],
+    }
+}
+
+pub fn peer() -> PeerView {
+    PeerView {
+        node: node(2),
+        address: "/ip4/127.0.0.1/tcp/1".to_owned(),
+        outbound: true,
+        relayed: false,
+        since_ms: Some(at(0)),
+        rtt_us: Some(1234),
+        // A peer may call itself anything.
+        agent: "souk\u{1b}[2J/0.1".to_owned(),
+        machines: 1,
+    }
+}
+
+/// What the real search finds in an index of two offers, one of them rented.
+pub fn search(request: &SearchRequest) -> Result<SearchResults, souk::market::CommandError> {
+    let (query, options) = request.parse(at(60), node(1), Currency::usd())?;
+    let mut index = AskIndex::new();
+    for (machine, free) in [(3, 2), (4, 0)] {
+        index.insert(DocumentId([machine; 32]), &offer(machine, free));
+    }
+    Ok(machine::search::search(&index, &query, &options).into())
+}
+
+fn offer(machine: u8, slots_free: u16) -> Offer {
+    let gpus = GpuGroup {
+        model: "RTX 4090".to_owned(),
+        declared: false,
+        uuid_hashes: vec![Digest([1; 32]), Digest([2; 32])],
+        vram_mib: 24_564,
+        compute_cap: 890,
+        driver: "550.54".to_owned(),
+        max_cuda: 1240,
+        pcie_gen: 4,
+        pcie_width: 16,
+        mem_bw: 1008,
+        power_w: 450,
+    };
+    Offer {
+        host: node(2),
+        machine: MachineId([machine; 16]),
+        seq: 1,
+        issued_at: at(0),
+        valid_until: at(1800),
+        hardware: Hardware {
+            gpus: vec![gpus],
+            cpu: Cpu { model: "EPYC".to_owned(), cores: 16, mhz: 3000, avx: true, arch: "x86_64".to_owned() },
+            ram_mb: 128_000,
+            disk_mb: 1_000_000,
+            disk_mb_s: None,
+            country: Some("CZ".to_owned()),
+            up_mbps: Some(900),
+            down_mbps: None,
+        },
+        terms: Terms {
+            slot_hour: price("0.175"),
+            min_bid_slot_hour: price("0.06"),
+            storage_gb_month: price("0.10"),
+            up_gb: Amount::ZERO,
+            down_gb: Amount::ZERO,
+            currency: Currency::usd(),
+            min_slots: 2,
+            latest_end: None,
+            eviction_notice: Millis::from_secs(60),
+            quantum: Millis::from_mins(10),
+            reserved_discount: 0,
+            egress: vec![Egress::Internet],
+            runtimes: vec![RuntimeKind::Docker],
+            disk_quota: DiskQuota::Soft,
+            registries: vec!["docker.io".to_owned()],
+            payment: vec![],
+            accepts: Accepts::Anyone,
+        },
+        availability: Availability { slots_total: 2, slots_free, reachability: Reachability::Direct },
+    }
+}
+
+pub fn quote() -> QuoteView {
+    QuoteView {
+        ask: ask(),
+        host: node(2),
+        resources: resources(),
+        currency: Currency::usd(),
+        price_hour: price("0.30"),
+        listed_hour: price("0.35"),
+        max_price_hour: price("0.35"),
+        storage_hour: price("0.0069"),
+        up_gb: Amount::ZERO,
+        down_gb: Amount::ZERO,
+        ends_at_ms: at(86_400),
+        ceiling: price("8.52"),
+        traffic_extra: false,
+    }
+}
+
+pub fn lease() -> LeaseView {
+    LeaseView {
+        number: 1,
+        lease: super::lease_id(),
+        role: Role::Renter,
+        peer: node(2),
+        label: Some("train".to_owned()),
+        state: LeaseState::Paused(PauseReason::Stopped),
+        since_ms: at(60),
+        image: "debian:12".to_owned(),
+        command: "sleep 1h".to_owned(),
+        resources: resources(),
+        price_hour: price("0.35"),
+        due: price("0.35"),
+        acked: price("0.30"),
+        currency: Currency::usd(),
+        uptime_ms: Millis::from_hours(1),
+        ends_at_ms: at(86_400),
+        exit_code: None,
+        progress: None,
+        note: "bye\u{1b}[2J".to_owned(),
+        reachable: true,
+    }
+}
+
+pub fn receipt() -> ReceiptView {
+    ReceiptView {
+        number: 1,
+        lease: super::lease_id(),
+        role: Role::Renter,
+        peer: node(2),
+        n: 60,
+        time_ms: at(3600),
+        counters: Counters { active: Millis::from_hours(1), ..Counters::default() }.into(),
+        due: price("0.35"),
+        acked: price("0.30"),
+        currency: Currency::usd(),
+        partial: None,
+        usage: DocumentId([5; 32]),
+        ack: Some(DocumentId([6; 32])),
+        acked_n: Some(50),
+        closed: false,
+    }
+}
+
+pub fn detail() -> LeaseDetail {
+    let event =
+        |n, state, by| EventView { n, at_ms: at(u64::from(n)), state, by, exit_code: None, note: String::new() };
+    LeaseDetail {
+        view: lease(),
+        machine: MachineId([3; 16]),
+        ask: ask(),
+        offer: DocumentId([4; 32]),
+        image_digest: format!("sha256:{}", "a".repeat(64)),
+        egress: Egress::Internet,
+        rates: RatesView {
+            compute_hour: price("0.35"),
+            storage_gb_month: price("0.10"),
+            up_gb: Amount::ZERO,
+            down_gb: Amount::ZERO,
+        },
+        credit: price("8.40"),
+        max_spend: None,
+        tick_ms: Millis::from_secs(60),
+        drafted_at_ms: at(0),
+        slots: vec![0, 1],
+        devices: vec!["GPU-1".to_owned(), "GPU-2".to_owned()],
+        starts: 1,
+        receipt: Some(receipt()),
+        events: vec![
+            event(1, LeaseState::Running, Cause::Host),
+            event(2, LeaseState::Paused(PauseReason::Stopped), Cause::Renter),
+        ],
+    }
+}
+
+pub fn check() -> LedgerCheckView {
+    LedgerCheckView { entries: 3, leases: 1, receipts: 60, faults: vec!["entry 2 does not follow entry 1".to_owned()] }
+}
+
+pub fn host(listed: bool, anyone: bool) -> HostView {
+    HostView {
+        role: if listed { HostRole::Listed } else { HostRole::Unlisted },
+        machine: MachineId([3; 16]),
+        hardware: Hardware::default(),
+        slots: vec![
+            SlotView {
+                slot: 0,
+                device: Some("GPU-1".to_owned()),
+                gpu: Some("RTX 4090".to_owned()),
+                holder: SlotHolder::Lease { lease: super::lease_id() },
+            },
+            SlotView { slot: 1, device: None, gpu: None, holder: SlotHolder::Free },
+        ],
+        min_slots: 1,
+        prices: None,
+        accepts: AcceptsView { anyone, peers: vec![] },
+        egress: vec![Egress::Internet],
+        registries: vec!["docker.io".to_owned()],
+        engine: EngineView {
+            version: None,
+            socket: "/var/run/docker.sock".to_owned(),
+            gpus: None,
+            hard_disk_quota: false,
+        },
+        leases: vec![],
+        problems: vec![],
+    }
+}

@@ -69,11 +69,11 @@ fn a_large_world() {
     for seed in seeds(9000, 1) {
         let large = Settings {
             nodes: 200,
-            hosts: 24,
-            slots: 48,
-            lasts: 600_000 * scale,
-            rents: 3_000 * scale,
-            kept: 60_000,
+            hosts: 14,
+            slots: 64,
+            lasts: 300_000 * scale,
+            rents: 5_000 * scale,
+            kept: 40_000,
             crashes: 60 * scale,
             partitions: 4 * scale,
             outages: 12 * scale,

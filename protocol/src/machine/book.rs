@@ -99,6 +99,13 @@ impl Known {
         }
     }
 
+    fn slices(&self) -> Vec<u16> {
+        match self {
+            Self::Offer(o) => o.slices(),
+            Self::Withdrawal(_) => Vec::new(),
+        }
+    }
+
     fn notice(&self) -> Notice {
         match self {
             Self::Offer(o) => Notice::Offer(o.to_signed()),
@@ -212,14 +219,18 @@ impl Book {
                 Err(bad) => return Intake::Invalid(VerifyError::Key(Offer::NAME, bad)),
             },
         };
-        self.remove(&key);
-        self.keys.entry(key.0).or_insert((public, 0)).1 += 1;
-        if let Known::Offer(offer) = &known {
-            for slots in offer.slices() {
+        // Most offers replace one that is cut the same way: its asks stay.
+        let before = self.listings.get(&key).map(|l| l.known.slices()).unwrap_or_default();
+        let after = known.slices();
+        self.unlist(&key);
+        if before != after {
+            self.drop_asks(&key, &before);
+            for slots in after {
                 // An id already there is another machine's by a crafted collision: the first one keeps it.
                 self.asks.entry(AskId::of(&key.0, &key.1, slots)).or_insert(key);
             }
         }
+        self.keys.entry(key.0).or_insert((public, 0)).1 += 1;
         self.toggle(&known.id());
         self.ids.insert(known.id(), key);
         self.expiry.insert((known.kept_until(), key));
@@ -244,20 +255,28 @@ impl Book {
     }
 
     fn remove(&mut self, key: &MachineKey) {
+        if let Some(slices) = self.listings.get(key).map(|l| l.known.slices()) {
+            self.drop_asks(key, &slices);
+        }
+        self.unlist(key);
+    }
+
+    fn drop_asks(&mut self, key: &MachineKey, slices: &[u16]) {
+        for slots in slices {
+            let ask = AskId::of(&key.0, &key.1, *slots);
+            if self.asks.get(&ask) == Some(key) {
+                self.asks.remove(&ask);
+            }
+        }
+    }
+
+    fn unlist(&mut self, key: &MachineKey) {
         let Some(old) = self.listings.remove(key) else {
             return;
         };
         let id = old.known.id();
         self.toggle(&id);
         self.ids.remove(&id);
-        if let Known::Offer(offer) = &old.known {
-            for slots in offer.slices() {
-                let ask = AskId::of(&key.0, &key.1, slots);
-                if self.asks.get(&ask) == Some(key) {
-                    self.asks.remove(&ask);
-                }
-            }
-        }
         self.expiry.remove(&(old.known.kept_until(), *key));
         if let Some((_, machines)) = self.keys.get_mut(&key.0) {
             *machines -= 1;

@@ -21,6 +21,7 @@ pub struct Net {
     pub links: BTreeSet<(usize, usize)>,
     /// Connections that are made again whenever it is possible.
     pub wanted: BTreeSet<(usize, usize)>,
+    near: Vec<BTreeSet<usize>>,
     side: Vec<u8>,
     cut: BTreeSet<(usize, usize)>,
 }
@@ -33,6 +34,7 @@ impl Net {
             loss,
             repeat,
             links: BTreeSet::new(),
+            near: vec![BTreeSet::new(); nodes],
             wanted: BTreeSet::new(),
             side: vec![0; nodes],
             cut: BTreeSet::new(),
@@ -75,12 +77,23 @@ impl Net {
         Some(if dice.permille(50) { dice.range(200, 6000) } else { dice.range(1, 120) })
     }
 
+    /// Makes a connection; false if there is one.
+    pub fn link(&mut self, a: usize, b: usize) -> bool {
+        self.near[a].insert(b);
+        self.near[b].insert(a);
+        self.links.insert(pair(a, b))
+    }
+
+    /// Ends a connection; false if there is none.
+    pub fn unlink(&mut self, a: usize, b: usize) -> bool {
+        self.near[a].remove(&b);
+        self.near[b].remove(&a);
+        self.links.remove(&pair(a, b))
+    }
+
     /// Connections of a node.
-    pub fn neighbours(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        self.links.iter().filter_map(move |(a, b)| match (*a == node, *b == node) {
-            (true, _) => Some(*b),
-            (_, true) => Some(*a),
-            _ => None,
-        })
+    #[must_use]
+    pub fn neighbours(&self, node: usize) -> Vec<usize> {
+        self.near[node].iter().copied().collect()
     }
 }

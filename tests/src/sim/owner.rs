@@ -77,9 +77,10 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
 pub fn wish(dice: &mut Dice, engine: &Engine) -> Option<Wish> {
     let offers: Vec<_> = engine.book().offers().filter(|o| o.host != engine.me()).collect();
     let offer = *dice.pick(&offers)?;
-    let slots = *dice.pick(&offer.slices())?;
+    let slices = offer.slices();
+    let slots = *dice.pick(&slices)?.min(dice.pick(&slices)?);
     let listed = Amount(offer.terms.slot_hour.0 * u64::from(slots));
-    let (bid, max_price) = match dice.range(0, 4) {
+    let (bid, max_price) = match dice.range(0, 10) {
         0 => (Some(Amount(listed.0 * 6 / 10)), Some(listed)),
         1 => (Some(Amount(listed.0 / 2)), None),
         2 => (None, Some(Amount(listed.0 * 2))),

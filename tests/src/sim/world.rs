@@ -1,6 +1,6 @@
 //! The world: virtual time, and everything that happens in it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use souk_protocol::{
     Keypair, LeaseId, NetworkId, NodeId, Nonce, encode,
@@ -107,7 +107,7 @@ impl Outcome {
 enum Event {
     Request { to: usize, from: usize, message: u64, request: Box<Request> },
     Response { message: u64, result: Box<Result<Response, NoAnswer>> },
-    Gossip { to: usize, from: usize, data: Vec<u8> },
+    Gossip { to: usize, from: usize, data: Arc<Told> },
     Flush { node: usize, run: u64, upto: Ticket },
     Wake { node: usize, run: u64, stamp: u64 },
     Step { node: usize, run: Option<u64>, lease: LeaseId, step: Step },
@@ -130,6 +130,13 @@ enum Event {
     Rent(usize),
     Act { node: usize, lease: LeaseId, action: Action },
     Rest,
+}
+
+/// Gossip on its way.
+#[derive(Debug)]
+struct Told {
+    id: [u8; 32],
+    data: Vec<u8>,
 }
 
 struct Message {
@@ -287,7 +294,7 @@ impl World {
                 }
                 self.feed(m.from, Input::Response { token: m.token, result: *result })
             }
-            Event::Gossip { to, from, data } => self.gossip(to, from, data),
+            Event::Gossip { to, from, data } => self.gossip(to, from, &data),
             Event::Flush { node, run, upto } if self.is_run(node, run) => self.flushed(node, upto),
             Event::Wake { node, run, stamp } => {
                 let due = self.is_run(node, run) && self.nodes[node].wake.is_some_and(|(_, s)| s == stamp);
@@ -487,15 +494,13 @@ impl World {
             Output::Verdict { token, verdict } => {
                 let data = self.nodes[node].gossip.remove(&token).ok_or("a verdict on nothing")?;
                 match verdict {
-                    Verdict::Accept => self.spread(node, &data),
+                    Verdict::Accept => self.spread(node, data),
                     Verdict::Ignore => {}
                     Verdict::Reject => return Err("an honest node's gossip is rejected".to_owned()),
                 }
             }
             Output::Publish { notice, .. } => {
-                let data = encode::to_bytes(&*notice);
-                self.nodes[node].seen.insert(*souk_protocol::Digest::of(&data).as_bytes());
-                self.spread(node, &data);
+                self.spread(node, encode::to_bytes(&*notice));
             }
             Output::Runtime { lease, order, .. } => self.order(node, lease, order),
             Output::ResolveImage { token, reference, .. } => {
@@ -575,20 +580,21 @@ impl World {
         Ok(())
     }
 
-    fn spread(&mut self, from: usize, data: &[u8]) {
-        for to in self.net.neighbours(from).collect::<Vec<_>>() {
+    fn spread(&mut self, from: usize, data: Vec<u8>) {
+        let told = Arc::new(Told { id: *souk_protocol::Digest::of(&data).as_bytes(), data });
+        self.nodes[from].seen.insert(told.id);
+        for to in self.net.neighbours(from) {
             if let Some(delay) = self.net.delay(&mut self.dice) {
-                self.at(self.now + delay, Event::Gossip { to, from, data: data.to_vec() });
+                self.at(self.now + delay, Event::Gossip { to, from, data: Arc::clone(&told) });
             }
         }
     }
 
-    fn gossip(&mut self, to: usize, from: usize, data: Vec<u8>) -> Held {
-        let id = *souk_protocol::Digest::of(&data).as_bytes();
-        if self.nodes[to].engine.is_none() || !self.nodes[to].seen.insert(id) || !self.net.reaches(from, to) {
+    fn gossip(&mut self, to: usize, from: usize, told: &Told) -> Held {
+        if self.nodes[to].engine.is_none() || !self.net.reaches(from, to) || !self.nodes[to].seen.insert(told.id) {
             return Ok(());
         }
-        let token = self.nodes[to].token();
+        let (token, data) = (self.nodes[to].token(), told.data.clone());
         self.nodes[to].gossip.insert(token, data.clone());
         let from = self.nodes[from].id;
         self.feed(to, Input::Gossip { token, from, data })
@@ -596,7 +602,7 @@ impl World {
 
     fn link_up(&mut self, a: usize, b: usize) -> Held {
         let alive = self.nodes[a].engine.is_some() && self.nodes[b].engine.is_some();
-        if alive && self.net.reaches(a, b) && self.net.links.insert(pair(a, b)) {
+        if alive && self.net.reaches(a, b) && self.net.link(a, b) {
             let (id_a, id_b) = (self.nodes[a].id, self.nodes[b].id);
             self.feed(a, Input::Connected(id_b))?;
             self.feed(b, Input::Connected(id_a))?;
@@ -605,7 +611,7 @@ impl World {
     }
 
     fn link_down(&mut self, a: usize, b: usize) -> Held {
-        if self.net.links.remove(&pair(a, b)) {
+        if self.net.unlink(a, b) {
             let (id_a, id_b) = (self.nodes[a].id, self.nodes[b].id);
             self.feed(a, Input::Disconnected(id_b))?;
             self.feed(b, Input::Disconnected(id_a))?;
@@ -630,7 +636,7 @@ impl World {
         if let Some((machine, _)) = &mut n.hosting {
             machine.node_died();
         }
-        for other in self.net.neighbours(node).collect::<Vec<_>>() {
+        for other in self.net.neighbours(node) {
             self.link_down(node, other)?;
         }
         self.after(100, 60_000, Event::Start(node));

@@ -57,6 +57,9 @@ pub struct Host {
     allowance: u32,
     counted_at: Timestamp,
     published_at: Timestamp,
+    renew_at: Timestamp,
+    /// An offer that could not be signed, since it says too much, is not tried again before.
+    retry_at: Timestamp,
     resolving: BTreeMap<Token, Resolving>,
     proposals: BTreeMap<NodeId, (Timestamp, u32)>,
     locking: BTreeMap<LeaseId, Locking>,
@@ -88,6 +91,8 @@ impl Host {
             allowance: limits::OFFER_BURST,
             counted_at: Timestamp(0),
             published_at: Timestamp(0),
+            renew_at: Timestamp(0),
+            retry_at: Timestamp(0),
             resolving: BTreeMap::new(),
             proposals: BTreeMap::new(),
             locking: BTreeMap::new(),
@@ -323,7 +328,7 @@ impl Host {
     }
 
     pub(super) fn deadline(&self, cx: &Context) -> Option<(Timestamp, &'static str)> {
-        let offer = self.publish_at(cx.me()).map(|at| (at, "an offer is due"));
+        let offer = self.publish_at().map(|at| (at, "an offer is due"));
         let bids = self.resolving.values().map(|r| (r.until, "an image is looked up for too long"));
         let leases = self.leases.values().filter_map(|l| {
             let connected = cx.connected.contains(&l.draft().renter);
@@ -336,6 +341,8 @@ impl Host {
     pub(super) fn clock_went_back(&mut self, now: Timestamp) {
         self.counted_at = self.counted_at.min(now);
         self.published_at = self.published_at.min(now);
+        self.renew_at = self.renew_at.min(now + limits::OFFER_REPUBLISH);
+        self.retry_at = self.retry_at.min(now + limits::OFFER_LULL);
         self.proposals.clear();
         for resolving in self.resolving.values_mut() {
             resolving.clock_went_back(now);

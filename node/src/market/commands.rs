@@ -41,7 +41,7 @@ const CONTROL_WITHIN: Millis = Millis::from_secs(20);
 const STREAM_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Market {
-    pub(super) async fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Status(reply) => answer(reply, Ok(self.status())),
             Command::Peers(reply) => self.peers(reply),

@@ -165,7 +165,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
             },
             Some(event) = events.recv() => market.event(event),
             Some(permission) = asked.recv() => market.permit(permission),
-            Some(command) = commands.recv() => market.command(command).await,
+            Some(command) = commands.recv() => market.command(command),
             _ = traffic.tick() => {
                 market.ask_traffic();
                 market.controls_overdue();

@@ -43,6 +43,8 @@ pub struct Host {
     setup: Option<HostSetup>,
     slots: Slots,
     runtime_up: bool,
+    /// Whether the owner has said how the machine is offered since we started: restored leases wait for their slots until then.
+    ready: bool,
     /// Drafts made before belong to an earlier run of this node: what became of their opens only the ledger knows.
     started_at: Timestamp,
     /// The latest time we have seen, so that what is late stays late when the clock goes back.
@@ -72,6 +74,7 @@ impl Host {
             setup: None,
             slots: Slots::empty(),
             runtime_up: false,
+            ready: false,
             // An answer is never dated before its draft, so no answered draft is younger than the head.
             started_at: head.map_or(now, |head| head.max(now)),
             latest: now,
@@ -159,9 +162,12 @@ impl Host {
         }
     }
 
-    /// Locks the slots of restored leases again, once the machine's slots are known. A lease that was accepted, and not placed
-    /// before the node died, gets its slots now.
-    pub(super) fn hold_restored(&mut self, cx: &mut Context) {
+    /// Locks the slots of restored leases again, now that the machine's slots are known, before their containers are looked for. A
+    /// lease that was accepted, and not placed before the node died, gets its slots now.
+    pub(super) fn hold_restored(&mut self, cx: &mut Context, now: Timestamp) {
+        if std::mem::replace(&mut self.ready, true) {
+            return;
+        }
         let holding: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.holds_slots()).map(|(id, _)| *id).collect();
         for lease in holding {
             if self.slots.of(&lease).is_empty()
@@ -174,6 +180,16 @@ impl Host {
             if !slots.is_empty() {
                 self.relocking.insert(lease);
                 cx.out(Output::LockSlots { lease, slots });
+            }
+        }
+        self.look(cx, now);
+    }
+
+    /// Looks what containers there are, of all leases whose slots are ours.
+    fn look(&mut self, cx: &mut Context, now: Timestamp) {
+        if self.runtime_up && self.ready {
+            for (_, lease) in self.leases.iter_mut().filter(|(id, _)| !self.relocking.contains(*id)) {
+                lease.engine_up(cx, now);
             }
         }
     }
@@ -204,7 +220,9 @@ impl Host {
             held.slots_lost(cx, now);
         } else if held.placement().is_none() && held.state() == LeaseState::Preparing {
             held.place(cx, slots, devices, now);
-            held.prepare(cx);
+        }
+        if self.runtime_up {
+            held.engine_up(cx, now);
         }
     }
 
@@ -267,8 +285,9 @@ impl Host {
         }
         self.runtime_up = up;
         self.dirty = true;
-        for lease in self.leases.values_mut() {
-            if up { lease.engine_up(cx, now) } else { lease.engine_down(cx, now) }
+        self.look(cx, now);
+        for lease in self.leases.values_mut().filter(|_| !up) {
+            lease.engine_down(cx, now);
         }
     }
 

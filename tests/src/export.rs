@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use souk_protocol::{
     Signed, encode,
     entry::Entry,
@@ -13,7 +13,7 @@ use souk_protocol::{
 use crate::node::Node;
 
 /// A record of an export.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {
     /// An entry of a chain.
@@ -22,8 +22,6 @@ pub enum Item {
     Usage(Signed<Usage>),
     /// A renter's acknowledgement.
     Ack(Signed<Ack>),
-    /// The signed end.
-    Trailer(serde_json::Value),
 }
 
 /// An export in memory.
@@ -78,7 +76,7 @@ impl Export {
     pub fn entry(&self, kind: &str) -> &Signed<Entry> {
         let mut found = self.items.iter().filter_map(|item| match item {
             Item::Entry(entry) => (read_entry(entry).body.name() == kind).then_some(entry),
-            Item::Usage(_) | Item::Ack(_) | Item::Trailer(_) => None,
+            Item::Usage(_) | Item::Ack(_) => None,
         });
         let entry = found.next().unwrap_or_else(|| panic!("no {kind} in it"));
         assert!(found.next().is_none(), "more than one {kind}");
@@ -96,7 +94,7 @@ impl Export {
         let n = encode::from_bytes::<Ack>(ack.payload(), 1024).unwrap().n;
         let usage = self.items.iter().find_map(|i| match i {
             Item::Usage(usage) => (encode::from_bytes::<Usage>(usage.payload(), 1024).unwrap().n == n).then_some(usage),
-            Item::Entry(_) | Item::Ack(_) | Item::Trailer(_) => None,
+            Item::Entry(_) | Item::Ack(_) => None,
         });
         (usage.unwrap(), ack)
     }

@@ -40,6 +40,10 @@ const PERMISSIONS: usize = 64;
 const TRAFFIC_EVERY: Duration = Duration::from_secs(5);
 /// Between two attempts to reach a container engine that never answered.
 const ENGINE_RETRY: Duration = Duration::from_secs(5);
+/// How long a peer has for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long a host has to answer a wish about an instance.
+const CONTROL_WITHIN: Duration = Duration::from_secs(30);
 /// How long a stop waits for the last records to be durable.
 const FLUSH_WITHIN: Duration = Duration::from_secs(3);
 
@@ -296,8 +300,10 @@ impl Market {
 
     fn send(&self, token: Token, to: NodeId, request: &Request) {
         let (network, internal, body) = (self.network.clone(), self.internal.clone(), request.to_bytes());
+        // A wish to start waits at the host until the processes of the last run have ended.
+        let within = if matches!(request, Request::Control { .. }) { CONTROL_WITHIN } else { ANSWER_WITHIN };
         tokio::spawn(async move {
-            let result = match network.request(to, body, Duration::from_secs(10)).await {
+            let result = match network.request(to, body, within).await {
                 Ok(bytes) => Response::from_bytes(&bytes).map_err(|e| NoAnswer { why: format!("its answer is {e}") }),
                 Err(error) => Err(NoAnswer { why: error.to_string() }),
             };

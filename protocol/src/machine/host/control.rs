@@ -68,6 +68,13 @@ impl Host {
         if let Some(why) = held.cannot_start(now) {
             return reject_for_now(cx, token, RejectCode::Terms, format!("it can't be started: {why}"));
         }
+        if held.is_stopping() {
+            let waiting = self.after_stop.entry(lease).or_default();
+            if waiting.len() < WAITING {
+                return waiting.push(token);
+            }
+            return cx.reply(token, Response::Busy { retry_after_ms: 1000 }, None);
+        }
         if !self.runtime_up || self.relocking.contains(&lease) {
             let sentence = "the host's container engine does not answer right now";
             return reject_for_now(cx, token, RejectCode::Unavailable, sentence);
@@ -78,6 +85,16 @@ impl Host {
         };
         self.restarting.insert(lease, Restarting { tokens: vec![token], slots: slots.clone() });
         cx.out(Output::LockSlots { lease, slots });
+    }
+
+    /// Carries out wishes to start that came while the processes were still ending.
+    pub(super) fn restart_stopped(&mut self, cx: &mut Context, lease: LeaseId, now: Timestamp) {
+        if self.leases.get(&lease).is_some_and(HostLease::is_stopping) {
+            return;
+        }
+        for token in self.after_stop.remove(&lease).unwrap_or_default() {
+            self.restart(cx, token, lease, now);
+        }
     }
 
     /// A container keeps the devices it was made with, so only the same slots will do where slots have devices.
@@ -107,7 +124,7 @@ impl Host {
         let ours = self.slots.of(&lease) == slots;
         let devices = self.slots.devices(&slots);
         match self.leases.get_mut(&lease) {
-            Some(held) if locked && ours && held.cannot_start(now).is_none() => {
+            Some(held) if locked && ours && !held.is_stopping() && held.cannot_start(now).is_none() => {
                 held.place(cx, slots, devices, now);
                 held.start(cx, Cause::Renter, now);
                 for token in tokens {

@@ -61,6 +61,8 @@ pub struct Host {
     proposals: BTreeMap<NodeId, (Timestamp, u32)>,
     locking: BTreeMap<LeaseId, Locking>,
     restarting: BTreeMap<LeaseId, Restarting>,
+    /// Wishes to start that wait for the processes of the last run to end.
+    after_stop: BTreeMap<LeaseId, Vec<Token>>,
     relocking: BTreeSet<LeaseId>,
     answered: BTreeMap<LeaseId, Answered>,
     answered_until: BTreeSet<(Timestamp, LeaseId)>,
@@ -90,6 +92,7 @@ impl Host {
             proposals: BTreeMap::new(),
             locking: BTreeMap::new(),
             restarting: BTreeMap::new(),
+            after_stop: BTreeMap::new(),
             relocking: BTreeSet::new(),
             answered: BTreeMap::new(),
             answered_until: BTreeSet::new(),
@@ -231,6 +234,7 @@ impl Host {
             held.report(cx, report, now);
         }
         self.settle_slots(cx, lease);
+        self.restart_stopped(cx, lease, now);
     }
 
     /// The answer to an update of ours.

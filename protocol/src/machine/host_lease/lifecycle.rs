@@ -221,9 +221,14 @@ impl HostLease {
             LeaseState::Paused(_) if now >= self.draft.ends_at => Some("its contract has ended"),
             LeaseState::Paused(_) if self.over_ceiling(now) => Some("its spending limit is reached"),
             LeaseState::Paused(_) if self.over_credit(now) => Some("what is due is not acknowledged"),
-            LeaseState::Paused(_) if self.processes => Some("it is still being stopped; try again in a moment"),
             LeaseState::Paused(_) => None,
         }
+    }
+
+    /// Whether it is paused, and its processes are not known to be gone yet.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        matches!(self.state, LeaseState::Paused(_)) && self.processes
     }
 
     /// Ends the processes for this reason, and keeps the disk. Billing of compute stops now.

@@ -354,10 +354,14 @@ impl Market {
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
             },
-            NetworkEvent::Stream { from, stream } => match &self.server {
-                Some(server) => server.serve(from, stream),
-                None => drop(stream),
-            },
+            // Strangers are not even listened to; who rents here is asked what for.
+            NetworkEvent::Stream { from, stream } => {
+                let rents = self.engine.host().leases().values().any(|l| l.draft().renter == from);
+                match &self.server {
+                    Some(server) if rents => server.serve(from, stream),
+                    Some(_) | None => tracing::debug!(peer = %from, "a stream of a peer that rents nothing here"),
+                }
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use souk_protocol::{
     machine::io::{Input, RuntimeOrder, RuntimeReport, Token},
     negotiation::{ImagePin, Reject, RejectCode},
 };
-use souk_runtime::{DockerRuntime, Runtime, RuntimeReport as ContainerReport};
+use souk_runtime::{DockerRuntime, Runtime, RuntimeReport as ContainerReport, inventory};
 
 use super::task::{Internal, Market};
 use crate::host::instances;
@@ -23,7 +23,14 @@ impl Market {
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
             let result = match DockerRuntime::connect(config).await {
-                Ok((runtime, reports)) => Internal::Runtime(Box::new(runtime), reports),
+                Ok((runtime, reports)) => {
+                    // Guests' disks are where the engine keeps them.
+                    let root = runtime.info().data_root;
+                    match tokio::task::spawn_blocking(move || inventory::take(&root)).await {
+                        Ok(stock) => Internal::Runtime(Box::new(runtime), reports, Box::new(stock)),
+                        Err(error) => Internal::NoRuntime(format!("this machine can't be looked at: {error}")),
+                    }
+                }
                 Err(error) => Internal::NoRuntime(format!("{:#}", anyhow::Error::from(error))),
             };
             internal.send(result).await.ok();

@@ -17,7 +17,7 @@ use souk_protocol::{
     message::{Request, Response},
     negotiation::{ImagePin, Reject},
 };
-use souk_runtime::{Adopted, DockerRuntime, Runtime, RuntimeReport as ContainerReport, Usage};
+use souk_runtime::{HostInventory, Adopted, DockerRuntime, Runtime, RuntimeReport as ContainerReport, Usage};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -56,7 +56,7 @@ pub(super) enum Internal {
     Image { token: Token, result: Result<ImagePin, Reject> },
     Adopted(Vec<Adopted>),
     Traffic { lease: LeaseId, usage: Usage },
-    Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>),
+    Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
 }
 
@@ -105,6 +105,8 @@ pub(super) struct Market {
     verdicts: BTreeMap<Token, GossipVerdict>,
     next_token: u64,
     pub(super) adopt: bool,
+    /// Leases that the engine has let go of, whose last records may not be durable yet.
+    pub(super) settling: std::collections::BTreeSet<LeaseId>,
     kept: std::collections::BTreeSet<NodeId>,
 }
 
@@ -136,6 +138,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         verdicts: BTreeMap::new(),
         next_token: 1,
         adopt: false,
+        settling: std::collections::BTreeSet::new(),
         kept: std::collections::BTreeSet::new(),
     };
     if market.host.is_some() {
@@ -228,6 +231,14 @@ impl Market {
     async fn durable(&mut self, ticket: Ticket) {
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
+        }
+        for lease in std::mem::take(&mut self.settling) {
+            if self.view(lease).is_some_and(|v| v.state.is_ended()) {
+                self.lease_changed(lease);
+                self.settling.remove(&lease);
+            } else {
+                self.settling.insert(lease);
+            }
         }
     }
 
@@ -380,7 +391,10 @@ impl Market {
                 let report = RuntimeReport::Traffic { rx_bytes: usage.rx_bytes, tx_bytes: usage.tx_bytes };
                 self.input(Input::Runtime { lease, report });
             }
-            Internal::Runtime(runtime, receiver) => {
+            Internal::Runtime(runtime, receiver, inventory) => {
+                if let Some(host) = &mut self.host {
+                    host.take_stock(*inventory);
+                }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);
                 self.server = Some(Server::new(Arc::clone(&runtime) as Arc<dyn Runtime>, self.permissions.clone()));

@@ -361,3 +361,92 @@ impl Book {
         limits::OFFER_INTERVAL
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::machine::testkit::{NOW, key, network, offer};
+
+    fn signed(host: u8, machine: u8, seq: u64, issued: Timestamp) -> Known {
+        let offer = Offer { machine: MachineId([machine; 16]), ..offer(host, seq, issued) };
+        Known::Offer(Verified::sign(offer, &key(host), &network()).unwrap())
+    }
+
+    fn withdrawn(host: u8, machine: u8, seq: u64, issued_at: Timestamp) -> Known {
+        let withdrawal = Withdrawal { host: key(host).node_id(), machine: MachineId([machine; 16]), seq, issued_at };
+        Known::Withdrawal(Verified::sign(withdrawal, &key(host), &network()).unwrap())
+    }
+
+    #[test]
+    fn asks_are_found_by_id_and_go_with_their_offer() {
+        let mut book = Book::new(network(), 10);
+        book.insert(signed(1, 1, 1, NOW), true, NOW);
+        let host = key(1).node_id();
+        for slots in [1, 2, 4] {
+            let ask = AskId::of(&host, &MachineId([1; 16]), slots);
+            assert_eq!(book.find_ask(&ask).map(|(o, n)| (o.seq, n)), Some((1, slots)));
+        }
+        book.insert(signed(1, 1, 2, NOW), true, NOW);
+        let ask = AskId::of(&host, &MachineId([1; 16]), 2);
+        assert_eq!(book.find_ask(&ask).map(|(o, _)| o.seq), Some(2));
+        book.insert(withdrawn(1, 1, 2, NOW), true, NOW);
+        assert!(book.find_ask(&ask).is_none() && book.asks.is_empty());
+        assert_eq!(book.insert(signed(1, 1, 2, NOW), true, NOW), Intake::Superseded);
+    }
+
+    #[test]
+    fn what_has_ended_is_dropped_and_nothing_is_left_of_it() {
+        let mut book = Book::new(network(), 10);
+        book.insert(signed(1, 1, 1, NOW), true, NOW);
+        book.insert(signed(2, 1, 1, NOW), true, NOW);
+        assert_eq!(book.expire(book.next_expiry().unwrap()).len(), 2);
+        assert_eq!(book.summary(), (0, Digest([0; 32])));
+        assert!(book.ids.is_empty() && book.keys.is_empty() && book.asks.is_empty() && book.next_expiry().is_none());
+    }
+
+    #[test]
+    fn a_full_book_takes_no_more() {
+        let mut book = Book::new(network(), 2);
+        for host in 1..=2 {
+            assert!(matches!(book.insert(signed(host, 1, 1, NOW), false, NOW), Intake::New(_)));
+        }
+        assert_eq!(book.insert(signed(3, 1, 1, NOW), false, NOW), Intake::Full);
+        assert!(matches!(book.insert(signed(2, 1, 2, NOW), false, NOW), Intake::New(_)), "what it has may be replaced");
+    }
+
+    proptest! {
+        /// Whatever order notices come in, every book ends up the same.
+        #[test]
+        fn books_agree_whatever_the_order(
+            notices in proptest::collection::vec((1u8..3, 1u8..3, 0u64..4, any::<bool>(), 0u64..3), 1..16),
+            seed in any::<u64>(),
+        ) {
+            let make = |(host, machine, seq, gone, ms): &(u8, u8, u64, bool, u64)| {
+                let issued = Timestamp(NOW.0 - ms);
+                if *gone { withdrawn(*host, *machine, *seq, issued) } else { signed(*host, *machine, *seq, issued) }
+            };
+            let known: Vec<Known> = notices.iter().map(make).collect();
+            let mut shuffled = known.clone();
+            let mut state = seed | 1;
+            for i in (1..shuffled.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                shuffled.swap(i, usize::try_from(state >> 33).unwrap() % (i + 1));
+            }
+            let fill = |notices: Vec<Known>| {
+                let mut book = Book::new(network(), 100);
+                for notice in notices {
+                    book.insert(notice, true, NOW);
+                }
+                book
+            };
+            let (a, b) = (fill(known), fill(shuffled));
+            prop_assert_eq!(a.summary(), b.summary());
+            prop_assert_eq!(a.page(None), b.page(None));
+            prop_assert!(a.page(None).0.iter().all(|item| !b.lacks(item)));
+            prop_assert_eq!(a.asks.keys().collect::<Vec<_>>(), b.asks.keys().collect::<Vec<_>>());
+        }
+    }
+}

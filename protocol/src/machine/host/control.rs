@@ -39,6 +39,12 @@ impl Host {
             return reject(cx, token, RejectCode::Malformed, NOT_YOURS);
         };
         let is_new = held.is_new_wish(wish.nonce);
+        if is_new && wish.action != Action::Start {
+            // The newer wish counts.
+            for waiting in self.after_stop.remove(&wish.lease).unwrap_or_default() {
+                reject_for_now(cx, waiting, RejectCode::Terms, "it was to be stopped again before it could start");
+            }
+        }
         match wish.action {
             Action::Stop if is_new => held.pause(cx, PauseReason::Stopped, Cause::Renter, now),
             Action::Destroy if is_new => held.end(cx, EndReason::Destroyed, Cause::Renter, String::new(), now),

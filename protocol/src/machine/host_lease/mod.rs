@@ -7,6 +7,8 @@
 mod lifecycle;
 mod news;
 mod receipts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

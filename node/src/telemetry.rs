@@ -23,6 +23,9 @@ pub struct BadFilter {
 /// [`BadFilter`].
 pub fn init(log: &Log) -> Result<(), BadFilter> {
     let filter = std::env::var("SOUK_LOG").unwrap_or_else(|_| log.level.clone());
+    // At a plain level the network library would tell of every peer's bootstrap; who wants that names it in a filter.
+    let plain = filter.bytes().all(|b| b.is_ascii_alphabetic());
+    let filter = if plain { format!("{filter},libp2p_swarm=warn,libp2p_kad=error") } else { filter };
     let env = EnvFilter::builder().parse(&filter).map_err(|source| BadFilter { filter, source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(env).with_writer(std::io::stderr);
     // A subscriber may be there already, in tests; then that one stays.

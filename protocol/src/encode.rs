@@ -46,8 +46,10 @@ pub fn from_bytes<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> 
     if to_bytes(&value) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
 }
 
+/// The decoder's words, without the wrapping of its debug form.
 fn short(text: &str) -> String {
-    text.chars().take(120).collect()
+    let inner = text.strip_prefix("Msg(\"").and_then(|t| t.strip_suffix("\")")).unwrap_or(text);
+    inner.replace("\\\"", "\"").chars().take(120).collect()
 }
 
 #[cfg(test)]

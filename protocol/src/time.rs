@@ -41,6 +41,7 @@ impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secs = self.0 / 1000;
         match (secs / 86_400, secs / 3600 % 24, secs / 60 % 60, secs % 60) {
+            (0, 0, 0, 0) if self.0 == 0 => f.write_str("0 s"),
             (0, 0, 0, 0) => write!(f, "{} ms", self.0),
             (0, 0, 0, s) => write!(f, "{s} s"),
             (0, 0, m, s) => write!(f, "{m} min {s} s"),

@@ -1,5 +1,6 @@
 //! Worlds to run the crates in.
 //!
+//! [`sim`] runs the pure engine, hundreds of nodes to a process, in virtual time over a network that loses and reorders.
 //! [`world`] runs real `souk` processes over real sockets with a real container engine: [`node`] owns one process, [`docker`]
 //! the engines, [`program`] finds and runs programs, [`part`] says what this machine lacks, [`wait`] waits with an end. They
 //! panic where something does not work, since that is how a test fails.
@@ -9,5 +10,6 @@ pub mod export;
 pub mod node;
 pub mod part;
 pub mod program;
+pub mod sim;
 pub mod wait;
 pub mod world;

@@ -78,8 +78,7 @@ pub fn report(event: InstanceEvent) -> Option<Report> {
         InstanceEvent::Prepared { .. } => Report::Prepared,
         InstanceEvent::Started { .. } => Report::Started,
         InstanceEvent::Exited(exit) => exited(exit),
-        // A stop that found nothing to stop: the end was reported, or will be.
-        InstanceEvent::NotRunning => Report::Exited { code: 0, by: Cause::Renter, note: String::new() },
+        InstanceEvent::NotRunning => Report::NotRunning,
         InstanceEvent::Failed(failure) => failed(failure)?,
         InstanceEvent::DiskFull { .. } => Report::DiskFull,
         InstanceEvent::Gone => Report::Missing,

@@ -99,6 +99,13 @@ impl Known {
         }
     }
 
+    fn slices(&self) -> Vec<u16> {
+        match self {
+            Self::Offer(o) => o.slices(),
+            Self::Withdrawal(_) => Vec::new(),
+        }
+    }
+
     fn notice(&self) -> Notice {
         match self {
             Self::Offer(o) => Notice::Offer(o.to_signed()),
@@ -212,14 +219,18 @@ impl Book {
                 Err(bad) => return Intake::Invalid(VerifyError::Key(Offer::NAME, bad)),
             },
         };
-        self.remove(&key);
-        self.keys.entry(key.0).or_insert((public, 0)).1 += 1;
-        if let Known::Offer(offer) = &known {
-            for slots in offer.slices() {
+        // Most offers replace one that is cut the same way: its asks stay.
+        let before = self.listings.get(&key).map(|l| l.known.slices()).unwrap_or_default();
+        let after = known.slices();
+        self.unlist(&key);
+        if before != after {
+            self.drop_asks(&key, &before);
+            for slots in after {
                 // An id already there is another machine's by a crafted collision: the first one keeps it.
                 self.asks.entry(AskId::of(&key.0, &key.1, slots)).or_insert(key);
             }
         }
+        self.keys.entry(key.0).or_insert((public, 0)).1 += 1;
         self.toggle(&known.id());
         self.ids.insert(known.id(), key);
         self.expiry.insert((known.kept_until(), key));
@@ -244,20 +255,28 @@ impl Book {
     }
 
     fn remove(&mut self, key: &MachineKey) {
+        if let Some(slices) = self.listings.get(key).map(|l| l.known.slices()) {
+            self.drop_asks(key, &slices);
+        }
+        self.unlist(key);
+    }
+
+    fn drop_asks(&mut self, key: &MachineKey, slices: &[u16]) {
+        for slots in slices {
+            let ask = AskId::of(&key.0, &key.1, *slots);
+            if self.asks.get(&ask) == Some(key) {
+                self.asks.remove(&ask);
+            }
+        }
+    }
+
+    fn unlist(&mut self, key: &MachineKey) {
         let Some(old) = self.listings.remove(key) else {
             return;
         };
         let id = old.known.id();
         self.toggle(&id);
         self.ids.remove(&id);
-        if let Known::Offer(offer) = &old.known {
-            for slots in offer.slices() {
-                let ask = AskId::of(&key.0, &key.1, slots);
-                if self.asks.get(&ask) == Some(key) {
-                    self.asks.remove(&ask);
-                }
-            }
-        }
         self.expiry.remove(&(old.known.kept_until(), *key));
         if let Some((_, machines)) = self.keys.get_mut(&key.0) {
             *machines -= 1;
@@ -340,5 +359,94 @@ impl Book {
     #[must_use]
     pub const fn author_interval() -> Millis {
         limits::OFFER_INTERVAL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::machine::testkit::{NOW, key, network, offer};
+
+    fn signed(host: u8, machine: u8, seq: u64, issued: Timestamp) -> Known {
+        let offer = Offer { machine: MachineId([machine; 16]), ..offer(host, seq, issued) };
+        Known::Offer(Verified::sign(offer, &key(host), &network()).unwrap())
+    }
+
+    fn withdrawn(host: u8, machine: u8, seq: u64, issued_at: Timestamp) -> Known {
+        let withdrawal = Withdrawal { host: key(host).node_id(), machine: MachineId([machine; 16]), seq, issued_at };
+        Known::Withdrawal(Verified::sign(withdrawal, &key(host), &network()).unwrap())
+    }
+
+    #[test]
+    fn asks_are_found_by_id_and_go_with_their_offer() {
+        let mut book = Book::new(network(), 10);
+        book.insert(signed(1, 1, 1, NOW), true, NOW);
+        let host = key(1).node_id();
+        for slots in [1, 2, 4] {
+            let ask = AskId::of(&host, &MachineId([1; 16]), slots);
+            assert_eq!(book.find_ask(&ask).map(|(o, n)| (o.seq, n)), Some((1, slots)));
+        }
+        book.insert(signed(1, 1, 2, NOW), true, NOW);
+        let ask = AskId::of(&host, &MachineId([1; 16]), 2);
+        assert_eq!(book.find_ask(&ask).map(|(o, _)| o.seq), Some(2));
+        book.insert(withdrawn(1, 1, 2, NOW), true, NOW);
+        assert!(book.find_ask(&ask).is_none() && book.asks.is_empty());
+        assert_eq!(book.insert(signed(1, 1, 2, NOW), true, NOW), Intake::Superseded);
+    }
+
+    #[test]
+    fn what_has_ended_is_dropped_and_nothing_is_left_of_it() {
+        let mut book = Book::new(network(), 10);
+        book.insert(signed(1, 1, 1, NOW), true, NOW);
+        book.insert(signed(2, 1, 1, NOW), true, NOW);
+        assert_eq!(book.expire(book.next_expiry().unwrap()).len(), 2);
+        assert_eq!(book.summary(), (0, Digest([0; 32])));
+        assert!(book.ids.is_empty() && book.keys.is_empty() && book.asks.is_empty() && book.next_expiry().is_none());
+    }
+
+    #[test]
+    fn a_full_book_takes_no_more() {
+        let mut book = Book::new(network(), 2);
+        for host in 1..=2 {
+            assert!(matches!(book.insert(signed(host, 1, 1, NOW), false, NOW), Intake::New(_)));
+        }
+        assert_eq!(book.insert(signed(3, 1, 1, NOW), false, NOW), Intake::Full);
+        assert!(matches!(book.insert(signed(2, 1, 2, NOW), false, NOW), Intake::New(_)), "what it has may be replaced");
+    }
+
+    proptest! {
+        /// Whatever order notices come in, every book ends up the same.
+        #[test]
+        fn books_agree_whatever_the_order(
+            notices in proptest::collection::vec((1u8..3, 1u8..3, 0u64..4, any::<bool>(), 0u64..3), 1..16),
+            seed in any::<u64>(),
+        ) {
+            let make = |(host, machine, seq, gone, ms): &(u8, u8, u64, bool, u64)| {
+                let issued = Timestamp(NOW.0 - ms);
+                if *gone { withdrawn(*host, *machine, *seq, issued) } else { signed(*host, *machine, *seq, issued) }
+            };
+            let known: Vec<Known> = notices.iter().map(make).collect();
+            let mut shuffled = known.clone();
+            let mut state = seed | 1;
+            for i in (1..shuffled.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                shuffled.swap(i, usize::try_from(state >> 33).unwrap() % (i + 1));
+            }
+            let fill = |notices: Vec<Known>| {
+                let mut book = Book::new(network(), 100);
+                for notice in notices {
+                    book.insert(notice, true, NOW);
+                }
+                book
+            };
+            let (a, b) = (fill(known), fill(shuffled));
+            prop_assert_eq!(a.summary(), b.summary());
+            prop_assert_eq!(a.page(None), b.page(None));
+            prop_assert!(a.page(None).0.iter().all(|item| !b.lacks(item)));
+            prop_assert_eq!(a.asks.keys().collect::<Vec<_>>(), b.asks.keys().collect::<Vec<_>>());
+        }
     }
 }

@@ -46,7 +46,6 @@ pub struct Engine {
     sync: BookSync,
     host: Host,
     renter: Renter,
-    resumed: bool,
     last_now: Timestamp,
 }
 
@@ -67,7 +66,6 @@ impl Engine {
             sync: BookSync::default(),
             host: Host::new(restore.offer_seq, head, now),
             renter: Renter::default(),
-            resumed: false,
             last_now: now,
             cx,
         };
@@ -102,8 +100,8 @@ impl Engine {
                 self.host.restore(&mut self.cx, HostLease::restored(from, now), now);
             }
         } else if draft.renter == self.cx.me() {
-            // An open without an answer whose contract would be over binds nobody any more.
-            if !over && (accepted.is_some() || now < draft.ends_at) {
+            // Nothing can come of an open whose contract would be over and its disk gone.
+            if !over && (accepted.is_some() || now < draft.ends_at + limits::DISK_KEPT) {
                 let (accept, events) = (accepted, row.events.clone());
                 let from =
                     renter_lease::Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events };
@@ -180,11 +178,8 @@ impl Engine {
                 self.cx.persist(Record::Private(Private::Label { lease, text }));
             }
             Command::Host(setup) => {
-                let offered = setup.is_some();
                 self.host.configure(&mut self.cx, &mut self.book, setup.map(|s| *s), now);
-                if offered && !std::mem::replace(&mut self.resumed, true) {
-                    self.host.hold_restored(&mut self.cx);
-                }
+                self.host.hold_restored(&mut self.cx, now);
             }
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
         }

@@ -122,7 +122,8 @@ pub enum Command {
         /// The name.
         text: String,
     },
-    /// Offer this machine so, from now on; none to withdraw it.
+    /// Offer this machine so, from now on; none to withdraw it. Comes once after each start, whatever is offered: restored leases
+    /// are taken up after it, when their slots are locked again.
     Host(Option<Box<HostSetup>>),
     /// Host's side: take the machine back from a lease.
     Abort {
@@ -319,7 +320,8 @@ pub enum Verdict {
 pub enum Recalled {
     /// Our accept or void of this open: [`Response::Answered`].
     Answer(DocumentId),
-    /// Our agreement to the other party's close: [`Response::Seen`].
+    /// Our agreement to the other party's close, with our newest acknowledgement where we are the renter: the answer to the
+    /// message that first brought both may have been lost. As [`Response::Seen`].
     CloseAck,
 }
 

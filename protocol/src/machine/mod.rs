@@ -19,3 +19,5 @@ pub mod renter_lease;
 pub mod search;
 pub mod slots;
 pub mod sync;
+#[cfg(test)]
+mod testkit;

@@ -212,3 +212,121 @@ pub fn next_bid(last: Amount, limit: Amount, counter: Amount) -> Option<Amount> 
     // The last steps are not worth a round.
     Some(if half.0 - last.0 < limit.0 / 20 { limit } else { half })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::machine::testkit::{NOW, key, offer, proposal, setup};
+
+    const LISTED: u64 = 1_000_000_000;
+    const FLOOR: u64 = 700_000_000;
+
+    fn answer(setup: &HostSetup, free: u16, p: &Proposal) -> Decision {
+        let mut offer = offer(1, 1, NOW);
+        offer.terms = setup.terms.clone();
+        decide(setup, &offer, free, &key(2).node_id(), p, NOW)
+    }
+
+    fn code(decision: Decision) -> RejectCode {
+        match decision {
+            Decision::Reject(reject) => reject.code,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_fixed_price_is_the_price() {
+        let fixed = HostSetup { floor_slot_hour: Amount(LISTED), ..setup() };
+        for round in 0..limits::ROUNDS - 1 {
+            let decision = answer(&fixed, 4, &proposal(Amount(LISTED - 1), round));
+            assert_eq!(decision, Decision::Counter { price_hour: Amount(LISTED), listed_hour: Amount(LISTED) });
+        }
+        let last = proposal(Amount(LISTED - 1), limits::ROUNDS - 1);
+        assert_eq!(code(answer(&fixed, 4, &last)), RejectCode::Price);
+        // Bidding more than is asked for costs no more.
+        let Decision::Draft { price_hour, .. } = answer(&fixed, 4, &proposal(Amount(LISTED * 3), 0)) else {
+            panic!("no draft")
+        };
+        assert_eq!(price_hour, Amount(LISTED));
+    }
+
+    #[test]
+    fn a_floor_takes_what_is_above_it_and_comes_down_to_it_in_rounds() {
+        let Decision::Draft { price_hour, .. } = answer(&setup(), 4, &proposal(Amount(FLOOR), 0)) else {
+            panic!("no draft")
+        };
+        assert_eq!(price_hour, Amount(FLOOR));
+        let counters: Vec<u64> = (0..5)
+            .map(|round| match answer(&setup(), 4, &proposal(Amount(1), round)) {
+                Decision::Counter { price_hour, .. } => price_hour.0,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(counters, [LISTED, 900_000_000, 800_000_000, FLOOR, FLOOR]);
+    }
+
+    #[test]
+    fn what_the_host_does_not_grant_is_refused_by_name() {
+        let price = Amount(LISTED);
+        assert_eq!(code(answer(&setup(), 0, &proposal(price, 0))), RejectCode::Taken);
+        let greedy = Proposal { disk_mb: 100_001, ..proposal(price, 0) };
+        assert_eq!(code(answer(&setup(), 4, &greedy)), RejectCode::NoDisk);
+        let long = Proposal { term: Some(Millis::from_hours(101)), ..proposal(price, 0) };
+        assert_eq!(code(answer(&setup(), 4, &long)), RejectCode::Terms);
+        let poor = Proposal { max_spend: Some(Amount(1)), ..proposal(price, 0) };
+        assert_eq!(code(answer(&setup(), 4, &poor)), RejectCode::Terms, "a ceiling under the price of the disk");
+        let named = HostSetup { accept: Accept::Peers(BTreeSet::new()), ..setup() };
+        assert_eq!(code(answer(&named, 4, &proposal(price, 0))), RejectCode::NotAccepted);
+        let other = Proposal { egress: crate::resources::Egress::Internet, ..proposal(price, 0) };
+        assert_eq!(code(answer(&setup(), 4, &other)), RejectCode::Terms);
+        let mut ending = setup();
+        ending.terms.latest_end = Some(NOW + Millis::from_secs(30));
+        assert_eq!(code(answer(&ending, 4, &proposal(price, 0))), RejectCode::Terms);
+        let short = Proposal { term: Some(Millis::from_secs(20)), ..proposal(price, 0) };
+        let Decision::Draft { ends_at, .. } = answer(&ending, 4, &short) else { panic!("no draft") };
+        assert_eq!(ends_at, NOW + Millis::from_secs(20), "never past the offer's latest end");
+    }
+
+    proptest! {
+        /// Two honest sides agree exactly if the renter's limit is at least the floor, for no more than the limit, within the
+        /// rounds there are.
+        #[test]
+        fn negotiations_end(first in 1u64..2_000_000_000, limit in 1u64..2_000_000_000, floor in 1u64..=LISTED) {
+            let host = HostSetup { floor_slot_hour: Amount(floor), ..setup() };
+            let limit = Amount(limit);
+            let mut bid = Amount(first).min(limit);
+            let mut agreed = None;
+            for round in 0..limits::ROUNDS {
+                match answer(&host, 4, &proposal(bid, round)) {
+                    Decision::Draft { price_hour, .. } => {
+                        agreed = Some(price_hour);
+                        break;
+                    }
+                    Decision::Counter { price_hour, .. } => match next_bid(bid, limit, price_hour) {
+                        Some(next) => {
+                            prop_assert!(next >= bid.min(price_hour) && next <= limit);
+                            bid = next;
+                        }
+                        None => break,
+                    },
+                    Decision::Reject(reject) => {
+                        prop_assert_eq!(reject.code, RejectCode::Price);
+                        break;
+                    }
+                }
+            }
+            prop_assert_eq!(agreed.is_some(), limit >= Amount(floor));
+            prop_assert!(agreed.is_none_or(|price| price <= limit && price >= Amount(floor) && price.0 <= LISTED));
+        }
+
+        #[test]
+        fn no_price_is_too_strange_to_bid(last in any::<u64>(), limit in any::<u64>(), counter in any::<u64>()) {
+            if let Some(next) = next_bid(Amount(last), Amount(limit), Amount(counter)) {
+                prop_assert!(next.0 <= limit);
+            }
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! An answer, once signed, is the answer. Those of this run are remembered until their draft's last moment, after which an open
 //! is answered from the ledger or refused; so are opens of drafts made before this run.
 
-use super::{Host, WAITING, reject, reject_for_now};
+use super::{Host, WAITING, reject};
 use crate::{
     LeaseId, NodeId, Timestamp, Verified,
     entry::{Body, Entry, VoidCode},
@@ -102,9 +102,6 @@ impl Host {
             let otherwise = Box::new(Response::Rejected(Reject::lasting(RejectCode::Stale, sentence)));
             return cx.out(Output::Recall { token, lease, what: Recalled::Answer(open.id()), otherwise });
         }
-        if now < draft.drafted_at {
-            return reject_for_now(cx, token, RejectCode::Unavailable, "the host's clock went back; try again later");
-        }
         let workload = match Workload::from_bytes(&bytes) {
             Ok(workload) if Digest::of(&bytes) == draft.workload => workload,
             Ok(_) => {
@@ -143,7 +140,7 @@ impl Host {
         let lease = draft.id().into();
         cx.persist(Record::from(open));
         let body = Body::Void { open: open.id(), code, sentence: sentence.to_owned() };
-        let Some((entry, ticket)) = cx.append(lease, open.author, body, now) else {
+        let Some((entry, ticket)) = cx.append(lease, open.author, body, now.max(draft.drafted_at)) else {
             return tokens.into_iter().for_each(|t| cx.reply(t, Response::Busy { retry_after_ms: 1000 }, None));
         };
         for token in tokens {
@@ -174,7 +171,8 @@ impl Host {
         }
         cx.persist(Record::from(&open));
         cx.persist(Record::Private(Private::Workload { lease, bytes }));
-        let Some((accept, ticket)) = cx.append(lease, draft.renter, Body::LeaseAccept { open: open.id() }, now) else {
+        let body = Body::LeaseAccept { open: open.id() };
+        let Some((accept, ticket)) = cx.append(lease, draft.renter, body, now.max(draft.drafted_at)) else {
             // Not held by any lease now, so the slots are freed.
             return tokens.into_iter().for_each(|t| cx.reply(t, Response::Busy { retry_after_ms: 1000 }, None));
         };

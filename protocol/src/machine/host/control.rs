@@ -39,6 +39,12 @@ impl Host {
             return reject(cx, token, RejectCode::Malformed, NOT_YOURS);
         };
         let is_new = held.is_new_wish(wish.nonce);
+        if is_new && wish.action != Action::Start {
+            // The newer wish counts.
+            for waiting in self.after_stop.remove(&wish.lease).unwrap_or_default() {
+                reject_for_now(cx, waiting, RejectCode::Terms, "it was to be stopped again before it could start");
+            }
+        }
         match wish.action {
             Action::Stop if is_new => held.pause(cx, PauseReason::Stopped, Cause::Renter, now),
             Action::Destroy if is_new => held.end(cx, EndReason::Destroyed, Cause::Renter, String::new(), now),
@@ -68,6 +74,13 @@ impl Host {
         if let Some(why) = held.cannot_start(now) {
             return reject_for_now(cx, token, RejectCode::Terms, format!("it can't be started: {why}"));
         }
+        if held.is_stopping() {
+            let waiting = self.after_stop.entry(lease).or_default();
+            if waiting.len() < WAITING {
+                return waiting.push(token);
+            }
+            return cx.reply(token, Response::Busy { retry_after_ms: 1000 }, None);
+        }
         if !self.runtime_up || self.relocking.contains(&lease) {
             let sentence = "the host's container engine does not answer right now";
             return reject_for_now(cx, token, RejectCode::Unavailable, sentence);
@@ -78,6 +91,16 @@ impl Host {
         };
         self.restarting.insert(lease, Restarting { tokens: vec![token], slots: slots.clone() });
         cx.out(Output::LockSlots { lease, slots });
+    }
+
+    /// Carries out wishes to start that came while the processes were still ending.
+    pub(super) fn restart_stopped(&mut self, cx: &mut Context, lease: LeaseId, now: Timestamp) {
+        if self.leases.get(&lease).is_some_and(HostLease::is_stopping) {
+            return;
+        }
+        for token in self.after_stop.remove(&lease).unwrap_or_default() {
+            self.restart(cx, token, lease, now);
+        }
     }
 
     /// A container keeps the devices it was made with, so only the same slots will do where slots have devices.
@@ -107,7 +130,7 @@ impl Host {
         let ours = self.slots.of(&lease) == slots;
         let devices = self.slots.devices(&slots);
         match self.leases.get_mut(&lease) {
-            Some(held) if locked && ours && held.cannot_start(now).is_none() => {
+            Some(held) if locked && ours && !held.is_stopping() && held.cannot_start(now).is_none() => {
                 held.place(cx, slots, devices, now);
                 held.start(cx, Cause::Renter, now);
                 for token in tokens {

@@ -43,6 +43,8 @@ pub struct Host {
     setup: Option<HostSetup>,
     slots: Slots,
     runtime_up: bool,
+    /// Whether the owner has said how the machine is offered since we started: restored leases wait for their slots until then.
+    ready: bool,
     /// Drafts made before belong to an earlier run of this node: what became of their opens only the ledger knows.
     started_at: Timestamp,
     /// The latest time we have seen, so that what is late stays late when the clock goes back.
@@ -55,10 +57,15 @@ pub struct Host {
     allowance: u32,
     counted_at: Timestamp,
     published_at: Timestamp,
+    renew_at: Timestamp,
+    /// An offer that could not be signed, since it says too much, is not tried again before.
+    retry_at: Timestamp,
     resolving: BTreeMap<Token, Resolving>,
     proposals: BTreeMap<NodeId, (Timestamp, u32)>,
     locking: BTreeMap<LeaseId, Locking>,
     restarting: BTreeMap<LeaseId, Restarting>,
+    /// Wishes to start that wait for the processes of the last run to end.
+    after_stop: BTreeMap<LeaseId, Vec<Token>>,
     relocking: BTreeSet<LeaseId>,
     answered: BTreeMap<LeaseId, Answered>,
     answered_until: BTreeSet<(Timestamp, LeaseId)>,
@@ -72,6 +79,7 @@ impl Host {
             setup: None,
             slots: Slots::empty(),
             runtime_up: false,
+            ready: false,
             // An answer is never dated before its draft, so no answered draft is younger than the head.
             started_at: head.map_or(now, |head| head.max(now)),
             latest: now,
@@ -83,10 +91,13 @@ impl Host {
             allowance: limits::OFFER_BURST,
             counted_at: Timestamp(0),
             published_at: Timestamp(0),
+            renew_at: Timestamp(0),
+            retry_at: Timestamp(0),
             resolving: BTreeMap::new(),
             proposals: BTreeMap::new(),
             locking: BTreeMap::new(),
             restarting: BTreeMap::new(),
+            after_stop: BTreeMap::new(),
             relocking: BTreeSet::new(),
             answered: BTreeMap::new(),
             answered_until: BTreeSet::new(),
@@ -159,9 +170,12 @@ impl Host {
         }
     }
 
-    /// Locks the slots of restored leases again, once the machine's slots are known. A lease that was accepted, and not placed
-    /// before the node died, gets its slots now.
-    pub(super) fn hold_restored(&mut self, cx: &mut Context) {
+    /// Locks the slots of restored leases again, now that the machine's slots are known, before their containers are looked for. A
+    /// lease that was accepted, and not placed before the node died, gets its slots now.
+    pub(super) fn hold_restored(&mut self, cx: &mut Context, now: Timestamp) {
+        if std::mem::replace(&mut self.ready, true) {
+            return;
+        }
         let holding: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.holds_slots()).map(|(id, _)| *id).collect();
         for lease in holding {
             if self.slots.of(&lease).is_empty()
@@ -174,6 +188,16 @@ impl Host {
             if !slots.is_empty() {
                 self.relocking.insert(lease);
                 cx.out(Output::LockSlots { lease, slots });
+            }
+        }
+        self.look(cx, now);
+    }
+
+    /// Looks what containers there are, of all leases whose slots are ours.
+    fn look(&mut self, cx: &mut Context, now: Timestamp) {
+        if self.runtime_up && self.ready {
+            for (_, lease) in self.leases.iter_mut().filter(|(id, _)| !self.relocking.contains(*id)) {
+                lease.engine_up(cx, now);
             }
         }
     }
@@ -204,7 +228,9 @@ impl Host {
             held.slots_lost(cx, now);
         } else if held.placement().is_none() && held.state() == LeaseState::Preparing {
             held.place(cx, slots, devices, now);
-            held.prepare(cx);
+        }
+        if self.runtime_up {
+            held.engine_up(cx, now);
         }
     }
 
@@ -213,6 +239,7 @@ impl Host {
             held.report(cx, report, now);
         }
         self.settle_slots(cx, lease);
+        self.restart_stopped(cx, lease, now);
     }
 
     /// The answer to an update of ours.
@@ -267,8 +294,9 @@ impl Host {
         }
         self.runtime_up = up;
         self.dirty = true;
-        for lease in self.leases.values_mut() {
-            if up { lease.engine_up(cx, now) } else { lease.engine_down(cx, now) }
+        self.look(cx, now);
+        for lease in self.leases.values_mut().filter(|_| !up) {
+            lease.engine_down(cx, now);
         }
     }
 
@@ -300,7 +328,7 @@ impl Host {
     }
 
     pub(super) fn deadline(&self, cx: &Context) -> Option<(Timestamp, &'static str)> {
-        let offer = self.publish_at(cx.me()).map(|at| (at, "an offer is due"));
+        let offer = self.publish_at().map(|at| (at, "an offer is due"));
         let bids = self.resolving.values().map(|r| (r.until, "an image is looked up for too long"));
         let leases = self.leases.values().filter_map(|l| {
             let connected = cx.connected.contains(&l.draft().renter);
@@ -313,6 +341,8 @@ impl Host {
     pub(super) fn clock_went_back(&mut self, now: Timestamp) {
         self.counted_at = self.counted_at.min(now);
         self.published_at = self.published_at.min(now);
+        self.renew_at = self.renew_at.min(now + limits::OFFER_REPUBLISH);
+        self.retry_at = self.retry_at.min(now + limits::OFFER_LULL);
         self.proposals.clear();
         for resolving in self.resolving.values_mut() {
             resolving.clock_went_back(now);

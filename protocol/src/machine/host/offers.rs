@@ -30,6 +30,7 @@ impl Host {
             Some(setup) => {
                 self.cut(&setup.slots);
                 self.setup = Some(setup);
+                self.retry_at = Timestamp(0);
                 self.dirty = true;
             }
             None => self.withdraw(cx, book, now),
@@ -57,7 +58,7 @@ impl Host {
 
     /// Issues an offer if one is due.
     pub(in super::super) fn publish(&mut self, cx: &mut Context, book: &mut Book, now: Timestamp) {
-        if self.publish_at(cx.me()).is_none_or(|at| now < at) {
+        if self.publish_at().is_none_or(|at| now < at) {
             return;
         }
         let Some(setup) = &self.setup else { return };
@@ -84,7 +85,10 @@ impl Host {
         };
         self.dirty = false;
         self.published_at = now;
+        self.renew_at = now + renew_every(cx.me(), &offer.machine);
+        self.retry_at = now + limits::OFFER_LULL;
         let Some(offer) = cx.sign(offer) else { return };
+        self.retry_at = Timestamp(0);
         self.offer_seq += 1;
         let ticket = cx.persist(Record::Private(Private::OfferSeq(self.offer_seq)));
         self.offer_ticket = Some(ticket);
@@ -100,18 +104,16 @@ impl Host {
 
     /// When the next offer is due, if the machine is offered: what matters to a renter at once, the rest after a while, and
     /// always as far as the rate that others take allows.
-    pub(super) fn publish_at(&self, me: NodeId) -> Option<Timestamp> {
+    pub(super) fn publish_at(&self) -> Option<Timestamp> {
         let setup = self.setup.as_ref().filter(|_| self.runtime_up)?;
         let allowed = if self.allowance > 0 { Timestamp(0) } else { self.counted_at + limits::OFFER_INTERVAL };
         let due = match &self.offer {
             None => Timestamp(0),
             Some(offer) if self.dirty && self.is_urgent(setup, offer) => Timestamp(0),
-            Some(_) => {
-                let renewal = self.published_at + renew_every(me, &setup.machine);
-                if self.dirty { renewal.min(self.published_at + limits::OFFER_LULL) } else { renewal }
-            }
+            Some(_) if self.dirty => self.renew_at.min(self.published_at + limits::OFFER_LULL),
+            Some(_) => self.renew_at,
         };
-        Some(due.max(allowed))
+        Some(due.max(allowed).max(self.retry_at))
     }
 
     fn is_urgent(&self, setup: &HostSetup, offer: &Offer) -> bool {

@@ -221,9 +221,14 @@ impl HostLease {
             LeaseState::Paused(_) if now >= self.draft.ends_at => Some("its contract has ended"),
             LeaseState::Paused(_) if self.over_ceiling(now) => Some("its spending limit is reached"),
             LeaseState::Paused(_) if self.over_credit(now) => Some("what is due is not acknowledged"),
-            LeaseState::Paused(_) if self.processes => Some("it is still being stopped; try again in a moment"),
             LeaseState::Paused(_) => None,
         }
+    }
+
+    /// Whether it is paused, and its processes are not known to be gone yet.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        matches!(self.state, LeaseState::Paused(_)) && self.processes
     }
 
     /// Ends the processes for this reason, and keeps the disk. Billing of compute stops now.
@@ -348,6 +353,19 @@ impl HostLease {
             }
             return;
         }
+        // One step may bring about the next: asked very late, compute stops and the disk goes at once.
+        let mut before = None;
+        while before != Some(self.state) && self.ending.is_none() {
+            before = Some(self.state);
+            self.step(cx, again, now);
+        }
+        if now >= self.next_tick && self.state != LeaseState::Preparing && self.ending.is_none() && !self.in_flight {
+            self.issue_usage(cx, now);
+        }
+    }
+
+    /// What time brings about in the present state. States only go towards the end here, so steps come to an end.
+    fn step(&mut self, cx: &mut Context, again: bool, now: Timestamp) {
         match self.state {
             LeaseState::Running => {
                 if now >= self.draft.ends_at {
@@ -381,9 +399,6 @@ impl HostLease {
             }
             LeaseState::Paused(_) if again && self.processes && !self.needs_slots() => self.order_stop(cx, now),
             LeaseState::Paused(_) | LeaseState::Preparing | LeaseState::Ended(_) => {}
-        }
-        if now >= self.next_tick && self.state != LeaseState::Preparing && self.ending.is_none() && !self.in_flight {
-            self.issue_usage(cx, now);
         }
     }
 

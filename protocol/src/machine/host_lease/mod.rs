@@ -7,6 +7,8 @@
 mod lifecycle;
 mod news;
 mod receipts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -298,7 +300,7 @@ impl HostLease {
         self.state = state;
         self.since = now;
         self.log(cx, by, exit_code, note, now);
-        if matches!(state, LeaseState::Paused(_)) && self.ending.is_none() {
+        if matches!(state, LeaseState::Paused(_)) && self.ending.is_none() && self.renter_close.is_none() {
             self.issue_usage(cx, now);
         }
     }

@@ -422,8 +422,8 @@ impl Renter {
         for held in self.leases.values_mut() {
             held.tick(cx, now);
         }
-        // Nothing can come of an open whose contract would be over.
-        self.leases.retain(|_, l| *l.answer() != Opened::GivenUp || now < l.draft().ends_at);
+        // Nothing can come of an open whose contract would be over and its disk gone.
+        self.leases.retain(|_, l| *l.answer() != Opened::GivenUp || now < l.draft().ends_at + limits::DISK_KEPT);
     }
 
     /// The clock went back: what was to happen again shortly happens shortly.

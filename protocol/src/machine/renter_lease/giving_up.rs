@@ -4,6 +4,7 @@ use super::{Opened, RenterLease};
 use crate::{
     Amount, Millis, Timestamp, Verified,
     entry::{Body, Entry},
+    limits,
     machine::{
         context::{Asked, Context},
         record::Record,
@@ -49,7 +50,7 @@ impl RenterLease {
 
     /// When to look again.
     pub(in super::super) fn deadline(&self, cx: &Context) -> Option<Timestamp> {
-        let given_up = (self.opened == Opened::GivenUp).then_some(self.draft.ends_at);
+        let given_up = (self.opened == Opened::GivenUp).then_some(self.draft.ends_at + limits::DISK_KEPT);
         [self.deliver_due(cx), given_up].into_iter().flatten().min()
     }
 

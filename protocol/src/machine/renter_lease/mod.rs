@@ -6,6 +6,8 @@
 
 mod giving_up;
 mod receipts;
+#[cfg(test)]
+mod tests;
 
 use super::{
     context::Context,

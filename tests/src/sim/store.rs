@@ -1,0 +1,350 @@
+//! A node's disk: records wait for a flush, and a crash loses what no flush has covered.
+//!
+//! What is durable is folded into rows as the ledger does, and refused if it contradicts what is there: a refused record would
+//! stop a real node.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use souk_protocol::{
+    DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
+    entry::{Body, Entry},
+    limits,
+    machine::{
+        io::{Recalled, Ticket},
+        record::{Head, LeaseRow, Private, Record, Restore},
+    },
+    message::{LeaseUpdate, Request, Response},
+    signed::{Document, Signed},
+};
+
+/// The rows of one node.
+#[derive(Debug)]
+pub struct Store {
+    me: NodeId,
+    network: NetworkId,
+    pending: VecDeque<(Ticket, Record)>,
+    head: Option<Head>,
+    offer_seq: u64,
+    next_number: u64,
+    rows: BTreeMap<LeaseId, LeaseRow>,
+    workloads: BTreeMap<LeaseId, Vec<u8>>,
+    known: BTreeSet<DocumentId>,
+    records: u64,
+}
+
+impl Store {
+    /// An empty disk.
+    #[must_use]
+    pub fn new(me: NodeId, network: NetworkId) -> Self {
+        Self {
+            me,
+            network,
+            pending: VecDeque::new(),
+            head: None,
+            offer_seq: 0,
+            next_number: 1,
+            rows: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            known: BTreeSet::new(),
+            records: 0,
+        }
+    }
+
+    /// Takes a record, not yet durable.
+    pub fn append(&mut self, ticket: Ticket, record: Record) {
+        self.pending.push_back((ticket, record));
+    }
+
+    /// The newest ticket that waits for a flush.
+    #[must_use]
+    pub fn newest(&self) -> Option<Ticket> {
+        self.pending.back().map(|(ticket, _)| *ticket)
+    }
+
+    /// Makes everything up to a ticket durable.
+    ///
+    /// # Errors
+    /// What contradicts the records before.
+    pub fn flush(&mut self, upto: Ticket) -> Result<(), String> {
+        while let Some((_, record)) = self.pending.pop_front_if(|(ticket, _)| *ticket <= upto) {
+            self.fold(record)?;
+        }
+        Ok(())
+    }
+
+    /// A crash: of what waits, `kept` records reach the disk all the same, though nobody was told.
+    ///
+    /// # Errors
+    /// What contradicts the records before.
+    pub fn crash(&mut self, kept: usize) -> Result<(), String> {
+        for (_, record) in std::mem::take(&mut self.pending).into_iter().take(kept) {
+            self.fold(record)?;
+        }
+        Ok(())
+    }
+
+    /// Records that wait for a flush.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Durable records so far.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// All rows.
+    #[must_use]
+    pub const fn rows(&self) -> &BTreeMap<LeaseId, LeaseRow> {
+        &self.rows
+    }
+
+    /// Reads a document of ours.
+    #[must_use]
+    pub fn read<T: Document>(&self, signed: &Signed<T>) -> Option<Verified<T>> {
+        signed.verify(&self.network).ok()
+    }
+
+    fn verified<T: Document>(&self, signed: &Signed<T>) -> Result<Verified<T>, String> {
+        signed.verify(&self.network).map_err(|e| format!("a record does not verify: {e}"))
+    }
+
+    fn fold(&mut self, record: Record) -> Result<(), String> {
+        self.records += 1;
+        match record {
+            Record::Entry(signed) => {
+                let entry = self.verified(&signed)?;
+                self.known.insert(entry.id());
+                self.entry(&entry, signed)
+            }
+            Record::Usage(signed) => {
+                let usage = self.verified(&signed)?;
+                self.known.insert(usage.id());
+                let before = self.rows.get(&usage.lease).and_then(|r| r.usage.clone());
+                if let Some(before) = before {
+                    let before = self.verified(&before)?;
+                    let follows = usage.n > before.n && (usage.host != self.me || usage.n == before.n + 1);
+                    let grows = usage.counters.covers(&before.counters) && usage.time >= before.time;
+                    if before.id() != usage.id() && !(follows && grows) {
+                        return Err(format!("usage {} of {} after {}", usage.n, usage.lease.short(), before.n));
+                    }
+                }
+                let row = self.row(&usage.lease)?;
+                if row.answer.is_none() {
+                    return Err("a usage of a lease that is not accepted".to_owned());
+                }
+                if row.close.is_some() && usage.host == self.me {
+                    return Err("a usage of a lease that its host has closed".to_owned());
+                }
+                self.row(&usage.lease)?.usage = Some(signed);
+                Ok(())
+            }
+            Record::Ack(signed) => {
+                let ack = self.verified(&signed)?;
+                self.known.insert(ack.id());
+                let before = self.row(&ack.lease)?.ack.clone();
+                if let Some(before) = before {
+                    let before = self.verified(&before)?;
+                    if ack.due < before.due || ack.n < before.n {
+                        return Err("an acknowledgement that takes one back".to_owned());
+                    }
+                }
+                let row = self.row(&ack.lease)?;
+                row.acked_usage = row.usage.clone();
+                row.ack = Some(signed);
+                Ok(())
+            }
+            Record::Private(private) => self.private(private),
+        }
+    }
+
+    fn private(&mut self, private: Private) -> Result<(), String> {
+        match private {
+            Private::Workload { lease, bytes } => {
+                if let Some(row) = self.rows.get_mut(&lease) {
+                    row.workload.clone_from(&bytes);
+                }
+                self.workloads.insert(lease, bytes);
+            }
+            Private::Event { lease, event } => {
+                let row = self.row(&lease)?;
+                if row.events.last().is_none_or(|last| event.n > last.n) {
+                    if row.events.len() >= limits::EVENTS_PER_LEASE {
+                        row.events.remove(0);
+                    }
+                    row.events.push(event);
+                }
+            }
+            Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
+            Private::OfferSeq(seq) => {
+                if seq <= self.offer_seq {
+                    return Err(format!("offer number {seq} after {}", self.offer_seq));
+                }
+                self.offer_seq = seq;
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, lease: &LeaseId) -> Result<&mut LeaseRow, String> {
+        self.rows.get_mut(lease).ok_or_else(|| format!("a record of the unknown lease {}", lease.short()))
+    }
+
+    fn entry(&mut self, entry: &Verified<Entry>, signed: Signed<Entry>) -> Result<(), String> {
+        if entry.author == self.me {
+            let follows = self
+                .head
+                .map_or(entry.seq == 0, |h| entry.seq == h.seq + 1 && entry.prev == Some(h.id) && entry.time >= h.time);
+            if !follows {
+                return Err(format!("nothing-lost: entry {} of our chain does not follow its head", entry.seq));
+            }
+            self.head = Some(Head { author: entry.author, seq: entry.seq, id: entry.id(), time: entry.time });
+        }
+        let Some(lease) = entry.lease else {
+            return Ok(());
+        };
+        if let Body::LeaseOpen { .. } = &entry.body {
+            return match self.rows.get(&lease) {
+                Some(row) if row.open != signed => Err("a second open of one draft".to_owned()),
+                Some(_) => Ok(()),
+                None => {
+                    let number = self.next_number;
+                    self.next_number += 1;
+                    let workload = self.workloads.get(&lease).cloned().unwrap_or_default();
+                    self.rows.insert(lease, new_row(lease, number, signed, workload));
+                    Ok(())
+                }
+            };
+        }
+        let row = self.row(&lease)?;
+        let again = |slot: &Option<Signed<Entry>>| slot.as_ref().is_some_and(|known| *known != signed);
+        match &entry.body {
+            Body::LeaseAccept { .. } | Body::Void { .. } => {
+                if again(&row.answer) {
+                    return Err("two answers to one open".to_owned());
+                }
+                row.answer = Some(signed);
+            }
+            Body::Placement { .. } => row.placement = Some(signed),
+            // The first close counts.
+            Body::Close { .. } if row.close.is_none() => row.close = Some(signed),
+            Body::CloseAck { .. } => {
+                if again(&row.close_ack) {
+                    return Err("two agreements to one close".to_owned());
+                }
+                row.close_ack = Some(signed);
+            }
+            Body::Close { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. } | Body::Anchor { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// What an engine starts from.
+    #[must_use]
+    pub fn restore(&self, now: Timestamp) -> Restore {
+        let open = |row: &&LeaseRow| {
+            let draft = self.read(&row.open).and_then(|o| self.read(o.body.draft()?));
+            let young = draft.is_some_and(|d| now.since(d.commit_by).0 < 600_000);
+            let answer = row.answer.as_ref().and_then(|a| self.read(a));
+            let live = answer.is_none_or(|a| {
+                matches!(a.body, Body::LeaseAccept { .. }) && !(row.close.is_some() && row.close_ack.is_some())
+            });
+            live || young
+        };
+        Restore {
+            head: self.head,
+            offer_seq: self.offer_seq,
+            leases: self.rows.values().filter(open).cloned().collect(),
+            next_number: self.next_number,
+        }
+    }
+
+    /// Answers from the rows.
+    #[must_use]
+    pub fn recall(&self, lease: &LeaseId, what: Recalled, otherwise: Response) -> Response {
+        let Some(row) = self.rows.get(lease) else {
+            return otherwise;
+        };
+        match what {
+            Recalled::Answer(open) if row.open.id(&self.network) == open => {
+                row.answer.clone().map_or(otherwise, Response::Answered)
+            }
+            Recalled::Answer(_) => otherwise,
+            Recalled::CloseAck => {
+                let ours = row.close_ack.clone().filter(|a| self.read(a).is_some_and(|a| a.author == self.me));
+                ours.map_or(otherwise, |close_ack| Response::Seen {
+                    events_seen: row.events.last().map_or(0, |e| e.n),
+                    ack: row.ack.clone().filter(|a| self.read(a).is_some_and(|a| a.renter == self.me)),
+                    close_ack: Some(close_ack),
+                })
+            }
+        }
+    }
+
+    /// Whether a document of a request is on disk.
+    #[must_use]
+    pub fn has_sent(&self, request: &Request) -> bool {
+        match request {
+            Request::Commit { open, .. } => self.has(open),
+            Request::Deliver { entry } => self.has(entry),
+            Request::Update(update) => self.has_news(update),
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Propose(_)
+            | Request::Control { .. }
+            | Request::Sync { .. } => true,
+        }
+    }
+
+    /// Whether every document of ours in an answer is on disk, but those that bind nobody.
+    #[must_use]
+    pub fn has_answered(&self, response: &Response) -> bool {
+        match response {
+            Response::Answered(entry) => self.has(entry),
+            Response::Seen { ack, close_ack, .. } => {
+                ack.as_ref().is_none_or(|a| self.has(a)) && close_ack.as_ref().is_none_or(|e| self.has(e))
+            }
+            Response::News(update) => self.has_news(update),
+            Response::BookSummary { .. }
+            | Response::BookPage { .. }
+            | Response::BookNotices { .. }
+            | Response::Countered(_)
+            | Response::Drafted(_)
+            | Response::Rejected(_)
+            | Response::Controlled { .. }
+            | Response::Busy { .. } => true,
+        }
+    }
+
+    fn has_news(&self, update: &LeaseUpdate) -> bool {
+        let events = self.rows.get(&update.lease).and_then(|r| r.events.last()).map_or(0, |e| e.n);
+        update.entries.iter().all(|e| self.has(e))
+            && update.usage.as_ref().is_none_or(|u| self.has(u))
+            && update.events.last().is_none_or(|e| e.n <= events)
+    }
+
+    fn has<T: Document>(&self, signed: &Signed<T>) -> bool {
+        self.known.contains(&signed.id(&self.network))
+    }
+}
+
+fn new_row(lease: LeaseId, number: u64, open: Signed<Entry>, workload: Vec<u8>) -> LeaseRow {
+    LeaseRow {
+        lease,
+        number,
+        open,
+        answer: None,
+        placement: None,
+        usage: None,
+        ack: None,
+        acked_usage: None,
+        close: None,
+        close_ack: None,
+        workload,
+        events: Vec::new(),
+        label: None,
+    }
+}

@@ -42,10 +42,8 @@ fn commit(open: &Verified<Entry>, workload: &[u8]) -> Request {
 }
 
 fn code(response: &Response) -> RejectCode {
-    match response {
-        Response::Rejected(reject) => reject.code,
-        other => panic!("not refused: {other:?}"),
-    }
+    let Response::Rejected(reject) = response else { panic!("not refused: {response:?}") };
+    reject.code
 }
 
 /// A lease of a liar that runs on the host.
@@ -437,11 +435,10 @@ fn usage(draft: &Verified<LeaseDraft>, before: Option<&Verified<Usage>>, active:
 fn false_usages() {
     let mut liar = Liar::new(2, Timestamp(1_790_000_000_000));
     let (mut bench, draft) = rented(&mut liar);
-    let tell = |bench: &mut Bench, usage: Signed<Usage>| match bench
-        .ask(draft.host, Request::Update(Box::new(update(&draft, Some(usage)))))
-    {
-        Response::Seen { ack, .. } => ack.map(|a| a.verify(&network()).unwrap()),
-        other => panic!("{other:?}"),
+    let tell = |bench: &mut Bench, usage: Signed<Usage>| {
+        let answer = bench.ask(draft.host, Request::Update(Box::new(update(&draft, Some(usage)))));
+        let Response::Seen { ack, .. } = &answer else { panic!("{answer:?}") };
+        ack.as_ref().map(|a| a.verify(&network()).unwrap())
     };
     bench.wait(Millis::from_secs(100));
     let first = liar.verified(usage(&draft, None, 100_000, bench.now));

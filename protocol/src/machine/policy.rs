@@ -231,10 +231,8 @@ mod tests {
     }
 
     fn code(decision: Decision) -> RejectCode {
-        match decision {
-            Decision::Reject(reject) => reject.code,
-            other => panic!("not refused: {other:?}"),
-        }
+        let Decision::Reject(reject) = &decision else { panic!("not refused: {decision:?}") };
+        reject.code
     }
 
     #[test]
@@ -260,9 +258,10 @@ mod tests {
         };
         assert_eq!(price_hour, Amount(FLOOR));
         let counters: Vec<u64> = (0..5)
-            .map(|round| match answer(&setup(), 4, &proposal(Amount(1), round)) {
-                Decision::Counter { price_hour, .. } => price_hour.0,
-                other => panic!("{other:?}"),
+            .map(|round| {
+                let decision = answer(&setup(), 4, &proposal(Amount(1), round));
+                let Decision::Counter { price_hour, .. } = decision else { panic!("{decision:?}") };
+                price_hour.0
             })
             .collect();
         assert_eq!(counters, [LISTED, 900_000_000, 800_000_000, FLOOR, FLOOR]);

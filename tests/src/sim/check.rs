@@ -148,9 +148,8 @@ fn both(id: &LeaseId, host: &Node, ours: &LeaseRow, renter: &Node, theirs: &Leas
     }
     agree(ours.answer == theirs.answer, "an accept that its renter does not know")?;
     let close = entry(&host.store, ours.close.as_ref())?.ok_or(format!("both-sides-agree: {name} is never closed"))?;
-    let (reason, claimed) = match &close.body {
-        Body::Close { reason, due, .. } => (*reason, *due),
-        other => return Err(format!("a close that is a {}", other.name())),
+    let Body::Close { reason, due: claimed, .. } = close.body else {
+        return Err(format!("a close that is a {}", close.body.name()));
     };
     let Some(close_ack) = entry(&renter.store, theirs.close_ack.as_ref())? else {
         return Err(format!("both-sides-agree: {name}: the renter never agreed to {reason}"));

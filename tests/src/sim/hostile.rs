@@ -278,10 +278,9 @@ impl Liar {
     pub fn drafted(&self, bench: &mut Bench, nonce: u8) -> (Verified<LeaseDraft>, Vec<u8>) {
         let offer = bench.engine.host().offer().cloned().unwrap_or_else(|| panic!("no offer"));
         let (proposal, bytes) = self.bid(&offer, offer.id(), nonce);
-        match bench.ask(self.id(), Request::Propose(Box::new(proposal))) {
-            Response::Drafted(draft) => (draft.verify(&network()).unwrap_or_else(|e| panic!("{e}")), bytes),
-            other => panic!("no draft: {other:?}"),
-        }
+        let answer = bench.ask(self.id(), Request::Propose(Box::new(proposal)));
+        let Response::Drafted(draft) = &answer else { panic!("no draft: {answer:?}") };
+        (draft.verify(&network()).unwrap_or_else(|e| panic!("{e}")), bytes)
     }
 
     /// Its open of a draft.

@@ -45,6 +45,9 @@ pub enum Step {
     Exit(u32),
 }
 
+/// What to report of a step, and of a start which it was and after how long its command ends by itself.
+pub type Carried = (Option<RuntimeReport>, Option<(u32, u64)>);
+
 /// A machine.
 #[derive(Debug, Default)]
 pub struct Machine {
@@ -96,13 +99,7 @@ impl Machine {
     }
 
     /// Carries a step out. Returns what to report, and after how long the command will end by itself if it has just started.
-    pub fn step(
-        &mut self,
-        lease: LeaseId,
-        step: Step,
-        dice: &mut Dice,
-        now: u64,
-    ) -> Result<(Option<RuntimeReport>, Option<(u32, u64)>), String> {
+    pub fn step(&mut self, lease: LeaseId, step: Step, dice: &mut Dice, now: u64) -> Result<Carried, String> {
         let order = match step {
             Step::Exit(start) => {
                 let current = self.containers.get(&lease).is_some_and(|c| c.start == start);
@@ -148,12 +145,7 @@ impl Machine {
         Ok((report, None))
     }
 
-    fn start(
-        &mut self,
-        lease: LeaseId,
-        dice: &mut Dice,
-        now: u64,
-    ) -> Result<(Option<RuntimeReport>, Option<(u32, u64)>), String> {
+    fn start(&mut self, lease: LeaseId, dice: &mut Dice, now: u64) -> Result<Carried, String> {
         let failed = |note: &str| RuntimeReport::Failed { reason: EndReason::CreateFailed, note: note.to_owned() };
         let Some(container) = self.containers.get(&lease) else {
             return Ok((Some(failed("no such container")), None));

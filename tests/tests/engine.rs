@@ -54,9 +54,7 @@ fn an_engine_with_live_restore_restarts_beneath_running_instances() {
     engine.stop();
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "live-restore does not work here");
     engine.resume();
-    renter.finds(&lease, "receipts go on", |l| {
-        state_of(l) == "running" && l["receipt"]["acked_n"].as_u64() >= Some(3)
-    });
+    renter.finds(&lease, "receipts go on", |l| state_of(l) == "running" && l["receipt"]["acked_n"].as_u64() >= Some(3));
     assert_eq!(world.docker().inspect(&container)["State"]["Pid"], pid, "it was started again");
     let _ = renter.json(&["destroy", "-y", &lease]);
     renter.reaches(&lease, "ended destroyed");
@@ -94,7 +92,8 @@ fn each_lease_gets_its_own_gpu_and_no_other() {
     assert_eq!(found["dph"].as_f64().map(|d| (d * 100.0).round()), Some(35.0));
 
     let leases = [0, 1].map(|_| rent(&renter, &host, 1, "echo $NVIDIA_VISIBLE_DEVICES; exec sleep 600", &NO_NETWORK));
-    let placed: Vec<String> = leases.iter().map(|l| renter.show(l)["devices"][0].as_str().unwrap().to_owned()).collect();
+    let placed: Vec<String> =
+        leases.iter().map(|l| renter.show(l)["devices"][0].as_str().unwrap().to_owned()).collect();
     let mut sorted = placed.clone();
     sorted.sort();
     assert_eq!(sorted, uuids);
@@ -123,6 +122,17 @@ fn each_lease_gets_its_own_gpu_and_no_other() {
     nothing_left(world.docker(), &host);
 }
 
+/// Device nodes of a test.
+struct Devices([String; 2]);
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        for node in &self.0 {
+            fs::remove_file(node).ok();
+        }
+    }
+}
+
 #[test]
 fn declared_devices_are_seen_by_their_lease_alone() {
     if !have_all(&["dockerd"]) {
@@ -130,12 +140,12 @@ fn declared_devices_are_seen_by_their_lease_alone() {
     }
     let engine = Engine::start(EngineSetup::default());
     let world = World::on(engine.docker.clone());
-    let nodes = tempfile::tempdir().unwrap();
-    let device = |name: &str| nodes.path().join(name).display().to_string();
-    for name in ["gpu0", "gpu1"] {
-        souk_tests::program::must("mknod", &[&device(name), "c", "1", "3"]);
+    // Both write to nowhere.
+    let nodes = Devices(["a", "b"].map(|name| format!("/dev/souk-test-{}-{name}", std::process::id())));
+    for node in &nodes.0 {
+        souk_tests::program::must("mknod", &[node, "c", "1", "3"]);
     }
-    let (a, b) = (device("gpu0"), device("gpu1"));
+    let [a, b] = nodes.0.clone();
     let config =
         format!("[[host.declared_gpus]]\nmodel = \"Old Card\"\nvram_mib = 4096\ndevices = [[{a:?}], [{b:?}]]\n");
     let host = world.watch(world.node("host").host(2, "0.10").config(&config).start());

@@ -150,12 +150,19 @@ impl Demo {
         let exit_code = lease["exit_code"].as_i64().unwrap_or(-1);
         ensure!(exit_code == 0, "the workload ended with code {exit_code}");
 
-        self.head("The renter destroys the instance: the last usage is counted, the lease closed, and both sides sign that");
+        self.head(
+            "The renter destroys the instance: the last usage is counted, the lease closed, and both sides sign that",
+        );
         self.show("renter", ["destroy", "-y", "demo"]).await?;
         let (hosts, renters) = self.wait_for_close().await?;
         self.show("renter", ["receipts"]).await?;
         self.show("host-a", ["receipts"]).await?;
-        ensure!(hosts["due"] == renters["acked"], "the host claims {} and the renter owes {}", hosts["due"], renters["acked"]);
+        ensure!(
+            hosts["due"] == renters["acked"],
+            "the host claims {} and the renter owes {}",
+            hosts["due"],
+            renters["acked"]
+        );
 
         self.head("Anyone can check that from a file, without a node, a network or a database");
         let host_export = self.export("host-a").await?;
@@ -348,7 +355,9 @@ impl Demo {
             }
         }
         for node in self.nodes.iter_mut().rev() {
-            let Some(pid) = node.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) else { continue };
+            let Some(pid) = node.child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) else {
+                continue;
+            };
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
             if timeout(Duration::from_secs(8), node.child.wait()).await.is_err() {
                 node.child.kill().await.ok();

@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     io::{self, Write},
     path::Path,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -36,6 +37,7 @@ use crate::{
         command::{EXPORT_PIECES, ErrorCode, Reply},
         task::Durable,
     },
+    seal::Seal,
 };
 
 /// Leases a list looks at.
@@ -51,6 +53,7 @@ pub struct Ledger {
     thread: LedgerThread,
     handle: LedgerHandle,
     key: Keypair,
+    seal: Arc<Seal>,
     next_number: u64,
     /// Which of the engine's tickets are decided with which of the ledger's.
     waiting: VecDeque<(u64, Ticket)>,
@@ -111,9 +114,10 @@ impl Ledger {
             }
         })?;
         let handle = thread.handle();
-        let restore = restore(handle.view(), now)?;
+        let seal = Arc::new(Seal::of(&key));
+        let restore = restore(handle.view(), &seal, now)?;
         let next_number = restore.next_number;
-        Ok((Self { thread, handle, key, next_number, waiting: VecDeque::new() }, restore, durable))
+        Ok((Self { thread, handle, key, seal, next_number, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {
@@ -189,7 +193,9 @@ impl Ledger {
             Record::Usage(signed) => signed.verify(&network).map_err(verified).map(Fact::Usage).into_iter().collect(),
             Record::Ack(signed) => signed.verify(&network).map_err(verified).map(Fact::Ack).into_iter().collect(),
             Record::Private(Private::Workload { lease, bytes }) => {
-                vec![Fact::Private(PrivateRow::Workload { lease, sealed: bytes })]
+                let sealed = self.seal.close(&lease, &bytes);
+                let fact = |sealed| Fact::Private(PrivateRow::Workload { lease, sealed });
+                sealed.map_err(|e| tracing::error!("{e}")).map(fact).into_iter().collect()
             }
             Record::Private(Private::Event { lease, event }) => {
                 let old = event.n.checked_sub(u32::try_from(limits::EVENTS_PER_LEASE).unwrap_or(u32::MAX));
@@ -210,7 +216,7 @@ impl Ledger {
     /// All on record about a lease.
     #[must_use]
     pub fn row(&self, lease: &LeaseId) -> Option<LeaseRow> {
-        logged(self.view().lease(lease)).flatten().and_then(|l| logged(row(self.view(), l)))
+        logged(self.view().lease(lease)).flatten().and_then(|l| logged(row(self.view(), &self.seal, l)))
     }
 
     /// Leases, newest first: those not over, or all.
@@ -221,7 +227,7 @@ impl Ledger {
         } else {
             open_leases(self.view()).map_err(|e| tracing::error!("the ledger does not answer: {e}")).unwrap_or_default()
         };
-        leases.into_iter().filter_map(|l| logged(row(self.view(), l))).collect()
+        leases.into_iter().filter_map(|l| logged(row(self.view(), &self.seal, l))).collect()
     }
 
     /// An answer that was given before, about a lease the engine no longer holds.
@@ -319,7 +325,7 @@ fn open_leases(view: &View) -> Result<Vec<Lease>, QueryError> {
     Ok(leases)
 }
 
-fn restore(view: &View, now: Timestamp) -> Result<Restore, QueryError> {
+fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryError> {
     let me = view.own();
     let head = view.head(&me)?.map(|h| Head { author: me, seq: h.seq, id: h.id, time: h.time });
     let mut open = open_leases(view)?;
@@ -331,12 +337,12 @@ fn restore(view: &View, now: Timestamp) -> Result<Restore, QueryError> {
     Ok(Restore {
         head,
         offer_seq: number(view.private(OFFER_SEQ)?).unwrap_or(0),
-        leases: open.into_iter().map(|l| row(view, l)).collect::<Result<_, _>>()?,
+        leases: open.into_iter().map(|l| row(view, seal, l)).collect::<Result<_, _>>()?,
         next_number: number(view.private(NEXT_NUMBER)?).unwrap_or(1),
     })
 }
 
-fn row(view: &View, lease: Lease) -> Result<LeaseRow, QueryError> {
+fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
     let id = lease.id();
     let events = view.private_rows(&row_key("event", &id))?;
     let mut events: Vec<LeaseEvent> =
@@ -355,7 +361,7 @@ fn row(view: &View, lease: Lease) -> Result<LeaseRow, QueryError> {
         acked_usage,
         close: lease.host_close.or(lease.renter_close).map(|c| c.signed),
         close_ack: lease.renter_close_ack.or(lease.host_close_ack).map(|c| c.signed),
-        workload: view.workload(&id)?.unwrap_or_default(),
+        workload: view.workload(&id)?.and_then(|sealed| seal.open(&id, &sealed)).unwrap_or_default(),
         events,
         label: view.private(&row_key("label", &id))?.and_then(|text| String::from_utf8(text).ok()),
     })

@@ -15,4 +15,5 @@ pub mod identity;
 pub mod ledger;
 pub mod market;
 pub mod node;
+pub mod seal;
 pub mod telemetry;

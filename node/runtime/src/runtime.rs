@@ -129,11 +129,17 @@ impl DockerRuntime {
         Ok((Self { shared }, reports))
     }
 
-    /// Stops watching. Instances run on; the next node adopts them.
+    /// Stops watching. Instances run on; the next node adopts them. Where there are none, the firewall's table goes, too.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        let engine = &self.shared.engine;
+        if engine.leases().await.is_ok_and(|leases| leases.is_empty())
+            && let Err(error) = engine.firewall.unload().await
+        {
+            tracing::debug!(%error, "the firewall's table stays");
+        }
     }
 
     async fn adopt_all(&self, leases: &[String]) -> Result<Vec<Adopted>, RuntimeError> {

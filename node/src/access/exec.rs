@@ -25,9 +25,8 @@ where
     let mut session = runtime.exec(lease, spec).await.map_err(|e| e.to_string())?;
     let (read, mut write) = tokio::io::split(stream);
     {
-        let mut incoming = pin!(pump_in(read, session.input, &session.control));
-        let mut asker_gone = false;
-        let mut outgoing = pin!(async {
+        let incoming = pin!(pump_in(read, session.input, &session.control));
+        let outgoing = pin!(async {
             while let Some(piece) = session.output.next().await {
                 let (from, bytes) = piece.map_err(|e| format!("the command's output broke off: {e}"))?;
                 for part in bytes.chunks(limits::FRAME_BYTES) {
@@ -40,27 +39,20 @@ where
             }
             Ok::<(), String>(())
         });
-        loop {
-            tokio::select! {
-                done = &mut outgoing => {
-                    done?;
-                    break;
-                }
-                ended = &mut incoming, if !asker_gone => match ended {
-                    // The asker sends no more, and still reads.
-                    End::Half => asker_gone = true,
-                    End::Gone => return Ok(()),
-                    End::Nonsense => return Err("only input and sizes are taken while a command runs".to_owned()),
-                },
-            }
+        tokio::select! {
+            done = outgoing => done?,
+            ended = incoming => match ended {
+                End::Gone => return Ok(()),
+                End::Nonsense => return Err("only input and sizes are taken while a command runs".to_owned()),
+            },
         }
     }
     let code = session.control.exit_code().await.map_err(|e| e.to_string())?;
     write_frame(&mut write, &Frame::Exit(i32::try_from(code).unwrap_or(i32::MAX))).await.map_err(|e| e.to_string())
 }
 
+/// Why no more comes from the asker.
 enum End {
-    Half,
     Gone,
     Nonsense,
 }
@@ -77,22 +69,17 @@ async fn pump_in<R: AsyncRead + Unpin>(read: R, input: ExecInput, control: &Exec
                     input = None;
                 }
             }
-            Some(Ok(Frame::StdinEnd)) => close(input.take()).await,
+            Some(Ok(Frame::StdinEnd)) => {
+                if let Some(mut stdin) = input.take() {
+                    stdin.close().await.ok();
+                }
+            }
             Some(Ok(Frame::Resize(columns, rows))) => {
                 control.resize(rows, columns).await.ok();
             }
             Some(Ok(_)) => return End::Nonsense,
-            None => {
-                close(input.take()).await;
-                return End::Half;
-            }
-            Some(Err(_)) => return End::Gone,
+            // The end of input has a frame of its own: this is the end of the asker.
+            None | Some(Err(_)) => return End::Gone,
         }
-    }
-}
-
-async fn close(input: Option<ExecInput>) {
-    if let Some(mut stdin) = input {
-        stdin.close().await.ok();
     }
 }

@@ -8,7 +8,12 @@ pub use crate::api::frames::{read as read_frame, write as write_frame};
 pub mod exec;
 pub mod logs;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use souk_protocol::{
@@ -18,13 +23,15 @@ use souk_protocol::{
 use souk_runtime::Runtime;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
 use tokio_util::codec::Decoder;
 
 /// Streams served at once to all renters together. More are told to come back.
 pub const STREAMS: usize = 512;
+/// Of these, to one renter.
+pub const STREAMS_PER_RENTER: usize = 128;
 /// How long a peer may take to say what it wants.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of the first frame.
@@ -68,6 +75,7 @@ pub struct Server {
     runtime: Arc<dyn Runtime>,
     ask: tokio::sync::mpsc::Sender<Permission>,
     places: Arc<Semaphore>,
+    renters: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -80,7 +88,7 @@ impl Server {
     /// A server of this runtime's instances; `ask` reaches the market.
     #[must_use]
     pub fn new(runtime: Arc<dyn Runtime>, ask: tokio::sync::mpsc::Sender<Permission>) -> Self {
-        Self { runtime, ask, places: Arc::new(Semaphore::new(STREAMS)) }
+        Self { runtime, ask, places: Arc::new(Semaphore::new(STREAMS)), renters: Arc::default() }
     }
 
     /// Serves one stream in a task of its own.
@@ -90,8 +98,8 @@ impl Server {
     {
         let server = self.clone();
         tokio::spawn(async move {
-            let Ok(_place) = Arc::clone(&server.places).try_acquire_owned() else {
-                let busy = Frame::Error("the host serves too many streams; try again in a moment".to_owned());
+            let Some(_places) = server.take_places(peer) else {
+                let busy = Frame::Error("too many streams are open to this host; close some, or try again in a moment".to_owned());
                 write_frame(&mut stream, &busy).await.ok();
                 return;
             };
@@ -100,6 +108,18 @@ impl Server {
             }
             stream.shutdown().await.ok();
         });
+    }
+
+    /// A place among all streams, and one among this renter's.
+    fn take_places(&self, peer: NodeId) -> Option<[OwnedSemaphorePermit; 2]> {
+        let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
+        renters.retain(|_, places| places.strong_count() > 0);
+        let own = renters.get(&peer).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let own = Arc::new(Semaphore::new(STREAMS_PER_RENTER));
+            renters.insert(peer, Arc::downgrade(&own));
+            own
+        });
+        Some([own.try_acquire_owned().ok()?, Arc::clone(&self.places).try_acquire_owned().ok()?])
     }
 
     async fn open<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, peer: NodeId, stream: &mut S) -> Result<(), String> {

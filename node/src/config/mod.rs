@@ -210,7 +210,7 @@ pub struct Runtime {
     /// The engine's socket.
     pub docker_socket: PathBuf,
     /// Where guests' networks come from, in CIDR form; avoid the LAN's range.
-    pub subnet_pool: String,
+    pub subnet_pool: souk_runtime::Cidr,
     /// How GPUs are handed to containers: `auto`, `device_request`, or the name of an OCI runtime.
     pub nvidia: String,
     /// Where slots are locked against other nodes of this machine. The same for all of them.
@@ -221,7 +221,7 @@ impl Default for Runtime {
     fn default() -> Self {
         Self {
             docker_socket: PathBuf::from("/var/run/docker.sock"),
-            subnet_pool: "10.213.0.0/16".to_owned(),
+            subnet_pool: souk_runtime::Cidr::new(std::net::Ipv4Addr::new(10, 213, 0, 0), 16),
             nvidia: "auto".to_owned(),
             lock_dir: PathBuf::from("/run/lock/souk"),
         }

@@ -63,6 +63,14 @@ impl HostSide {
         self.machine
     }
 
+    /// Takes over what was found where the engine keeps its containers; if their disk can't be looked at, the node's own counts.
+    pub fn take_stock(&mut self, mut inventory: HostInventory) {
+        if inventory.disk_free_mb == 0 {
+            inventory.disk_free_mb = self.inventory.disk_free_mb;
+        }
+        self.inventory = inventory;
+    }
+
     /// The configuration in force.
     #[must_use]
     pub const fn config(&self) -> &Config {
@@ -77,7 +85,7 @@ impl HostSide {
             socket: runtime.docker_socket.clone(),
             data_dir: self.dir.join("runtime"),
             node_id: self.node.clone(),
-            subnet_pool: runtime.subnet_pool.parse().unwrap_or_else(|_| RuntimeConfig::default().subnet_pool),
+            subnet_pool: runtime.subnet_pool,
             registries: host.registries.clone(),
             local_images: host.local_images.clone(),
             nvidia: match runtime.nvidia.as_str() {

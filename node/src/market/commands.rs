@@ -341,6 +341,10 @@ impl Market {
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
         let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
+        if hosted.is_none() && rented.is_none() {
+            // The engine has let go of it: what the ledger says counts, once its last records are in.
+            self.settling.insert(lease);
+        }
         let past = || self.view(lease).map(|v| (v.state, None, u32::MAX));
         let Some((state, progress, events)) = hosted.or(rented).or_else(past) else { return };
         let mut rentals = std::mem::take(&mut self.rentals);

@@ -5,6 +5,7 @@
 
 pub mod command;
 mod commands;
+mod containers;
 mod hosting;
 mod outbox;
 mod rentals;

@@ -17,7 +17,7 @@ use souk_protocol::{
     message::{Request, Response},
     negotiation::{ImagePin, Reject},
 };
-use souk_runtime::{Adopted, DockerRuntime, Runtime, RuntimeReport as ContainerReport, Usage};
+use souk_runtime::{HostInventory, Adopted, DockerRuntime, Runtime, RuntimeReport as ContainerReport, Usage};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -56,7 +56,7 @@ pub(super) enum Internal {
     Image { token: Token, result: Result<ImagePin, Reject> },
     Adopted(Vec<Adopted>),
     Traffic { lease: LeaseId, usage: Usage },
-    Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>),
+    Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
 }
 
@@ -100,11 +100,13 @@ pub(super) struct Market {
     server: Option<Server>,
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
-    internal: mpsc::Sender<Internal>,
+    pub(super) internal: mpsc::Sender<Internal>,
     peer_replies: BTreeMap<Token, PeerReply>,
     verdicts: BTreeMap<Token, GossipVerdict>,
     next_token: u64,
-    adopt: bool,
+    pub(super) adopt: bool,
+    /// Leases that the engine has let go of, whose last records may not be durable yet.
+    pub(super) settling: std::collections::BTreeSet<LeaseId>,
     kept: std::collections::BTreeSet<NodeId>,
 }
 
@@ -136,6 +138,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         verdicts: BTreeMap::new(),
         next_token: 1,
         adopt: false,
+        settling: std::collections::BTreeSet::new(),
         kept: std::collections::BTreeSet::new(),
     };
     if market.host.is_some() {
@@ -228,6 +231,14 @@ impl Market {
     async fn durable(&mut self, ticket: Ticket) {
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
+        }
+        for lease in std::mem::take(&mut self.settling) {
+            if self.view(lease).is_some_and(|v| v.state.is_ended()) {
+                self.lease_changed(lease);
+                self.settling.remove(&lease);
+            } else {
+                self.settling.insert(lease);
+            }
         }
     }
 
@@ -354,10 +365,14 @@ impl Market {
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
             },
-            NetworkEvent::Stream { from, stream } => match &self.server {
-                Some(server) => server.serve(from, stream),
-                None => drop(stream),
-            },
+            // Strangers are not even listened to; who rents here is asked what for.
+            NetworkEvent::Stream { from, stream } => {
+                let rents = self.engine.host().leases().values().any(|l| l.draft().renter == from);
+                match &self.server {
+                    Some(server) if rents => server.serve(from, stream),
+                    Some(_) | None => tracing::debug!(peer = %from, "a stream of a peer that rents nothing here"),
+                }
+            }
         }
     }
 
@@ -376,7 +391,10 @@ impl Market {
                 let report = RuntimeReport::Traffic { rx_bytes: usage.rx_bytes, tx_bytes: usage.tx_bytes };
                 self.input(Input::Runtime { lease, report });
             }
-            Internal::Runtime(runtime, receiver) => {
+            Internal::Runtime(runtime, receiver, inventory) => {
+                if let Some(host) = &mut self.host {
+                    host.take_stock(*inventory);
+                }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);
                 self.server = Some(Server::new(Arc::clone(&runtime) as Arc<dyn Runtime>, self.permissions.clone()));
@@ -394,103 +412,6 @@ impl Market {
                 self.runtime_problem = Some(problem);
                 self.connect_runtime(ENGINE_RETRY);
             }
-        }
-    }
-
-    /// Reaches for the container engine, now or a little later.
-    fn connect_runtime(&self, after: Duration) {
-        let Some(host) = &self.host else { return };
-        let (config, internal) = (host.runtime_config(), self.internal.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(after).await;
-            let result = match DockerRuntime::connect(config).await {
-                Ok((runtime, reports)) => Internal::Runtime(Box::new(runtime), reports),
-                Err(error) => Internal::NoRuntime(format!("{:#}", anyhow::Error::from(error))),
-            };
-            internal.send(result).await.ok();
-        });
-    }
-
-    fn container(&mut self, report: ContainerReport) {
-        match report {
-            ContainerReport::Instance { lease, event } => {
-                if let (Ok(lease), Some(report)) = (lease.parse(), instances::report(event)) {
-                    self.input(Input::Runtime { lease, report });
-                }
-            }
-            ContainerReport::EngineDown => {
-                tracing::warn!("the container engine does not answer any more");
-                self.runtime_problem = Some("the container engine does not answer".to_owned());
-                self.input(Input::RuntimeUp(false));
-            }
-            ContainerReport::EngineUp => {
-                tracing::info!("the container engine is back");
-                self.runtime_problem = None;
-                self.input(Input::RuntimeUp(true));
-            }
-        }
-    }
-
-    fn order(&mut self, lease: LeaseId, order: souk_protocol::machine::io::RuntimeOrder) {
-        use souk_protocol::machine::io::RuntimeOrder;
-        // Without an engine orders wait: when it answers, every lease is looked at again.
-        let Some(runtime) = &self.runtime else { return };
-        let id = lease.to_string();
-        let taken = match order {
-            RuntimeOrder::Prepare { draft, workload, devices } => {
-                let me = self.engine.me().to_string();
-                runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
-            }
-            RuntimeOrder::Start => runtime.start(&id),
-            RuntimeOrder::Stop(grace) => runtime.stop(&id, grace.0),
-            RuntimeOrder::Destroy => runtime.destroy(&id),
-            RuntimeOrder::Adopt { .. } => {
-                self.adopt = true;
-                Ok(())
-            }
-        };
-        if let Err(error) = taken {
-            tracing::error!(%lease, "{:#}", anyhow::Error::from(error));
-            let note = "the host's runtime refused the instance".to_owned();
-            let report = RuntimeReport::Failed { reason: souk_protocol::lease::EndReason::CreateFailed, note };
-            self.input(Input::Runtime { lease, report });
-        }
-    }
-
-    /// Looks for the containers of all leases, and removes what no lease accounts for.
-    fn adopt_all(&self) {
-        let Some(runtime) = self.runtime.clone() else { return };
-        let internal = self.internal.clone();
-        let leases: Vec<String> = self.engine.host().leases().keys().map(ToString::to_string).collect();
-        tokio::spawn(async move {
-            match runtime.adopt(&leases).await {
-                Ok(found) => {
-                    internal.send(Internal::Adopted(found)).await.ok();
-                }
-                Err(error) => tracing::warn!("instances could not be looked for: {:#}", anyhow::Error::from(error)),
-            }
-        });
-    }
-
-    fn resolve(&self, token: Token, reference: String, digest: Option<String>) {
-        let (internal, runtime) = (self.internal.clone(), self.runtime.clone());
-        tokio::spawn(async move {
-            let result = resolve_image(runtime.as_deref(), &reference, digest).await;
-            internal.send(Internal::Image { token, result }).await.ok();
-        });
-    }
-
-    fn ask_traffic(&self) {
-        let Some(runtime) = &self.runtime else { return };
-        let running =
-            self.engine.host().leases().iter().filter(|(_, l)| l.state() == souk_protocol::lease::LeaseState::Running);
-        for (lease, _) in running {
-            let (lease, runtime, internal) = (*lease, Arc::clone(runtime), self.internal.clone());
-            tokio::spawn(async move {
-                if let Ok(usage) = runtime.usage(&lease.to_string()).await {
-                    internal.send(Internal::Traffic { lease, usage }).await.ok();
-                }
-            });
         }
     }
 
@@ -530,24 +451,5 @@ impl Market {
                 }
             }
         });
-    }
-}
-
-async fn resolve_image(
-    runtime: Option<&DockerRuntime>,
-    reference: &str,
-    digest: Option<String>,
-) -> Result<ImagePin, Reject> {
-    use souk_protocol::negotiation::RejectCode;
-    let Some(runtime) = runtime else {
-        return Err(Reject::passing(RejectCode::Unavailable, "the host's container engine does not answer right now"));
-    };
-    let wanted = match digest {
-        Some(digest) if !reference.contains('@') => format!("{reference}@{digest}"),
-        Some(_) | None => reference.to_owned(),
-    };
-    match runtime.resolve_image(&wanted).await {
-        Ok(image) => Ok(ImagePin { reference: reference.to_owned(), digest: image.pin.digest }),
-        Err(error) => Err(Reject::lasting(RejectCode::Image, error.to_string())),
     }
 }

@@ -1,0 +1,137 @@
+//! The market task's side of the container runtime: orders to it, its reports, and what it is asked beside the task.
+//!
+//! Owns no state of its own. Without an engine orders are let go: when it answers, every lease is looked at again.
+
+use std::{sync::Arc, time::Duration};
+
+use souk_protocol::{
+    LeaseId,
+    lease::{EndReason, LeaseState},
+    machine::io::{Input, RuntimeOrder, RuntimeReport, Token},
+    negotiation::{ImagePin, Reject, RejectCode},
+};
+use souk_runtime::{DockerRuntime, Runtime, RuntimeReport as ContainerReport, inventory};
+
+use super::task::{Internal, Market};
+use crate::host::instances;
+
+impl Market {
+    /// Reaches for the container engine, now or a little later.
+    pub(super) fn connect_runtime(&self, after: Duration) {
+        let Some(host) = &self.host else { return };
+        let (config, internal) = (host.runtime_config(), self.internal.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let result = match DockerRuntime::connect(config).await {
+                Ok((runtime, reports)) => {
+                    // Guests' disks are where the engine keeps them.
+                    let root = runtime.info().data_root;
+                    match tokio::task::spawn_blocking(move || inventory::take(&root)).await {
+                        Ok(stock) => Internal::Runtime(Box::new(runtime), reports, Box::new(stock)),
+                        Err(error) => Internal::NoRuntime(format!("this machine can't be looked at: {error}")),
+                    }
+                }
+                Err(error) => Internal::NoRuntime(format!("{:#}", anyhow::Error::from(error))),
+            };
+            internal.send(result).await.ok();
+        });
+    }
+
+    pub(super) fn container(&mut self, report: ContainerReport) {
+        match report {
+            ContainerReport::Instance { lease, event } => {
+                if let (Ok(lease), Some(report)) = (lease.parse(), instances::report(event)) {
+                    self.input(Input::Runtime { lease, report });
+                }
+            }
+            ContainerReport::EngineDown => {
+                tracing::warn!("the container engine does not answer any more");
+                self.runtime_problem = Some("the container engine does not answer".to_owned());
+                self.input(Input::RuntimeUp(false));
+            }
+            ContainerReport::EngineUp => {
+                tracing::info!("the container engine is back");
+                self.runtime_problem = None;
+                self.input(Input::RuntimeUp(true));
+            }
+        }
+    }
+
+    pub(super) fn order(&mut self, lease: LeaseId, order: RuntimeOrder) {
+        let Some(runtime) = &self.runtime else { return };
+        let id = lease.to_string();
+        let taken = match order {
+            RuntimeOrder::Prepare { draft, workload, devices } => {
+                let me = self.engine.me().to_string();
+                runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
+            }
+            RuntimeOrder::Start => runtime.start(&id),
+            RuntimeOrder::Stop(grace) => runtime.stop(&id, grace.0),
+            RuntimeOrder::Destroy => runtime.destroy(&id),
+            RuntimeOrder::Adopt { .. } => {
+                self.adopt = true;
+                Ok(())
+            }
+        };
+        if let Err(error) = taken {
+            tracing::error!(%lease, "{:#}", anyhow::Error::from(error));
+            let note = "the host's runtime refused the instance".to_owned();
+            let report = RuntimeReport::Failed { reason: EndReason::CreateFailed, note };
+            self.input(Input::Runtime { lease, report });
+        }
+    }
+
+    /// Looks for the containers of all leases, and removes what no lease accounts for.
+    pub(super) fn adopt_all(&self) {
+        let Some(runtime) = self.runtime.clone() else { return };
+        let internal = self.internal.clone();
+        let leases: Vec<String> = self.engine.host().leases().keys().map(ToString::to_string).collect();
+        tokio::spawn(async move {
+            match runtime.adopt(&leases).await {
+                Ok(found) => {
+                    internal.send(Internal::Adopted(found)).await.ok();
+                }
+                Err(error) => tracing::warn!("instances could not be looked for: {:#}", anyhow::Error::from(error)),
+            }
+        });
+    }
+
+    pub(super) fn resolve(&self, token: Token, reference: String, digest: Option<String>) {
+        let (internal, runtime) = (self.internal.clone(), self.runtime.clone());
+        tokio::spawn(async move {
+            let result = resolve_image(runtime.as_deref(), &reference, digest).await;
+            internal.send(Internal::Image { token, result }).await.ok();
+        });
+    }
+
+    pub(super) fn ask_traffic(&self) {
+        let Some(runtime) = &self.runtime else { return };
+        let running = self.engine.host().leases().iter().filter(|(_, l)| l.state() == LeaseState::Running);
+        for (lease, _) in running {
+            let (lease, runtime, internal) = (*lease, Arc::clone(runtime), self.internal.clone());
+            tokio::spawn(async move {
+                if let Ok(usage) = runtime.usage(&lease.to_string()).await {
+                    internal.send(Internal::Traffic { lease, usage }).await.ok();
+                }
+            });
+        }
+    }
+}
+
+async fn resolve_image(
+    runtime: Option<&DockerRuntime>,
+    reference: &str,
+    digest: Option<String>,
+) -> Result<ImagePin, Reject> {
+    let Some(runtime) = runtime else {
+        return Err(Reject::passing(RejectCode::Unavailable, "the host's container engine does not answer right now"));
+    };
+    let wanted = match digest {
+        Some(digest) if !reference.contains('@') => format!("{reference}@{digest}"),
+        Some(_) | None => reference.to_owned(),
+    };
+    match runtime.resolve_image(&wanted).await {
+        Ok(image) => Ok(ImagePin { reference: reference.to_owned(), digest: image.pin.digest }),
+        Err(error) => Err(Reject::lasting(RejectCode::Image, error.to_string())),
+    }
+}

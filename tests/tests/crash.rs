@@ -133,12 +133,14 @@ fn a_renter_that_is_away_finds_its_job_and_catches_up() {
     let before = acked(&host.finds(&lease, "a receipt", |l| acked(l) >= 1));
     renter.stop();
     let later = host.finds(&lease, "time has passed", |l| {
-        active_ms(l) > 5000 + before * 1000 || (l["receipt"]["n"].as_u64() > Some(before + 1) && l["uptime_ms"].as_u64() > Some(6000))
+        active_ms(l) > 5000 + before * 1000
+            || (l["receipt"]["n"].as_u64() > Some(before + 1) && l["uptime_ms"].as_u64() > Some(6000))
     });
     assert_eq!(state_of(&later), "running", "silence alone stops nothing");
     assert_eq!(world.docker().inspect(&world.docker().container(&host.id))["State"]["Running"], true);
     renter.start();
-    let caught = renter.finds(&lease, "caught up", |l| active_ms(l) >= 5000 && l["receipt"]["due"] == l["receipt"]["acked"]);
+    let caught =
+        renter.finds(&lease, "caught up", |l| active_ms(l) >= 5000 && l["receipt"]["due"] == l["receipt"]["acked"]);
     assert!(acked(&caught) > before);
     host.finds(&lease, "the host has the ack", |l| l["receipt"]["due"] == l["receipt"]["acked"] && acked(l) > before);
 

@@ -54,9 +54,7 @@ fn an_engine_with_live_restore_restarts_beneath_running_instances() {
     engine.stop();
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "live-restore does not work here");
     engine.resume();
-    renter.finds(&lease, "receipts go on", |l| {
-        state_of(l) == "running" && l["receipt"]["acked_n"].as_u64() >= Some(3)
-    });
+    renter.finds(&lease, "receipts go on", |l| state_of(l) == "running" && l["receipt"]["acked_n"].as_u64() >= Some(3));
     assert_eq!(world.docker().inspect(&container)["State"]["Pid"], pid, "it was started again");
     let _ = renter.json(&["destroy", "-y", &lease]);
     renter.reaches(&lease, "ended destroyed");
@@ -94,7 +92,8 @@ fn each_lease_gets_its_own_gpu_and_no_other() {
     assert_eq!(found["dph"].as_f64().map(|d| (d * 100.0).round()), Some(35.0));
 
     let leases = [0, 1].map(|_| rent(&renter, &host, 1, "echo $NVIDIA_VISIBLE_DEVICES; exec sleep 600", &NO_NETWORK));
-    let placed: Vec<String> = leases.iter().map(|l| renter.show(l)["devices"][0].as_str().unwrap().to_owned()).collect();
+    let placed: Vec<String> =
+        leases.iter().map(|l| renter.show(l)["devices"][0].as_str().unwrap().to_owned()).collect();
     let mut sorted = placed.clone();
     sorted.sort();
     assert_eq!(sorted, uuids);

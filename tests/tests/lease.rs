@@ -68,10 +68,15 @@ fn a_settled_price_one_lease_for_both_and_receipts_that_anyone_can_check() {
 
     // Both tell the same story.
     let (ours, theirs) = (renter.show(&lease), host.show(&lease));
-    for key in ["lease", "rates", "resources", "image_digest", "ends_at_ms", "drafted_at_ms", "credit", "tick_ms", "egress"] {
+    for key in
+        ["lease", "rates", "resources", "image_digest", "ends_at_ms", "drafted_at_ms", "credit", "tick_ms", "egress"]
+    {
         assert_eq!(ours[key], theirs[key], "{key}");
     }
-    assert_eq!((&ours["label"], ours["role"].as_str(), theirs["role"].as_str()), (&Value::from("job"), Some("renter"), Some("host")));
+    assert_eq!(
+        (&ours["label"], ours["role"].as_str(), theirs["role"].as_str()),
+        (&Value::from("job"), Some("renter"), Some("host"))
+    );
     assert_eq!(amount(&ours["rates"]["compute_hour"]), price);
     let container = world.docker().inspect(&world.docker().container(&host.id));
     assert_eq!(container["State"]["Running"], true);
@@ -142,7 +147,8 @@ fn refusals_say_why() {
         return;
     }
     let world = World::with_docker();
-    let host = world.node("host").host(1, "1.00").env("SOUK_HOST_ACCEPT_ANYONE", "false").env("SOUK_HOST_EGRESS", "none");
+    let host =
+        world.node("host").host(1, "1.00").env("SOUK_HOST_ACCEPT_ANYONE", "false").env("SOUK_HOST_EGRESS", "none");
     let host = world.watch(host.env("SOUK_HOST_MAX_TERM", "2h").env("SOUK_HOST_REGISTRIES", "127.0.0.1:9").start());
     let renter = world.node("renter").knows(&host.listen[0]).start();
     let ask = until("the ask is known", || {
@@ -297,7 +303,10 @@ fn a_guest_reaches_neither_host_nor_neighbour() {
     }
     assert_eq!(fetch(&guest), "", "a neighbour was reached");
     assert_ne!(inside(&guest, "nc -w 1 169.254.169.254 80 < /dev/null").code, 0, "the metadata address was reached");
-    let sockets = inside(&guest, "find / -xdev -name docker.sock; (echo mine > /proc/sys/kernel/hostname) 2>/dev/null && echo writable");
+    let sockets = inside(
+        &guest,
+        "find / -xdev -name docker.sock; (echo mine > /proc/sys/kernel/hostname) 2>/dev/null && echo writable",
+    );
     assert_eq!(sockets.out, "");
 
     for lease in [&none, &neighbour, &guest] {

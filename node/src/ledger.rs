@@ -238,8 +238,9 @@ impl Ledger {
             Recalled::Answer(open) if held.open.id == open => held.answer.map(|a| Response::Answered(a.signed)),
             Recalled::Answer(_) => None,
             Recalled::CloseAck => {
-                let close_ack = held.renter_close_ack.map(|c| c.signed)?;
-                let ack = held.receipts.agreed.map(|r| r.ack.signed);
+                let hosted = held.host() == self.view().own();
+                let ack = held.receipts.agreed.filter(|_| !hosted).map(|r| r.ack.signed);
+                let close_ack = if hosted { held.host_close_ack } else { held.renter_close_ack }?.signed;
                 Some(Response::Seen { events_seen: u32::MAX, ack, close_ack: Some(close_ack) })
             }
         }

@@ -38,7 +38,8 @@ impl Seal {
     pub fn close(&self, lease: &LeaseId, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
         let nonce: [u8; NONCE] = random()?;
         let payload = Payload { msg: bytes, aad: &lease.0 };
-        let sealed = self.0.encrypt((&nonce).into(), payload).map_err(|_| anyhow::anyhow!("a workload can't be sealed"))?;
+        let sealed =
+            self.0.encrypt((&nonce).into(), payload).map_err(|_| anyhow::anyhow!("a workload can't be sealed"))?;
         Ok([nonce.as_slice(), &sealed].concat())
     }
 

@@ -27,7 +27,7 @@ use souk_tests::sim::{
 };
 
 fn setup() -> HostSetup {
-    HostSetup { credit: Millis::from_mins(30), ..owner::setup(&mut Dice::new(5), 4) }
+    HostSetup { listed: true, credit: Millis::from_mins(30), ..owner::setup(&mut Dice::new(5), 4) }
 }
 
 /// A host with its offer out.

@@ -99,7 +99,9 @@ impl Server {
         let server = self.clone();
         tokio::spawn(async move {
             let Some(_places) = server.take_places(peer) else {
-                let busy = Frame::Error("too many streams are open to this host; close some, or try again in a moment".to_owned());
+                let busy = Frame::Error(
+                    "too many streams are open to this host; close some, or try again in a moment".to_owned(),
+                );
                 write_frame(&mut stream, &busy).await.ok();
                 return;
             };

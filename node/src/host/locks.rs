@@ -18,7 +18,8 @@ use rustix::fs::{FlockOperation, flock};
 pub struct SlotLocks {
     dir: PathBuf,
     names: Vec<String>,
-    held: BTreeMap<u16, File>,
+    /// By name: numbers change when the machine is cut anew, a device's name does not.
+    held: BTreeMap<String, File>,
 }
 
 impl SlotLocks {
@@ -44,12 +45,15 @@ impl SlotLocks {
     pub fn lock(&mut self, slots: &[u16]) -> io::Result<bool> {
         DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
         let mut taken = Vec::new();
-        for slot in slots.iter().filter(|s| !self.held.contains_key(s)) {
+        for slot in slots {
             let Some(name) = self.names.get(usize::from(*slot)) else { return Ok(false) };
+            if self.held.contains_key(name) {
+                continue;
+            }
             let path = self.dir.join(format!("{name}.lock"));
             let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o644).open(path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => taken.push((*slot, file)),
+                Ok(()) => taken.push((name.clone(), file)),
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
                 Err(e) => return Err(e.into()),
             }
@@ -60,8 +64,8 @@ impl SlotLocks {
 
     /// Lets go of these.
     pub fn unlock(&mut self, slots: &[u16]) {
-        for slot in slots {
-            self.held.remove(slot);
+        for name in slots.iter().filter_map(|slot| self.names.get(usize::from(*slot))) {
+            self.held.remove(name);
         }
     }
 }

@@ -231,21 +231,19 @@ impl HostSide {
         if accept.anyone { Accept::Anyone } else { Accept::Peers(accept.peers.iter().copied().collect()) }
     }
 
-    /// The machine on offer, by what the container engine can do; none if it is not to be offered.
+    /// The machine as it is to be offered, by what the container engine can do.
     #[must_use]
-    pub fn setup(&self, info: &RuntimeInfo) -> Option<HostSetup> {
+    pub fn setup(&self, info: &RuntimeInfo) -> HostSetup {
         let host = &self.config.host;
-        let slot_hour = host.prices.slot_hour?;
-        if self.listing.listed == Some(false) {
-            return None;
-        }
+        let slot_hour = host.prices.slot_hour.unwrap_or_default();
         let can = |egress: &Egress| match egress {
             Egress::None => info.egress.contains(&souk_runtime::Egress::None),
             Egress::Internet => info.egress.contains(&souk_runtime::Egress::Internet),
         };
         let slots: Vec<Option<String>> = self.devices().into_iter().map(|(device, _)| device).collect();
         let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);
-        Some(HostSetup {
+        HostSetup {
+            listed: host.prices.slot_hour.is_some() && self.listing.listed != Some(false),
             machine: self.machine,
             hardware: self.hardware(),
             slots,
@@ -277,7 +275,7 @@ impl HostSide {
             tick: host.tick,
             max_term: host.max_term,
             reachability: Reachability::Unknown,
-        })
+        }
     }
 
     /// What keeps this machine from being rented, and what helps.

@@ -17,10 +17,8 @@ impl Market {
     pub(super) fn offer_machine(&mut self) {
         let (Some(host), Some(runtime)) = (&self.host, &self.runtime) else { return };
         let setup = host.setup(&souk_runtime::Runtime::info(&**runtime));
-        if let Some(setup) = &setup {
-            self.locks.name(&setup.slots);
-        }
-        self.input(Input::Command(EngineCommand::Host(setup.map(Box::new))));
+        self.locks.name(&setup.slots);
+        self.input(Input::Command(EngineCommand::Host(Some(Box::new(setup)))));
     }
 
     pub(super) fn change_host(

@@ -17,7 +17,7 @@ use souk_protocol::{
     message::{Request, Response},
     negotiation::{ImagePin, Reject},
 };
-use souk_runtime::{HostInventory, Adopted, DockerRuntime, Runtime, RuntimeReport as ContainerReport, Usage};
+use souk_runtime::{Adopted, DockerRuntime, HostInventory, Runtime, RuntimeReport as ContainerReport, Usage};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -143,6 +143,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     };
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
+    } else {
+        market.input(Input::Command(souk_protocol::machine::io::Command::Host(None)));
     }
     let mut reports: Option<mpsc::Receiver<ContainerReport>> = None;
     let mut traffic = tokio::time::interval(TRAFFIC_EVERY);

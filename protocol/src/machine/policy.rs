@@ -46,6 +46,8 @@ impl Accept {
 /// A machine on offer, as its owner set it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSetup {
+    /// Whether it is offered now. Leases keep their slots if not.
+    pub listed: bool,
     /// Which machine.
     pub machine: MachineId,
     /// What it has for guests.

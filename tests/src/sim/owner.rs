@@ -35,6 +35,7 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
         power_w: 450,
     };
     HostSetup {
+        listed: true,
         machine: MachineId(dice.bytes()),
         hardware: Hardware {
             gpus: if gpus { vec![group] } else { Vec::new() },

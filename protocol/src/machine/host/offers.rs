@@ -29,6 +29,9 @@ impl Host {
         match setup {
             Some(setup) => {
                 self.cut(&setup.slots);
+                if !setup.listed {
+                    return self.withdraw(cx, book, now);
+                }
                 self.setup = Some(setup);
                 self.retry_at = Timestamp(0);
                 self.dirty = true;

@@ -7,7 +7,7 @@ mod terms;
 
 use std::collections::BTreeMap;
 
-use self::terms::check_draft;
+use self::terms::{check_draft, listed_hour};
 
 use super::{
     book::Book,
@@ -486,10 +486,6 @@ impl Renter {
         let leases = self.leases.values().filter_map(|l| Some((l.deadline(cx)?, "a lease needs a look")));
         bids.chain(opens).chain(leases).min()
     }
-}
-
-fn listed_hour(offer: &Offer, slots: u16) -> Option<Amount> {
-    offer.terms.slot_hour.0.checked_mul(u64::from(slots)).map(Amount)
 }
 
 fn step(cx: &mut Context, token: Token, step: Step) {

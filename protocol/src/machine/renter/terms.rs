@@ -1,10 +1,15 @@
 //! Whether what a host has signed is what its renter bid for.
 
 use super::Negotiation;
-use crate::{Millis, NodeId, Timestamp, lease::LeaseDraft, limits, resources::Resources};
+use crate::{Amount, Millis, NodeId, Timestamp, lease::LeaseDraft, limits, offer::Offer, resources::Resources};
 
 /// How far the host's clock may differ from ours in a draft.
 const CLOCKS: Millis = limits::CLOCK_SKEW;
+
+/// The listed price of so many slots for an hour.
+pub(super) fn listed_hour(offer: &Offer, slots: u16) -> Option<Amount> {
+    offer.terms.slot_hour.0.checked_mul(u64::from(slots)).map(Amount)
+}
 
 /// Whether a draft is what was bid for, word by word.
 pub(super) fn check_draft(

@@ -66,7 +66,7 @@ fn a_wrong_setting_names_its_line_or_variable() {
         ("[host.prices]\nslot_hour = \"cheap\"\n", &["config.toml:2", "cheap"][..]),
         ("[host]\nprice = \"1\"\n", &["config.toml:2", "price"]),
         ("[host\n", &["config.toml:1"]),
-        ("[network]\nname = \"No Such Name\"\n", &["network.name"]),
+        ("[api]\ntcp = \"0.0.0.0:7844\"\n", &["api.tcp", "loopback"]),
         ("[host.prices]\nslot_hour = \"1\"\nmin_bid = \"2\"\n", &["min_bid"]),
         ("[[host.declared_gpus]]\nmodel = \"x\"\nvram_mib = 1\ndevices = []\n", &["declared_gpus"]),
     ] {

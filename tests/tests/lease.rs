@@ -174,7 +174,7 @@ fn refusals_say_why() {
     expect(&["--image", BUSYBOX, "--disk", "1", "--egress", "internet"], "rejected", &["egress"]);
     expect(&["--image", BUSYBOX, "--disk", "1", "--for", "3h"], "rejected", &["term", "at most"]);
     expect(&["--image", BUSYBOX, "--disk", "1", "--price", "0.10", "--max-price", "0.20"], "price", &["0.2"]);
-    expect(&["--image", BUSYBOX, "--disk", "1", "--price", "0.40", "--max-price", "0.20"], "bad_request", &["0.2"]);
+    expect(&["--image", BUSYBOX, "--disk", "1", "--price", "0.40", "--max-price", "0.20"], "price", &["0.2"]);
 
     // All slots are rented: whoever comes now is told.
     let rented = rent(&renter, &host, 1, "sleep 600", &[]);

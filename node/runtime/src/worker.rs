@@ -310,11 +310,10 @@ impl Worker {
                     ObservedState::Created => InstanceState::Created,
                     ObservedState::Running { since } => InstanceState::Running { since },
                     ObservedState::Exited { code, oom, at, .. } => {
-                        let by = match self.cause(at) {
-                            // As a machine or an engine that goes down ends it, while nobody looked.
-                            ExitCause::Guest if (code == KILLED || code == TERMINATED) && !oom => ExitCause::Unknown,
-                            known => known,
-                        };
+                        let by = self.cause(at);
+                        // As a machine or an engine that goes down ends it, while nobody looked.
+                        let cut = by == ExitCause::Guest && (code == KILLED || code == TERMINATED) && !oom;
+                        let by = if cut { ExitCause::Unknown } else { by };
                         InstanceState::Exited(Exit { code, oom, at, by })
                     }
                 }

@@ -110,8 +110,8 @@ fn a_reboot_starts_instances_again() {
     host.reaches(&lease, "paused stopped");
     assert_eq!(world.docker().inspect(&container)["State"]["Running"], false);
 
-    // And one whose container is gone for good says so.
-    let _ = renter.json(&["start", &lease]);
+    // And one whose container is gone for good says so. The renter may need a while to notice that its connection was lost.
+    until("it is started again", || (renter.souk(&["start", &lease], &[]).code == 0).then_some(()));
     renter.reaches(&lease, "running");
     host.kill();
     let _ = world.docker().cli(&["rm", "-f", &container]).ok();
@@ -219,7 +219,7 @@ fn killed_at_any_moment(side: Side, seed: u64) {
             }
         }
         nothing_left(world.docker(), &host);
-        println!("destroyed, closed by both and cleaned up {:?} after the restart", restarted.elapsed());
+        println!("{said}: destroyed, closed by both and cleaned up {:?} after the restart", restarted.elapsed());
     }
     println!("{came_to_be} of {rounds} rentals came to be");
     for node in [&renter, &host] {

@@ -3,11 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use souk_tests::{
-    node::Node,
-    wait::until,
-    world::World,
-};
+use souk_tests::{node::Node, wait::until, world::World};
 
 /// A start that must fail: what it says.
 fn fails(node: &mut Node) -> String {
@@ -120,12 +116,14 @@ fn a_taken_port_and_a_missing_engine_are_told() {
     let host = world.node("host").host(1, "1.00").env("SOUK_RUNTIME_DOCKER_SOCKET", "/nonexistent/docker.sock").start();
     until("the missing engine is told", || {
         let problems = host.json(&["status"])["problems"].to_string();
-        problems.contains("/nonexistent/docker.sock").then_some(())
+        let socket = &host.json(&["host", "show"])["engine"]["socket"];
+        (problems.contains("container engine") && socket == "/nonexistent/docker.sock").then_some(())
     });
     // Nothing listens there: refused, not missing.
     let refused = world.path().join("docker.sock");
     drop(std::os::unix::net::UnixListener::bind(&refused).unwrap());
-    let host = world.node("other").host(1, "1.00").env("SOUK_RUNTIME_DOCKER_SOCKET", &refused.display().to_string()).start();
+    let host =
+        world.node("other").host(1, "1.00").env("SOUK_RUNTIME_DOCKER_SOCKET", &refused.display().to_string()).start();
     until("the refusing engine is told", || {
         let shown = host.json(&["host", "show"]);
         (!shown["problems"].to_string().is_empty() && shown["engine"]["version"].is_null()).then_some(())

@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use souk_network::{Multiaddr, NetworkConfig, NetworkHandle, Topic, spawn};
 use souk_protocol::{
-    Amount, AskId, Keypair, LeaseId, NetworkId, NodeId, Nonce, Signed, Timestamp, Verified,
-    encode,
+    Amount, AskId, Keypair, LeaseId, NetworkId, NodeId, Nonce, Signed, Timestamp, Verified, encode,
     entry::{Body, Entry, VoidCode},
     lease::LeaseDraft,
     message::{Action, Frame, LeaseUpdate, Request, Response, StreamOpen},
@@ -194,7 +193,14 @@ fn bad_bytes_get_answers_and_change_nothing() {
     // Bytes that are no request at all, and requests cut or with something behind them.
     let whole = Request::BookSummary.to_bytes();
     let longer = [whole.as_slice(), &[0]].concat();
-    let junk: [&[u8]; 6] = [&[], &[0xff; 64], &[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], &longer, &[0xa1], &vec![0x41; 256 * 1024]];
+    let junk: [&[u8]; 6] = [
+        &[],
+        &[0xff; 64],
+        &[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        &longer,
+        &[0xa1],
+        &vec![0x41; 256 * 1024],
+    ];
     for bytes in junk {
         match mallory.bytes(bytes.to_vec()) {
             Response::Rejected(reject) => assert_eq!(reject.code, RejectCode::Malformed),
@@ -216,11 +222,20 @@ fn bad_bytes_get_answers_and_change_nothing() {
     // Its instance's output and shell neither.
     for open in [
         StreamOpen::Logs { lease: id, follow: false, tail: None, since: None, timestamps: false },
-        StreamOpen::Exec { lease: id, command: vec!["id".to_owned()], tty: false, env: Vec::new(), user: None, workdir: None, size: None },
+        StreamOpen::Exec {
+            lease: id,
+            command: vec!["id".to_owned()],
+            tty: false,
+            env: Vec::new(),
+            user: None,
+            workdir: None,
+            size: None,
+        },
     ] {
         let told = mallory.runtime.block_on(async {
             let mut stream = mallory.handle.open_stream(mallory.to, PATIENCE).await.unwrap();
-            stream.write_all(&Frame::Open(encode::to_bytes(&open)).to_bytes()).await.unwrap();
+            // Who rents nothing there may be hung up on at once.
+            stream.write_all(&Frame::Open(encode::to_bytes(&open)).to_bytes()).await.ok();
             let mut told = Vec::new();
             let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut told)).await;
             assert!(end.is_ok(), "the stream is held open");
@@ -230,7 +245,7 @@ fn bad_bytes_get_answers_and_change_nothing() {
     }
     let garbled = mallory.runtime.block_on(async {
         let mut stream = mallory.handle.open_stream(mallory.to, PATIENCE).await.unwrap();
-        stream.write_all(&[9, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]).await.unwrap();
+        stream.write_all(&[9, 0xff, 0xff, 0xff, 0xff, 1, 2, 3]).await.ok();
         tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await
     });
     assert!(garbled.is_ok(), "a stream of junk is held open");
@@ -344,7 +359,8 @@ fn forged_and_old_offers_move_nobodys_book() {
         renter.asks().iter().any(|a| a["host_id"] == honest.id().to_string()).then_some(())
     });
     let asks = renter.asks();
-    let hosts: Vec<f64> = asks.iter().filter(|a| a["host_id"] == host.id.as_str()).map(|a| a["dph"].as_f64().unwrap()).collect();
+    let hosts: Vec<f64> =
+        asks.iter().filter(|a| a["host_id"] == host.id.as_str()).map(|a| a["dph"].as_f64().unwrap()).collect();
     assert_eq!(hosts.len(), 1);
     assert!(hosts[0] >= 2.0, "an old or forged offer was taken: {hosts:?}");
 }

@@ -213,16 +213,13 @@ fn killed_at_any_moment(side: Side, seed: u64) {
             for node in [&renter, &host] {
                 node.finds(lease, "a receipt that both hold", |l| acked(l) >= 1);
             }
-            println!("receipt {:?}", restarted.elapsed());
             let _ = renter.json(&["destroy", "-y", lease]);
-            println!("destroyed {:?}", restarted.elapsed());
             for node in [&renter, &host] {
                 node.finds(lease, "closed", settled);
             }
-            println!("closed {:?}", restarted.elapsed());
         }
         nothing_left(world.docker(), &host);
-        println!("nothing left {:?}", restarted.elapsed());
+        println!("destroyed, closed by both and cleaned up {:?} after the restart", restarted.elapsed());
     }
     println!("{came_to_be} of {rounds} rentals came to be");
     for node in [&renter, &host] {

@@ -122,6 +122,17 @@ fn each_lease_gets_its_own_gpu_and_no_other() {
     nothing_left(world.docker(), &host);
 }
 
+/// Device nodes of a test.
+struct Devices([String; 2]);
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        for node in &self.0 {
+            fs::remove_file(node).ok();
+        }
+    }
+}
+
 #[test]
 fn declared_devices_are_seen_by_their_lease_alone() {
     if !have_all(&["dockerd"]) {
@@ -129,12 +140,12 @@ fn declared_devices_are_seen_by_their_lease_alone() {
     }
     let engine = Engine::start(EngineSetup::default());
     let world = World::on(engine.docker.clone());
-    let nodes = tempfile::tempdir().unwrap();
-    let device = |name: &str| nodes.path().join(name).display().to_string();
-    for name in ["gpu0", "gpu1"] {
-        souk_tests::program::must("mknod", &[&device(name), "c", "1", "3"]);
+    // Both write to nowhere.
+    let nodes = Devices(["a", "b"].map(|name| format!("/dev/souk-test-{}-{name}", std::process::id())));
+    for node in &nodes.0 {
+        souk_tests::program::must("mknod", &[node, "c", "1", "3"]);
     }
-    let (a, b) = (device("gpu0"), device("gpu1"));
+    let [a, b] = nodes.0.clone();
     let config =
         format!("[[host.declared_gpus]]\nmodel = \"Old Card\"\nvram_mib = 4096\ndevices = [[{a:?}], [{b:?}]]\n");
     let host = world.watch(world.node("host").host(2, "0.10").config(&config).start());

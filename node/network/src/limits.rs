@@ -91,6 +91,9 @@ pub const MAX_AGENT: usize = 64;
 /// How long a connection may live without showing that it belongs to this network.
 pub const ADMISSION: Duration = Duration::from_secs(10);
 
+/// From this age on a connection that its opener has opened anew is taken for lost. Younger ones are two dials at once.
+pub const SUPERSEDED_AFTER: Duration = Duration::from_secs(1);
+
 /// How long connections get to close when the node stops.
 pub const CLOSING: Duration = Duration::from_millis(500);
 

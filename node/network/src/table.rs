@@ -10,7 +10,12 @@ use std::{
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
 use souk_protocol::NodeId;
 
-use crate::{config::Limits, discovery::Target, limits::MAX_AGENT, rate::Bucket};
+use crate::{
+    config::Limits,
+    discovery::Target,
+    limits::{MAX_AGENT, SUPERSEDED_AFTER},
+    rate::Bucket,
+};
 
 /// Who opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,7 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) remote: Multiaddr,
     direction: Direction,
+    since: Instant,
     /// What this node dialled it for.
     pub(crate) target: Option<Target>,
     /// Pings in a row without an answer.
@@ -111,6 +117,7 @@ impl Table {
             id,
             remote: endpoint.get_remote_address().clone(),
             direction: if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound },
+            since: now,
             target,
             silent: 0,
         });
@@ -124,6 +131,20 @@ impl Table {
         let target =
             entry.connections.iter().position(|c| c.id == id).and_then(|at| entry.connections.remove(at).target);
         if entry.connections.is_empty() { (target, self.peers.remove(peer)) } else { (target, None) }
+    }
+
+    /// Connections that the peer opened well before `newest`, which it opened, too: one that reaches us does not dial again, so it
+    /// has lost them, by a crash for one. Ours to it are left alone, or two nodes that dial each other would close both.
+    pub(crate) fn superseded(&self, peer: &PeerId, newest: ConnectionId, now: Instant) -> Vec<ConnectionId> {
+        let Some(entry) = self.peers.get(peer) else {
+            return Vec::new();
+        };
+        let inbound = |c: &&Connection| c.direction == Direction::Inbound;
+        if !entry.connections.iter().filter(inbound).any(|c| c.id == newest) {
+            return Vec::new();
+        }
+        let older = |c: &&Connection| c.id != newest && now.saturating_duration_since(c.since) >= SUPERSEDED_AFTER;
+        entry.connections.iter().filter(inbound).filter(older).map(|c| c.id).collect()
     }
 
     pub(crate) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Peer> {
@@ -183,4 +204,32 @@ impl Peer {
 
 fn transport_of(address: &Multiaddr) -> Transport {
     if address.iter().any(|p| matches!(p, Protocol::QuicV1)) { Transport::Quic } else { Transport::Tcp }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_a_peer_dials_anew_supersedes_its_older_connections_and_none_of_ours() {
+        let (mut table, peer, now) = (Table::default(), PeerId::random(), Instant::now());
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let inbound = ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address.clone() };
+        let outbound = ConnectedPoint::Dialer {
+            address,
+            role_override: libp2p::core::Endpoint::Dialer,
+            port_use: libp2p::core::transport::PortUse::Reuse,
+        };
+        let later = now + SUPERSEDED_AFTER;
+        let mut note = |n, endpoint: &ConnectedPoint, at| {
+            let id = ConnectionId::new_unchecked(n);
+            table.established((peer, NodeId([1; 32])), id, endpoint, None, &Limits::default(), at);
+            table.superseded(&peer, id, at)
+        };
+        assert_eq!(note(1, &inbound, now), []);
+        assert_eq!(note(2, &inbound, now), [], "dialled twice at once");
+        assert_eq!(note(3, &outbound, later), []);
+        assert_eq!(note(4, &inbound, later), [1, 2].map(ConnectionId::new_unchecked));
+    }
 }

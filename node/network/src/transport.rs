@@ -2,9 +2,17 @@
 //!
 //! Owns the choice and settings of transports and the assembly of the swarm.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, TcpListener},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
-use libp2p::{Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, noise, quic, swarm, tcp, yamux};
+use libp2p::{
+    Multiaddr, Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, multiaddr::Protocol, noise, quic, swarm,
+    tcp, yamux,
+};
 
 use crate::{
     behaviour::Behaviour,
@@ -44,6 +52,24 @@ fn swarm_config(config: swarm::Config) -> swarm::Config {
         .with_smart_dial()
         .with_notify_handler_buffer_size(NonZeroUsize::MIN.saturating_add(63))
         .with_per_connection_event_buffer_size(64)
+}
+
+/// Whether a TCP port is nobody else's. The swarm's own listening shares its port, to dial from it too, and would share it with
+/// another program of ours unnoticed: each would get some of the other's connections.
+///
+/// # Errors
+/// What the system says to listening alone.
+pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        Some(_) | None => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// A swarm of these behaviours. Without a readable system resolver, names are not resolved and addresses still work.

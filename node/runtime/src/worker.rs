@@ -26,6 +26,8 @@ pub(crate) const COMMANDS: usize = 16;
 const OUTAGE_SLACK_NANOS: u64 = 2_000_000_000;
 /// Exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
+/// The exit code of a process ended by SIGTERM.
+const TERMINATED: i64 = 143;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -308,7 +310,11 @@ impl Worker {
                     ObservedState::Created => InstanceState::Created,
                     ObservedState::Running { since } => InstanceState::Running { since },
                     ObservedState::Exited { code, oom, at, .. } => {
-                        let by = if code == KILLED && !oom { ExitCause::Unknown } else { ExitCause::Guest };
+                        let by = match self.cause(at) {
+                            // As a machine or an engine that goes down ends it, while nobody looked.
+                            ExitCause::Guest if (code == KILLED || code == TERMINATED) && !oom => ExitCause::Unknown,
+                            known => known,
+                        };
                         InstanceState::Exited(Exit { code, oom, at, by })
                     }
                 }

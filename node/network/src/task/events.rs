@@ -105,6 +105,10 @@ impl Task {
             Some(Dial::Requests(_)) | None => None,
         };
         self.table.established((peer, node), id, endpoint, target, &self.limits, Instant::now());
+        // Left open, each would take its turn at our requests and keep them until it times out.
+        for old in self.table.superseded(&peer, id, Instant::now()) {
+            self.swarm.close_connection(old);
+        }
         if let ConnectedPoint::Dialer { address, .. } = endpoint {
             // It answered there: worth remembering for when it goes.
             self.book.add(peer, address.clone());

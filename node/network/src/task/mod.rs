@@ -68,6 +68,8 @@ pub fn spawn(
         Behaviour::new(&config, &names, identity, events.clone(), &counters)
     })?;
     for address in &config.listen {
+        transport::check_free(address)
+            .map_err(|e| StartError::Listen { address: address.clone(), source: Box::new(e) })?;
         swarm
             .listen_on(address.clone())
             .map_err(|e| StartError::Listen { address: address.clone(), source: Box::new(e) })?;

@@ -154,32 +154,14 @@ impl Lease {
     /// Why the host said no, if it did.
     #[must_use]
     pub fn void(&self) -> Option<(VoidCode, &str)> {
-        match &self.answer.as_ref()?.value.body {
-            Body::Void { code, sentence, .. } => Some((*code, sentence)),
-            Body::Genesis { .. }
-            | Body::LeaseOpen { .. }
-            | Body::LeaseAccept { .. }
-            | Body::Placement { .. }
-            | Body::Anchor { .. }
-            | Body::Close { .. }
-            | Body::CloseAck { .. } => None,
-        }
+        self.answer.as_ref()?.value.body.voided()
     }
 
     /// Why it is over, if somebody has closed it. The host's word comes first.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
         let close = self.host_close.as_ref().or(self.renter_close.as_ref())?;
-        match close.value.body {
-            Body::Close { reason, .. } => Some(reason),
-            Body::Genesis { .. }
-            | Body::LeaseOpen { .. }
-            | Body::LeaseAccept { .. }
-            | Body::Void { .. }
-            | Body::Placement { .. }
-            | Body::Anchor { .. }
-            | Body::CloseAck { .. } => None,
-        }
+        close.value.body.closing().map(|(reason, ..)| reason)
     }
 
     /// The most the renter has signed for.
@@ -211,15 +193,8 @@ impl Lease {
 }
 
 fn due_of(entry: Option<&Held<Entry>>) -> Option<Amount> {
-    match entry?.value.body {
-        Body::Close { due, .. } | Body::CloseAck { due, .. } => Some(due),
-        Body::Genesis { .. }
-        | Body::LeaseOpen { .. }
-        | Body::LeaseAccept { .. }
-        | Body::Void { .. }
-        | Body::Placement { .. }
-        | Body::Anchor { .. } => None,
-    }
+    let body = &entry?.value.body;
+    body.closing().map(|(.., due)| due).or_else(|| body.agreement().map(|(_, due)| due))
 }
 
 /// What is between this node and a peer in one currency, over all leases. Cumulative.

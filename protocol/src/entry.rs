@@ -96,6 +96,24 @@ impl Body {
         if let Self::LeaseOpen { draft } = self { Some(draft) } else { None }
     }
 
+    /// Reason, last usage and amount of a `close`.
+    #[must_use]
+    pub const fn closing(&self) -> Option<(EndReason, Option<DocumentId>, Amount)> {
+        if let Self::Close { reason, usage, due } = self { Some((*reason, *usage, *due)) } else { None }
+    }
+
+    /// The close that a `close_ack` answers, and what it agrees to.
+    #[must_use]
+    pub const fn agreement(&self) -> Option<(DocumentId, Amount)> {
+        if let Self::CloseAck { close, due } = self { Some((*close, *due)) } else { None }
+    }
+
+    /// Code and sentence of a `void`.
+    #[must_use]
+    pub fn voided(&self) -> Option<(VoidCode, &str)> {
+        if let Self::Void { code, sentence, .. } = self { Some((*code, sentence)) } else { None }
+    }
+
     /// The kind's name, as lists show it.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -1,6 +1,6 @@
 //! The node's configuration: one typed structure from a file, then `SOUK_…` variables, then flags.
 //!
-//! Owns names, defaults and checks ([`Config`]), reading ([`load`]) and the commented file that `souk init` writes
+//! Owns names, defaults and checks ([`Config`]), reading ([`mod@load`]) and the commented file that `souk init` writes
 //! ([`template`]). What an owner says later with `souk host list` is kept apart, in [`listing`].
 
 mod env;

@@ -2,7 +2,7 @@
 //! out in order.
 //!
 //! Owns the engine, the waiting outputs and who waits for an answer. It never waits for a flush, a peer or the container
-//! engine: what takes time runs beside it and comes back as [`Internal`].
+//! engine: what takes time runs beside it and comes back as `Internal`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -181,16 +181,8 @@ impl HostLease {
         };
         let claimed = self.usage.as_ref().map_or(Amount::ZERO, |u| u.due);
         let ours = self.close.as_ref().filter(|_| self.state.is_ended()).map(Verified::id);
-        let fits = match &entry.body {
-            Body::CloseAck { close, due } => Some(*close) == ours && (self.acked()..=claimed).contains(due),
-            Body::Genesis { .. }
-            | Body::LeaseOpen { .. }
-            | Body::LeaseAccept { .. }
-            | Body::Void { .. }
-            | Body::Placement { .. }
-            | Body::Anchor { .. }
-            | Body::Close { .. } => false,
-        };
+        let agreed = entry.body.agreement();
+        let fits = agreed.is_some_and(|(close, due)| Some(close) == ours && (self.acked()..=claimed).contains(&due));
         if entry.author != renter || entry.peer != Some(cx.me()) || entry.lease != Some(self.id()) || !fits {
             cx.false_receipt(renter, "an agreement to a close that is not ours, or for another amount");
             return false;

@@ -3,7 +3,7 @@
 use super::{Opened, RenterLease};
 use crate::{
     Amount, Millis, Timestamp, Verified,
-    entry::{Body, Entry},
+    entry::Entry,
     limits,
     machine::{
         context::{Asked, Context},
@@ -78,16 +78,8 @@ impl RenterLease {
             return;
         };
         let ours = self.own_close().map(Verified::id);
-        let fits = match &entry.body {
-            Body::CloseAck { close, due } => Some(*close) == ours && *due == Amount::ZERO,
-            Body::Genesis { .. }
-            | Body::LeaseOpen { .. }
-            | Body::LeaseAccept { .. }
-            | Body::Void { .. }
-            | Body::Placement { .. }
-            | Body::Anchor { .. }
-            | Body::Close { .. } => false,
-        };
+        let agreed = entry.body.agreement();
+        let fits = agreed.is_some_and(|(close, due)| Some(close) == ours && due == Amount::ZERO);
         if !fits || entry.author != self.host() || entry.lease != Some(self.id()) || entry.peer != Some(cx.me()) {
             return cx.wrong_answer(self.host(), "no agreement to our close");
         }

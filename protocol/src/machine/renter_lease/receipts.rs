@@ -107,7 +107,7 @@ impl RenterLease {
         let (Some(close), None) = (&self.close, &self.close_ack) else {
             return;
         };
-        let Some((reason, ..)) = closing(close).filter(|_| close.author == self.draft.host) else {
+        let Some((reason, ..)) = close.body.closing().filter(|_| close.author == self.draft.host) else {
             return;
         };
         let body = Body::CloseAck { close: close.id(), due: self.acked() };
@@ -128,7 +128,7 @@ impl RenterLease {
             return;
         };
         let ours = entry.author == host && entry.lease == Some(self.id()) && entry.peer == Some(cx.me());
-        let Some((_, usage, due)) = closing(&entry).filter(|_| ours && self.close.is_none()) else {
+        let Some((_, usage, due)) = entry.body.closing().filter(|_| ours && self.close.is_none()) else {
             return;
         };
         let newest = self.usage.as_ref().map(Verified::id);
@@ -138,18 +138,5 @@ impl RenterLease {
         }
         self.durable = Some(cx.persist(Record::from(&entry)));
         self.close = Some(entry);
-    }
-}
-
-fn closing(entry: &Entry) -> Option<(crate::lease::EndReason, Option<crate::DocumentId>, Amount)> {
-    match &entry.body {
-        Body::Close { reason, usage, due } => Some((*reason, *usage, *due)),
-        Body::Genesis { .. }
-        | Body::LeaseOpen { .. }
-        | Body::LeaseAccept { .. }
-        | Body::Void { .. }
-        | Body::Placement { .. }
-        | Body::Anchor { .. }
-        | Body::CloseAck { .. } => None,
     }
 }

@@ -1,0 +1,52 @@
+//! Whole-node figures, each beside its limit or peer, measured in the same run on the same machine. It judges nothing.
+//!
+//! ```text
+//! cargo build --release -p souk
+//! SOUK_BIN=target/release/souk cargo run --release -p souk-tests --bin souk-bench [PART…]
+//! ```
+//! Parts: `intake`, `network`, `visible`, `lease`, `start`, `idle`; all without one. Those that need the container engine say
+//! so where there is none.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a program for a person to read")]
+
+mod intake;
+mod nodes;
+mod wire;
+
+use std::time::Duration;
+
+fn main() {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let parts: [(&str, fn()); 6] = [
+        ("intake", intake::run),
+        ("network", wire::run),
+        ("visible", nodes::visible),
+        ("lease", nodes::lease),
+        ("start", nodes::start),
+        ("idle", nodes::idle),
+    ];
+    if let Some(unknown) = wanted.iter().find(|w| parts.iter().all(|(name, _)| name != w)) {
+        panic!("no part {unknown}");
+    }
+    for (name, part) in parts {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            part();
+        }
+    }
+}
+
+/// Milliseconds, the median and the 99th of a hundred.
+fn quantiles(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+    format!("p50 {:.2} ms, p99 {:.2} ms of {}", at(50), at(99), times.len())
+}
+
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+fn row(what: &str, ours: &str) {
+    println!("{what:<44} {ours}");
+}

@@ -233,6 +233,7 @@ impl Worker {
 
     async fn stop(&mut self, grace_ms: u64) {
         self.stop_asked = true;
+        self.learn().await;
         let before = self.known;
         let instance = self.instance.clone();
         let stopping = instance.stop(grace_ms);
@@ -254,6 +255,7 @@ impl Worker {
 
     async fn kill(&mut self) {
         self.stop_asked = true;
+        self.learn().await;
         let before = self.known;
         let mut result = self.instance.kill().await;
         if result.is_ok() {
@@ -261,6 +263,16 @@ impl Worker {
             result = self.instance.stop(0).await;
         }
         self.ended(before, result).await;
+    }
+
+    /// Before the first stop after a restart: what is there, so that an end of long ago is not told as this stop's doing, which
+    /// would be taken for the end of a start that was asked for meanwhile.
+    async fn learn(&mut self) {
+        if self.known.is_none()
+            && let Ok(Some(found)) = self.instance.observe(false).await
+        {
+            self.known = Some(found.state);
+        }
     }
 
     /// After a stop or kill: what is true now, or that nothing changed.

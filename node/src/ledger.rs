@@ -4,10 +4,10 @@
 //! numbers. The ledger's thread owns the disk.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io::{self, Write},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -21,7 +21,8 @@ use souk_ledger::{
     view::{QueryError, Select, View},
 };
 use souk_protocol::{
-    Keypair, LeaseId, NetworkId, Timestamp, encode, limits,
+    Keypair, LeaseId, NetworkId, NodeId, Timestamp, encode,
+    entry::Entry, limits,
     machine::{
         io::{Recalled, Ticket},
         record::{Head, LeaseRow, Private, Record, Restore},
@@ -34,6 +35,7 @@ use crate::{
     api::types::LedgerCheckView,
     market::{
         CommandError,
+        chains::Link,
         command::{EXPORT_PIECES, ErrorCode, Reply},
         task::Durable,
     },
@@ -55,6 +57,8 @@ pub struct Ledger {
     key: Keypair,
     seal: Arc<Seal>,
     next_number: u64,
+    /// The ledger's tickets of entries of our own that are not decided.
+    own: Arc<Mutex<BTreeSet<u64>>>,
     /// Which of the engine's tickets are decided with which of the ledger's.
     waiting: VecDeque<(u64, Ticket)>,
 }
@@ -101,9 +105,22 @@ impl Ledger {
     ) -> anyhow::Result<(Self, Restore, watch::Receiver<Progress>)> {
         let journal = Journal::open(&dir.join("ledger"), key.node_id(), network)?;
         let (progress, durable) = watch::channel(Progress::Durable(0));
+        let own = Arc::new(Mutex::new(BTreeSet::new()));
+        let ours = Arc::clone(&own);
         let thread = LedgerThread::spawn(journal, move |event| match event {
             Event::Durable(ticket) => {
-                progress.send_replace(Progress::Durable(ticket.0));
+                locked(&ours).retain(|own| *own > ticket.0);
+                progress.send_if_modified(|state| {
+                    let going = matches!(state, Progress::Durable(_));
+                    if going {
+                        *state = Progress::Durable(ticket.0);
+                    }
+                    going
+                });
+            }
+            // What rests on a record of our own that is not there must not leave: it would be a fork of our chain.
+            Event::Refused(ticket, why) if locked(&ours).contains(&ticket.0) => {
+                progress.send_replace(Progress::Failed(format!("it refuses an entry of our own: {why}")));
             }
             Event::Refused(ticket, why) => tracing::error!(ticket = ticket.0, "the ledger refused a record: {why}"),
             Event::Fork(ticket) => {
@@ -117,7 +134,7 @@ impl Ledger {
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
         let next_number = restore.next_number;
-        Ok((Self { thread, handle, key, seal, next_number, waiting: VecDeque::new() }, restore, durable))
+        Ok((Self { thread, handle, key, seal, next_number, own, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {
@@ -129,7 +146,8 @@ impl Ledger {
         for fact in self.facts(record) {
             let mut fact = Some(fact);
             while let Some(again) = fact.take() {
-                match self.handle.append(again.clone()) {
+                let appended = self.hand_over(again.clone());
+                match appended {
                     Ok(own) => match self.waiting.back_mut() {
                         Some(last) if last.1 == ticket => last.0 = own.0,
                         Some(_) | None => self.waiting.push_back((own.0, ticket)),
@@ -145,6 +163,17 @@ impl Ledger {
         }
     }
 
+    /// Queues a fact. The tickets of our own entries are known before their refusal can come.
+    fn hand_over(&self, fact: Fact) -> Result<souk_ledger::thread::Ticket, souk_ledger::thread::AppendError> {
+        let ours = matches!(&fact, Fact::Entry(entry) if entry.author == self.me());
+        let mut own = locked(&self.own);
+        let ticket = self.handle.append(fact)?;
+        if ours {
+            own.insert(ticket.0);
+        }
+        Ok(ticket)
+    }
+
     /// What the engine's ticket is, up to which everything is durable.
     pub fn decided(&mut self, progress: &Progress) -> Option<Durable> {
         match progress {
@@ -157,6 +186,32 @@ impl Ledger {
                 newest
             }
         }
+    }
+
+    /// Whose ledger it is.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.view().own()
+    }
+
+    /// The network its documents are signed for.
+    #[must_use]
+    pub fn network(&self) -> NetworkId {
+        self.view().network()
+    }
+
+    /// An entry that is held of a chain.
+    #[must_use]
+    pub fn link(&self, author: &NodeId, seq: u64) -> Option<Link> {
+        let signed = logged(self.view().entry(author, seq)).flatten()?;
+        let entry: Entry = encode::from_bytes(signed.payload(), limits::ENTRY_BYTES).ok()?;
+        Some(Link { id: signed.id(&self.network()), prev: entry.prev, time: entry.time })
+    }
+
+    /// When the newest entry held of a chain was made, if it comes before this number.
+    #[must_use]
+    pub fn head_before(&self, author: &NodeId, seq: u64) -> Option<Timestamp> {
+        logged(self.view().head(author)).flatten().filter(|head| head.seq < seq).map(|head| head.time)
     }
 
     /// The number the next lease gets.
@@ -232,8 +287,11 @@ impl Ledger {
 
     /// An answer that was given before, about a lease the engine no longer holds.
     #[must_use]
-    pub fn recall(&self, lease: &LeaseId, what: Recalled) -> Option<Response> {
+    pub fn recall(&self, asker: &NodeId, lease: &LeaseId, what: Recalled) -> Option<Response> {
         let held = logged(self.view().lease(lease)).flatten()?;
+        if held.peer_of(&self.me()) != Some(*asker) {
+            return None;
+        }
         match what {
             Recalled::Answer(open) if held.open.id == open => held.answer.map(|a| Response::Answered(a.signed)),
             Recalled::Answer(_) => None,
@@ -312,6 +370,10 @@ fn check(view: &View, key: &Keypair) -> Result<LedgerCheckView, CommandError> {
     let held = view.leases(Select::All, usize::MAX).map_err(|e| internal(&e))?;
     let receipts = held.iter().filter(|l| l.receipts.agreed.is_some()).count() as u64;
     Ok(LedgerCheckView { entries: report.records, leases: report.leases, receipts, faults })
+}
+
+fn locked(own: &Mutex<BTreeSet<u64>>) -> MutexGuard<'_, BTreeSet<u64>> {
+    own.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn logged<T>(result: Result<T, QueryError>) -> Option<T> {

@@ -170,7 +170,7 @@ impl Document for Entry {
             Body::Placement { slots, devices, .. } => {
                 let few = slots.len() <= usize::from(limits::SLOTS) && devices.len() <= usize::from(limits::SLOTS);
                 Invalid::unless(few, "too many slots or devices")?;
-                devices.iter().try_for_each(|d| Invalid::text(d, limits::NAME_BYTES, "a device"))
+                devices.iter().try_for_each(|d| Invalid::text(d, limits::DEVICE_BYTES, "a device"))
             }
             Body::Genesis { .. }
             | Body::LeaseOpen { .. }

@@ -27,6 +27,8 @@ pub const SLOTS: u16 = 256;
 pub const GPU_GROUPS: usize = 16;
 /// Bytes of a name: GPU model, CPU model, country, payment method.
 pub const NAME_BYTES: usize = 64;
+/// Bytes of what names a device in a placement: a GPU's UUID, or the paths of a declared one.
+pub const DEVICE_BYTES: usize = 256;
 /// Registries an offer may name.
 pub const REGISTRIES: usize = 32;
 /// Bytes of an image reference.
@@ -41,8 +43,10 @@ pub const ENTRY_BYTES: usize = 6144;
 pub const RECEIPT_BYTES: usize = 1024;
 /// Bytes of a workload: command, environment, user.
 pub const WORKLOAD_BYTES: usize = 64 * 1024;
-/// Arguments of a command, and variables of an environment.
+/// Arguments of a command.
 pub const WORKLOAD_ITEMS: usize = 1024;
+/// Variables of an environment: the runtime takes 512, and the host adds some of its own.
+pub const ENVIRONMENT_ITEMS: usize = 500;
 /// Bytes of a sentence sent to a person on the other side.
 pub const SENTENCE_BYTES: usize = 512;
 /// Bytes of a request between nodes.

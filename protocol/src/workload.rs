@@ -56,7 +56,7 @@ impl Workload {
         let items = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
         let few = items(&self.command) <= limits::WORKLOAD_ITEMS
             && items(&self.entrypoint) <= limits::WORKLOAD_ITEMS
-            && self.env.len() <= limits::WORKLOAD_ITEMS;
+            && self.env.len() <= limits::ENVIRONMENT_ITEMS;
         Invalid::unless(few, "the command or the environment has too many items")?;
         let lists = [&self.command, &self.entrypoint].into_iter().flatten().flatten();
         let no_nul = lists.chain(self.env.iter().map(|(_, v)| v)).all(|s| !s.contains('\0'));
@@ -65,6 +65,8 @@ impl Workload {
         Invalid::unless(names, "an environment variable has a name that is empty or has `=` in it")?;
         Invalid::unless(encode::to_bytes(self).len() <= limits::WORKLOAD_BYTES, "the workload is over 64 KiB")?;
         Invalid::text(self.user.as_deref().unwrap_or_default(), limits::NAME_BYTES, "the user")?;
+        let absolute = self.workdir.as_ref().is_none_or(|dir| dir.starts_with('/'));
+        Invalid::unless(absolute, "the working directory is not an absolute path")?;
         Invalid::text(self.workdir.as_deref().unwrap_or_default(), 4096, "the working directory")
     }
 }

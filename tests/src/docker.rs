@@ -178,7 +178,9 @@ impl Engine {
     pub fn resume(&mut self) {
         let path = |name: &str| self.root.path().join(name).display().to_string();
         let log = fs::OpenOptions::new().create(true).append(true).open(path("log")).unwrap();
-        let mut command = mortal(Path::new("dockerd"));
+        // In a network of its own: an engine told to have no bridge removes `docker0`, whosever it is.
+        let mut command = mortal(Path::new("unshare"));
+        command.args(["--net", "dockerd"]);
         command.args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")]);
         command.args(["-H", &format!("unix://{}", path("docker.sock"))]);
         command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);

@@ -35,13 +35,18 @@ where
     let (mut read, mut write) = tokio::io::split(stream);
     let mut nothing = [0; 1];
     let mut line_begins = [true; 2];
+    let mut reading = true;
     loop {
         let piece = tokio::select! {
             piece = pieces.next() => piece,
             // A reader says nothing; when its side ends, or breaks, it is gone.
-            gone = read.read(&mut nothing) => match gone {
+            gone = read.read(&mut nothing), if reading => match gone {
                 Ok(0) | Err(_) if options.follow => return Ok(()),
-                Ok(_) | Err(_) => continue,
+                Ok(0) | Err(_) => {
+                    reading = false;
+                    continue;
+                }
+                Ok(_) => return Err("nothing is to be said while logs are read".to_owned()),
             },
         };
         match piece {

@@ -11,6 +11,7 @@ use souk_protocol::machine::io::{Output, Ticket};
 #[derive(Debug, Default)]
 pub struct Outbox {
     waiting: VecDeque<(Ticket, Output)>,
+    newest: Option<Ticket>,
     durable: u64,
 }
 
@@ -22,9 +23,13 @@ impl Outbox {
             | Output::Reply { after, .. }
             | Output::Publish { after, .. }
             | Output::Runtime { after, .. } => *after,
-            Output::Persist { .. }
-            | Output::Recall { .. }
-            | Output::Verdict { .. }
+            // The ledger knows all that was decided before it is asked.
+            Output::Recall { .. } => self.newest,
+            Output::Persist { ticket, .. } => {
+                self.newest = Some(*ticket);
+                None
+            }
+            Output::Verdict { .. }
             | Output::ResolveImage { .. }
             | Output::LockSlots { .. }
             | Output::UnlockSlots { .. }

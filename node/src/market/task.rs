@@ -9,9 +9,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use souk_network::{GossipVerdict, NetworkEvent, NetworkHandle, Reply as PeerReply, Topic};
 use souk_protocol::{
     LeaseId, NodeId,
+    entry::Entry,
     machine::{
         engine::Engine,
         io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        record::Record,
         search::AskIndex,
     },
     message::{Request, Response},
@@ -24,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{command::Command, outbox::Outbox, rentals::Rentals, views::Meta};
+use super::{chains::Chains, command::Command, outbox::Outbox, rentals::Rentals, views::Meta};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -101,7 +103,8 @@ pub(super) struct Market {
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
     pub(super) internal: mpsc::Sender<Internal>,
-    peer_replies: BTreeMap<Token, PeerReply>,
+    peer_replies: BTreeMap<Token, (NodeId, PeerReply)>,
+    chains: Chains,
     verdicts: BTreeMap<Token, GossipVerdict>,
     next_token: u64,
     pub(super) adopt: bool,
@@ -135,6 +138,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         outbox: Outbox::default(),
         internal,
         peer_replies: BTreeMap::new(),
+        chains: Chains::default(),
         verdicts: BTreeMap::new(),
         next_token: 1,
         adopt: false,
@@ -265,6 +269,7 @@ impl Market {
     async fn carry_out(&mut self, output: Output) {
         match output {
             Output::Persist { ticket, record } => {
+                self.link(&record);
                 let noted = self.noted(&record);
                 self.ledger.append(ticket, *record).await;
                 self.note(noted);
@@ -272,7 +277,8 @@ impl Market {
             Output::Send { token, to, request, .. } => self.send(token, to, &request),
             Output::Reply { token, response, .. } => self.reply(token, &response),
             Output::Recall { token, lease, what, otherwise } => {
-                let response = self.ledger.recall(&lease, what).unwrap_or(*otherwise);
+                let asker = self.peer_replies.get(&token).map(|(peer, _)| *peer);
+                let response = asker.and_then(|peer| self.ledger.recall(&peer, &lease, what)).unwrap_or(*otherwise);
                 self.reply(token, &response);
             }
             Output::Verdict { token, verdict } => self.verdict(token, verdict),
@@ -311,6 +317,16 @@ impl Market {
         }
     }
 
+    /// A peer's entry is about to be written: the next ones must fit it.
+    fn link(&mut self, record: &Record) {
+        if let Record::Entry(signed) = record
+            && let Ok(entry) = souk_protocol::encode::from_bytes::<Entry>(signed.payload(), souk_protocol::limits::ENTRY_BYTES)
+            && entry.author != self.engine.me()
+        {
+            self.chains.note(&entry, signed.id(self.engine.network()));
+        }
+    }
+
     fn send(&self, token: Token, to: NodeId, request: &Request) {
         let (network, internal, body) = (self.network.clone(), self.internal.clone(), request.to_bytes());
         // A wish to start waits at the host until the processes of the last run have ended.
@@ -325,7 +341,7 @@ impl Market {
     }
 
     fn reply(&mut self, token: Token, response: &Response) {
-        if let Some(reply) = self.peer_replies.remove(&token)
+        if let Some((_, reply)) = self.peer_replies.remove(&token)
             && let Err(error) = reply.send(response.to_bytes())
         {
             tracing::warn!(%error, "an answer to a peer was too large");
@@ -355,9 +371,15 @@ impl Market {
             // No proofs are exchanged yet: not for us, and nobody's fault.
             NetworkEvent::Gossip { topic: Topic::Proofs, verdict, .. } => verdict.ignore(),
             NetworkEvent::Request { from, body, reply } => match Request::from_bytes(&body) {
+                Ok(request) if !self.chains.fit_request(&self.ledger, &request) => {
+                    tracing::warn!(peer = %from, "a peer contradicts what it has signed before");
+                    let sentence = "an entry contradicts what its author has signed before";
+                    let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
+                    reply.send(Response::Rejected(reject).to_bytes()).ok();
+                }
                 Ok(request) => {
                     let token = self.token();
-                    self.peer_replies.insert(token, reply);
+                    self.peer_replies.insert(token, (from, reply));
                     self.input(Input::Request { from, token, request });
                 }
                 Err(error) => {
@@ -380,7 +402,14 @@ impl Market {
 
     fn result(&mut self, result: Internal, reports: &mut Option<mpsc::Receiver<ContainerReport>>) {
         match result {
-            Internal::Response { token, result } => self.input(Input::Response { token, result }),
+            Internal::Response { token, result } => {
+                let fits = |response: &Response| self.chains.fit_response(&self.ledger, response);
+                let result = result.and_then(|response| {
+                    let why = || NoAnswer { why: "its answer contradicts what was signed before".to_owned() };
+                    if fits(&response) { Ok(response) } else { Err(why()) }
+                });
+                self.input(Input::Response { token, result });
+            }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
             Internal::Adopted(found) => {
                 for adopted in &found {

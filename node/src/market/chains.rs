@@ -1,0 +1,117 @@
+//! Whether a peer's entry fits what we hold of its chain: asked before the engine may sign anything that rests on it.
+//!
+//! The ledger keeps a contradiction as evidence and opens no lease by it, so what we would sign after it could not be written
+//! down. Owns the entries that are on their way to the ledger; the rest is in the ledger.
+
+use std::collections::BTreeMap;
+
+use souk_protocol::{
+    DocumentId, NodeId, Signed, Timestamp, encode,
+    entry::Entry,
+    limits,
+    message::{Request, Response},
+    signed::Document,
+};
+
+use crate::ledger::Ledger;
+
+/// Entries remembered until the ledger surely has them.
+const RECENT: usize = 4096;
+
+/// What of an entry its neighbours must fit.
+#[derive(Debug, Clone, Copy)]
+pub struct Link {
+    /// The entry.
+    pub id: DocumentId,
+    /// The one it names before it.
+    pub prev: Option<DocumentId>,
+    /// When it was made.
+    pub time: Timestamp,
+}
+
+/// Links of peers' entries that were given to the ledger lately.
+#[derive(Debug, Default)]
+pub struct Chains {
+    recent: BTreeMap<(NodeId, u64), Link>,
+    order: std::collections::VecDeque<(NodeId, u64)>,
+}
+
+type Overlay = BTreeMap<(NodeId, u64), Link>;
+
+impl Chains {
+    /// An entry goes to the ledger.
+    pub fn note(&mut self, entry: &Entry, id: DocumentId) {
+        let key = (entry.author, entry.seq);
+        if self.order.len() >= RECENT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.recent.remove(&oldest);
+        }
+        self.order.push_back(key);
+        self.recent.insert(key, Link { id, prev: entry.prev, time: entry.time });
+    }
+
+    /// Whether all entries in a request fit.
+    pub fn fit_request(&self, ledger: &Ledger, request: &Request) -> bool {
+        match request {
+            Request::Commit { open: entry, .. } | Request::Deliver { entry } => self.fit(ledger, [entry]),
+            Request::Update(update) => self.fit(ledger, &update.entries),
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Propose(_)
+            | Request::Control { .. }
+            | Request::Sync { .. } => true,
+        }
+    }
+
+    /// Whether all entries in an answer fit.
+    pub fn fit_response(&self, ledger: &Ledger, response: &Response) -> bool {
+        match response {
+            Response::Answered(entry) => self.fit(ledger, [entry]),
+            Response::Seen { close_ack, .. } => self.fit(ledger, close_ack),
+            Response::News(update) => self.fit(ledger, &update.entries),
+            Response::BookSummary { .. }
+            | Response::BookPage { .. }
+            | Response::BookNotices { .. }
+            | Response::Countered(_)
+            | Response::Drafted(_)
+            | Response::Rejected(_)
+            | Response::Controlled { .. }
+            | Response::Busy { .. } => true,
+        }
+    }
+
+    fn fit<'a>(&self, ledger: &Ledger, entries: impl IntoIterator<Item = &'a Signed<Entry>>) -> bool {
+        let mut overlay = Overlay::new();
+        entries.into_iter().all(|signed| self.fits(ledger, &mut overlay, signed))
+    }
+
+    fn fits(&self, ledger: &Ledger, overlay: &mut Overlay, signed: &Signed<Entry>) -> bool {
+        // What does not even decode is the engine's to refuse.
+        let Ok(entry) = encode::from_bytes::<Entry>(signed.payload(), limits::ENTRY_BYTES) else { return true };
+        if entry.check().is_err() || entry.author == ledger.me() {
+            return true;
+        }
+        let (author, id) = (entry.author, signed.id(&ledger.network()));
+        let held = |seq: u64| {
+            let key = (author, seq);
+            overlay.get(&key).or_else(|| self.recent.get(&key)).copied().or_else(|| ledger.link(&author, seq))
+        };
+        if let Some(known) = held(entry.seq) {
+            return known.id == id;
+        }
+        let before = entry.seq.checked_sub(1).and_then(held);
+        let after = entry.seq.checked_add(1).and_then(held);
+        let newest_before = overlay.range((author, 0)..=(author, entry.seq)).next_back();
+        let newest_before = newest_before.or_else(|| self.recent.range((author, 0)..=(author, entry.seq)).next_back());
+        let latest = newest_before.map(|(_, l)| l.time).max(ledger.head_before(&author, entry.seq));
+        let fits = before.is_none_or(|b| entry.prev == Some(b.id))
+            && after.is_none_or(|a| a.prev == Some(id))
+            && latest.is_none_or(|at| entry.time >= at);
+        if fits {
+            overlay.insert((author, entry.seq), Link { id, prev: entry.prev, time: entry.time });
+        }
+        fits
+    }
+}

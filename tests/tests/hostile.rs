@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use souk_network::{Multiaddr, NetworkConfig, NetworkHandle, Topic, spawn};
 use souk_protocol::{
-    Amount, AskId, Keypair, LeaseId, NetworkId, NodeId, Nonce, Signed, Timestamp, Verified, encode,
+    Amount, AskId, DocumentId, Keypair, LeaseId, NetworkId, NodeId, Nonce, Signed, Timestamp, Verified, encode,
     entry::{Body, Entry, VoidCode},
     lease::LeaseDraft,
     message::{Action, Frame, LeaseUpdate, Request, Response, StreamOpen},
@@ -135,7 +135,7 @@ impl Raw {
         }
     }
 
-    /// An open of a draft in an own chain, on a network of choice.
+    /// An open of a draft as the first entry of an own chain, on a network of choice.
     fn open(&self, draft: &Signed<LeaseDraft>, network: NetworkId, at: Timestamp) -> Signed<Entry> {
         let first = Entry {
             author: self.id(),
@@ -147,11 +147,21 @@ impl Raw {
             body: Body::Genesis { network },
         };
         let first = Verified::sign(first, &self.key, &network).unwrap();
+        self.entry(draft, network, (1, first.id()), at)
+    }
+
+    fn entry(
+        &self,
+        draft: &Signed<LeaseDraft>,
+        network: NetworkId,
+        (seq, prev): (u64, DocumentId),
+        time: Timestamp,
+    ) -> Signed<Entry> {
         let open = Entry {
             author: self.id(),
-            seq: 1,
-            prev: Some(first.id()),
-            time: at,
+            seq,
+            prev: Some(prev),
+            time,
             lease: Some(LeaseId::from(draft.id(&self::network()))),
             peer: Some(self.to),
             body: Body::LeaseOpen { draft: draft.clone() },
@@ -288,8 +298,11 @@ fn bad_bytes_get_answers_and_change_nothing() {
     for _ in 0..3 {
         assert!(answered(&mallory, &good) == accept && answered(&trudy, &commit(&rival_open, &work)) == void);
     }
-    let again = mallory.open(&draft, network(), Timestamp(now().0 + 1));
+    let later = Timestamp(now().0 + 1);
+    let again = mallory.entry(&draft, network(), (2, open.id(&network())), later);
     assert_eq!(mallory.rejected(&commit(&again, &work)), RejectCode::Taken, "another open of the same draft");
+    // A second history of the same author is no basis for anything.
+    mallory.rejected(&commit(&mallory.open(&draft, network(), later), &work));
     assert_eq!(host.json(&["ps"]).as_array().unwrap().len(), 1);
 
     // Who never acknowledges anything still can't be charged, keeps its lease, and may end it.
@@ -307,7 +320,7 @@ fn bad_bytes_get_answers_and_change_nothing() {
     host.start();
     let _ = renter.ask_of(&host, 1);
     let back = Raw::meet(201, network(), &host).unwrap();
-    let open = back.open(&late, network(), now());
+    let open = back.entry(&late, network(), (2, open.id(&network())), now());
     assert_eq!(back.rejected(&commit(&open, &work)), RejectCode::Stale);
     // The answers of before are still the answers.
     assert!(answered(&back, &good) == accept);

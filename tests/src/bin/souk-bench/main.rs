@@ -44,7 +44,7 @@ fn quantiles(times: &mut [Duration]) -> String {
 
 fn median(times: &mut [Duration]) -> f64 {
     times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1e3
+    times[(times.len() - 1) / 2].as_secs_f64() * 1e3
 }
 
 fn row(what: &str, ours: &str) {

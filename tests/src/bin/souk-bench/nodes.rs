@@ -23,7 +23,7 @@ use crate::{median, quantiles, row};
 const NODES: usize = 16;
 const CHANGES: usize = 25;
 const LEASES: usize = 25;
-const STARTS: usize = 12;
+const STARTS: usize = 21;
 const IDLE: Duration = Duration::from_secs(60);
 
 /// A request to a node's API, without the command line's own start.

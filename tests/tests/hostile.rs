@@ -158,6 +158,15 @@ impl Raw {
         };
         Verified::sign(open, &self.key, &network).unwrap().to_signed()
     }
+
+    /// Another open of a draft, the next of the chain after `first`.
+    fn open_after(&self, first: &Signed<Entry>, draft: &Signed<LeaseDraft>) -> Signed<Entry> {
+        let before = read_entry(first);
+        let lease = Some(LeaseId::from(draft.id(&network())));
+        let body = Body::LeaseOpen { draft: draft.clone() };
+        let next = Entry { seq: before.seq + 1, prev: Some(first.id(&network())), time: now(), lease, body, ..before };
+        Verified::sign(next, &self.key, &network()).unwrap().to_signed()
+    }
 }
 
 fn souk_network_provider() {
@@ -256,6 +265,7 @@ fn bad_bytes_get_answers_and_change_nothing() {
     // Opens: forged, of another network, of somebody else's draft, with another workload.
     let work = sleeper();
     let draft = mallory.draft(1, &work);
+    let second = mallory.draft(3, &work);
     let open = mallory.open(&draft, network(), now());
     let good = commit(&open, &work);
     for part in [open.payload(), draft.payload()] {
@@ -288,8 +298,17 @@ fn bad_bytes_get_answers_and_change_nothing() {
     for _ in 0..3 {
         assert!(answered(&mallory, &good) == accept && answered(&trudy, &commit(&rival_open, &work)) == void);
     }
-    let again = mallory.open(&draft, network(), Timestamp(now().0 + 1));
+    let again = mallory.open_after(&open, &draft);
     assert_eq!(mallory.rejected(&commit(&again, &work)), RejectCode::Taken, "another open of the same draft");
+    // A chain that contradicts itself, by its number or its time, is believed by nobody: nothing may rest on it.
+    let fork = mallory.open(&draft, network(), Timestamp(now().0 + 1));
+    assert_eq!(mallory.rejected(&commit(&fork, &work)), RejectCode::Malformed, "two opens of one number");
+    let fork = mallory.open(&second, network(), Timestamp(now().0 + 2));
+    assert_eq!(
+        mallory.rejected(&commit(&fork, &work)),
+        RejectCode::Malformed,
+        "two opens of one number, of two drafts"
+    );
     assert_eq!(host.json(&["ps"]).as_array().unwrap().len(), 1);
 
     // Who never acknowledges anything still can't be charged, keeps its lease, and may end it.
@@ -307,8 +326,8 @@ fn bad_bytes_get_answers_and_change_nothing() {
     host.start();
     let _ = renter.ask_of(&host, 1);
     let back = Raw::meet(201, network(), &host).unwrap();
-    let open = back.open(&late, network(), now());
-    assert_eq!(back.rejected(&commit(&open, &work)), RejectCode::Stale);
+    let next = back.open_after(&open, &late);
+    assert_eq!(back.rejected(&commit(&next, &work)), RejectCode::Stale);
     // The answers of before are still the answers.
     assert!(answered(&back, &good) == accept);
 

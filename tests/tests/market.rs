@@ -38,7 +38,7 @@ fn three_nodes_from_one_address_see_one_market() {
     assert!(until("A has B's offer", || (prices(&a, &b).len() == 3).then_some(true)));
 
     // Cheapest first, by a query with conditions; own asks don't count.
-    let found = c.json(&["search", "num_gpus=0 dph<=0.5", "-o", "dph"]);
+    let found = c.json(&["search", "num_gpus=0 dph<=0.5", "-o", "dph", "--storage", "1"]);
     let rows: Vec<(String, u64)> = found["rows"]
         .as_array()
         .unwrap()

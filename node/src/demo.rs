@@ -212,7 +212,12 @@ impl Demo {
         std::fs::create_dir(&dir).with_context(|| format!("can't create {}", dir.display()))?;
         std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let log = std::fs::File::create(dir.join("souk.log"))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(!self.options.keep);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(!self.options.keep)
+            .process_group(0);
         let mut child = command.spawn().context("can't start a node")?;
         let output = child.stdout.take().context("a node has no output")?;
         let started = timeout(START_WITHIN, read_ready(BufReader::new(output).lines())).await;

@@ -22,7 +22,8 @@ use souk_ledger::{
 };
 use souk_protocol::{
     Keypair, LeaseId, NetworkId, NodeId, Timestamp, encode,
-    entry::Entry, limits,
+    entry::Entry,
+    limits,
     machine::{
         io::{Recalled, Ticket},
         record::{Head, LeaseRow, Private, Record, Restore},

@@ -61,14 +61,17 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let meta = restore.leases.iter().map(|row| (row.lease, views::meta_of(row))).collect();
     let engine = Engine::new(identity.keypair.clone(), network_id, restore, now())?;
 
-    let host = if config.host.enabled {
+    // Leases that are open are served to their end, also by a node that hosts no more.
+    let host = if config.host.enabled || !engine.host().leases().is_empty() {
         let (dir, machine, config) = (dir.clone(), identity.machine, config.clone());
         Some(tokio::task::spawn_blocking(move || HostSide::new(&dir, me.to_string(), machine, config)).await??)
     } else {
         None
     };
 
-    let (network, events) = souk_network::spawn(network_config(&config, &identity)?, stop.child_token())?;
+    let network_stop = CancellationToken::new();
+    let _network_ends = network_stop.clone().drop_guard();
+    let (network, events) = souk_network::spawn(network_config(&config, &identity)?, network_stop)?;
     let (market, commands) = MarketHandle::channel();
     let about = About {
         started: now(),

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use souk_network::{Multiaddr, NetworkConfig, NetworkHandle, Topic, spawn};
 use souk_protocol::{
-    Amount, AskId, DocumentId, Keypair, LeaseId, NetworkId, NodeId, Nonce, Signed, Timestamp, Verified, encode,
+    Amount, AskId, Keypair, LeaseId, NetworkId, NodeId, Nonce, Signed, Timestamp, Verified, encode,
     entry::{Body, Entry, VoidCode},
     lease::LeaseDraft,
     message::{Action, Frame, LeaseUpdate, Request, Response, StreamOpen},
@@ -135,7 +135,7 @@ impl Raw {
         }
     }
 
-    /// An open of a draft as the first entry of an own chain, on a network of choice.
+    /// An open of a draft in an own chain, on a network of choice.
     fn open(&self, draft: &Signed<LeaseDraft>, network: NetworkId, at: Timestamp) -> Signed<Entry> {
         let first = Entry {
             author: self.id(),
@@ -147,26 +147,25 @@ impl Raw {
             body: Body::Genesis { network },
         };
         let first = Verified::sign(first, &self.key, &network).unwrap();
-        self.entry(draft, network, (1, first.id()), at)
-    }
-
-    fn entry(
-        &self,
-        draft: &Signed<LeaseDraft>,
-        network: NetworkId,
-        (seq, prev): (u64, DocumentId),
-        time: Timestamp,
-    ) -> Signed<Entry> {
         let open = Entry {
             author: self.id(),
-            seq,
-            prev: Some(prev),
-            time,
+            seq: 1,
+            prev: Some(first.id()),
+            time: at,
             lease: Some(LeaseId::from(draft.id(&self::network()))),
             peer: Some(self.to),
             body: Body::LeaseOpen { draft: draft.clone() },
         };
         Verified::sign(open, &self.key, &network).unwrap().to_signed()
+    }
+
+    /// Another open of a draft, the next of the chain after `first`.
+    fn open_after(&self, first: &Signed<Entry>, draft: &Signed<LeaseDraft>) -> Signed<Entry> {
+        let before = read_entry(first);
+        let lease = Some(LeaseId::from(draft.id(&network())));
+        let body = Body::LeaseOpen { draft: draft.clone() };
+        let next = Entry { seq: before.seq + 1, prev: Some(first.id(&network())), time: now(), lease, body, ..before };
+        Verified::sign(next, &self.key, &network()).unwrap().to_signed()
     }
 }
 
@@ -266,6 +265,7 @@ fn bad_bytes_get_answers_and_change_nothing() {
     // Opens: forged, of another network, of somebody else's draft, with another workload.
     let work = sleeper();
     let draft = mallory.draft(1, &work);
+    let second = mallory.draft(3, &work);
     let open = mallory.open(&draft, network(), now());
     let good = commit(&open, &work);
     for part in [open.payload(), draft.payload()] {
@@ -298,11 +298,17 @@ fn bad_bytes_get_answers_and_change_nothing() {
     for _ in 0..3 {
         assert!(answered(&mallory, &good) == accept && answered(&trudy, &commit(&rival_open, &work)) == void);
     }
-    let later = Timestamp(now().0 + 1);
-    let again = mallory.entry(&draft, network(), (2, open.id(&network())), later);
+    let again = mallory.open_after(&open, &draft);
     assert_eq!(mallory.rejected(&commit(&again, &work)), RejectCode::Taken, "another open of the same draft");
-    // A second history of the same author is no basis for anything.
-    mallory.rejected(&commit(&mallory.open(&draft, network(), later), &work));
+    // A chain that contradicts itself, by its number or its time, is believed by nobody: nothing may rest on it.
+    let fork = mallory.open(&draft, network(), Timestamp(now().0 + 1));
+    assert_eq!(mallory.rejected(&commit(&fork, &work)), RejectCode::Malformed, "two opens of one number");
+    let fork = mallory.open(&second, network(), Timestamp(now().0 + 2));
+    assert_eq!(
+        mallory.rejected(&commit(&fork, &work)),
+        RejectCode::Malformed,
+        "two opens of one number, of two drafts"
+    );
     assert_eq!(host.json(&["ps"]).as_array().unwrap().len(), 1);
 
     // Who never acknowledges anything still can't be charged, keeps its lease, and may end it.
@@ -320,8 +326,8 @@ fn bad_bytes_get_answers_and_change_nothing() {
     host.start();
     let _ = renter.ask_of(&host, 1);
     let back = Raw::meet(201, network(), &host).unwrap();
-    let open = back.entry(&late, network(), (2, open.id(&network())), now());
-    assert_eq!(back.rejected(&commit(&open, &work)), RejectCode::Stale);
+    let next = back.open_after(&open, &late);
+    assert_eq!(back.rejected(&commit(&next, &work)), RejectCode::Stale);
     // The answers of before are still the answers.
     assert!(answered(&back, &good) == accept);
 

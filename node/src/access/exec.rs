@@ -8,7 +8,7 @@ use souk_runtime::{ExecControl, ExecInput, ExecSpec, OutputStream, Runtime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::FramedRead;
 
-use super::{FrameDecoder, write_frame};
+use super::{FrameDecoder, send};
 
 /// Runs a command in a lease's instance, and ends it when the asker goes. Input and output flow at once, so that neither can
 /// hold up the other.
@@ -34,7 +34,7 @@ where
                         OutputStream::Stdout => Frame::Stdout(part.to_vec()),
                         OutputStream::Stderr => Frame::Stderr(part.to_vec()),
                     };
-                    write_frame(&mut write, &frame).await.map_err(|e| e.to_string())?;
+                    send(&mut write, &frame).await?;
                 }
             }
             Ok::<(), String>(())
@@ -48,7 +48,7 @@ where
         }
     }
     let code = session.control.exit_code().await.map_err(|e| e.to_string())?;
-    write_frame(&mut write, &Frame::Exit(i32::try_from(code).unwrap_or(i32::MAX))).await.map_err(|e| e.to_string())
+    send(&mut write, &Frame::Exit(i32::try_from(code).unwrap_or(i32::MAX))).await
 }
 
 /// Why no more comes from the asker.

@@ -5,7 +5,7 @@ use souk_protocol::{Timestamp, limits, message::Frame};
 use souk_runtime::{LogChunk, LogOptions, OutputStream, Runtime};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::write_frame;
+use super::send;
 
 /// Which lines, and how.
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +54,12 @@ where
             Some(Err(e)) => return Err(e.to_string()),
             Some(Ok(chunk)) => {
                 for frame in frames(&chunk, options.timestamps, &mut line_begins) {
-                    write_frame(&mut write, &frame).await.map_err(|e| e.to_string())?;
+                    send(&mut write, &frame).await?;
                 }
             }
         }
     }
-    write_frame(&mut write, &Frame::Exit(0)).await.map_err(|e| e.to_string())
+    send(&mut write, &Frame::Exit(0)).await
 }
 
 fn frames(chunk: &LogChunk, timestamps: bool, line_begins: &mut [bool; 2]) -> Vec<Frame> {

@@ -26,7 +26,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
-use tokio_util::codec::Decoder;
+use tokio_util::{codec::Decoder, sync::CancellationToken};
 
 /// Streams served at once to all renters together. More are told to come back.
 pub const STREAMS: usize = 512;
@@ -34,6 +34,8 @@ pub const STREAMS: usize = 512;
 pub const STREAMS_PER_RENTER: usize = 128;
 /// How long a peer may take to say what it wants.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a reader may take for one frame.
+const STALL: Duration = Duration::from_secs(60);
 /// Bytes of the first frame.
 const OPEN_BYTES: usize = 256 * 1024;
 
@@ -58,6 +60,17 @@ impl Decoder for FrameDecoder {
     }
 }
 
+/// Sends a frame to a peer, which must take it in time.
+///
+/// # Errors
+/// A sentence, if the stream broke or the reader stalls.
+pub async fn send<W: AsyncWrite + Unpin>(to: &mut W, frame: &Frame) -> Result<(), String> {
+    match timeout(STALL, write_frame(to, frame)).await {
+        Ok(sent) => sent.map_err(|e| e.to_string()),
+        Err(_) => Err("nothing was read for a minute".to_owned()),
+    }
+}
+
 /// A peer asks to reach a lease's instance.
 #[derive(Debug)]
 pub struct Permission {
@@ -76,6 +89,7 @@ pub struct Server {
     ask: tokio::sync::mpsc::Sender<Permission>,
     places: Arc<Semaphore>,
     renters: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
+    leases: Arc<Mutex<BTreeMap<LeaseId, CancellationToken>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -88,7 +102,13 @@ impl Server {
     /// A server of this runtime's instances; `ask` reaches the market.
     #[must_use]
     pub fn new(runtime: Arc<dyn Runtime>, ask: tokio::sync::mpsc::Sender<Permission>) -> Self {
-        Self { runtime, ask, places: Arc::new(Semaphore::new(STREAMS)), renters: Arc::default() }
+        Self {
+            runtime,
+            ask,
+            places: Arc::new(Semaphore::new(STREAMS)),
+            renters: Arc::default(),
+            leases: Arc::default(),
+        }
     }
 
     /// Serves one stream in a task of its own.
@@ -110,6 +130,17 @@ impl Server {
             }
             stream.shutdown().await.ok();
         });
+    }
+
+    /// A lease is over: its streams are cut.
+    pub fn end(&self, lease: &LeaseId) {
+        if let Some(streams) = self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(lease) {
+            streams.cancel();
+        }
+    }
+
+    fn streams_of(&self, lease: LeaseId) -> CancellationToken {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).entry(lease).or_default().clone()
     }
 
     /// A place among all streams, and one among this renter's.
@@ -135,12 +166,24 @@ impl Server {
         let asked = self.ask.send(Permission { peer, lease, answer }).await;
         asked.map_err(|_| "the host's node is stopping")?;
         permitted.await.map_err(|_| "the host's node is stopping")??;
+        let over = self.streams_of(lease);
+        tokio::select! {
+            served = self.pump(open, stream) => served,
+            () = over.cancelled() => Err("the lease is over".to_owned()),
+        }
+    }
+
+    async fn pump<S: AsyncRead + AsyncWrite + Send + Unpin>(
+        &self,
+        open: StreamOpen,
+        stream: &mut S,
+    ) -> Result<(), String> {
         match open {
-            StreamOpen::Logs { follow, tail, since, timestamps, .. } => {
+            StreamOpen::Logs { lease, follow, tail, since, timestamps } => {
                 let options = logs::Options { follow, tail, since, timestamps };
                 logs::serve(&*self.runtime, &lease.to_string(), options, stream).await
             }
-            StreamOpen::Exec { command, tty, env, user, workdir, size, .. } => {
+            StreamOpen::Exec { lease, command, tty, env, user, workdir, size } => {
                 let size = size.map(|(columns, rows)| (rows, columns));
                 let spec = souk_runtime::ExecSpec { command, terminal: tty, size, env, user, workdir, stdin: true };
                 exec::serve(&*self.runtime, &lease.to_string(), spec, stream).await

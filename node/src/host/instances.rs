@@ -86,6 +86,12 @@ pub fn report(event: InstanceEvent) -> Option<Report> {
     })
 }
 
+/// Whether a failure is the engine's of the moment: what was ordered is ordered again.
+#[must_use]
+pub const fn passes(code: FailureCode) -> bool {
+    matches!(code, FailureCode::EngineDown | FailureCode::EngineTimeout)
+}
+
 fn exited(exit: Exit) -> Report {
     let by = match exit.by {
         ExitCause::Guest => Cause::Guest,
@@ -98,8 +104,7 @@ fn exited(exit: Exit) -> Report {
 }
 
 fn failed(failure: Failure) -> Option<Report> {
-    // An engine that is away is watched for; what was ordered is ordered again when it is back.
-    if matches!(failure.code, FailureCode::EngineDown | FailureCode::EngineTimeout | FailureCode::Cancelled) {
+    if passes(failure.code) || failure.code == FailureCode::Cancelled {
         return None;
     }
     let reason = match failure.step {

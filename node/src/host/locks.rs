@@ -7,11 +7,14 @@ use std::{
     collections::BTreeMap,
     fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
+
+/// A lock file that is a link is somebody's trap.
+const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// The slots' locks of one node.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ impl SlotLocks {
     /// # Errors
     /// If the directory or a lock file can't be made.
     pub fn lock(&mut self, slots: &[u16]) -> io::Result<bool> {
-        DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
+        self.make_dir()?;
         let mut taken = Vec::new();
         for slot in slots {
             let Some(name) = self.names.get(usize::from(*slot)) else { return Ok(false) };
@@ -51,7 +54,13 @@ impl SlotLocks {
                 continue;
             }
             let path = self.dir.join(format!("{name}.lock"));
-            let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o644).open(path)?;
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .custom_flags(NO_FOLLOW)
+                .open(path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => taken.push((name.clone(), file)),
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
@@ -60,6 +69,18 @@ impl SlotLocks {
         }
         self.held.extend(taken);
         Ok(true)
+    }
+
+    /// Makes the directory; one that somebody else could have filled is refused.
+    fn make_dir(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
+        let found = std::fs::symlink_metadata(&self.dir)?;
+        let owner = rustix::process::geteuid().as_raw();
+        if !found.is_dir() || (found.uid() != owner && found.uid() != 0) || found.mode() & 0o022 != 0 {
+            let what = format!("{} belongs to another user, or others may write to it", self.dir.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+        Ok(())
     }
 
     /// Lets go of these.

@@ -341,6 +341,11 @@ impl Market {
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
         let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
+        if let Some(server) = &self.server
+            && hosted.is_none_or(|(state, ..)| state.is_ended())
+        {
+            server.end(&lease);
+        }
         if hosted.is_none() && rented.is_none() {
             // The engine has let go of it: what the ledger says counts, once its last records are in.
             self.settling.insert(lease);

@@ -10,10 +10,13 @@ use souk_protocol::{
     machine::io::{Input, RuntimeOrder, RuntimeReport, Token},
     negotiation::{ImagePin, Reject, RejectCode},
 };
-use souk_runtime::{DockerRuntime, Runtime, RuntimeReport as ContainerReport, inventory};
+use souk_runtime::{DockerRuntime, InstanceEvent, Runtime, RuntimeError, RuntimeReport as ContainerReport, inventory};
 
 use super::task::{Internal, Market};
 use crate::host::instances;
+
+/// Between a failure that passes and the next look at what is there.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Market {
     /// Reaches for the container engine, now or a little later.
@@ -40,7 +43,15 @@ impl Market {
     pub(super) fn container(&mut self, report: ContainerReport) {
         match report {
             ContainerReport::Instance { lease, event } => {
-                if let (Ok(lease), Some(report)) = (lease.parse(), instances::report(event)) {
+                let Ok(lease) = lease.parse() else { return };
+                if !matches!(event, InstanceEvent::PullProgress(_)) && self.engine.host().leases().contains_key(&lease)
+                {
+                    *self.reported.entry(lease).or_default() += 1;
+                }
+                if matches!(&event, InstanceEvent::Failed(f) if instances::passes(f.code)) {
+                    self.look_later();
+                }
+                if let Some(report) = instances::report(event) {
                     self.input(Input::Runtime { lease, report });
                 }
             }
@@ -52,6 +63,7 @@ impl Market {
             ContainerReport::EngineUp => {
                 tracing::info!("the container engine is back");
                 self.runtime_problem = None;
+                self.offer_machine();
                 self.input(Input::RuntimeUp(true));
             }
         }
@@ -73,6 +85,9 @@ impl Market {
                 Ok(())
             }
         };
+        if matches!(taken, Err(RuntimeError::Busy)) {
+            return self.look_later();
+        }
         if let Err(error) = taken {
             tracing::error!(%lease, "{:#}", anyhow::Error::from(error));
             let note = "the host's runtime refused the instance".to_owned();
@@ -81,17 +96,31 @@ impl Market {
         }
     }
 
+    /// Looks at all instances again a little later: what was ordered is ordered anew by what is found.
+    fn look_later(&self) {
+        let internal = self.internal.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            internal.send(Internal::LookAgain).await.ok();
+        });
+    }
+
     /// Looks for the containers of all leases, and removes what no lease accounts for.
     pub(super) fn adopt_all(&self) {
         let Some(runtime) = self.runtime.clone() else { return };
         let internal = self.internal.clone();
         let leases: Vec<String> = self.engine.host().leases().keys().map(ToString::to_string).collect();
+        let asked = self.reported.clone();
         tokio::spawn(async move {
             match runtime.adopt(&leases).await {
                 Ok(found) => {
-                    internal.send(Internal::Adopted(found)).await.ok();
+                    internal.send(Internal::Adopted(found, asked)).await.ok();
                 }
-                Err(error) => tracing::warn!("instances could not be looked for: {:#}", anyhow::Error::from(error)),
+                Err(error) => {
+                    tracing::warn!("instances could not be looked for: {:#}", anyhow::Error::from(error));
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    internal.send(Internal::LookAgain).await.ok();
+                }
             }
         });
     }

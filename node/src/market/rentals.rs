@@ -100,8 +100,9 @@ impl Rentals {
     }
 
     /// A negotiation went on. `number` gives a lease its row number.
-    pub fn step(&mut self, token: Token, step: Step, number: impl FnOnce(LeaseId) -> u64) {
-        let Some(rental) = self.rentals.get_mut(&token) else { return };
+    /// Whether somebody still waits for it, or it is over.
+    pub fn step(&mut self, token: Token, step: Step, number: impl FnOnce(LeaseId) -> u64) -> bool {
+        let Some(rental) = self.rentals.get_mut(&token) else { return true };
         let currency = rental.currency.clone();
         let (told, over) = match step {
             Step::Proposed { round, price_hour } => {
@@ -132,9 +133,11 @@ impl Rentals {
             }
             Step::Failed { why } => (RentStep::Failed { error: refused(&why) }, true),
         };
-        if !rental.steps.send(told) || over {
+        let heard = rental.steps.send(told);
+        if !heard || over {
             self.rentals.remove(&token);
         }
+        heard || over
     }
 
     /// A lease changed: tells whoever waits for it to run. `view` shows it.

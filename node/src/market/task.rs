@@ -54,12 +54,24 @@ pub type Durable = Result<Ticket, String>;
 
 /// Results of work beside the task.
 pub(super) enum Internal {
-    Response { token: Token, result: Result<Response, NoAnswer> },
-    Image { token: Token, result: Result<ImagePin, Reject> },
-    Adopted(Vec<Adopted>),
-    Traffic { lease: LeaseId, usage: Usage },
+    Response {
+        token: Token,
+        result: Result<Response, NoAnswer>,
+    },
+    Image {
+        token: Token,
+        result: Result<ImagePin, Reject>,
+    },
+    /// What was found, and how many reports each lease had when it was asked about.
+    Adopted(Vec<Adopted>, BTreeMap<LeaseId, u64>),
+    Traffic {
+        lease: LeaseId,
+        usage: Usage,
+    },
     Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
+    /// Look at all instances again.
+    LookAgain,
 }
 
 /// What the task is made of.
@@ -99,7 +111,7 @@ pub(super) struct Market {
     pub(super) rentals: Rentals,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
-    server: Option<Server>,
+    pub(super) server: Option<Server>,
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
     pub(super) internal: mpsc::Sender<Internal>,
@@ -108,6 +120,8 @@ pub(super) struct Market {
     verdicts: BTreeMap<Token, GossipVerdict>,
     next_token: u64,
     pub(super) adopt: bool,
+    /// Reports of the runtime about each hosted lease.
+    pub(super) reported: BTreeMap<LeaseId, u64>,
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: std::collections::BTreeSet<LeaseId>,
     kept: std::collections::BTreeSet<NodeId>,
@@ -142,6 +156,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         verdicts: BTreeMap::new(),
         next_token: 1,
         adopt: false,
+        reported: BTreeMap::new(),
         settling: std::collections::BTreeSet::new(),
         kept: std::collections::BTreeSet::new(),
     };
@@ -176,7 +191,11 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 Some(report) => market.container(report),
                 None => reports = None,
             },
-            Some(event) = events.recv() => market.event(event),
+            event = events.recv() => match event {
+                Some(event) => market.event(event),
+                None if stop.is_cancelled() => break,
+                None => anyhow::bail!("the network's task has ended"),
+            },
             Some(permission) = asked.recv() => market.permit(permission),
             Some(command) = commands.recv() => market.command(command),
             _ = traffic.tick() => {
@@ -188,8 +207,11 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         market.drain().await;
     }
     market.flush(&mut progress).await;
-    if let Some(runtime) = &market.runtime {
-        runtime.shutdown().await;
+    drop(reports);
+    if let Some(runtime) = &market.runtime
+        && tokio::time::timeout(FLUSH_WITHIN, runtime.shutdown()).await.is_err()
+    {
+        tracing::warn!("the container engine is slow; stopping without waiting for it");
     }
     let ledger = market.ledger;
     tokio::task::spawn_blocking(move || ledger.shutdown()).await.ok();
@@ -303,7 +325,11 @@ impl Market {
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
             Output::Step { token, step } => {
                 let meta = &self.meta;
-                self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));
+                let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));
+                if !heard {
+                    // Nobody waits any more: nothing is signed for nobody.
+                    self.input(Input::Command(souk_protocol::machine::io::Command::Cancel { token }));
+                }
             }
             Output::Done { token, result } => self.control_done(token, result),
             Output::Changed { lease, .. } => self.lease_changed(lease),
@@ -320,7 +346,8 @@ impl Market {
     /// A peer's entry is about to be written: the next ones must fit it.
     fn link(&mut self, record: &Record) {
         if let Record::Entry(signed) = record
-            && let Ok(entry) = souk_protocol::encode::from_bytes::<Entry>(signed.payload(), souk_protocol::limits::ENTRY_BYTES)
+            && let Ok(entry) =
+                souk_protocol::encode::from_bytes::<Entry>(signed.payload(), souk_protocol::limits::ENTRY_BYTES)
             && entry.author != self.engine.me()
         {
             self.chains.note(&entry, signed.id(self.engine.network()));
@@ -411,9 +438,14 @@ impl Market {
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
-            Internal::Adopted(found) => {
+            Internal::LookAgain => self.adopt = true,
+            Internal::Adopted(found, asked) => {
                 for adopted in &found {
-                    if let Ok(lease) = adopted.lease.parse() {
+                    let Ok(lease) = adopted.lease.parse() else { continue };
+                    if self.reported.get(&lease) != asked.get(&lease) {
+                        // Something happened to it meanwhile: what was found is old.
+                        self.adopt = true;
+                    } else {
                         self.input(Input::Runtime { lease, report: instances::found(adopted) });
                     }
                 }

@@ -115,8 +115,14 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
     let mut shown = view(engine.me(), meta, &parts);
     match held.answer() {
         Opened::Waiting => shown.note = "waiting for the host's answer".to_owned(),
-        Opened::GivenUp => shown.note = "the host did not answer in time; nothing is owed".to_owned(),
-        Opened::Void(_, sentence) => shown.note.clone_from(sentence),
+        Opened::GivenUp => {
+            shown.state = LeaseState::Ended(EndReason::Unconfirmed);
+            shown.note = "the host did not answer in time; nothing is owed".to_owned();
+        }
+        Opened::Void(_, sentence) => {
+            shown.state = LeaseState::Ended(EndReason::Unconfirmed);
+            shown.note.clone_from(sentence);
+        }
         Opened::Accepted(_) => {}
     }
     Some(shown)
@@ -178,6 +184,10 @@ pub fn past(me: NodeId, row: &LeaseRow) -> Option<LeaseView> {
         state = LeaseState::Ended(*reason);
     }
     let mut note = None;
+    if answer.is_none() && crate::clock::now() > draft.confirm_by {
+        state = LeaseState::Ended(EndReason::Unconfirmed);
+        note = Some("the host did not answer; nothing is owed".to_owned());
+    }
     if let Some(Body::Void { sentence, .. }) = answer.as_ref().map(|a| &a.body) {
         state = LeaseState::Ended(EndReason::Unconfirmed);
         note = Some(sentence.clone());

@@ -171,6 +171,7 @@ impl Engine {
     fn command(&mut self, command: Command, now: Timestamp) {
         match command {
             Command::Rent { token, wish } => self.renter.rent(&mut self.cx, &self.book, token, *wish),
+            Command::Cancel { token } => self.renter.cancel(token),
             Command::Control { token, lease, action, nonce } => {
                 self.renter.control(&mut self.cx, token, lease, action, nonce)
             }

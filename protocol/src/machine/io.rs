@@ -104,6 +104,11 @@ pub enum Command {
         /// How.
         wish: Box<Wish>,
     },
+    /// Nobody waits for a rental any more: if nothing is signed yet, nothing will be.
+    Cancel {
+        /// The rent command's token.
+        token: Token,
+    },
     /// Stop, start or destroy an instance rented by us.
     Control {
         /// For the result.

@@ -83,6 +83,11 @@ impl Renter {
         }
     }
 
+    /// Gives up a negotiation in which nothing is signed yet.
+    pub(super) fn cancel(&mut self, token: Token) {
+        self.negotiations.remove(&token);
+    }
+
     fn begin(&self, cx: &Context, book: &Book, wish: Wish) -> Result<Negotiation, Refusal> {
         wish.workload.check().map_err(|e| Refusal::Malformed(e.0))?;
         if self.negotiations.len() >= limits::NEGOTIATIONS || self.leases.len() >= limits::LEASES {

@@ -9,6 +9,7 @@ mod commands;
 mod containers;
 mod hosting;
 mod outbox;
+mod parties;
 mod rentals;
 mod search;
 pub mod select;

@@ -4,7 +4,11 @@
 //! Owns the engine, the waiting outputs and who waits for an answer. It never waits for a flush, a peer or the container
 //! engine: what takes time runs beside it and comes back as `Internal`.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use souk_network::{GossipVerdict, NetworkEvent, NetworkHandle, Reply as PeerReply, Topic};
 use souk_protocol::{
@@ -123,8 +127,8 @@ pub(super) struct Market {
     /// Reports of the runtime about each hosted lease.
     pub(super) reported: BTreeMap<LeaseId, u64>,
     /// Leases that the engine has let go of, whose last records may not be durable yet.
-    pub(super) settling: std::collections::BTreeSet<LeaseId>,
-    kept: std::collections::BTreeSet<NodeId>,
+    pub(super) settling: BTreeSet<LeaseId>,
+    pub(super) kept: BTreeSet<NodeId>,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -157,8 +161,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         next_token: 1,
         adopt: false,
         reported: BTreeMap::new(),
-        settling: std::collections::BTreeSet::new(),
-        kept: std::collections::BTreeSet::new(),
+        settling: BTreeSet::new(),
+        kept: BTreeSet::new(),
     };
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
@@ -476,43 +480,5 @@ impl Market {
                 self.connect_runtime(ENGINE_RETRY);
             }
         }
-    }
-
-    /// Only the renter of an open lease reaches its instance.
-    fn permit(&self, permission: Permission) {
-        let Permission { peer, lease, answer } = permission;
-        let held = self.engine.host().leases().get(&lease).filter(|l| l.draft().renter == peer);
-        let verdict = match held {
-            None => Err("this host has no open lease of yours by that id".to_owned()),
-            Some(l) if l.state().is_ended() => Err("the lease is over".to_owned()),
-            Some(_) => Ok(()),
-        };
-        answer.send(verdict).ok();
-    }
-
-    /// Stays in touch with the other sides of open leases.
-    fn keep_peers(&mut self) {
-        let me = self.engine.me();
-        let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
-        let hosts = self.engine.renter().leases().values().map(|l| l.host());
-        let wanted: std::collections::BTreeSet<NodeId> = renters.chain(hosts).filter(|p| *p != me).collect();
-        if wanted == self.kept {
-            return;
-        }
-        let changes: Vec<(NodeId, bool)> = wanted
-            .difference(&self.kept)
-            .map(|p| (*p, true))
-            .chain(self.kept.difference(&wanted).map(|p| (*p, false)))
-            .collect();
-        self.kept = wanted;
-        let network = self.network.clone();
-        tokio::spawn(async move {
-            for (peer, keep) in changes {
-                let done = if keep { network.keep(peer).await } else { network.unkeep(peer).await };
-                if done.is_err() {
-                    return;
-                }
-            }
-        });
     }
 }

@@ -1,0 +1,48 @@
+//! The other sides of open leases: who may reach an instance, and with whom the node stays in touch.
+
+use std::collections::BTreeSet;
+
+use souk_protocol::NodeId;
+
+use super::task::Market;
+use crate::access::Permission;
+
+impl Market {
+    /// Only the renter of an open lease reaches its instance.
+    pub(super) fn permit(&self, permission: Permission) {
+        let Permission { peer, lease, answer } = permission;
+        let held = self.engine.host().leases().get(&lease).filter(|l| l.draft().renter == peer);
+        let verdict = match held {
+            None => Err("this host has no open lease of yours by that id".to_owned()),
+            Some(l) if l.state().is_ended() => Err("the lease is over".to_owned()),
+            Some(_) => Ok(()),
+        };
+        answer.send(verdict).ok();
+    }
+
+    /// Stays in touch with the other sides of open leases.
+    pub(super) fn keep_peers(&mut self) {
+        let me = self.engine.me();
+        let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
+        let hosts = self.engine.renter().leases().values().map(|l| l.host());
+        let wanted: BTreeSet<NodeId> = renters.chain(hosts).filter(|p| *p != me).collect();
+        if wanted == self.kept {
+            return;
+        }
+        let changes: Vec<(NodeId, bool)> = wanted
+            .difference(&self.kept)
+            .map(|p| (*p, true))
+            .chain(self.kept.difference(&wanted).map(|p| (*p, false)))
+            .collect();
+        self.kept = wanted;
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            for (peer, keep) in changes {
+                let done = if keep { network.keep(peer).await } else { network.unkeep(peer).await };
+                if done.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}

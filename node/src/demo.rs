@@ -64,9 +64,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let socket = Config::default().runtime.docker_socket;
     let image = format!("{IMAGE}-{}", std::process::id());
     if let Err(error) = blank::import(&socket, &image, "1").await {
+        tracing::debug!("{:#}", anyhow::Error::from(error));
         bail!(
-            "the demonstration runs a container, and no Docker engine answers at {}: {error}; \
-             install one (apt install docker.io), start it (systemctl start docker), and run souk demo again",
+            "the demonstration runs a container, and no Docker engine answers at {} (or it is not this user's to use); \
+             install one (apt install docker.io), start it (systemctl start docker), and run souk demo again as root",
             socket.display()
         );
     }

@@ -1,6 +1,12 @@
 //! The host's side of the node, as its owner sees and changes it.
 
-use souk_protocol::machine::io::{Command as EngineCommand, Input};
+use souk_protocol::{
+    entry::Body,
+    machine::{
+        host_lease::HostLease,
+        io::{Command as EngineCommand, Input},
+    },
+};
 
 use super::{
     command::{CommandError, ErrorCode},
@@ -16,7 +22,15 @@ impl Market {
     /// Offers the machine as its owner set it, once the container engine has said what it can do; or takes the offer back.
     pub(super) fn offer_machine(&mut self) {
         let (Some(host), Some(runtime)) = (&self.host, &self.runtime) else { return };
-        let setup = host.setup(&souk_runtime::Runtime::info(&**runtime));
+        let mut setup = host.setup(&souk_runtime::Runtime::info(&**runtime));
+        // A machine cut into fewer slots keeps those that leases hold: none is sold on top of them.
+        let held = self.engine.host().leases().values().filter(|l| l.holds_slots()).filter_map(highest_slot).max();
+        if let Some(highest) = held
+            && setup.slots.iter().all(Option::is_none)
+        {
+            let least = usize::from(highest) + 1;
+            setup.slots.resize(setup.slots.len().max(least), None);
+        }
         self.locks.name(&setup.slots);
         self.input(Input::Command(EngineCommand::Host(Some(Box::new(setup)))));
     }
@@ -105,6 +119,19 @@ fn prices(host: &HostSide) -> Option<PricesView> {
         down_gb: prices.down_gb,
         currency: prices.currency.clone(),
     })
+}
+
+fn highest_slot(lease: &HostLease) -> Option<u16> {
+    match &lease.placement()?.body {
+        Body::Placement { slots, .. } => slots.iter().max().copied(),
+        Body::Genesis { .. }
+        | Body::LeaseOpen { .. }
+        | Body::LeaseAccept { .. }
+        | Body::Void { .. }
+        | Body::Anchor { .. }
+        | Body::Close { .. }
+        | Body::CloseAck { .. } => None,
+    }
 }
 
 fn not_a_host() -> CommandError {

@@ -34,6 +34,7 @@ pub(super) struct Sharing {
 pub(super) struct Shared {
     capacity: u16,
     bids: Vec<Bid>,
+    waiting: Vec<LeaseId>,
 }
 
 impl Host {
@@ -168,7 +169,9 @@ impl Host {
     }
 
     fn tell_ranks(&mut self, cx: &mut Context, auction: &Auction, capacity: u16, now: Timestamp) {
-        let shared = Shared { capacity, bids: auction.bids().to_vec() };
+        let outbid = LeaseState::Paused(PauseReason::Outbid);
+        let waiting = self.leases.values().filter(|l| l.state() == outbid).map(HostLease::id).collect();
+        let shared = Shared { capacity, bids: auction.bids().to_vec(), waiting };
         if self.shared == shared {
             return;
         }
@@ -176,7 +179,7 @@ impl Host {
         for bid in auction.bids() {
             let rank = auction.rank(capacity, &bid.lease, self.sharing.min_bid);
             if let Some(lease) = self.leases.get_mut(&bid.lease) {
-                let waits = lease.state() == LeaseState::Paused(PauseReason::Outbid);
+                let waits = lease.state() == outbid;
                 lease.ranked(cx, rank.filter(|_| waits), now);
             }
         }

@@ -16,7 +16,7 @@ use crate::{
         io::{Output, Recalled, Ticket, Token},
         record::{Private, Record},
     },
-    message::Response,
+    message::{Cause, Response},
     negotiation::{Reject, RejectCode},
     signed::Signed,
     workload::Workload,
@@ -131,7 +131,11 @@ impl Host {
         let can = self.firm_free() >= wanted && !maintained;
         if can && !self.has_free_now(wanted) {
             // Interruptible leases are in them, and leave first.
-            return self.accept(cx, vec![token], &open, draft, (workload, bytes), now);
+            self.accept(cx, vec![token], &open, draft, (workload, bytes), now);
+            if let Some(held) = self.leases.get_mut(&lease) {
+                held.wait_for_slots(cx, Cause::Market, now);
+            }
+            return;
         }
         let picked = self.slots.pick(wanted).filter(|slots| can && self.slots.take(lease, slots));
         let Some(slots) = picked else {

@@ -164,10 +164,8 @@ impl HostLease {
     /// Waits for slots that others are about to leave.
     pub(in super::super) fn wait_for_slots(&mut self, cx: &mut Context, by: Cause, now: Timestamp) {
         self.prepare_by = Timestamp(u64::MAX);
-        if self.state != LeaseState::Preparing {
-            let note = "waits for its slots, which others are leaving".to_owned();
-            self.enter(cx, LeaseState::Preparing, by, None, note, now);
-        }
+        let note = "waits for its slots, which others are leaving; nothing is billed".to_owned();
+        self.enter(cx, LeaseState::Preparing, by, None, note, now);
     }
 
     /// After a restart: the slots it had last are another's.

@@ -203,6 +203,8 @@ impl HostLease {
         lease.usage = usage;
         lease.ack = ack;
         lease.placement = placement;
+        lease.expiry_told =
+            events.iter().rev().find(|e| soon_or_amended(e.what)).is_some_and(|e| e.what == EventCode::ExpiringSoon);
         lease.events = events;
         lease.close = ours;
         lease.renter_close = renters;
@@ -411,6 +413,10 @@ impl HostLease {
         self.amends = (now, 0);
         soon(&mut self.anchored_at, Millis(0));
     }
+}
+
+const fn soon_or_amended(what: EventCode) -> bool {
+    matches!(what, EventCode::ExpiringSoon | EventCode::Amended)
 }
 
 /// Only interruptible leases are cut by others.

@@ -10,10 +10,14 @@
 //! | `POST rent` | rents; answers with one JSON step a line |
 //! | `GET leases` `leases/{id}` `leases/{id}/events` | what is rented, either way |
 //! | `POST leases/{id}/{start,stop,destroy,label}` | changes it |
+//! | `POST leases/{id}/change` `leases/{id}/extension` | a bid, a later end, a ceiling; what the host takes for a later end |
+//! | `POST leases/{id}/extension/{decline,offer}` | no to what the host asks for; as a host, asks for it |
+//! | `POST quote/slices` | what it takes to win slots of a machine now |
 //! | `GET leases/{id}/logs` | output, as frames of `souk_protocol::message::Frame` |
 //! | `POST leases/{id}/exec` | upgrades to frames both ways |
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
+//! | `GET host/schedule`, `POST host/schedule` | slots held, maintenance |
 //! | `POST shutdown` | stops the node |
 
 pub mod client;
@@ -22,6 +26,7 @@ pub mod frames;
 mod routes;
 mod server;
 mod streams;
+mod terms;
 pub mod types;
 
 pub use server::{Server, ServerError};

@@ -11,10 +11,11 @@ use souk_protocol::message::Action;
 use super::{
     error::{Answer, JsonBody, answer},
     server::Shared,
-    streams,
+    streams, terms,
     types::{
         AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        PeerView, QuoteView, ReceiptView, RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults,
+        ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -35,6 +36,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/start", post(start))
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
+        .merge(terms::router())
         .route("/receipts", get(receipts))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
@@ -42,6 +44,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/host/list", post(host_list))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
+        .route("/host/schedule", get(host_schedule).post(host_keep))
         .route("/shutdown", post(shutdown));
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
@@ -93,7 +96,7 @@ async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<
     answer(detail.map(|detail| detail.events))
 }
 
-async fn control(shared: Shared, id: String, action: Action) -> Answer<LeaseView> {
+pub(super) async fn control(shared: Shared, id: String, action: Action) -> Answer<LeaseView> {
     let id = LeaseSelector(id);
     let ask = |reply| Command::Control { id, action, reply };
     answer(shared.market.ask(ask).await)
@@ -154,6 +157,15 @@ async fn host_unlist(State(shared): State<Shared>) -> Answer<HostView> {
 
 async fn host_accept(State(shared): State<Shared>, JsonBody(request): JsonBody<AcceptRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostAccept { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_schedule(State(shared): State<Shared>) -> Answer<ScheduleView> {
+    answer(shared.market.ask(|reply| Command::HostSchedule { request: None, reply }).await)
+}
+
+async fn host_keep(State(shared): State<Shared>, JsonBody(request): JsonBody<ScheduleRequest>) -> Answer<ScheduleView> {
+    let ask = |reply| Command::HostSchedule { request: Some(request), reply };
     answer(shared.market.ask(ask).await)
 }
 

@@ -8,6 +8,7 @@ use super::{
     error::Failure,
     node,
     output::{self, Align, Table},
+    schedule,
 };
 use crate::api::types::{AcceptRequest, HostRole, HostView, ListRequest, SlotHolder, SlotView};
 
@@ -17,6 +18,9 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
     let view: HostView = match command {
         HostCommand::Show => client.get("host").await?,
         HostCommand::List(args) => client.post("host/list", &request(args)).await?,
+        HostCommand::Hold(args) => return schedule::hold(context, args).await,
+        HostCommand::Maintenance(command) => return schedule::maintenance(context, command).await,
+        HostCommand::Extend(args) => return schedule::extend(context, args).await,
         HostCommand::Unlist => client.post("host/unlist", &json!({})).await?,
         HostCommand::Accept(who) => client.post("host/accept", &accept(who, true)).await?,
         HostCommand::Refuse(who) => client.post("host/accept", &accept(who, false)).await?,
@@ -39,6 +43,10 @@ fn request(args: ListArgs) -> ListRequest {
         currency: args.currency,
         slots: args.slots,
         min_slots: args.min_slots,
+        latest_end: args.until,
+        max_term_ms: args.max_term,
+        eviction_notice_ms: args.notice,
+        quantum_ms: args.quantum,
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     args::{DestroyArgs, LabelArgs, PsArgs},
     error::Failure,
     output::{self, Align, Table},
+    terms,
 };
 use crate::api::{
     client::escape,
@@ -66,6 +67,7 @@ fn list(leases: &[LeaseView], all: bool) -> String {
         ("LEASE", Align::Left),
         ("LABEL", Align::Left),
         ("ROLE", Align::Left),
+        ("TYPE", Align::Left),
         ("PEER", Align::Left),
         ("STATE", Align::Left),
         ("SINCE", Align::Right),
@@ -82,6 +84,7 @@ fn list(leases: &[LeaseView], all: bool) -> String {
             lease.lease.short(),
             output::cut(lease.label.as_deref().unwrap_or("-"), 20),
             role(lease.role).to_owned(),
+            lease.rental.name().to_owned(),
             lease.peer.short(),
             state(lease),
             output::ago(lease.since_ms).to_string(),
@@ -90,10 +93,25 @@ fn list(leases: &[LeaseView], all: bool) -> String {
             output::amount(lease.price_hour, 4),
             output::money(lease.due, &lease.currency, 6),
             output::money(lease.acked, &lease.currency, 6),
-            if lease.reachable || lease.state.is_ended() { String::new() } else { "peer away".to_owned() },
+            remark(lease),
         ]);
     }
     table.text()
+}
+
+/// What a person should know beyond the state.
+fn remark(lease: &LeaseView) -> String {
+    let mut remarks = Vec::new();
+    if let Some(eviction) = &lease.eviction {
+        remarks.push(format!("stopped for others in {}", output::ago(eviction.at_ms)));
+    }
+    if let Some(place) = &lease.place {
+        remarks.push(terms::place(place, &lease.currency));
+    }
+    if !lease.reachable && !lease.state.is_ended() {
+        remarks.push("peer away".to_owned());
+    }
+    remarks.join(", ")
 }
 
 pub(super) const fn role(role: Role) -> &'static str {
@@ -194,6 +212,7 @@ fn describe(detail: &LeaseDetail) -> String {
             ),
         ));
     }
+    pairs.extend(terms::lines(detail));
     let mut text = output::pairs(&pairs);
     if !detail.events.is_empty() {
         text.push_str("\n\n");

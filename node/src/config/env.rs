@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 34] = [
+const SETTINGS: [&str; 39] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -26,6 +26,7 @@ const SETTINGS: [&str; 34] = [
     "host.prices.storage_gb_month",
     "host.prices.up_gb",
     "host.prices.down_gb",
+    "host.prices.reserved_discount",
     "host.prices.currency",
     "host.slots",
     "host.min_slots",
@@ -35,6 +36,10 @@ const SETTINGS: [&str; 34] = [
     "host.registries",
     "host.local_images",
     "host.max_term",
+    "host.latest_end",
+    "host.eviction_notice",
+    "host.quantum",
+    "host.hold",
     "host.credit_hours",
     "host.tick",
     "host.reserve.cpu",

@@ -12,7 +12,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, limits, resources::Egress};
+use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, Timestamp, limits, resources::Egress};
 
 pub use load::{ConfigError, load};
 
@@ -93,6 +93,17 @@ pub struct Host {
     /// The longest contract.
     #[serde(with = "values::duration")]
     pub max_term: Millis,
+    /// No contract runs past this; none for no such end.
+    #[serde(with = "values::moment", skip_serializing_if = "Option::is_none")]
+    pub latest_end: Option<Timestamp>,
+    /// Warning before an interruptible instance is stopped for others.
+    #[serde(with = "values::duration")]
+    pub eviction_notice: Millis,
+    /// A run of an interruptible instance that others cut shorter than this is free.
+    #[serde(with = "values::duration")]
+    pub quantum: Millis,
+    /// Slots kept for the owner's own work.
+    pub hold: u16,
     /// How far what is due may run ahead of what a renter has acknowledged, in hours of the lease's price.
     pub credit_hours: u16,
     /// Time between two receipts, unless the renter asks for another.
@@ -116,6 +127,10 @@ impl Default for Host {
             registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
             local_images: Vec::new(),
             max_term: Millis::from_hours(30 * 24),
+            latest_end: None,
+            eviction_notice: Millis::from_secs(60),
+            quantum: Millis::from_mins(10),
+            hold: 0,
             credit_hours: 24,
             tick: limits::TICK_DEFAULT,
             reserve: Reserve::default(),
@@ -143,6 +158,8 @@ pub struct Prices {
     /// Traffic into an instance, per GB.
     #[serde(with = "values::price")]
     pub down_gb: Amount,
+    /// What a reserved term is cheaper by, in thousandths of the price.
+    pub reserved_discount: u16,
     /// The currency of all of them.
     pub currency: Currency,
 }
@@ -155,6 +172,7 @@ impl Default for Prices {
             storage_gb_month: Amount(100_000_000),
             up_gb: Amount::ZERO,
             down_gb: Amount::ZERO,
+            reserved_discount: 0,
             currency: Currency::usd(),
         }
     }
@@ -320,6 +338,11 @@ impl Config {
             "it must not be above slot_hour",
         )?;
         unless(
+            prices.reserved_discount <= 1000,
+            "host.prices.reserved_discount",
+            "it must be at most 1000 thousandths",
+        )?;
+        unless(
             self.host.slots.is_none_or(|n| (1..=limits::SLOTS).contains(&n)),
             "host.slots",
             "it must be between 1 and 256",
@@ -335,6 +358,9 @@ impl Config {
             "host.max_term",
             "it must be between 1min and 366days",
         )?;
+        unless(self.host.eviction_notice <= limits::NOTICE, "host.eviction_notice", "it must be at most a day")?;
+        unless(self.host.quantum <= limits::QUANTUM, "host.quantum", "it must be at most a day")?;
+        unless(self.host.hold <= limits::SLOTS, "host.hold", "it must be at most 256")?;
         unless(self.host.credit_hours >= 1, "host.credit_hours", "it must be at least 1")?;
         unless(!self.host.egress.is_empty(), "host.egress", "it must hold \"none\" or \"internet\" or both")?;
         unless(

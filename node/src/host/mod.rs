@@ -5,6 +5,7 @@
 
 pub mod instances;
 pub mod locks;
+mod schedule;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ use souk_runtime::{HostInventory, Nvidia, RuntimeConfig, RuntimeInfo, inventory}
 
 use crate::{
     api::types::{AcceptRequest, ListRequest, Problem},
+    clock::now,
     config::{Config, listing::Listing},
     market::{CommandError, ErrorCode},
 };
@@ -243,8 +245,8 @@ impl HostSide {
         let slots: Vec<Option<String>> = self.devices().into_iter().map(|(device, _)| device).collect();
         let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         HostSetup {
-            hold: 0,
-            maintenance: Vec::new(),
+            hold: host.hold.min(total),
+            maintenance: self.windows(now()),
             listed: host.enabled && host.prices.slot_hour.is_some() && self.listing.listed != Some(false),
             machine: self.machine,
             hardware: self.hardware(),
@@ -257,10 +259,10 @@ impl HostSide {
                 down_gb: host.prices.down_gb,
                 currency: host.prices.currency.clone(),
                 min_slots: host.min_slots.min(total),
-                latest_end: None,
-                eviction_notice: Millis::from_secs(30),
-                quantum: Millis::from_mins(10),
-                reserved_discount: 0,
+                latest_end: host.latest_end,
+                eviction_notice: host.eviction_notice,
+                quantum: host.quantum,
+                reserved_discount: host.prices.reserved_discount,
                 egress: host.egress.iter().copied().filter(can).collect(),
                 runtimes: vec![RuntimeKind::Docker],
                 disk_quota: match info.disk_quota {
@@ -292,6 +294,12 @@ impl HostSide {
         let accept = &self.config.host.accept;
         if !accept.anyone && accept.peers.is_empty() {
             add("nobody may rent yet", "souk host accept PEER, or: souk host accept anyone");
+        }
+        if usize::from(self.config.host.hold) >= self.devices().len() {
+            add("all slots are held for your own work, so none is rented out", "souk host hold 0");
+        }
+        if self.config.host.latest_end.is_some_and(|end| end <= now()) {
+            add("the last end of contracts is past, so nothing is rented out", "souk host list --until none");
         }
         if let Some(problem) = &self.inventory.gpu_problem {
             add(problem, "nvidia-smi");

@@ -15,7 +15,8 @@ use tokio::{
 
 use crate::api::types::{
     AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, PeerView,
-    QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
+    QuoteView, ReceiptView, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest, SearchResults,
+    StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -105,6 +106,8 @@ pub enum Command {
         /// The lease after it.
         reply: Reply<LeaseView>,
     },
+    /// About the terms of leases.
+    Terms(super::terms::TermsCommand),
     /// Names a lease.
     Label {
         /// Which.
@@ -160,6 +163,13 @@ pub enum Command {
     },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
+    /// What this machine's owner keeps from renters.
+    HostSchedule {
+        /// What changes; none only asks.
+        request: Option<ScheduleRequest>,
+        /// What is kept after it.
+        reply: Reply<ScheduleView>,
+    },
     /// Changes who may rent here.
     HostAccept {
         /// Who, and whether.
@@ -180,6 +190,7 @@ impl fmt::Debug for Command {
             Self::Leases { .. } => "Leases",
             Self::Lease { .. } => "Lease",
             Self::Control { .. } => "Control",
+            Self::Terms(_) => "Terms",
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
@@ -189,6 +200,7 @@ impl fmt::Debug for Command {
             Self::HostShow(_) => "HostShow",
             Self::HostList { .. } => "HostList",
             Self::HostUnlist(_) => "HostUnlist",
+            Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
         })
     }

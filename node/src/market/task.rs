@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chains::Chains, command::Command, outbox::Outbox, rentals::Rentals, views::Meta};
+use super::{chains::Chains, command::Command, outbox::Outbox, rentals::Rentals, terms::Waiters, views::Meta};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -113,6 +113,7 @@ pub(super) struct Market {
     pub(super) about: super::About,
     pub(super) index: AskIndex,
     pub(super) rentals: Rentals,
+    pub(super) waiters: Waiters,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
@@ -149,6 +150,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         about,
         index: AskIndex::default(),
         rentals: Rentals::default(),
+        waiters: Waiters::default(),
         runtime: None,
         runtime_problem: None,
         server: None,
@@ -205,6 +207,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
             _ = traffic.tick() => {
                 market.ask_traffic();
                 market.controls_overdue();
+                market.waiters_overdue();
             }
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }

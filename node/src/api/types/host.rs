@@ -1,9 +1,9 @@
 //! The host's side: what this machine offers, to whom, and who is on it.
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, LeaseId, MachineId, NodeId, resources::Egress, resources::Hardware};
+use souk_protocol::{Amount, Currency, LeaseId, MachineId, Millis, NodeId, resources::Egress, resources::Hardware};
 
-use super::{HostRole, LeaseView, Problem, decimal};
+use super::{HostRole, LeaseView, Problem, ScheduleView, Until, decimal};
 
 /// What a host offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct HostView {
     pub egress: Vec<Egress>,
     /// Registries images may come from.
     pub registries: Vec<String>,
+    /// What the owner keeps from renters.
+    #[serde(default)]
+    pub schedule: ScheduleView,
     /// The container engine.
     pub engine: EngineView,
     /// Leases on this machine that are not over.
@@ -132,6 +135,14 @@ pub struct ListRequest {
     pub slots: Option<u16>,
     /// The smallest slice, in slots.
     pub min_slots: Option<u16>,
+    /// No contract runs past this.
+    pub latest_end: Option<Until>,
+    /// The longest contract.
+    pub max_term_ms: Option<Millis>,
+    /// Warning before an interruptible instance is stopped for others.
+    pub eviction_notice_ms: Option<Millis>,
+    /// A run that others cut shorter than this is free.
+    pub quantum_ms: Option<Millis>,
 }
 
 /// Whom an owner lets rent.

@@ -4,13 +4,14 @@ use serde::{Deserialize, Serialize};
 use souk_protocol::{
     Amount, AskId, Currency, DocumentId, LeaseId, MachineId, Millis, NodeId, Timestamp,
     lease::{EndReason, LeaseState, PauseReason},
-    message::{Cause, Progress},
+    message::{Cause, EventCode, Progress},
     money::Counters,
+    negotiation::RentalType,
     receipt::PartialReason,
     resources::{Egress, Resources},
 };
 
-use super::{Environment, decimal};
+use super::{ChangeView, Environment, EvictionView, ExtensionView, PlaceView, TermsView, decimal};
 
 /// [`LeaseState`] as two fields: `"state": "paused", "reason": "stopped"`.
 #[derive(Serialize, Deserialize)]
@@ -56,6 +57,8 @@ pub struct LeaseView {
     pub command: String,
     /// What it is granted.
     pub resources: Resources,
+    /// How it is rented.
+    pub rental: RentalType,
     /// Compute per hour.
     #[serde(with = "decimal")]
     pub price_hour: Amount,
@@ -79,6 +82,12 @@ pub struct LeaseView {
     pub note: String,
     /// Whether the other side is connected now.
     pub reachable: bool,
+    /// Where it stands among the bids, while it waits for slots.
+    #[serde(default)]
+    pub place: Option<PlaceView>,
+    /// When and for whom it is stopped soon.
+    #[serde(default)]
+    pub eviction: Option<EvictionView>,
 }
 
 /// One thing that happened to a lease.
@@ -91,6 +100,9 @@ pub struct EventView {
     /// The state from then on.
     #[serde(flatten, with = "StateFields")]
     pub state: LeaseState,
+    /// What happened.
+    #[serde(default)]
+    pub what: EventCode,
     /// Who or what caused it.
     pub by: Cause,
     /// Of a command that ended.
@@ -105,6 +117,7 @@ impl From<&souk_protocol::message::LeaseEvent> for EventView {
             n: event.n,
             at_ms: event.at,
             state: event.state,
+            what: event.what,
             by: event.by,
             exit_code: event.exit_code,
             note: event.note.clone(),
@@ -130,6 +143,12 @@ pub struct LeaseDetail {
     pub egress: Egress,
     /// All prices.
     pub rates: RatesView,
+    /// The terms in force.
+    pub terms: TermsView,
+    /// A change of ours that waits for the host's answer.
+    pub pending: Option<ChangeView>,
+    /// The longer contract that the host asks for.
+    pub asked: Option<ExtensionView>,
     /// How far dues may run ahead of acknowledgements.
     #[serde(with = "decimal")]
     pub credit: Amount,

@@ -6,12 +6,16 @@
 mod host;
 mod lease;
 mod rent;
+mod schedule;
 mod search;
+mod terms;
 
 pub use host::*;
 pub use lease::*;
 pub use rent::*;
+pub use schedule::*;
 pub use search::*;
+pub use terms::*;
 
 use std::path::PathBuf;
 

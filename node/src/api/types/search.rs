@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use souk_protocol::{
     AskId, Currency, DocumentId, MachineId, NodeId, Timestamp,
     machine::search::{self, AskView, Datum, OrderBy, Pricing},
+    negotiation::RentalType,
     query::{Field, Query, fields},
 };
 
@@ -47,6 +48,16 @@ pub enum RentalKind {
     Bid,
     /// At a discount, for a term.
     Reserved,
+}
+
+impl From<RentalKind> for RentalType {
+    fn from(kind: RentalKind) -> Self {
+        match kind {
+            RentalKind::OnDemand => Self::OnDemand,
+            RentalKind::Bid => Self::Interruptible,
+            RentalKind::Reserved => Self::Reserved,
+        }
+    }
 }
 
 impl SearchRequest {

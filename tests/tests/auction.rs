@@ -201,7 +201,7 @@ fn three_renters_have_one_slot_in_turn() {
     waiting.wait().unwrap();
     let low = step["lease"]["lease"].as_str().unwrap().to_owned();
     let _ = carl.json(&["destroy", "-y", &low]);
-    assert_eq!(amount(&agree(&world, &host, &carl, &low)["counters"]["active_ms"].to_string().into()), 0);
+    assert_eq!(agree(&world, &host, &carl, &low)["counters"]["active_ms"], 0);
 
     // A fixed price goes before any bid; and no bid wins against it.
     let c = take(&carl, &ask, &[]);
@@ -355,6 +355,7 @@ fn slots_held_by_the_host_and_maintenance_pause_and_give_back() {
     assert!(code == "rejected" && sentence.contains("at most"), "{sentence}");
     let b = take(&anna, &ask, &[]);
     assert!(anna.show(&b)["ends_at_ms"].as_u64().unwrap() <= from);
+    anna.finds(&b, "a receipt", |l| l["receipt"]["acked_n"].as_u64() >= Some(1));
     assert_eq!(host.json(&["host", "maintenance", "remove", "1"])["maintenance"], Value::Array(Vec::new()));
     let _ = anna.json(&["destroy", "-y", &b]);
     agree(&world, &host, &anna, &b);

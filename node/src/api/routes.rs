@@ -13,7 +13,7 @@ use super::{
     server::Shared,
     streams,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
+        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, OrderRequest, OrderView,
         PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
@@ -35,6 +35,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/start", post(start))
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
+        .route("/orders", get(orders).post(order_add))
+        .route("/orders/{number}/cancel", post(order_cancel))
         .route("/receipts", get(receipts))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
@@ -59,6 +61,18 @@ async fn search(State(shared): State<Shared>, JsonBody(request): JsonBody<Search
     let results = shared.market.ask(ask).await?;
     shared.remember(&results);
     Ok(Json(results))
+}
+
+async fn orders(State(shared): State<Shared>) -> Answer<Vec<OrderView>> {
+    answer(shared.orders.list().await)
+}
+
+async fn order_add(State(shared): State<Shared>, JsonBody(request): JsonBody<OrderRequest>) -> Answer<OrderView> {
+    answer(shared.orders.add(request).await)
+}
+
+async fn order_cancel(State(shared): State<Shared>, Path(number): Path<u32>) -> Answer<OrderView> {
+    answer(shared.orders.cancel(number).await)
 }
 
 async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<RentRequest>) -> Answer<QuoteView> {

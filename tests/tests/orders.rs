@@ -57,7 +57,7 @@ fn an_order_waits_over_a_kill_and_takes_the_first_match_once() {
     renter.meets(&host);
     assert_eq!(renter.json(&["ps"]).as_array().unwrap().len(), 1, "rented once");
     let _ = renter.json(&["destroy", "-y", &lease]);
-    renter.reaches(&lease, "ended");
+    renter.reaches(&lease, "ended destroyed");
     nothing_left(world.docker(), &host);
 }
 
@@ -106,7 +106,7 @@ fn a_lost_host_is_replaced_and_its_lease_ended_when_it_is_back() {
     assert_eq!(orders(&renter)[0]["replaces"], serde_json::json!([lease]));
 
     first.start();
-    renter.reaches(&lease, "ended");
+    renter.reaches(&lease, "ended destroyed");
     until("nothing is left to be ended", || (orders(&renter)[0]["replaces"] == serde_json::json!([])).then_some(()));
     assert_eq!(state_of(&renter.show(&replacement)), "running");
 

@@ -5,17 +5,17 @@
 //! own doing, and is not followed.
 
 use std::{
-    os::fd::OwnedFd,
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
     sync::Semaphore,
+    task::JoinHandle,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -91,10 +91,9 @@ impl Programs {
             }
         };
         let (mut output, mut complaint) = (Kept::new(OUTPUT_BYTES), Kept::new(ERROR_BYTES));
-        let talk = async {
+        let mut talk = Box::pin(async {
             tokio::join!(feed, output.read(out), complaint.read(err));
-        };
-        tokio::pin!(talk);
+        });
         let mut silent = false;
         let ended = loop {
             tokio::select! {
@@ -108,8 +107,9 @@ impl Programs {
             Err(_) => return Err(ProgramError::Late(self.limit)),
         };
         if !silent {
-            timeout(LAST_OUTPUT, talk).await.ok();
+            timeout(LAST_OUTPUT, &mut talk).await.ok();
         }
+        drop(talk);
         let status: ExitStatus = status.map_err(ProgramError::Wait)?;
         Ok(Ended { code: status.code(), cut: output.cut, output: output.bytes, complaint: line(&complaint.bytes) })
     }
@@ -160,7 +160,7 @@ impl Kept {
 struct Group {
     child: Child,
     leader: Option<Pid>,
-    watch: Option<AsyncFd<OwnedFd>>,
+    end: Option<JoinHandle<()>>,
 }
 
 impl Group {
@@ -175,16 +175,23 @@ impl Group {
         program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let child = program.spawn()?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        // Without (before Linux 5.3) the end is waited for, and the group killed right after it.
-        let watch = leader.and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok());
-        let watch = watch.and_then(|fd| AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok());
-        Ok(Self { child, leader, watch })
+        // On a thread of its own, since it blocks: for as long as the program may run at most.
+        let end = leader.map(|pid| {
+            tokio::task::spawn_blocking(move || loop {
+                match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    // That somebody else has reaped it tells as much.
+                    Ok(_) | Err(_) => break,
+                }
+            })
+        });
+        Ok(Self { child, leader, end })
     }
 
     /// Waits until the leader has ended; does not reap it.
     async fn ended(&mut self) -> std::io::Result<()> {
-        match &self.watch {
-            Some(watch) => watch.readable().await.map(|_| ()),
+        match &mut self.end {
+            Some(end) => end.await.map_err(std::io::Error::other),
             None => self.child.wait().await.map(|_| ()),
         }
     }

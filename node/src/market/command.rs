@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, PeerView,
+    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, MarketRequest,
+    MarketView, PeerView, PriceRequest,
     QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
 };
 
@@ -158,6 +159,20 @@ pub enum Command {
         /// The host after it.
         reply: Reply<HostView>,
     },
+    /// Changes this machine's prices, and how they come about. Signed leases keep theirs.
+    HostPrice {
+        /// What changes.
+        request: Box<PriceRequest>,
+        /// The host after it.
+        reply: Reply<HostView>,
+    },
+    /// What is on offer, by model.
+    Market {
+        /// Of what.
+        request: MarketRequest,
+        /// The answer.
+        reply: Reply<MarketView>,
+    },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
     /// Changes who may rent here.
@@ -188,6 +203,8 @@ impl fmt::Debug for Command {
             Self::LedgerExport { .. } => "LedgerExport",
             Self::HostShow(_) => "HostShow",
             Self::HostList { .. } => "HostList",
+            Self::HostPrice { .. } => "HostPrice",
+            Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
             Self::HostAccept { .. } => "HostAccept",
         })

@@ -136,7 +136,9 @@ pub(super) fn currency_of(offer: &Offer) -> Currency {
 pub(super) fn accepts(accept: &policy::Accept) -> crate::api::types::AcceptsView {
     match accept {
         policy::Accept::Anyone => crate::api::types::AcceptsView { anyone: true, peers: Vec::new() },
-        policy::Accept::Peers(peers) => {
+        policy::Accept::Peers(peers)
+        | policy::Accept::Attested { peers, .. }
+        | policy::Accept::Trusted { peers, .. } => {
             crate::api::types::AcceptsView { anyone: false, peers: peers.iter().copied().collect() }
         }
     }

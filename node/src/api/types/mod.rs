@@ -5,11 +5,13 @@
 
 mod host;
 mod lease;
+mod pricing;
 mod rent;
 mod search;
 
 pub use host::*;
 pub use lease::*;
+pub use pricing::*;
 pub use rent::*;
 pub use search::*;
 

@@ -82,7 +82,10 @@ mod tests {
     fn three_hours_and_the_days_of_the_disk() {
         let e = estimate(&RATES, 720_000, Millis::from_hours(3), None).unwrap();
         assert_eq!((e.storage_hour, e.storage_month), (Amount(100_000_000), Amount(72_000_000_000)));
-        assert_eq!((e.compute, e.storage, e.disk_kept), (Amount(1_050_000_000), Amount(300_000_000), Amount(4_800_000_000)));
+        assert_eq!(
+            (e.compute, e.storage, e.disk_kept),
+            (Amount(1_050_000_000), Amount(300_000_000), Amount(4_800_000_000))
+        );
         assert_eq!((e.total, e.at_most, e.ceiling_after), (Amount(6_150_000_000), Amount(6_150_000_000), None));
         assert!(!e.traffic_on_top);
     }

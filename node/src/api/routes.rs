@@ -14,7 +14,8 @@ use super::{
     streams,
     types::{
         AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest, SearchRequest,
+        SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};

@@ -341,7 +341,11 @@ impl Config {
             "host.prices.min_bid",
             "it must not be above slot_hour",
         )?;
-        unless(prices.reserved_discount <= 1000, "host.prices.reserved_discount", "it must be at most 1000 thousandths")?;
+        unless(
+            prices.reserved_discount <= 1000,
+            "host.prices.reserved_discount",
+            "it must be at most 1000 thousandths",
+        )?;
         self.host.pricing.check()?;
         self.host.images.check()?;
         let accept = &self.host.accept;

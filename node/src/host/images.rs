@@ -68,7 +68,13 @@ mod tests {
     fn no_spelling_gets_around_a_rule() {
         let digest = format!("sha256:{}", "a".repeat(64));
         let deny = rules(&[], &["evil/miner*", "debian:11"]);
-        let spellings = ["evil/miner", "docker.io/evil/miner:1", "index.docker.io/evil/miner-x", "debian:11", "docker.io/library/debian:11"];
+        let spellings = [
+            "evil/miner",
+            "docker.io/evil/miner:1",
+            "index.docker.io/evil/miner-x",
+            "debian:11",
+            "docker.io/library/debian:11",
+        ];
         for bad in spellings {
             assert!(check(&deny, bad).is_err(), "{bad}");
         }
@@ -80,7 +86,9 @@ mod tests {
         for good in ["debian:12", "library/debian:12", "docker.io/debian:12", "ghcr.io/lab/x:1"] {
             assert!(check(&allow, good).is_ok(), "{good}");
         }
-        for bad in ["debian", "debian:13", "ghcr.io/lab/secret:1", "quay.io/debian:12", "ghcr.io.evil.example/lab/x", "a b"] {
+        for bad in
+            ["debian", "debian:13", "ghcr.io/lab/secret:1", "quay.io/debian:12", "ghcr.io.evil.example/lab/x", "a b"]
+        {
             assert!(check(&allow, bad).is_err(), "{bad}");
         }
         assert!(check(&allow, &format!("debian:12@{digest}")).is_err(), "a tag beside a digest proves nothing");

@@ -178,7 +178,9 @@ impl HostSide {
             match key {
                 "host.prices.min_bid" => error.hint("name both: souk host price --price 0.35 --min-bid 0.12"),
                 "host.pricing.max" => error.hint("souk host price --strategy market --min 0.20 --max 0.60"),
-                "host.pricing.command" => error.hint("souk host price --strategy command --command /usr/local/bin/my-price"),
+                "host.pricing.command" => {
+                    error.hint("souk host price --strategy command --command /usr/local/bin/my-price")
+                }
                 _ => error,
             }
         })?;

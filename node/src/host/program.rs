@@ -120,8 +120,9 @@ impl Programs {
 pub fn line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let first = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
-    let hidden =
-        |c: &char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hidden = |c: &char| {
+        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     let mut kept = String::new();
     for c in first.chars().filter(|c| !hidden(c)) {
         if kept.len() + c.len_utf8() > 400 {
@@ -177,11 +178,13 @@ impl Group {
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         // On a thread of its own, since it blocks: for as long as the program may run at most.
         let end = leader.map(|pid| {
-            tokio::task::spawn_blocking(move || loop {
-                match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-                    Err(rustix::io::Errno::INTR) => {}
-                    // That somebody else has reaped it tells as much.
-                    Ok(_) | Err(_) => break,
+            tokio::task::spawn_blocking(move || {
+                loop {
+                    match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+                        Err(rustix::io::Errno::INTR) => {}
+                        // That somebody else has reaped it tells as much.
+                        Ok(_) | Err(_) => break,
+                    }
                 }
             })
         });

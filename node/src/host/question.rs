@@ -106,7 +106,11 @@ pub fn json(question: &Question, leases: usize, market: Option<&ModelView>) -> V
 
 /// What the program's end means, and a sentence on what went wrong if it gave no answer.
 #[must_use]
-pub fn answer(about: About, ended: Result<Ended, ProgramError>, on_failure: OnFailure) -> (OwnerAnswer, Option<String>) {
+pub fn answer(
+    about: About,
+    ended: Result<Ended, ProgramError>,
+    on_failure: OnFailure,
+) -> (OwnerAnswer, Option<String>) {
     match about {
         About::Price => match price(ended) {
             Ok(price) => (OwnerAnswer::Price(Some(price)), None),
@@ -145,7 +149,8 @@ fn accepted(ended: Result<Ended, ProgramError>) -> Result<Result<(), Reject>, St
         None | Some(126 | 127) => Err(failed(&ended)),
         Some(_) => {
             let said = line(&ended.output);
-            let sentence = if said.is_empty() { "this host's owner does not take this rental".to_owned() } else { said };
+            let sentence =
+                if said.is_empty() { "this host's owner does not take this rental".to_owned() } else { said };
             Ok(Err(Reject::lasting(RejectCode::NotAccepted, sentence)))
         }
     }
@@ -192,7 +197,10 @@ mod tests {
             (OwnerAnswer::Price(_), _) => panic!("a price"),
         };
         assert_eq!(refused(ended(0, "whatever"), OnFailure::Refuse), (None, false));
-        assert_eq!(refused(ended(1, "no \u{1b}[31mminers\nmore"), OnFailure::Refuse), (Some("no [31mminers".to_owned()), false));
+        assert_eq!(
+            refused(ended(1, "no \u{1b}[31mminers\nmore"), OnFailure::Refuse),
+            (Some("no [31mminers".to_owned()), false)
+        );
         assert!(refused(ended(9, ""), OnFailure::Accept).0.is_some(), "a refusal is no failure");
         for failure in [ended(127, "x"), Err(ProgramError::Busy)] {
             assert!(refused(failure, OnFailure::Refuse).0.unwrap().contains("try again"));

@@ -14,7 +14,9 @@ use super::{
     task::Market,
 };
 use crate::{
-    api::types::{ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, SlotHolder, SlotView},
+    api::types::{
+        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, SlotHolder, SlotView,
+    },
     host::HostSide,
 };
 

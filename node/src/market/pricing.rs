@@ -82,7 +82,9 @@ impl Market {
     pub(super) fn owner_answered(&mut self, token: Token, about: About, answer: OwnerAnswer, failure: Option<String>) {
         if let Some(sentence) = failure {
             let (place, what) = match about {
-                About::Price => (&mut self.prices.price_failure, "the price program gave no price, so the listed one holds"),
+                About::Price => {
+                    (&mut self.prices.price_failure, "the price program gave no price, so the listed one holds")
+                }
                 About::Accept => (&mut self.prices.accept_failure, "the program that checks renters gave no answer"),
             };
             let at = now();

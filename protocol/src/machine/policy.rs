@@ -70,7 +70,10 @@ impl Accept {
         let sentence = match self {
             Self::Anyone | Self::Peers(_) => format!("this host rents to peers its owner has named; {by_name}"),
             Self::Attested { by, .. } => {
-                format!("this host rents to renters that one of {} nodes attests for, and none does for you; {by_name}", by.len())
+                format!(
+                    "this host rents to renters that one of {} nodes attests for, and none does for you; {by_name}",
+                    by.len()
+                )
             }
             Self::Trusted { least, .. } => format!(
                 "this host rents to renters trusted at least {}.{:03}, and it knows of no trust in you; {by_name}",
@@ -319,16 +322,24 @@ mod tests {
         let poor = Proposal { max_spend: Some(Amount(1)), ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &poor)), RejectCode::Terms, "a ceiling under the price of the disk");
         let (peers, by) = (BTreeSet::new(), vec![key(3).node_id()]);
-        let conditions =
-            [Accept::Peers(peers.clone()), Accept::Attested { peers: peers.clone(), by }, Accept::Trusted { peers, least: 1 }];
+        let conditions = [
+            Accept::Peers(peers.clone()),
+            Accept::Attested { peers: peers.clone(), by },
+            Accept::Trusted { peers, least: 1 },
+        ];
         for accept in conditions {
             let picky = HostSetup { accept, ..setup() };
             assert_eq!(code(answer(&picky, 4, &proposal(price, 0))), RejectCode::NotAccepted);
             let mut friend = picky;
-            if let Accept::Peers(peers) | Accept::Attested { peers, .. } | Accept::Trusted { peers, .. } = &mut friend.accept {
+            if let Accept::Peers(peers) | Accept::Attested { peers, .. } | Accept::Trusted { peers, .. } =
+                &mut friend.accept
+            {
                 peers.insert(key(2).node_id());
             }
-            assert!(matches!(answer(&friend, 4, &proposal(price, 0)), Decision::Draft { .. }), "the named may in any case");
+            assert!(
+                matches!(answer(&friend, 4, &proposal(price, 0)), Decision::Draft { .. }),
+                "the named may in any case"
+            );
         }
         let other = Proposal { egress: crate::resources::Egress::Internet, ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &other)), RejectCode::Terms);

@@ -213,8 +213,7 @@ fn histogram(votes: &[Amount], spread: &Spread) -> Vec<Bucket> {
     let width = u128::from(to - from);
     let bars = width.clamp(1, BUCKETS);
     let edge = |n: u128| Amount(from + u64::try_from(width * n / bars).unwrap_or(0));
-    let mut buckets: Vec<Bucket> =
-        (0..bars).map(|n| Bucket { from: edge(n), to: edge(n + 1), hosts: 0 }).collect();
+    let mut buckets: Vec<Bucket> = (0..bars).map(|n| Bucket { from: edge(n), to: edge(n + 1), hosts: 0 }).collect();
     let last = buckets.len().saturating_sub(1);
     for vote in votes {
         let at = buckets.iter().position(|b| *vote < b.to).unwrap_or(last);
@@ -288,7 +287,10 @@ mod tests {
         assert_eq!(h200.prices.median, Amount(150), "of 1, 100, 200 and 300");
         assert_eq!(h200.histogram.iter().map(|b| b.hosts).sum::<usize>(), 4);
         // Two threads a slot, 1.00 an hour a slot.
-        assert_eq!((found.models[1].class.clone(), found.models[1].prices.median), (SlotClass::Cpu, Amount(500_000_000)));
+        assert_eq!(
+            (found.models[1].class.clone(), found.models[1].prices.median),
+            (SlotClass::Cpu, Amount(500_000_000))
+        );
     }
 
     #[test]

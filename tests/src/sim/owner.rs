@@ -5,8 +5,8 @@ use souk_protocol::{
     lease::LeaseDraft,
     machine::{
         engine::Engine,
-        io::Wish,
         host::owner::unanswered,
+        io::Wish,
         policy::{Accept, HostSetup},
         pricing::{About, OwnerAnswer, OwnerAsked, Question},
     },

@@ -160,6 +160,7 @@ impl Host {
 /// What a renter is told where the owner's word is needed and does not come.
 #[must_use]
 pub fn unanswered() -> Reject {
-    let sentence = "this host's owner checks each renter with a program of their own, which did not answer; try again later";
+    let sentence =
+        "this host's owner checks each renter with a program of their own, which did not answer; try again later";
     Reject::passing(RejectCode::Unavailable, sentence)
 }

@@ -115,7 +115,7 @@ fn a_wrong_configuration_is_named_by_file_and_line() {
 #[test]
 fn with_no_node_every_client_command_says_so_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 16] = [
         &["status"],
         &["peers"],
         &["search", "num_gpus>=1"],

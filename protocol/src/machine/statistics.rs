@@ -330,14 +330,11 @@ mod tests {
             let all = votes(honest.iter().copied().chain(lies.iter().map(|l| (liar, Amount(*l)))));
             let mut sorted = amounts(&others);
             sorted.sort_unstable();
-            let middle = sorted.len() / 2;
-            let (low, high) = (sorted[middle.saturating_sub(1)], sorted[middle.min(sorted.len() - 1)]);
+            // With one vote more, the median is next to where it was.
+            let (n, even) = (sorted.len(), sorted.len().is_multiple_of(2));
+            let between = |a: usize, b: usize| Amount(sorted[a].0.midpoint(sorted[b.min(n - 1)].0));
+            let (low, high) = if even { (sorted[n / 2 - 1], sorted[n / 2]) } else { (between(n / 2 - 1, n / 2), between(n / 2, n / 2 + 1)) };
             let median = quantile(&all, 1, 2).unwrap();
-            let low = if sorted.len() % 2 == 0 { low } else { Amount((u128::midpoint(low.0.into(), sorted[middle].0.into())) as u64) };
-            let high = if sorted.len() % 2 == 0 { high } else {
-                let next = sorted[(middle + 1).min(sorted.len() - 1)];
-                Amount(u128::midpoint(high.0.into(), next.0.into()) as u64)
-            };
             prop_assert!(median >= low && median <= high, "{median} of {all:?}, not in {low} to {high}");
         }
     }

@@ -179,13 +179,9 @@ impl Group {
         // On a thread of its own, since it blocks: for as long as the program may run at most.
         let end = leader.map(|pid| {
             tokio::task::spawn_blocking(move || {
-                loop {
-                    match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-                        Err(rustix::io::Errno::INTR) => {}
-                        // That somebody else has reaped it tells as much.
-                        Ok(_) | Err(_) => break,
-                    }
-                }
+                let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+                // That somebody else has reaped it tells as much as its end.
+                while matches!(waitid(WaitId::Pid(pid), ended), Err(rustix::io::Errno::INTR)) {}
             })
         });
         Ok(Self { child, leader, end })

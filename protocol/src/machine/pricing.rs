@@ -85,8 +85,8 @@ pub fn at_price(decision: Decision, slots: u16, slot_hour: Amount, listed_slot_h
     let asked_hour = Amount(asked.0.saturating_mul(u64::from(slots)));
     match decision {
         Decision::Counter { listed_hour, .. } => Decision::Counter { price_hour: asked_hour, listed_hour },
-        Decision::Draft { price_hour, resources, ends_at } => {
-            Decision::Draft { price_hour: price_hour.min(asked_hour), resources, ends_at }
+        Decision::Draft { price_hour, listed_hour, resources, ends_at } => {
+            Decision::Draft { price_hour: price_hour.min(asked_hour), listed_hour, resources, ends_at }
         }
         reject @ Decision::Reject(_) => reject,
     }

@@ -79,7 +79,7 @@ impl Host {
             proposal: proposal.clone(),
             slots: offer.slots_of(&proposal.ask).unwrap_or(0),
             slots_total: offer.availability.slots_total,
-            slots_free: self.slots.free(),
+            slots_free: self.firm_free(),
             slot_hour: offer.terms.slot_hour,
             min_bid_slot_hour: offer.terms.min_bid_slot_hour,
             currency: offer.terms.currency.clone(),
@@ -132,7 +132,7 @@ impl Host {
         let listed = offer.terms.slot_hour;
         let price = price.unwrap_or(listed).min(listed);
         let priced = HostSetup { floor_slot_hour: price, ..setup.clone() };
-        let decision = decide(&priced, offer, self.slots.free(), &from, proposal, now);
+        let decision = decide(&priced, offer, self.firm_free(), &from, proposal, now);
         let slots = offer.slots_of(&proposal.ask).unwrap_or(0);
         Ok((at_price(decision, slots, price, listed), offer.clone()))
     }
@@ -163,4 +163,174 @@ pub fn unanswered() -> Reject {
     let sentence =
         "this host's owner checks each renter with a program of their own, which did not answer; try again later";
     Reject::passing(RejectCode::Unavailable, sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        AskId, Millis, NetworkId,
+        machine::{
+            engine::Engine,
+            io::{Command, Input},
+            pricing::OwnerAsked,
+            record::Restore,
+            testkit::{NOW, key, proposal, setup},
+        },
+        message::Request,
+        negotiation::ImagePin,
+    };
+
+    const LISTED: u64 = 1_000_000_000;
+
+    struct Bench {
+        engine: Engine,
+        now: Timestamp,
+        questions: Vec<(Token, Question)>,
+        replies: Vec<Response>,
+    }
+
+    impl Bench {
+        fn new(asked: OwnerAsked) -> Self {
+            let engine = Engine::new(key(1), NetworkId::of_name("tests"), Restore::default(), NOW).unwrap();
+            let mut bench = Self { engine, now: NOW, questions: Vec::new(), replies: Vec::new() };
+            let floor_slot_hour = if asked.price { Amount::ZERO } else { Amount(LISTED) };
+            let host = HostSetup { asked, floor_slot_hour, ..setup() };
+            bench.feed(Input::RuntimeUp(true));
+            bench.feed(Input::Command(Command::Host(Some(Box::new(host)))));
+            bench
+        }
+
+        fn feed(&mut self, input: Input) {
+            self.engine.handle(input, self.now);
+            while let Some(output) = self.engine.poll_output() {
+                if let Output::AskOwner { token, question } = output {
+                    self.questions.push((token, *question));
+                } else if let Output::Reply { response, .. } = output {
+                    self.replies.push(*response);
+                } else if let Output::ResolveImage { token, reference, .. } = output {
+                    let digest = format!("sha256:{}", "a".repeat(64));
+                    self.engine.handle(Input::Image { token, result: Ok(ImagePin { reference, digest }) }, self.now);
+                }
+            }
+        }
+
+        fn bid(&mut self, price: u64, token: u64) {
+            let offer = self.engine.host().offer().unwrap().clone();
+            let ask = AskId::of(&offer.host, &offer.machine, 2);
+            let bid = Proposal { ask, offer: offer.id(), ..proposal(Amount(price), 0) };
+            let request = Request::Propose(Box::new(bid));
+            self.feed(Input::Request { from: key(2).node_id(), token: Token(token), request });
+        }
+
+        fn wait(&mut self, time: Millis) {
+            self.now = self.now + time;
+            self.feed(Input::Tick);
+        }
+
+        /// The price of the only answer so far: drafted or countered.
+        fn price(&mut self) -> (Option<u64>, Option<u64>) {
+            assert_eq!(self.replies.len(), 1, "{:?}", self.replies);
+            let network = NetworkId::of_name("tests");
+            let reply = self.replies.remove(0);
+            if let Response::Drafted(draft) = &reply {
+                return (Some(draft.verify(&network).unwrap().rates.compute_hour.0), None);
+            }
+            let Response::Countered(counter) = &reply else { panic!("{reply:?}") };
+            (None, Some(counter.verify(&network).unwrap().price_hour.0))
+        }
+
+        fn refused(&mut self) -> RejectCode {
+            assert_eq!(self.replies.len(), 1, "{:?}", self.replies);
+            let Response::Rejected(reject) = self.replies.remove(0) else { panic!("not refused") };
+            reject.code
+        }
+
+        fn answer(&mut self, answer: OwnerAnswer) {
+            let token = self.questions.pop().unwrap().0;
+            self.feed(Input::Owner { token, answer });
+        }
+    }
+
+    #[test]
+    fn the_owners_price_holds_whatever_is_bid_and_the_listed_one_where_there_is_none() {
+        let mut bench = Bench::new(OwnerAsked { price: true, ..OwnerAsked::default() });
+        let half = || OwnerAnswer::Price(Some(Amount(LISTED / 2)));
+        let cases = [
+            (2 * LISTED, half(), (Some(LISTED), None)),
+            (LISTED / 4, half(), (None, Some(LISTED))),
+            (2 * LISTED, OwnerAnswer::Price(Some(Amount(u64::MAX))), (Some(2 * LISTED), None)),
+            (LISTED, OwnerAnswer::Price(None), (None, Some(2 * LISTED))),
+            (LISTED, OwnerAnswer::Price(Some(Amount::ZERO)), (Some(0), None)),
+        ];
+        for (n, (bid, answer, expected)) in (0..).zip(cases) {
+            bench.bid(bid, n);
+            assert!(bench.replies.is_empty(), "it waits for the owner");
+            // What answers another question is no answer.
+            let token = bench.questions[0].0;
+            bench.feed(Input::Owner { token, answer: OwnerAnswer::Accept(Ok(())) });
+            assert!(bench.replies.is_empty());
+            bench.answer(answer);
+            assert_eq!(bench.price(), expected, "a bid of {bid}");
+        }
+        assert_eq!(bench.engine.host().pending(), 1, "but for the count of bids nothing is kept");
+        // No answer at all: the listed price, once the time is up; later answers change nothing.
+        bench.bid(2 * LISTED, 9);
+        let late = bench.questions[0].0;
+        assert!(bench.engine.deadline().unwrap().0 <= bench.now + limits::OWNER_WITHIN);
+        bench.wait(limits::OWNER_WITHIN);
+        assert_eq!(bench.price(), (Some(2 * LISTED), None));
+        bench.feed(Input::Owner { token: late, answer: half() });
+        assert!(bench.replies.is_empty());
+        // Withdrawn meanwhile.
+        bench.questions.clear();
+        bench.bid(2 * LISTED, 10);
+        bench.feed(Input::Command(Command::Host(None)));
+        bench.answer(half());
+        assert_eq!(bench.refused(), RejectCode::Stale);
+    }
+
+    #[test]
+    fn nobody_is_drafted_whom_the_owner_has_not_taken() {
+        let no = Reject::lasting(RejectCode::NotAccepted, "no miners");
+        for unanswered_is_yes in [false, true] {
+            let mut bench = Bench::new(OwnerAsked { accept: true, unanswered_is_yes, ..OwnerAsked::default() });
+            bench.bid(LISTED, 0);
+            assert_eq!(bench.price(), (None, Some(2 * LISTED)), "too low a bid is not worth a question");
+            bench.bid(2 * LISTED, 1);
+            let agreed = bench.questions[0].1.agreed.clone().unwrap();
+            assert_eq!((agreed.price_hour, agreed.resources.slots), (Amount(2 * LISTED), 2));
+            bench.answer(OwnerAnswer::Accept(Err(no.clone())));
+            assert_eq!(bench.refused(), RejectCode::NotAccepted);
+            bench.bid(2 * LISTED, 2);
+            bench.answer(OwnerAnswer::Accept(Ok(())));
+            bench.wait(Millis(1));
+            assert_eq!(bench.price(), (Some(2 * LISTED), None));
+            bench.bid(2 * LISTED, 3);
+            bench.wait(limits::OWNER_WITHIN);
+            bench.wait(Millis(1));
+            if unanswered_is_yes {
+                assert_eq!(bench.price(), (Some(2 * LISTED), None));
+            } else {
+                assert_eq!(bench.refused(), RejectCode::Unavailable);
+            }
+        }
+    }
+
+    #[test]
+    fn questions_are_bounded() {
+        let mut bench = Bench::new(OwnerAsked { accept: true, ..OwnerAsked::default() });
+        let offer = bench.engine.host().offer().unwrap().clone();
+        let ask = AskId::of(&offer.host, &offer.machine, 1);
+        for n in 0..2000u64 {
+            let mut name = [0; 32];
+            name[..8].copy_from_slice(&n.to_be_bytes());
+            let from = crate::Keypair::from_seed(&name).node_id();
+            let bid = Proposal { ask, offer: offer.id(), ..proposal(Amount(LISTED), 0) };
+            bench.feed(Input::Request { from, token: Token(n), request: Request::Propose(Box::new(bid)) });
+        }
+        assert_eq!(bench.questions.len(), 256);
+        assert_eq!(bench.replies.len(), 2000 - 256, "each of the others is refused at once");
+    }
 }

@@ -49,6 +49,8 @@ impl World {
                 | Output::AskOwner { .. }
                 | Output::LockSlots { .. }
                 | Output::UnlockSlots { .. }
+                | Output::Idle { .. }
+                | Output::Quoted { .. }
                 | Output::Step { .. }
                 | Output::Done { .. }
                 | Output::Changed { .. }
@@ -148,6 +150,7 @@ impl World {
                 self.outcome.violations += 1;
                 return Err(format!("an honest node is blamed: {violation}"));
             }
+            Output::Idle { .. } | Output::Quoted { .. } => {}
             Output::Done { .. } | Output::Changed { .. } | Output::BookChanged { .. } | Output::Persist { .. } => {}
         }
         Ok(())

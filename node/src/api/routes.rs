@@ -13,8 +13,9 @@ use super::{
     server::Shared,
     streams,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, OrderRequest, OrderView,
-        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
+        OrderRequest, OrderView, MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest, SearchRequest,
+        SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -42,6 +43,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/ledger/export", get(streams::export))
         .route("/host", get(host))
         .route("/host/list", post(host_list))
+        .route("/host/price", post(host_price))
+        .route("/market", post(market))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
         .route("/shutdown", post(shutdown));
@@ -159,6 +162,17 @@ async fn host(State(shared): State<Shared>) -> Answer<HostView> {
 
 async fn host_list(State(shared): State<Shared>, JsonBody(request): JsonBody<ListRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostList { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_price(State(shared): State<Shared>, JsonBody(request): JsonBody<PriceRequest>) -> Answer<HostView> {
+    let request = Box::new(request);
+    let ask = |reply| Command::HostPrice { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn market(State(shared): State<Shared>, JsonBody(request): JsonBody<MarketRequest>) -> Answer<MarketView> {
+    let ask = |reply| Command::Market { request, reply };
     answer(shared.market.ask(ask).await)
 }
 

@@ -9,6 +9,7 @@ mod exec;
 mod host;
 mod leases;
 mod ledger;
+mod market;
 mod node;
 mod orders;
 mod output;
@@ -90,6 +91,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Status => node::status(context).await,
         Command::Peers => node::peers(context).await,
         Command::Search(args) => search::search(context, args).await,
+        Command::Market(args) => market::market(context, &args).await,
         Command::Rent(args) => rent::rent(context, *args).await,
         Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,

@@ -14,8 +14,9 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, PeerView,
-    QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
+    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest,
+    MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest,
+    SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -174,6 +175,20 @@ pub enum Command {
         /// The host after it.
         reply: Reply<HostView>,
     },
+    /// Changes this machine's prices, and how they come about. Signed leases keep theirs.
+    HostPrice {
+        /// What changes.
+        request: Box<PriceRequest>,
+        /// The host after it.
+        reply: Reply<HostView>,
+    },
+    /// What is on offer, by model.
+    Market {
+        /// Of what.
+        request: MarketRequest,
+        /// The answer.
+        reply: Reply<MarketView>,
+    },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
     /// Changes who may rent here.
@@ -206,6 +221,8 @@ impl fmt::Debug for Command {
             Self::LedgerExport { .. } => "LedgerExport",
             Self::HostShow(_) => "HostShow",
             Self::HostList { .. } => "HostList",
+            Self::HostPrice { .. } => "HostPrice",
+            Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
             Self::HostAccept { .. } => "HostAccept",
         })

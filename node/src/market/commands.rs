@@ -69,6 +69,8 @@ impl Market {
             },
             Command::HostShow(reply) => answer(reply, self.host_view()),
             Command::HostList { request, reply } => answer(reply, self.list(&request)),
+            Command::HostPrice { request, reply } => answer(reply, self.price(&request)),
+            Command::Market { request, reply } => answer(reply, self.market_view(&request)),
             Command::HostUnlist(reply) => answer(reply, self.unlist()),
             Command::HostAccept { request, reply } => {
                 let changed = self.change_host(|host| host.accept(&request));

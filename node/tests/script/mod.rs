@@ -145,6 +145,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::HostShow(reply) => answer(reply, Ok(views::host(false, false))),
             Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::HostUnlist(reply) => answer(reply, Ok(views::host(false, false))),
+            Command::HostPrice { reply, .. } => answer(reply, Ok(views::host(true, false))),
+            Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
         }
     }

@@ -73,6 +73,12 @@ pub enum Command {
                       souk search 'gpu_ram>=80' --explain        why there is nothing"
     )]
     Search(SearchArgs),
+    /// What GPUs cost: median, spread and occupancy of the offers seen
+    #[command(
+        after_help = "Prices are per hour of a GPU, or of a hardware thread on machines without. Each host counts once, with \
+                      the median of its machines.\n\nExamples:\n  souk market\n  souk market RTX_4090\n  souk market cpu --json"
+    )]
+    Market(MarketArgs),
     /// Rent a machine and run an image on it
     #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \

@@ -32,6 +32,14 @@ pub struct SearchArgs {
     pub all: bool,
 }
 
+/// `souk market`.
+#[derive(Debug, Args)]
+pub struct MarketArgs {
+    /// A GPU's model or a part of its name, or cpu [default: all]
+    #[arg(value_name = "GPU")]
+    pub gpu: Vec<String>,
+}
+
 /// How slots are rented.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RentalArg {

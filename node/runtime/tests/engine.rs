@@ -138,7 +138,7 @@ async fn each_container_gets_exactly_its_gpus() {
     let seen = "env | grep ^NVIDIA_VISIBLE_DEVICES=; sleep 1000";
     for gpus in [vec![uuids[0]], vec![uuids[1]], vec![uuids[1], uuids[0]], vec![]] {
         let mut spec = world.spec("gpu", &["sh", "-c", seen]).await;
-        spec.gpus = gpus.iter().map(|uuid| (*uuid).to_owned()).collect();
+        spec.devices.gpus = gpus.iter().map(|uuid| (*uuid).to_owned()).collect();
         // Neither the renter nor the image (which says "all") can ask for more.
         spec.env =
             vec![("NVIDIA_VISIBLE_DEVICES".into(), "all".into()), ("NVIDIA_DRIVER_CAPABILITIES".into(), "all".into())];
@@ -167,12 +167,12 @@ async fn each_container_gets_exactly_its_gpus() {
     let device =
         ["/dev/fuse", "/dev/loop-control", "/dev/kmsg"].iter().find(|path| std::path::Path::new(path).exists());
     if let Some(device) = device {
-        spec.devices = vec![device.into()];
+        spec.devices.nodes = vec![device.into()];
         let (_, out, err) = world.run(&spec).await;
         assert_eq!(out.trim(), *device, "{err}");
     }
     spec = world.spec("nodevice", &["true"]).await;
-    spec.devices = vec!["/dev/souk-absent".into()];
+    spec.devices.nodes = vec!["/dev/souk-absent".into()];
     world.prepare(&spec).await;
     world.runtime.start(&spec.lease).unwrap();
     assert_eq!(world.failed(&spec.lease).await.code, souk_runtime::FailureCode::DeviceUnavailable);

@@ -63,6 +63,7 @@ impl Market {
             Command::HostShow(reply) => answer(reply, self.host_view()),
             Command::HostList { request, reply } => answer(reply, self.list(&request)),
             Command::HostUnlist(reply) => answer(reply, self.unlist()),
+            Command::HostIdleJob { request, reply } => answer(reply, self.idle_job(request)),
             Command::HostAccept { request, reply } => {
                 let changed = self.change_host(|host| host.accept(&request));
                 answer(reply, changed.and_then(|()| self.host_view()));

@@ -134,7 +134,7 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
     }
 }
 
-fn not_a_host() -> CommandError {
+pub(super) fn not_a_host() -> CommandError {
     CommandError::new(ErrorCode::WrongState, "this node was not started as a host")
         .hint("stop it (souk down) and start it with: souk up --host")
 }

@@ -32,6 +32,7 @@ impl Outbox {
             Output::Verdict { .. }
             | Output::ResolveImage { .. }
             | Output::LockSlots { .. }
+            | Output::Idle { .. }
             | Output::UnlockSlots { .. }
             | Output::Step { .. }
             | Output::Done { .. }
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     fn order(after: u64) -> Output {
-        let order = Box::new(RuntimeOrder::Start);
+        let order = Box::new(RuntimeOrder::Start { devices: Vec::new() });
         Output::Runtime { lease: LeaseId([after as u8; 32]), order, after: Some(Ticket(after)) }
     }
 

@@ -30,7 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chains::Chains, command::Command, outbox::Outbox, rentals::Rentals, views::Meta};
+use super::{chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, rentals::Rentals, views::Meta};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -44,6 +44,8 @@ const INTERNAL: usize = 1024;
 const PERMISSIONS: usize = 64;
 /// Between two looks at traffic counters of running instances.
 const TRAFFIC_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the slots that other nodes of this machine hold.
+const FOREIGN_EVERY: Duration = Duration::from_secs(2);
 /// Between two attempts to reach a container engine that never answered.
 const ENGINE_RETRY: Duration = Duration::from_secs(5);
 /// How long a peer has for its answer.
@@ -74,6 +76,11 @@ pub(super) enum Internal {
     },
     Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
+    /// What the idle job's image stands for.
+    IdleImage {
+        reference: String,
+        result: Result<ImagePin, Reject>,
+    },
     /// Look at all instances again.
     LookAgain,
 }
@@ -129,6 +136,7 @@ pub(super) struct Market {
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
+    pub(super) idle: IdleSide,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -163,6 +171,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         reported: BTreeMap::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
+        idle: IdleSide::default(),
     };
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
@@ -171,6 +180,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     }
     let mut reports: Option<mpsc::Receiver<ContainerReport>> = None;
     let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
+    let mut foreign = tokio::time::interval(FOREIGN_EVERY);
     market.drain().await;
     loop {
         let wake = market.engine.deadline().map(|(at, _)| Instant::now() + at.since(now()).to_std());
@@ -206,11 +216,14 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.ask_traffic();
                 market.controls_overdue();
             }
+            _ = foreign.tick() => market.look_for_foreign(),
+            () = sleep_until(market.idle.wake()) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
         market.drain().await;
     }
     market.flush(&mut progress).await;
+    market.end_idle(&mut reports).await;
     drop(reports);
     if let Some(runtime) = &market.runtime
         && tokio::time::timeout(FLUSH_WITHIN, runtime.shutdown()).await.is_err()
@@ -326,6 +339,7 @@ impl Market {
                 });
                 self.input(Input::Locked { lease, locked });
             }
+            Output::Idle { slots, .. } => self.idle_slots(&slots),
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
             Output::Step { token, step } => {
                 let meta = &self.meta;
@@ -442,8 +456,10 @@ impl Market {
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
+            Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::LookAgain => self.adopt = true,
             Internal::Adopted(found, asked) => {
+                self.idle_cleaned();
                 for adopted in &found {
                     let Ok(lease) = adopted.lease.parse() else { continue };
                     if self.reported.get(&lease) != asked.get(&lease) {
@@ -470,6 +486,7 @@ impl Market {
                 *reports = Some(receiver);
                 self.adopt = true;
                 self.offer_machine();
+                self.refresh_idle();
                 self.input(Input::RuntimeUp(true));
             }
             Internal::NoRuntime(problem) => {

@@ -142,6 +142,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::HostUnlist(reply) => answer(reply, Ok(views::host(false, false))),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+            Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
     }
 }

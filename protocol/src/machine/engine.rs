@@ -139,6 +139,8 @@ impl Engine {
             Input::Runtime { lease, report } => self.host.report(&mut self.cx, lease, report, now),
             Input::RuntimeUp(up) => self.host.runtime(&mut self.cx, up, now),
             Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
+            // Only slots that are asked for are judged, when their locks are.
+            Input::Foreign { .. } => {}
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
             Input::Command(command) => self.command(command, now),
             Input::Tick => {}

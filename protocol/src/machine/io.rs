@@ -88,6 +88,11 @@ pub enum Input {
         /// Whether all of them are ours now.
         locked: bool,
     },
+    /// Slots of this machine that other nodes of it hold now.
+    Foreign {
+        /// Their numbers.
+        slots: Vec<u16>,
+    },
     /// The owner of this node wants something.
     Command(Command),
     /// Time has passed.
@@ -222,9 +227,14 @@ pub enum RuntimeOrder {
         /// Devices the container gets, and no others.
         devices: Vec<String>,
     },
-    /// Run the command.
-    Start,
-    /// End the processes: SIGTERM, and SIGKILL after this long.
+    /// Run the command, with these devices and no others: if the container was made with others, it moves.
+    Start {
+        /// GPU UUIDs or device paths.
+        devices: Vec<String>,
+    },
+    /// Tell the guest, in a file of the container, that it will be stopped; none takes that back.
+    Notice(Option<String>),
+    /// End the processes, all of them: SIGTERM, and SIGKILL after this long.
     Stop(Millis),
     /// Remove container, disk and network.
     Destroy,
@@ -410,6 +420,13 @@ pub enum Output {
         lease: LeaseId,
         /// Their numbers.
         slots: Vec<u16>,
+    },
+    /// The host's own job may run on these slots now, and on no others.
+    Idle {
+        /// Their numbers.
+        slots: Vec<u16>,
+        /// Their devices.
+        devices: Vec<String>,
     },
     /// Unlock them.
     UnlockSlots {

@@ -112,16 +112,17 @@ impl Bench {
             Output::Runtime { lease, order, .. } => {
                 let report = match *order {
                     RuntimeOrder::Prepare { .. } => RuntimeReport::Prepared,
-                    RuntimeOrder::Start => RuntimeReport::Started,
+                    RuntimeOrder::Start { .. } => RuntimeReport::Started,
                     RuntimeOrder::Stop(_) => {
                         RuntimeReport::Exited { code: 143, by: Cause::Renter, note: String::new() }
                     }
                     RuntimeOrder::Destroy => RuntimeReport::Destroyed,
-                    RuntimeOrder::Adopt { .. } => return None,
+                    RuntimeOrder::Adopt { .. } | RuntimeOrder::Notice(_) => return None,
                 };
                 return Some(Input::Runtime { lease, report });
             }
             Output::Publish { .. }
+            | Output::Idle { .. }
             | Output::UnlockSlots { .. }
             | Output::Done { .. }
             | Output::Changed { .. }

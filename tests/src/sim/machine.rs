@@ -121,7 +121,8 @@ impl Machine {
                     Some(RuntimeReport::Prepared)
                 }
             }
-            RuntimeOrder::Start => return self.start(lease, dice, now),
+            RuntimeOrder::Notice(_) => None,
+            RuntimeOrder::Start { .. } => return self.start(lease, dice, now),
             RuntimeOrder::Stop(_) => {
                 let ended = self.end_run(lease, 143, Cause::Renter, now);
                 Some(if ended {

@@ -180,7 +180,11 @@ impl HostLease {
     fn order_start(&mut self, cx: &mut Context, now: Timestamp) {
         if now < self.draft.ends_at {
             self.processes = true;
-            self.order(cx, RuntimeOrder::Start);
+            let devices = match self.placement.as_ref().map(|p| &p.body) {
+                Some(Body::Placement { devices, .. }) => devices.clone(),
+                Some(_) | None => Vec::new(),
+            };
+            self.order(cx, RuntimeOrder::Start { devices });
         } else {
             self.enter(cx, LeaseState::Paused(PauseReason::Expired), Cause::Clock, None, String::new(), now);
         }

@@ -207,7 +207,7 @@ fn what_ran_runs_again_after_a_restart_and_the_time_between_is_free() {
     assert_eq!(back.state(), LeaseState::Paused(PauseReason::HostRestart));
     back.engine_up(cx, at(501));
     back.report(cx, exited(Cause::Engine), at(502));
-    assert!(matches!(orders(cx).last(), Some(RuntimeOrder::Start)));
+    assert!(matches!(orders(cx).last(), Some(RuntimeOrder::Start { .. })));
     back.report(cx, RuntimeReport::Started, at(503));
     assert_eq!(back.state(), LeaseState::Running);
     assert_eq!(back.count(at(513)).0.active, Millis::from_secs(20));

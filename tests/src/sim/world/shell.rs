@@ -47,6 +47,7 @@ impl World {
                 Output::Verdict { .. }
                 | Output::ResolveImage { .. }
                 | Output::LockSlots { .. }
+                | Output::Idle { .. }
                 | Output::UnlockSlots { .. }
                 | Output::Step { .. }
                 | Output::Done { .. }
@@ -132,6 +133,7 @@ impl World {
                 self.after(1, 300, Event::Image { node, run, token, reference });
             }
             Output::LockSlots { lease, slots } => self.after(0, 5, Event::Lock { node, run, lease, slots }),
+            Output::Idle { .. } => {}
             Output::UnlockSlots { slots } => {
                 if let Some((machine, _)) = &mut self.nodes[node].hosting {
                     machine.unlock(&slots);

@@ -66,7 +66,10 @@ pub enum HostCommand {
     #[command(after_help = "Examples:\n  souk host refuse 12D3KooW…\n  souk host refuse anyone")]
     Refuse(WhoArg),
     /// Your own work on slots that nobody rents, gone the moment a rental comes, and back after
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk host idle-job set ghcr.io/me/miner:2\n  souk host idle-job clear"
+    )]
     IdleJob(IdleJobCommand),
 }
 

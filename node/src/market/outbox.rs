@@ -32,8 +32,9 @@ impl Outbox {
             Output::Verdict { .. }
             | Output::ResolveImage { .. }
             | Output::LockSlots { .. }
-            | Output::Idle { .. }
             | Output::UnlockSlots { .. }
+            | Output::Idle { .. }
+            | Output::Quoted { .. }
             | Output::Step { .. }
             | Output::Done { .. }
             | Output::Changed { .. }

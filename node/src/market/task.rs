@@ -341,6 +341,7 @@ impl Market {
             }
             Output::Idle { slots, .. } => self.idle_slots(&slots),
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
+            Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
                 let meta = &self.meta;
                 let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));

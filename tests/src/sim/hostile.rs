@@ -123,6 +123,7 @@ impl Bench {
             }
             Output::Publish { .. }
             | Output::Idle { .. }
+            | Output::Quoted { .. }
             | Output::UnlockSlots { .. }
             | Output::Done { .. }
             | Output::Changed { .. }
@@ -261,6 +262,7 @@ impl Liar {
             rental: RentalType::OnDemand,
             price_hour: offer.terms.slot_hour,
             term: Some(Millis::from_hours(2)),
+            extend: None,
             disk_mb: 1000,
             egress: Egress::None,
             image: "debian:12".to_owned(),

@@ -47,8 +47,9 @@ impl World {
                 Output::Verdict { .. }
                 | Output::ResolveImage { .. }
                 | Output::LockSlots { .. }
-                | Output::Idle { .. }
                 | Output::UnlockSlots { .. }
+                | Output::Idle { .. }
+                | Output::Quoted { .. }
                 | Output::Step { .. }
                 | Output::Done { .. }
                 | Output::Changed { .. }
@@ -133,7 +134,6 @@ impl World {
                 self.after(1, 300, Event::Image { node, run, token, reference });
             }
             Output::LockSlots { lease, slots } => self.after(0, 5, Event::Lock { node, run, lease, slots }),
-            Output::Idle { .. } => {}
             Output::UnlockSlots { slots } => {
                 if let Some((machine, _)) = &mut self.nodes[node].hosting {
                     machine.unlock(&slots);
@@ -144,6 +144,7 @@ impl World {
                 self.outcome.violations += 1;
                 return Err(format!("an honest node is blamed: {violation}"));
             }
+            Output::Idle { .. } | Output::Quoted { .. } => {}
             Output::Done { .. } | Output::Changed { .. } | Output::BookChanged { .. } | Output::Persist { .. } => {}
         }
         Ok(())

@@ -72,8 +72,9 @@ impl World {
         let takes = match &*order {
             RuntimeOrder::Prepare { .. } => self.dice.range(10, 20_000),
             RuntimeOrder::Start { .. } => self.dice.range(5, 800),
+            RuntimeOrder::Notice(_) => self.dice.range(1, 50),
             RuntimeOrder::Stop(_) | RuntimeOrder::Destroy => self.dice.range(5, 9_000),
-            RuntimeOrder::Adopt { .. } | RuntimeOrder::Notice(_) => self.dice.range(1, 200),
+            RuntimeOrder::Adopt { .. } => self.dice.range(1, 200),
         };
         if let Some((machine, _)) = &mut self.nodes[node].hosting {
             let free = machine.busy_until.get(&lease).copied().unwrap_or(0).max(self.now);

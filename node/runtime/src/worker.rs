@@ -279,8 +279,18 @@ impl Worker {
             return;
         }
         self.noticed |= text.is_some();
-        if let Err(code) = self.instance.set_notice(text.as_deref()).await {
-            tracing::info!(?code, lease = %self.instance.lease, "the notice could not be set inside the instance");
+        let instance = self.instance.clone();
+        let setting = instance.set_notice(text.as_deref());
+        tokio::pin!(setting);
+        let result = loop {
+            tokio::select! {
+                result = &mut setting => break result,
+                // A guest that slows its notice down is stopped all the same.
+                interruption = self.collect() => if let Interruption::End = interruption { return },
+            }
+        };
+        if let Err(code) = result {
+            tracing::info!(?code, lease = %instance.lease, "the notice could not be set inside the instance");
         }
     }
 

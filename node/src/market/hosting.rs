@@ -42,6 +42,8 @@ impl Market {
         let host = self.host.as_mut().ok_or_else(not_a_host)?;
         change(host)?;
         self.offer_machine();
+        // Its share of the machine may be another now.
+        self.refresh_idle();
         Ok(())
     }
 

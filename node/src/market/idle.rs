@@ -28,6 +28,8 @@ use crate::{
 
 /// Between two looks whether another node's idle job has left a slot.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks at the slots that other nodes of this machine hold.
+const FOREIGN_EVERY: Duration = Duration::from_secs(2);
 /// Between two attempts to find an image.
 const FIND_AGAIN: Duration = Duration::from_secs(60);
 /// How long a stop waits for the idle containers to be gone.
@@ -44,15 +46,18 @@ pub(super) struct IdleSide {
     /// Orders that wait until their leases' slots are clear, in order.
     held: Vec<(LeaseId, RuntimeOrder)>,
     look_at: Option<Instant>,
-    /// What the engine knows of other nodes' slots.
+    /// What the engine knows of other nodes' slots, and when to look again.
     foreign: Option<Vec<u16>>,
+    foreign_at: Option<Instant>,
 }
 
 impl IdleSide {
     /// When it wants to be woken.
-    pub(super) fn wake(&self) -> Option<tokio::time::Instant> {
+    pub(super) fn wake(&self) -> tokio::time::Instant {
         let look = self.look_at.filter(|_| !self.held.is_empty());
-        [self.job.deadline(), self.find_at, look].into_iter().flatten().min().map(tokio::time::Instant::from_std)
+        let foreign = self.foreign_at.unwrap_or_else(Instant::now);
+        let due = [self.job.deadline(), self.find_at, look].into_iter().flatten().fold(foreign, Instant::min);
+        tokio::time::Instant::from_std(due)
     }
 }
 
@@ -131,6 +136,10 @@ impl Market {
     /// Time has passed.
     pub(super) fn idle_wake(&mut self) {
         let now = Instant::now();
+        if self.idle.foreign_at.is_none_or(|at| at <= now) {
+            self.idle.foreign_at = Some(now + FOREIGN_EVERY);
+            self.look_for_foreign();
+        }
         if self.idle.find_at.is_some_and(|at| at <= now) {
             self.refresh_idle();
         }
@@ -174,7 +183,7 @@ impl Market {
     }
 
     /// Looks which slots other nodes of this machine hold, and tells the engine what is new.
-    pub(super) fn look_for_foreign(&mut self) {
+    fn look_for_foreign(&mut self) {
         let count = self.engine.host().slots().total();
         if self.host.is_none() || count == 0 {
             return;

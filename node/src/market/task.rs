@@ -44,8 +44,6 @@ const INTERNAL: usize = 1024;
 const PERMISSIONS: usize = 64;
 /// Between two looks at traffic counters of running instances.
 const TRAFFIC_EVERY: Duration = Duration::from_secs(5);
-/// Between two looks at the slots that other nodes of this machine hold.
-const FOREIGN_EVERY: Duration = Duration::from_secs(2);
 /// Between two attempts to reach a container engine that never answered.
 const ENGINE_RETRY: Duration = Duration::from_secs(5);
 /// How long a peer has for its answer.
@@ -180,7 +178,6 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     }
     let mut reports: Option<mpsc::Receiver<ContainerReport>> = None;
     let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
-    let mut foreign = tokio::time::interval(FOREIGN_EVERY);
     market.drain().await;
     loop {
         let wake = market.engine.deadline().map(|(at, _)| Instant::now() + at.since(now()).to_std());
@@ -216,8 +213,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.ask_traffic();
                 market.controls_overdue();
             }
-            _ = foreign.tick() => market.look_for_foreign(),
-            () = sleep_until(market.idle.wake()) => market.idle_wake(),
+            () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
         market.drain().await;

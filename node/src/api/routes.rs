@@ -13,9 +13,9 @@ use super::{
     server::Shared,
     streams,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        OrderRequest, OrderView, MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest, SearchRequest,
-        SearchResults, ShutdownView, StatusView,
+        AcceptRequest, EventView, HostView, IdleJobRequest, IdleJobView, LabelRequest, LeaseDetail, LeaseView,
+        LedgerCheckView, ListRequest, MarketRequest, MarketView, OrderRequest, OrderView, PeerView, PriceRequest,
+        QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -47,6 +47,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/market", post(market))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
+        .route("/host/idle-job", get(idle_job).post(set_idle_job))
         .route("/shutdown", post(shutdown));
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
@@ -182,6 +183,19 @@ async fn host_unlist(State(shared): State<Shared>) -> Answer<HostView> {
 
 async fn host_accept(State(shared): State<Shared>, JsonBody(request): JsonBody<AcceptRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostAccept { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn idle_job(State(shared): State<Shared>) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: None, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn set_idle_job(
+    State(shared): State<Shared>,
+    JsonBody(request): JsonBody<IdleJobRequest>,
+) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: Some(request), reply };
     answer(shared.market.ask(ask).await)
 }
 

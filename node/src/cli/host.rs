@@ -5,14 +5,15 @@ use souk_protocol::Currency;
 
 use super::{
     Context,
-    args::{HostCommand, ListArgs, PriceArgs, WhoArg},
+    args::{HostCommand, IdleJobCommand, ListArgs, PriceArgs, WhoArg},
     error::Failure,
     node,
     output::{self, Align, Table},
 };
 use crate::{
     api::types::{
-        AcceptRequest, FailureView, HostRole, HostView, ListRequest, PriceRequest, SeenView, SlotHolder, SlotView,
+        AcceptRequest, FailureView, HostRole, HostView, IdleJobRequest, IdleJobView, IdleState, ListRequest,
+        PriceRequest, SeenView, SlotHolder, SlotView,
     },
     config::Strategy,
 };
@@ -36,6 +37,7 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
         }
         HostCommand::Unlist => client.post("host/unlist", &json!({})).await?,
         HostCommand::Accept(who) => client.post("host/accept", &accept(who, true)).await?,
+        HostCommand::IdleJob(command) => return idle_job(context, command).await,
         HostCommand::Refuse(who) => client.post("host/accept", &accept(who, false)).await?,
     };
     if context.json {
@@ -146,6 +148,48 @@ fn conditions(view: &HostView) -> Vec<(&'static str, String)> {
         pairs.push(("asks", format!("{command}{failure}")));
     }
     pairs
+}
+
+async fn idle_job(context: &Context, command: IdleJobCommand) -> Result<u8, Failure> {
+    let client = context.client()?;
+    let view: IdleJobView = match command {
+        IdleJobCommand::Show => client.get("host/idle-job").await?,
+        IdleJobCommand::Clear => client.post("host/idle-job", &IdleJobRequest::default()).await?,
+        IdleJobCommand::Set(args) => {
+            let command = Some(args.command).filter(|words| !words.is_empty());
+            client.post("host/idle-job", &IdleJobRequest { image: Some(args.image), command }).await?
+        }
+    };
+    if context.json {
+        output::json(&view)?;
+        return Ok(0);
+    }
+    let Some(image) = view.image else {
+        output::line("nothing runs on free slots (souk host idle-job set IMAGE)")?;
+        return Ok(0);
+    };
+    let mut pairs = vec![("image", image)];
+    pairs.extend(view.digest.map(|digest| ("digest", digest)));
+    pairs.extend(view.command.map(|words| ("command", words.join(" "))));
+    pairs.extend(view.problem.map(|problem| ("problem", problem)));
+    let mut text = output::pairs(&pairs);
+    if !view.slots.is_empty() {
+        let mut table = Table::new(&[("SLOT", Align::Right), ("STATE", Align::Left), ("NOTE", Align::Left)]);
+        for slot in view.slots {
+            let state = match slot.state {
+                IdleState::Preparing => "preparing",
+                IdleState::Running => "running",
+                IdleState::Ending => "ending",
+                IdleState::Waiting => "waiting",
+                IdleState::Away => "away",
+            };
+            table.row([slot.slot.to_string(), state.to_owned(), slot.note.unwrap_or_default()]);
+        }
+        text.push_str("\n\n");
+        text.push_str(&table.text());
+    }
+    output::line(text)?;
+    Ok(0)
 }
 
 fn describe(view: &HostView) -> String {

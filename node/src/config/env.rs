@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 47] = [
+const SETTINGS: [&str; 50] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -53,6 +53,9 @@ const SETTINGS: [&str; 47] = [
     "host.reserve.cpu",
     "host.reserve.ram_mb",
     "host.reserve.disk_mb",
+    "host.idle_job.image",
+    "host.idle_job.command",
+    "host.idle_job.disk_mb",
     "runtime.docker_socket",
     "runtime.subnet_pool",
     "runtime.nvidia",

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use souk_protocol::{Amount, Currency, NodeId};
 
-use super::{Config, Strategy, values};
+use super::{Config, IdleJob, Strategy, values};
 use crate::api::types::{AcceptRequest, ListRequest, PriceRequest, Who};
 
 /// The file in a data directory.
@@ -77,6 +77,9 @@ pub struct Listing {
     /// Who may rent in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<NodeId>>,
+    /// What runs on slots that nobody rents; without an image, nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_job: Option<IdleJob>,
 }
 
 impl Listing {
@@ -198,6 +201,7 @@ impl Listing {
         set(&mut host.min_slots, &self.min_slots);
         set(&mut host.accept.anyone, &self.anyone);
         set(&mut host.accept.peers, &self.peers);
+        set(&mut host.idle_job, &self.idle_job);
     }
 }
 

@@ -14,6 +14,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, limits, resources::Egress};
+use souk_runtime::reference::Reference;
+
+/// Words of an idle job's command, and their bytes together.
+const MAX_IDLE_WORDS: usize = 256;
+const MAX_IDLE_BYTES: usize = 16 * 1024;
 
 pub use load::{ConfigError, load};
 pub use pricing::{Images, OnFailure, Pricing, Strategy};
@@ -106,6 +111,8 @@ pub struct Host {
     pub tick: Millis,
     /// What is kept for the owner.
     pub reserve: Reserve,
+    /// What runs on slots that nobody rents.
+    pub idle_job: IdleJob,
     /// GPUs that the owner declares by device path, where nothing measures them.
     pub declared_gpus: Vec<DeclaredGpus>,
 }
@@ -127,6 +134,7 @@ impl Default for Host {
             credit_hours: 24,
             tick: limits::TICK_DEFAULT,
             reserve: Reserve::default(),
+            idle_job: IdleJob::default(),
             declared_gpus: Vec::new(),
         }
     }
@@ -207,6 +215,26 @@ pub struct Reserve {
 impl Default for Reserve {
     fn default() -> Self {
         Self { cpu: 0, ram_mb: 1024, disk_mb: 10_000 }
+    }
+}
+
+/// The owner's own work on slots that nobody rents: a container a slot, gone at once when a rental comes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdleJob {
+    /// Its image; none for no such work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Arguments in place of the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Disk for each slot's container in MB.
+    pub disk_mb: u64,
+}
+
+impl Default for IdleJob {
+    fn default() -> Self {
+        Self { image: None, command: None, disk_mb: 10_000 }
     }
 }
 
@@ -369,6 +397,21 @@ impl Config {
             self.host.slots.is_none_or(|n| (1..=limits::SLOTS).contains(&n)),
             "host.slots",
             "it must be between 1 and 256",
+        )?;
+        let job = &self.host.idle_job;
+        unless(
+            job.image.as_ref().is_none_or(|image| Reference::parse(image).is_ok()),
+            "host.idle_job.image",
+            "it must be an image name, like debian:12 or ghcr.io/owner/image:tag",
+        )?;
+        unless(
+            job.command.as_ref().is_none_or(|words| {
+                words.len() <= MAX_IDLE_WORDS
+                    && words.iter().map(String::len).sum::<usize>() <= MAX_IDLE_BYTES
+                    && !words.iter().any(|word| word.contains('\0'))
+            }),
+            "host.idle_job.command",
+            "it must be at most 256 words of 16 KiB together, without NUL",
         )?;
         unless((1..=limits::SLOTS).contains(&self.host.min_slots), "host.min_slots", "it must be between 1 and 256")?;
         unless(

@@ -92,6 +92,14 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # ram_mb = 1024
 # disk_mb = 10000
 
+[host.idle_job]
+# What runs on slots that nobody rents: a container a slot, killed at once when a rental comes, and back after. Also set by
+# `souk host idle-job set IMAGE -- COMMAND`.
+#? image = "debian:12"
+#? command = ["sh", "-c", "while :; do :; done"]
+# Disk for each slot's container, in MB.
+# disk_mb = 10000
+
 # GPUs that nothing can measure, by device path: a list of paths for each.
 #? [[host.declared_gpus]]
 #? model = "RTX 4090"

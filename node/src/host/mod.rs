@@ -4,6 +4,7 @@
 //! runtime's.
 
 pub mod images;
+pub mod idle;
 pub mod instances;
 pub mod locks;
 pub mod program;
@@ -25,11 +26,11 @@ use souk_protocol::{
     offer::{Accepts, Reachability, Terms},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, RuntimeKind},
 };
-use souk_runtime::{HostInventory, Nvidia, RuntimeConfig, RuntimeInfo, inventory};
+use souk_runtime::{HostInventory, ImagePin, Nvidia, RuntimeConfig, RuntimeInfo, inventory};
 
 use crate::{
-    api::types::{AcceptRequest, ListRequest, PriceRequest, Problem},
-    config::{Config, OnFailure, Strategy, listing::Listing},
+    api::types::{AcceptRequest, IdleJobRequest, ListRequest, PriceRequest, Problem},
+    config::{Config, IdleJob, OnFailure, Strategy, listing::Listing},
     market::{CommandError, ErrorCode, check_sums},
 };
 
@@ -278,6 +279,38 @@ impl HostSide {
             mem_bw: measured.and_then(|g| g.memory_bandwidth_gbs).unwrap_or(0),
             power_w: measured.and_then(|g| g.power_limit_w).unwrap_or(0),
         })
+    }
+
+    /// Takes over what is to run on slots that nobody rents.
+    ///
+    /// # Errors
+    /// If it is out of bounds, or can't be saved.
+    pub fn set_idle_job(&mut self, request: IdleJobRequest) -> Result<(), CommandError> {
+        let mut listing = self.listing.clone();
+        let disk_mb = self.config.host.idle_job.disk_mb;
+        listing.idle_job = Some(IdleJob { image: request.image, command: request.command, disk_mb });
+        self.change(listing)
+    }
+
+    /// The idle job for one slot, once its image is found.
+    #[must_use]
+    pub fn idle_job(&self, image: ImagePin, info: &RuntimeInfo) -> idle::Job {
+        let (settings, hardware) = (&self.config.host.idle_job, self.hardware());
+        let slots = u64::try_from(self.devices().len()).unwrap_or(u64::MAX).max(1);
+        let internet = self.config.host.egress.contains(&Egress::Internet);
+        let egress = if internet && info.egress.contains(&souk_runtime::Egress::Internet) {
+            souk_runtime::Egress::Internet
+        } else {
+            souk_runtime::Egress::None
+        };
+        idle::Job {
+            image,
+            command: settings.command.clone(),
+            egress,
+            cpu_milli: u32::try_from(u64::from(hardware.cpu.cores) * 1000 / slots).unwrap_or(u32::MAX),
+            memory_mb: instances::mib(hardware.ram_mb / slots),
+            disk_mb: instances::mib(settings.disk_mb),
+        }
     }
 
     /// Who may rent.

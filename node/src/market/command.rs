@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest,
-    MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest,
-    SearchResults, StatusView,
+    AcceptRequest, ExecRequest, HostView, IdleJobRequest, IdleJobView, LeaseDetail, LeaseView, LedgerCheckView,
+    ListRequest, LogsRequest, MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest,
+    RentStep, SearchRequest, SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -198,6 +198,13 @@ pub enum Command {
         /// The host after it.
         reply: Reply<HostView>,
     },
+    /// What runs on slots that nobody rents.
+    HostIdleJob {
+        /// What is to run from now on; none only asks.
+        request: Option<IdleJobRequest>,
+        /// The job after it.
+        reply: Reply<IdleJobView>,
+    },
 }
 
 impl fmt::Debug for Command {
@@ -225,6 +232,7 @@ impl fmt::Debug for Command {
             Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
             Self::HostAccept { .. } => "HostAccept",
+            Self::HostIdleJob { .. } => "HostIdleJob",
         })
     }
 }

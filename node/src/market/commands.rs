@@ -72,6 +72,7 @@ impl Market {
             Command::HostPrice { request, reply } => answer(reply, self.price(&request)),
             Command::Market { request, reply } => answer(reply, self.market_view(&request)),
             Command::HostUnlist(reply) => answer(reply, self.unlist()),
+            Command::HostIdleJob { request, reply } => answer(reply, self.idle_job(request)),
             Command::HostAccept { request, reply } => {
                 let changed = self.change_host(|host| host.accept(&request));
                 answer(reply, changed.and_then(|()| self.host_view()));

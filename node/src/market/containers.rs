@@ -15,7 +15,7 @@ use souk_runtime::{DockerRuntime, InstanceEvent, Runtime, RuntimeError, RuntimeR
 use super::task::{Internal, Market};
 use crate::{
     config::Images,
-    host::{images, instances},
+    host::{idle, images, instances},
 };
 
 /// Between a failure that passes and the next look at what is there.
@@ -46,6 +46,9 @@ impl Market {
     pub(super) fn container(&mut self, report: ContainerReport) {
         match report {
             ContainerReport::Instance { lease, event } => {
+                if let Some(slot) = idle::slot_of(&lease) {
+                    return self.idle_report(slot, &event);
+                }
                 let Ok(lease) = lease.parse() else { return };
                 if !matches!(event, InstanceEvent::PullProgress(_)) && self.engine.host().leases().contains_key(&lease)
                 {
@@ -72,7 +75,8 @@ impl Market {
         }
     }
 
-    pub(super) fn order(&mut self, lease: LeaseId, order: RuntimeOrder) {
+    /// Gives an order to the runtime; `order` is what holds it back until the slots are clear.
+    pub(super) fn give(&mut self, lease: LeaseId, order: RuntimeOrder) {
         let Some(runtime) = &self.runtime else { return };
         let id = lease.to_string();
         let taken = match order {
@@ -80,8 +84,13 @@ impl Market {
                 let me = self.engine.me().to_string();
                 runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
             }
-            RuntimeOrder::Start { .. } => runtime.start(&id),
-            RuntimeOrder::Notice(_) => Ok(()),
+            RuntimeOrder::Start { devices } => runtime.start_on(&id, instances::devices(&devices)),
+            RuntimeOrder::Notice(text) => {
+                if let Err(error) = runtime.notice(&id, text) {
+                    tracing::warn!(%lease, "the notice was not written: {:#}", anyhow::Error::from(error));
+                }
+                Ok(())
+            }
             RuntimeOrder::Stop(grace) => runtime.stop(&id, grace.0),
             RuntimeOrder::Destroy => runtime.destroy(&id),
             RuntimeOrder::Adopt { .. } => {
@@ -152,7 +161,7 @@ impl Market {
     }
 }
 
-async fn resolve_image(
+pub(super) async fn resolve_image(
     runtime: Option<&DockerRuntime>,
     rules: &Images,
     reference: &str,

@@ -44,6 +44,8 @@ impl Market {
         let host = self.host.as_mut().ok_or_else(not_a_host)?;
         change(host)?;
         self.offer_machine();
+        // Its share of the machine may be another now.
+        self.refresh_idle();
         Ok(())
     }
 
@@ -167,7 +169,7 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
     }
 }
 
-fn not_a_host() -> CommandError {
+pub(super) fn not_a_host() -> CommandError {
     CommandError::new(ErrorCode::WrongState, "this node was not started as a host")
         .hint("stop it (souk down) and start it with: souk up --host")
 }

@@ -8,6 +8,7 @@ pub mod command;
 mod commands;
 mod containers;
 mod hosting;
+mod idle;
 mod outbox;
 mod parties;
 mod pricing;

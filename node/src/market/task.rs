@@ -31,7 +31,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chains::Chains, command::Command, outbox::Outbox, pricing::Prices, rentals::Rentals, views::Meta};
+use super::{
+    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, pricing::Prices, rentals::Rentals, views::Meta,
+};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -81,6 +83,11 @@ pub(super) enum Internal {
     },
     Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
+    /// What the idle job's image stands for.
+    IdleImage {
+        reference: String,
+        result: Result<ImagePin, Reject>,
+    },
     /// Look at all instances again.
     LookAgain,
 }
@@ -137,6 +144,7 @@ pub(super) struct Market {
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
+    pub(super) idle: IdleSide,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -172,6 +180,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         reported: BTreeMap::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
+        idle: IdleSide::default(),
     };
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
@@ -216,11 +225,13 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.controls_overdue();
                 market.follow_market();
             }
+            () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
         market.drain().await;
     }
     market.flush(&mut progress).await;
+    market.end_idle(&mut reports).await;
     drop(reports);
     if let Some(runtime) = &market.runtime
         && tokio::time::timeout(FLUSH_WITHIN, runtime.shutdown()).await.is_err()
@@ -337,8 +348,8 @@ impl Market {
                 });
                 self.input(Input::Locked { lease, locked });
             }
+            Output::Idle { slots, .. } => self.idle_slots(&slots),
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
-            Output::Idle { .. } => {}
             Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
                 let meta = &self.meta;
@@ -456,8 +467,10 @@ impl Market {
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
+            Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::LookAgain => self.adopt = true,
             Internal::Adopted(found, asked) => {
+                self.idle_cleaned();
                 for adopted in &found {
                     let Ok(lease) = adopted.lease.parse() else { continue };
                     if self.reported.get(&lease) != asked.get(&lease) {
@@ -484,6 +497,7 @@ impl Market {
                 *reports = Some(receiver);
                 self.adopt = true;
                 self.offer_machine();
+                self.refresh_idle();
                 self.input(Input::RuntimeUp(true));
             }
             Internal::NoRuntime(problem) => {

@@ -148,6 +148,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::HostPrice { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+            Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
     }
 }

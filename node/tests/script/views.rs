@@ -303,3 +303,9 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
         problems: vec![],
     }
 }
+
+pub fn idle_job(request: Option<IdleJobRequest>) -> IdleJobView {
+    let IdleJobRequest { image, command } = request.unwrap_or_default();
+    let slots = image.iter().map(|_| IdleSlotView { slot: 3, state: IdleState::Running, note: None }).collect();
+    IdleJobView { image, digest: None, command, problem: None, slots }
+}

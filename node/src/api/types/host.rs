@@ -142,6 +142,58 @@ pub struct ListRequest {
     pub min_slots: Option<u16>,
 }
 
+/// What runs on slots that nobody rents.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdleJobRequest {
+    /// Its image; none for nothing.
+    pub image: Option<String>,
+    /// Arguments in place of the image's.
+    pub command: Option<Vec<String>>,
+}
+
+/// The idle job, and what it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleJobView {
+    /// Its image; none if nothing is to run.
+    pub image: Option<String>,
+    /// The digest that name stands for; none until the image is found.
+    pub digest: Option<String>,
+    /// Arguments in place of the image's.
+    pub command: Option<Vec<String>>,
+    /// Why it can't run; none if it can.
+    pub problem: Option<String>,
+    /// Its containers, by slot. Slots it has never been on are not here.
+    pub slots: Vec<IdleSlotView>,
+}
+
+/// The idle job on one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleSlotView {
+    /// The slot.
+    pub slot: u16,
+    /// What it does there.
+    pub state: IdleState,
+    /// Why it last ended by itself or failed.
+    pub note: Option<String>,
+}
+
+/// What an idle container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdleState {
+    /// Its image is fetched, or it is being made.
+    Preparing,
+    /// It runs.
+    Running,
+    /// It was killed, and its end is not known yet.
+    Ending,
+    /// It ended or failed, and is run again in a while.
+    Waiting,
+    /// A rental or the owner has the slot.
+    Away,
+}
+
 /// Whom an owner lets rent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

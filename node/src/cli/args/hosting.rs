@@ -75,6 +75,38 @@ pub enum HostCommand {
     /// Let a peer rent here no more, or only those named
     #[command(after_help = "Examples:\n  souk host refuse 12D3KooW…\n  souk host refuse anyone")]
     Refuse(WhoArg),
+    /// Your own work on slots that nobody rents, gone the moment a rental comes, and back after
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk host idle-job set ghcr.io/me/miner:2\n  souk host idle-job clear"
+    )]
+    IdleJob(IdleJobCommand),
+}
+
+/// `souk host idle-job`.
+#[derive(Debug, Subcommand)]
+pub enum IdleJobCommand {
+    /// Run this image on every slot that nobody rents: one container a slot
+    #[command(
+        after_help = "Examples:\n  souk host idle-job set ghcr.io/me/miner:2\n  souk host idle-job set debian:12 -- sh -c 'nice work --slot $SOUK_IDLE_SLOT'"
+    )]
+    Set(IdleJobArgs),
+    /// Run nothing on free slots any more, and remove what ran
+    #[command(after_help = "Examples:\n  souk host idle-job clear")]
+    Clear,
+    /// What runs on free slots, and how it does
+    #[command(after_help = "Examples:\n  souk host idle-job show\n  souk host idle-job show --json | jq .slots")]
+    Show,
+}
+
+/// `souk host idle-job set`.
+#[derive(Debug, Args)]
+pub struct IdleJobArgs {
+    /// The image, from the registries that renters may use, too
+    pub image: String,
+    /// What it runs, in place of the image's own
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// `souk host list`.

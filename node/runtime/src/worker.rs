@@ -68,7 +68,13 @@ pub(crate) struct Worker {
     stop_asked: bool,
     disk_mb: Option<u64>,
     disk_full_told: bool,
+    disk_nearly_full: bool,
 }
+
+/// Parts in a hundred of the granted disk from which on it is nearly full.
+const NEARLY_FULL: u128 = 90;
+/// Parts in a hundred below which it is not any more.
+const EASED: u128 = 80;
 
 /// What to do when the backlog has a command while something long runs.
 enum Interruption {
@@ -95,6 +101,7 @@ impl Worker {
             stop_asked: false,
             disk_mb: None,
             disk_full_told: false,
+            disk_nearly_full: false,
         };
         let stop = shared.stop.clone();
         shared.tasks.spawn(worker.run(stop));
@@ -400,7 +407,14 @@ impl Worker {
                 self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;
                 self.stop(0).await;
             }
-            Ok(_) => {}
+            Ok(used_bytes) => {
+                let parts = if self.disk_nearly_full { EASED } else { NEARLY_FULL };
+                let nearly_full = u128::from(used_bytes) * 100 >= u128::from(limit_bytes) * parts;
+                if nearly_full != self.disk_nearly_full {
+                    self.disk_nearly_full = nearly_full;
+                    self.report(InstanceEvent::DiskUse { used_bytes, limit_bytes }).await;
+                }
+            }
             Err(code) => {
                 tracing::debug!(?code, lease = %self.instance.lease, "disk use is unknown")
             }

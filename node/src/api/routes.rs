@@ -42,7 +42,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/host/list", post(host_list))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
-        .route("/shutdown", post(shutdown));
+        .route("/shutdown", post(shutdown))
+        .merge(super::hooks::router());
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
 

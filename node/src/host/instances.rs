@@ -81,6 +81,8 @@ pub fn report(event: InstanceEvent) -> Option<Report> {
         InstanceEvent::NotRunning => Report::NotRunning,
         InstanceEvent::Failed(failure) => failed(failure)?,
         InstanceEvent::DiskFull { .. } => Report::DiskFull,
+        // For the owner's hooks, not for the market.
+        InstanceEvent::DiskUse { .. } => return None,
         InstanceEvent::Gone => Report::Missing,
         InstanceEvent::Destroyed => Report::Destroyed,
     })

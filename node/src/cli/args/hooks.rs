@@ -12,8 +12,8 @@ pub enum HookCommand {
                       outbid resumed offline back_online expiring_soon contract_extended maintenance low_credit\n  \
                       lease_started lease_stopped lease_ended disk_full          what you rent (and what is rented here)\n  \
                       rented gpu_idle disk_nearly_full engine_down engine_up machine_offline          your machines\n\n\
-                      A URL gets a POST signed as Standard Webhooks has it. A program gets the event's JSON on its standard\n\
-                      input and its words in SOUK_EVENT, SOUK_EVENT_TEXT, SOUK_LEASE …; no shell looks at its arguments.\n\n\
+                      A URL gets a POST signed as Standard Webhooks has it. A program gets the event's JSON on its\n\
+                      standard input and its words in SOUK_EVENT, SOUK_EVENT_TEXT …; no shell looks at its arguments.\n\n\
                       Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  \
                       souk hook add all https://ntfy.example/me --name phone\n  \
                       souk hook add lease_ended 'notify-send \"a lease is over\"'\n  \

@@ -63,10 +63,11 @@ impl Receiver {
                     let (seen, statuses, tls) = (Arc::clone(&seen), statuses.clone(), tls.clone());
                     tokio::spawn(async move {
                         match tls {
-                            Some(tls) => match tls.accept(stream).await {
-                                Ok(stream) => serve(stream, seen, statuses).await,
-                                Err(_) => {}
-                            },
+                            Some(tls) => {
+                                if let Ok(stream) = tls.accept(stream).await {
+                                    serve(stream, seen, statuses).await;
+                                }
+                            }
                             None => serve(stream, seen, statuses).await,
                         }
                     });

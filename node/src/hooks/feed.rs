@@ -90,12 +90,14 @@ impl Feed {
         self.wanted() && (self.machine || !self.marked.is_empty())
     }
 
-    /// Shows the machine, if it is marked and there is room.
-    pub fn show_machine(&mut self, machine: impl FnOnce() -> Option<Machine>) {
-        if !std::mem::take(&mut self.machine) {
-            return;
-        }
-        if let Some(machine) = machine() {
+    /// Whether the machine is to be shown. It is not marked any more then.
+    pub const fn take_machine(&mut self) -> bool {
+        std::mem::replace(&mut self.machine, false)
+    }
+
+    /// Shows the machine; a node that hosts nothing has none to show.
+    pub fn show_machine(&mut self, machine: Option<Machine>) {
+        if let Some(machine) = machine {
             self.machine = self.news.try_send(News::Machine(machine)).is_err();
         }
     }

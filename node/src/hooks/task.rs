@@ -304,7 +304,10 @@ impl HooksTask {
     }
 
     async fn news(&mut self, news: News) {
-        let before = self.watch.clone();
+        if self.hooks.hooks.is_empty() {
+            // It was shown before the last hook went.
+            return;
+        }
         let happenings = match news {
             News::Lease(sight) => self.watch.lease(&sight, now()),
             News::Told(happening) => vec![*happening],
@@ -314,12 +317,7 @@ impl HooksTask {
                 engine.into_iter().collect()
             }
         };
-        if self.hooks.hooks.is_empty() {
-            // It was shown before the last hook went.
-            self.watch = before;
-            return;
-        }
-        if self.tell(happenings).await && self.watch != before {
+        if self.tell(happenings).await && self.watch.take_changed() {
             self.save_watch().await;
         }
     }

@@ -93,7 +93,7 @@ impl Told {
 }
 
 /// All that has been told.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Watch {
     /// Steps from before this are nobody's news: there was no hook.
@@ -101,6 +101,8 @@ pub struct Watch {
     leases: BTreeMap<LeaseId, Seen>,
     /// Whether the container engine is told to be down, and how often it was.
     engine: Told,
+    #[serde(skip)]
+    changed: bool,
 }
 
 /// Whether `part` is at least so many hundredths of `whole`.
@@ -122,6 +124,19 @@ impl Watch {
 
     /// Takes over what is seen of a lease, and says what happened to it.
     pub fn lease(&mut self, sight: &Sight, now: Timestamp) -> Vec<Happening> {
+        let lease = sight.view.lease;
+        let before = self.leases.get(&lease).cloned();
+        let news = self.look(sight, now);
+        self.changed |= self.leases.get(&lease) != before.as_ref();
+        news
+    }
+
+    /// Whether there is something new to remember since this was last asked.
+    pub const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
+    }
+
+    fn look(&mut self, sight: &Sight, now: Timestamp) -> Vec<Happening> {
         let lease = sight.view.lease;
         let since = self.since;
         let seen =
@@ -156,7 +171,7 @@ impl Watch {
         news
     }
 
-    /// Takes over whether the container engine answers. `at` numbers it.
+    /// Takes over whether the container engine answers.
     pub fn engine(&mut self, machine: MachineId, up: bool, now: Timestamp) -> Option<Happening> {
         let was_down = self.engine.now;
         let (kind, text) = if self.engine.comes(!up, up) {
@@ -166,6 +181,7 @@ impl Watch {
         } else {
             return None;
         };
+        self.changed = true;
         Some(Happening {
             kind,
             at: now,

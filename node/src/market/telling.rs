@@ -26,8 +26,10 @@ impl Market {
         if !self.hooks.is_marked() {
             return;
         }
-        let machine = self.machine_seen();
-        self.hooks.show_machine(|| machine);
+        if self.hooks.take_machine() {
+            let machine = self.machine_seen();
+            self.hooks.show_machine(machine);
+        }
         let mut missing = Vec::new();
         while let Some(lease) = self.hooks.take() {
             match self.sight(lease) {

@@ -17,6 +17,10 @@ const TEXT_CHARS: usize = 500;
 pub enum EventKind {
     /// A rented instance lost its slots to a higher bid.
     Outbid,
+    /// A rented instance's slots go to others soon.
+    EvictionNotice,
+    /// They don't, after all.
+    NoticeWithdrawn,
     /// An instance runs again after a pause.
     Resumed,
     /// A rented instance can't be reached, or its host restarts.
@@ -27,6 +31,8 @@ pub enum EventKind {
     ExpiringSoon,
     /// A contract's end was moved.
     ContractExtended,
+    /// The host asks for a longer contract at another price.
+    ExtensionAsked,
     /// The host stops an instance for maintenance, or has said that it will.
     Maintenance,
     /// The credit or the ceiling of a rented lease is nearly, or wholly, used up.
@@ -57,13 +63,16 @@ pub enum EventKind {
 
 impl EventKind {
     /// All that can be waited for.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::Outbid,
+        Self::EvictionNotice,
+        Self::NoticeWithdrawn,
         Self::Resumed,
         Self::Offline,
         Self::BackOnline,
         Self::ExpiringSoon,
         Self::ContractExtended,
+        Self::ExtensionAsked,
         Self::Maintenance,
         Self::LowCredit,
         Self::GpuIdle,
@@ -83,11 +92,14 @@ impl EventKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Outbid => "outbid",
+            Self::EvictionNotice => "eviction_notice",
+            Self::NoticeWithdrawn => "notice_withdrawn",
             Self::Resumed => "resumed",
             Self::Offline => "offline",
             Self::BackOnline => "back_online",
             Self::ExpiringSoon => "expiring_soon",
             Self::ContractExtended => "contract_extended",
+            Self::ExtensionAsked => "extension_asked",
             Self::Maintenance => "maintenance",
             Self::LowCredit => "low_credit",
             Self::GpuIdle => "gpu_idle",

@@ -150,13 +150,17 @@ impl Watch {
             }
         }
         for event in sight.events.iter().filter(|e| e.n > seen.n).cloned().collect::<Vec<_>>() {
-            let word = words::word(event.state);
-            // A pause that goes on, with an exit code that came later, say.
-            let same = word.is_some() && word == seen.word;
-            let kind = words::step(sight.view.role, seen.word.as_deref(), seen.ran, event.state).filter(|_| !same);
+            let before = words::Before { word: seen.word.as_deref(), ran: seen.ran };
+            let kind = words::step(sight.view.role, before, &event);
             seen.n = event.n;
             seen.ran |= event.state == souk_protocol::lease::LeaseState::Running;
-            seen.word = word;
+            seen.word = words::word(event.state);
+            // Told already by our own clock.
+            let known = kind == Some(EventKind::ExpiringSoon) && seen.expiring == sight.view.ends_at_ms;
+            if kind == Some(EventKind::ExpiringSoon) {
+                seen.expiring = sight.view.ends_at_ms;
+            }
+            let kind = kind.filter(|_| !known);
             if let Some(kind) = kind.filter(|_| event.at >= since) {
                 news.push(teller.step(kind, &event));
             }
@@ -220,7 +224,10 @@ impl Teller<'_> {
             EventKind::Outbid => {
                 format!("{name} was outbid and is paused; a higher bid brings it back: souk bid {}", view.number)
             }
-            EventKind::Maintenance => format!("{name} is paused: its host has maintenance"),
+            EventKind::EvictionNotice => format!("{name} is about to lose its slots"),
+            EventKind::NoticeWithdrawn => format!("{name} keeps its slots after all"),
+            EventKind::ExtensionAsked => format!("the host of {name} asks for a longer contract at another price"),
+            EventKind::Maintenance => format!("maintenance of the host of {name}"),
             EventKind::LowCredit => format!("{name} is short of credit"),
             EventKind::DiskFull => format!("{name} wrote more than its disk and was stopped"),
             EventKind::DiskNearlyFull => format!("the disk of {name} is nearly full"),
@@ -284,6 +291,7 @@ impl Teller<'_> {
         let word = event.state.to_string();
         let data = json!({
             "n": event.n,
+            "what": event.what,
             "state": word.split('(').next(),
             "reason": reason,
             "by": event.by,
@@ -375,7 +383,7 @@ mod tests {
     use souk_protocol::{
         Currency, NodeId,
         lease::{EndReason, LeaseState, PauseReason},
-        message::Cause,
+        message::{Cause, EventCode},
         resources::{Resources, SlotClass},
     };
 
@@ -420,8 +428,8 @@ mod tests {
 
     fn step(sight: &mut Sight, at: u64, state: LeaseState) {
         let n = u32::try_from(sight.events.len()).unwrap() + 1;
-        let note = "a\nnote".to_owned();
-        sight.events.push(LeaseEvent { n, at: Timestamp(at), state, by: Cause::Host, exit_code: None, note });
+        let (note, what) = ("a\nnote".to_owned(), EventCode::State);
+        sight.events.push(LeaseEvent { n, at: Timestamp(at), state, what, by: Cause::Host, exit_code: None, note });
         sight.view.state = state;
     }
 
@@ -487,6 +495,13 @@ mod tests {
         assert_eq!(kinds(&mut watch, &seen, 79 * HOUR), ["contract_extended"]);
         assert_eq!(kinds(&mut watch, &seen, 177 * HOUR), ["expiring_soon"]);
         assert!(kinds(&mut watch, &seen, 201 * HOUR).is_empty());
+        // Its host says so too: that is no news.
+        let mut told = sight(Role::Renter);
+        told.view.lease = LeaseId([9; 32]);
+        assert_eq!(kinds(&mut watch, &told, 77 * HOUR), ["expiring_soon"]);
+        step(&mut told, 78 * HOUR, LeaseState::Running);
+        told.events[0].what = EventCode::ExpiringSoon;
+        assert!(kinds(&mut watch, &told, 78 * HOUR).is_empty());
         // A short contract: in its last quarter.
         let mut short = sight(Role::Renter);
         short.view.lease = LeaseId([8; 32]);

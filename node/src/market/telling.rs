@@ -62,20 +62,23 @@ impl Market {
     }
 
     fn sight(&self, lease: LeaseId) -> Option<Sight> {
-        let view = self.view(lease)?;
-        let (draft, events, held) = if let Some(l) = self.engine.host().leases().get(&lease) {
-            ((**l.draft()).clone(), l.events().to_vec(), true)
+        let mut view = self.view(lease)?;
+        let (draft, terms, events, held) = if let Some(l) = self.engine.host().leases().get(&lease) {
+            ((**l.draft()).clone(), Some(*l.terms()), l.events().to_vec(), true)
         } else if let Some(l) = self.engine.renter().leases().get(&lease) {
-            ((**l.draft()).clone(), l.events().to_vec(), true)
+            ((**l.draft()).clone(), Some(*l.terms()), l.events().to_vec(), true)
         } else {
             let row = self.ledger.row(&lease)?;
-            (views::draft_of(&row)?, row.events, self.settling.contains(&lease))
+            (views::draft_of(&row)?, None, row.events, self.settling.contains(&lease))
         };
+        if let Some(terms) = terms {
+            (view.ends_at_ms, view.price_hour) = (terms.ends_at, terms.compute_hour);
+        }
         Some(Sight {
             machine: draft.machine,
             drafted_at: draft.drafted_at,
             credit: draft.credit,
-            max_spend: draft.max_spend,
+            max_spend: terms.map_or(draft.max_spend, |t| t.max_spend),
             disk: self.hooks.disk_of(&lease),
             events,
             held,

@@ -9,9 +9,11 @@ use crate::hooks::EventKind;
 pub enum HookCommand {
     /// Tell a URL or a program of events
     #[command(after_help = "EVENT is `all`, or names with commas between them:\n  \
-                      outbid resumed offline back_online expiring_soon contract_extended maintenance low_credit\n  \
-                      lease_started lease_stopped lease_ended disk_full          what you rent (and what is rented here)\n  \
-                      rented gpu_idle disk_nearly_full engine_down engine_up machine_offline          your machines\n\n\
+                      what you rent:  outbid eviction_notice notice_withdrawn resumed offline back_online\n                  \
+                      expiring_soon extension_asked contract_extended maintenance low_credit\n                  \
+                      lease_started lease_stopped lease_ended disk_full\n  \
+                      your machines:  rented gpu_idle disk_nearly_full engine_down engine_up machine_offline,\n                  \
+                      and of what is rented there: lease_started, lease_stopped … lease_ended\n\n\
                       A URL gets a POST signed as Standard Webhooks has it. A program gets the event's JSON on its\n\
                       standard input and its words in SOUK_EVENT, SOUK_EVENT_TEXT …; no shell looks at its arguments.\n\n\
                       Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  \

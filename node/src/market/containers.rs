@@ -44,7 +44,8 @@ impl Market {
         match report {
             ContainerReport::Instance { lease, event } => {
                 let Ok(lease) = lease.parse() else { return };
-                if !matches!(event, InstanceEvent::PullProgress(_) | InstanceEvent::DiskUse { .. }) && self.engine.host().leases().contains_key(&lease)
+                if !matches!(event, InstanceEvent::PullProgress(_) | InstanceEvent::DiskUse { .. })
+                    && self.engine.host().leases().contains_key(&lease)
                 {
                     *self.reported.entry(lease).or_default() += 1;
                 }

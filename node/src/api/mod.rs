@@ -15,11 +15,13 @@
 //! | `GET orders`, `POST orders` `orders/{number}/cancel` | standing orders |
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
+//! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
 //! | `POST shutdown` | stops the node |
 
 pub mod client;
 mod error;
 pub mod frames;
+mod hooks;
 mod routes;
 mod server;
 mod streams;

@@ -48,7 +48,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
         .route("/host/idle-job", get(idle_job).post(set_idle_job))
-        .route("/shutdown", post(shutdown));
+        .route("/shutdown", post(shutdown))
+        .merge(super::hooks::router());
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
 

@@ -6,6 +6,7 @@ pub mod args;
 mod config;
 mod error;
 mod exec;
+mod hooks;
 mod host;
 mod leases;
 mod ledger;
@@ -108,6 +109,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
+        Command::Hook(command) => hooks::hook(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),
         Command::Completions(args) => config::completions(args.shell),

@@ -376,6 +376,7 @@ impl Market {
     }
 
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
+        self.hooks.mark(lease);
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
         let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
         if let Some(server) = &self.server

@@ -16,6 +16,7 @@ mod rentals;
 mod search;
 pub mod select;
 pub mod task;
+mod telling;
 pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};

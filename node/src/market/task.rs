@@ -115,6 +115,8 @@ pub struct Parts {
     pub locks: SlotLocks,
     /// What a status tells of the node.
     pub about: super::About,
+    /// Where the owner's hooks are told what happens.
+    pub hooks: crate::hooks::Feed,
 }
 
 pub(super) struct Market {
@@ -125,6 +127,7 @@ pub(super) struct Market {
     pub(super) host: Option<HostSide>,
     pub(super) locks: SlotLocks,
     pub(super) about: super::About,
+    pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
     pub(super) rentals: Rentals,
     pub(super) prices: Prices,
@@ -154,7 +157,8 @@ pub(super) struct Market {
 pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
-    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, about } = parts;
+    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, about, hooks } =
+        parts;
     let mut market = Market {
         engine,
         ledger,
@@ -163,6 +167,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         host,
         locks,
         about,
+        hooks,
         index: AskIndex::default(),
         rentals: Rentals::default(),
         prices: Prices::default(),
@@ -224,6 +229,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.ask_traffic();
                 market.controls_overdue();
                 market.follow_market();
+                market.mark_all();
             }
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
@@ -279,6 +285,7 @@ impl Market {
             self.adopt_all();
         }
         self.keep_peers();
+        self.show_marked();
     }
 
     async fn durable(&mut self, ticket: Ticket) {

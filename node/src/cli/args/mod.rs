@@ -1,5 +1,6 @@
 //! The command line's grammar: commands, options, help with examples.
 
+mod hooks;
 mod hosting;
 mod orders;
 mod renting;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use souk_protocol::Millis;
 
+pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
 pub use renting::*;
@@ -141,6 +143,12 @@ pub enum Command {
         after_help = "Examples:\n  souk host list --price 0.35\n  souk host accept anyone\n  souk host show"
     )]
     Host(HostCommand),
+    /// Tell URLs and programs what happens: outbid, offline, rented …
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  souk hook add rented -- /usr/local/bin/on-rented\n  souk hook test hook1\n  souk hook log"
+    )]
+    Hook(HookCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),

@@ -5,7 +5,6 @@ use axum::{
     extract::{Path, Query, State},
     routing::{get, post},
 };
-use serde::Deserialize;
 use souk_protocol::message::Action;
 
 use super::{
@@ -13,8 +12,9 @@ use super::{
     server::Shared,
     streams,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, LabelRequest,
+        LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, PeerView, QuoteView, ReceiptView,
+        ReceiptsRequest, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -36,9 +36,11 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
         .route("/receipts", get(receipts))
+        .route("/events", get(all_events))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
         .route("/host", get(host))
+        .route("/host/earnings", get(host_earnings))
         .route("/host/list", post(host_list))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
@@ -68,17 +70,8 @@ async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<Ren
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct LeasesQuery {
-    #[serde(default)]
-    all: bool,
-}
-
-async fn leases(
-    State(shared): State<Shared>,
-    Query(LeasesQuery { all }): Query<LeasesQuery>,
-) -> Answer<Vec<LeaseView>> {
-    let ask = |reply| Command::Leases { all, reply };
+async fn leases(State(shared): State<Shared>, Query(request): Query<LeasesRequest>) -> Answer<Vec<LeaseView>> {
+    let ask = |reply| Command::Leases { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
@@ -121,17 +114,18 @@ async fn label(
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct ReceiptsQuery {
-    lease: Option<String>,
+async fn receipts(State(shared): State<Shared>, Query(request): Query<ReceiptsRequest>) -> Answer<Vec<ReceiptView>> {
+    let ask = |reply| Command::Receipts { request, reply };
+    answer(shared.market.ask(ask).await)
 }
 
-async fn receipts(
-    State(shared): State<Shared>,
-    Query(ReceiptsQuery { lease }): Query<ReceiptsQuery>,
-) -> Answer<Vec<ReceiptView>> {
-    let id = lease.map(LeaseSelector);
-    let ask = |reply| Command::Receipts { id, reply };
+async fn all_events(State(shared): State<Shared>, Query(request): Query<EventsRequest>) -> Answer<Vec<HappenedView>> {
+    let ask = |reply| Command::Events { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_earnings(State(shared): State<Shared>, Query(request): Query<EarningsRequest>) -> Answer<EarningsView> {
+    let ask = |reply| Command::HostEarnings { request, reply };
     answer(shared.market.ask(ask).await)
 }
 

@@ -7,7 +7,10 @@ pub mod chains;
 pub mod command;
 mod commands;
 mod containers;
+mod host_slots;
 mod hosting;
+mod listing;
+mod names;
 mod outbox;
 mod parties;
 mod rentals;
@@ -17,6 +20,7 @@ pub mod task;
 pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
+pub use listing::page_size;
 
 /// What a status tells of a node, beside what the engine knows.
 #[derive(Debug, Clone)]

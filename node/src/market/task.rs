@@ -126,6 +126,8 @@ pub(super) struct Market {
     pub(super) adopt: bool,
     /// Reports of the runtime about each hosted lease.
     pub(super) reported: BTreeMap<LeaseId, u64>,
+    /// Leases opened whose numbers the ledger has not given yet.
+    pub(super) unnumbered: BTreeSet<LeaseId>,
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
@@ -161,6 +163,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         next_token: 1,
         adopt: false,
         reported: BTreeMap::new(),
+        unnumbered: BTreeSet::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
     };
@@ -205,6 +208,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
             _ = traffic.tick() => {
                 market.ask_traffic();
                 market.controls_overdue();
+                market.forget();
             }
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
@@ -261,6 +265,7 @@ impl Market {
     }
 
     async fn durable(&mut self, ticket: Ticket) {
+        self.number_new();
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
         }

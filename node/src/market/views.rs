@@ -64,6 +64,7 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         image: parts.draft.image.reference.clone(),
         command: meta.command.clone(),
         resources: parts.draft.resources.clone(),
+        rental: parts.draft.rental,
         price_hour: parts.draft.rates.compute_hour,
         due: parts.due,
         acked: parts.acked,

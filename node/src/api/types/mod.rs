@@ -3,11 +3,15 @@
 //! Amounts are decimal strings in the unit beside them (`"0.35"`), never floats. Points in time are milliseconds since the Unix
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
+mod earnings;
+mod events;
 mod host;
 mod lease;
 mod rent;
 mod search;
 
+pub use earnings::*;
+pub use events::*;
 pub use host::*;
 pub use lease::*;
 pub use rent::*;

@@ -159,6 +159,10 @@ fn bad_usage_is_exit_code_2() {
         &["logs", "--since", "yesterday", "1"],
         &["host", "accept", "somebody"],
         &["host", "list", "--slots", "0"],
+        &["host", "earnings", "--days", "3", "--from", "2026-11-01"],
+        &["host", "earnings", "--days", "0"],
+        &["ps", "--before", "7"],
+        &["events", "--limit", "0"],
         &["completions", "tcsh"],
     ] {
         fails(&run(dir.path(), args), 2, &["error: "]);

@@ -5,17 +5,21 @@ use serde_json::json;
 use super::{
     Context,
     args::{HostCommand, ListArgs, WhoArg},
+    earnings,
     error::Failure,
-    node,
-    output::{self, Align, Table},
+    host_show, node, output, watch,
 };
-use crate::api::types::{AcceptRequest, HostRole, HostView, ListRequest, SlotHolder, SlotView};
+use crate::api::types::{AcceptRequest, HostRole, HostView, ListRequest};
 
 pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, Failure> {
     let client = context.client()?;
     let accept = |who: WhoArg, accept| AcceptRequest { who: who.who, accept };
     let view: HostView = match command {
-        HostCommand::Show => client.get("host").await?,
+        HostCommand::Show(args) if args.watch => {
+            return watch::show(context, true, "host", |view: &HostView| describe(view)).await;
+        }
+        HostCommand::Earnings(args) => return earnings::earnings(context, &args).await,
+        HostCommand::Show(_) => client.get("host").await?,
         HostCommand::List(args) => client.post("host/list", &request(args)).await?,
         HostCommand::Unlist => client.post("host/unlist", &json!({})).await?,
         HostCommand::Accept(who) => client.post("host/accept", &accept(who, true)).await?,
@@ -89,6 +93,7 @@ fn describe(view: &HostView) -> String {
     let mut text = output::pairs(&[
         ("machine", view.machine.to_string()),
         ("state", listed.to_owned()),
+        ("offer", view.offer.as_ref().map(host_show::offer).unwrap_or_default()),
         ("gpus", gpus.join(", ")),
         ("cpu", format!("{} ({} threads)", hardware.cpu.model, hardware.cpu.cores)),
         ("memory", output::megabytes(hardware.ram_mb)),
@@ -99,27 +104,9 @@ fn describe(view: &HostView) -> String {
         ("registries", view.registries.join(", ")),
         ("engine", engine),
     ]);
-    if !view.slots.is_empty() {
+    for table in host_show::tables(view) {
         text.push_str("\n\n");
-        text.push_str(&slots(&view.slots));
+        text.push_str(&table);
     }
     text
-}
-
-fn slots(slots: &[SlotView]) -> String {
-    let mut table =
-        Table::new(&[("SLOT", Align::Right), ("WHAT", Align::Left), ("DEVICE", Align::Left), ("HELD BY", Align::Left)]);
-    for slot in slots {
-        table.row([
-            slot.slot.to_string(),
-            slot.gpu.clone().unwrap_or_else(|| "CPU".to_owned()),
-            slot.device.clone().unwrap_or_else(|| "-".to_owned()),
-            match &slot.holder {
-                SlotHolder::Free => "nobody".to_owned(),
-                SlotHolder::Lease { lease } => lease.short(),
-                SlotHolder::Elsewhere => "another node of this machine".to_owned(),
-            },
-        ]);
-    }
-    table.text()
 }

@@ -25,7 +25,11 @@ fn rented(world: &World, renter: &Node, host: &Node, label: &str) -> String {
     let rent = ["rent", &ask, "--image", BUSYBOX, "--disk", "1", "-y", "--tick", "1s", "--label", label, "--"];
     let outcome = renter.souk(&[&rent[..], &["sh", "-c", "while :; do sleep 1; done"]].concat(), &[]);
     assert_eq!(outcome.code, 0, "{}{}", outcome.out, outcome.err);
-    lease_of(&outcome.lines())
+    let steps = outcome.lines();
+    let lease = lease_of(&steps);
+    let accepted = steps.iter().find(|s| s["step"] == "accepted").unwrap();
+    assert_eq!(accepted["number"], renter.show(&lease)["number"], "a lease keeps the number it was told by");
+    lease
 }
 
 #[test]
@@ -62,7 +66,7 @@ fn names_events_and_earnings_follow_the_lease_also_after_a_crash() {
     // The host's view: the slot, the lease on it, its offer.
     let shown = host.json(&["host", "show"]);
     let held = shown["slots"].as_array().unwrap().iter().filter(|s| s["held"] == "lease").count();
-    assert_eq!((held, shown["offer"]["slots_free"].as_u64()), (1, Some(1)), "{shown:#}");
+    assert_eq!((held, shown["offer"]["slots_total"].as_u64()), (1, Some(2)), "{shown:#}");
     assert_eq!((shown["leases"][0]["lease"].as_str(), shown["bids"].as_array().unwrap().len()), (Some(&*second), 0));
 
     // Events of both leases, on both sides, in one order, that say who caused what.
@@ -82,6 +86,10 @@ fn names_events_and_earnings_follow_the_lease_also_after_a_crash() {
         assert_eq!((ended["reason"].as_str(), ended["by"].as_str()), (Some("destroyed"), Some("renter")));
         assert!(events.windows(2).all(|w| w[0]["record"].as_u64() < w[1]["record"].as_u64()));
     }
+
+    // Following the events of a lease that is over ends by itself, with the end.
+    let followed = renter.souk(&["events", "-f", &first], &[]);
+    assert_eq!((followed.code, followed.lines().last().unwrap()["state"].as_str()), (0, Some("ended")));
 
     // What was earned is what is due and acknowledged, to the unit; and the same after a crash.
     let _ = renter.json(&["destroy", "-y", "train"]);

@@ -43,7 +43,7 @@ async fn of_one(context: &Context, client: &Client, id: &str, args: &EventsArgs)
     let mut seen = 0;
     loop {
         for event in events.iter().filter(|e| e.n > seen) {
-            print(context, event, |event| line(event))?;
+            print(context, event, line)?;
         }
         seen = events.last().map_or(seen, |e| e.n.max(seen));
         let over = events.last().is_some_and(|e| e.state.is_ended());

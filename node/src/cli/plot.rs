@@ -48,7 +48,7 @@ fn eighths(bar: &Bar, most: u128) -> String {
     let all = length(u128::from(bar.solid) + u128::from(bar.light), most, 8);
     let solid = length(bar.solid.into(), most, 8).min(all);
     let mut text = "█".repeat(solid / 8);
-    if solid % 8 > 0 {
+    if !solid.is_multiple_of(8) {
         text.push(PARTS[solid % 8]);
     }
     let light = if bar.light > 0 { all.div_ceil(8).saturating_sub(solid.div_ceil(8)).max(1) } else { 0 };

@@ -56,13 +56,15 @@ impl SlotLocks {
         let locked: BTreeSet<&str> = locks
             .lines()
             .filter(|line| line.contains(" FLOCK "))
-            .filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next())
+            .filter_map(|line| line.split_whitespace().nth(5))
             .collect();
         let taken = |name: &String| {
-            let inode = std::fs::symlink_metadata(self.dir.join(format!("{name}.lock"))).ok()?.ino().to_string();
-            (!self.held.contains_key(name) && locked.contains(inode.as_str())).then_some(())
+            let file = std::fs::symlink_metadata(self.dir.join(format!("{name}.lock"))).ok()?;
+            let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+            Some(locked.contains(format!("{major:02x}:{minor:02x}:{}", file.ino()).as_str()))
         };
-        self.names.iter().enumerate().filter(|(_, name)| taken(name).is_some()).map(|(n, _)| n).collect()
+        let others = self.names.iter().enumerate().filter(|(_, name)| !self.held.contains_key(*name));
+        others.filter(|(_, name)| taken(name) == Some(true)).map(|(n, _)| n).collect()
     }
 
     /// Takes all of these, or none.

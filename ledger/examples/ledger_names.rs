@@ -18,7 +18,7 @@ use souk_ledger::{
 use souk_protocol::{
     LeaseId, Timestamp, Verified,
     lease::LeaseState,
-    message::{Cause, LeaseEvent},
+    message::{Cause, EventCode, LeaseEvent},
 };
 
 #[path = "../src/fixture.rs"]
@@ -101,6 +101,7 @@ fn fill(ledger: &mut Ledger, host: &mut Party, leases: u64) -> Vec<LeaseId> {
                 n: step,
                 at: Timestamp(START + u64::from(step)),
                 state: LeaseState::Running,
+                what: EventCode::State,
                 by: Cause::Host,
                 exit_code: None,
                 note: "as it goes".to_owned(),

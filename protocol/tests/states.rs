@@ -63,6 +63,7 @@ fn every_word_of_a_lease_is_explained_in_the_documentation() {
     agree("States", "lease.rs", lease, "LeaseState");
     agree("Why it is paused", "lease.rs", lease, "PauseReason");
     agree("Why it has ended", "lease.rs", lease, "EndReason");
+    agree("What happened", "message.rs", message, "EventCode");
     agree("Who caused it", "message.rs", message, "Cause");
     agree("Why there is no lease", "entry.rs", entry, "VoidCode");
 }

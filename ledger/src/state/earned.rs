@@ -3,7 +3,7 @@
 //! Receipts are cumulative and only the newest is kept, so the day a sum was earned would be lost with the next one. The rows
 //! of a lease always add up to its newest usage, and to its close where that claims more.
 
-use souk_protocol::{Amount, LeaseId, Timestamp, receipt::Usage};
+use souk_protocol::{Amount, LeaseId, Rates, Timestamp, money::Counters, receipt::Usage};
 
 use super::State;
 use crate::{
@@ -17,18 +17,26 @@ impl State {
     /// A usage of our own that follows the newest one of its lease.
     pub(super) fn earn(&mut self, id: &LeaseId, usage: &Usage) -> Result<(), KvError> {
         let Some(lease) = self.lease(id)? else { return Ok(()) };
-        let last = lease.newest_usage().map(|u| (day_of(u.value.time), u.value.counters, u.value.due));
-        let (rates, disk_mb) = (lease.draft.value.rates, lease.draft.value.resources.disk_mb);
+        let last = lease.newest_usage().map(|u| &u.value);
+        let (counters, due) = last.map_or_else(Default::default, |u| (u.counters, u.due));
+        let (newest, terms) = (last.map(|u| day_of(u.time)), last.map_or(0, |u| u.terms));
+        let steps = steps(lease, terms, usage);
+        let disk_mb = lease.draft.value.resources.disk_mb;
         let today = day_of(usage.time);
-        let (counters, due) = last.map_or_else(Default::default, |(_, counters, due)| (counters, due));
-        let given_up = waived(&rates, &counters, &usage.counters).max(due.saturating_sub(usage.due)).min(due);
-        if let Some((newest, ..)) = last {
+        let waived = steps.first().map_or(Amount::ZERO, |step| waived(&step.rates, &counters, &usage.counters));
+        let given_up = waived.max(due.saturating_sub(usage.due)).min(due);
+        if let Some(newest) = newest {
             self.take_back(id, newest, given_up)?;
         }
-        let due = due.saturating_sub(given_up);
-        let mut day = self.earned_in(id, today, last.map(|(day, ..)| day), due)?;
+        let mut at = (counters, due.saturating_sub(given_up));
+        let mut day = self.earned_in(id, today, newest, at.1)?;
         day.counters = passed(&day.counters, &counters, &usage.counters);
-        day.parts = day.parts.plus(&split(&rates, disk_mb, (&counters, due), (&usage.counters, usage.due)));
+        for step in steps {
+            // Whatever was carried, the steps lead from what was due to what is.
+            let to = (step.counters, step.due.min(usage.due).max(at.1));
+            day.parts = day.parts.plus(&split(&step.rates, disk_mb, (&at.0, at.1), (&to.0, to.1)));
+            at = to;
+        }
         self.put(keys::earned(today, id), &day);
         Ok(())
     }
@@ -73,6 +81,29 @@ impl State {
     }
 }
 
+/// A stretch of use at one price.
+struct Step {
+    rates: Rates,
+    /// What was used at its end.
+    counters: Counters,
+    /// What was due then.
+    due: Amount,
+}
+
+/// The stretches from a usage under the terms `from` to the next one: each amendment between them begins another.
+fn steps(lease: &Lease, from: u32, usage: &Usage) -> Vec<Step> {
+    let draft = &lease.draft.value;
+    let mut rates = lease.terms_numbered(from).map_or(draft.rates, |terms| terms.rates(draft));
+    let mut steps = Vec::new();
+    let amended = lease.amended.iter().filter_map(|entry| entry.value.body.amended()).map(|amended| &amended.terms);
+    for terms in amended.filter(|terms| terms.n > from && terms.n <= usage.terms) {
+        steps.push(Step { rates, counters: terms.counted, due: terms.carried });
+        rates = terms.rates(draft);
+    }
+    steps.push(Step { rates, counters: usage.counters, due: usage.due });
+    steps
+}
+
 fn closed_at(lease: &Lease) -> Option<Timestamp> {
     lease.host_close.as_ref().map(|close| close.value.time)
 }
@@ -84,11 +115,11 @@ mod tests {
 
     use proptest::prelude::*;
     use souk_protocol::{
-        Millis, Rates, Verified,
+        Millis, Verified,
         entry::Body,
         lease::{EndReason, LeaseDraft, LeaseState},
-        money::Counters,
         receipt::{Ack, PartialReason},
+        terms::LeaseTerms,
     };
 
     use super::*;
@@ -164,7 +195,8 @@ mod tests {
                             let usage = Usage {
                                 host: host.key.node_id(), lease: deal.id, n: deal.n,
                                 prev: deal.usage.as_ref().map(Verified::id), time, counters,
-                                due: draft.due(&counters).unwrap(), state: LeaseState::Running,
+                                due: LeaseTerms::drafted(&draft).due(&draft, &counters).unwrap(),
+                                state: LeaseState::Running, terms: 0,
                             };
                             let usage = Verified::sign(usage, &host.key, &host.network).unwrap();
                             ledger.stage(&Fact::Usage(usage.clone())).unwrap();

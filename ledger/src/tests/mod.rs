@@ -10,7 +10,7 @@ use std::{
 use souk_protocol::{
     Timestamp,
     lease::LeaseState,
-    message::{Cause, LeaseEvent},
+    message::{Cause, EventCode, LeaseEvent},
 };
 
 mod damage;
@@ -77,6 +77,7 @@ fn event(n: u32, at: u64) -> LeaseEvent {
         n,
         at: Timestamp(at),
         state: LeaseState::Running,
+        what: EventCode::State,
         by: Cause::Host,
         exit_code: None,
         note: "running".to_owned(),

@@ -1,6 +1,6 @@
 //! `souk events`: what happened to a lease, or to all, and who caused it.
 
-use souk_protocol::{lease::LeaseState, message::Cause};
+use souk_protocol::message::{Cause, EventCode};
 
 use super::{
     Context,
@@ -38,7 +38,7 @@ async fn of_one(context: &Context, client: &Client, id: &str, args: &EventsArgs)
         return Ok(0);
     }
     if !context.json {
-        output::line(one_line("TIME", "STATE", "BY", "CODE", "NOTE"))?;
+        output::line(one_line(["TIME", "STATE", "WHAT", "BY", "CODE", "NOTE"]))?;
     }
     let mut seen = 0;
     loop {
@@ -68,7 +68,7 @@ async fn of_all(context: &Context, client: &Client, args: &EventsArgs) -> Result
     }
     let with_lease = |lease: &str, rest: String| format!("{lease:<8}  {rest}");
     if !context.json {
-        output::line(with_lease("LEASE", one_line("TIME", "STATE", "BY", "CODE", "NOTE")))?;
+        output::line(with_lease("LEASE", one_line(["TIME", "STATE", "WHAT", "BY", "CODE", "NOTE"])))?;
     }
     let mut seen = 0;
     loop {
@@ -93,13 +93,14 @@ pub(super) fn table(events: &[EventView]) -> String {
         ("#", Align::Right),
         ("TIME", Align::Left),
         ("STATE", Align::Left),
+        ("WHAT", Align::Left),
         ("BY", Align::Left),
         ("CODE", Align::Right),
         ("NOTE", Align::Left),
     ]);
     for event in events {
-        let [time, state, by, code, note] = cells(event);
-        table.row([event.n.to_string(), time, state, by, code, note]);
+        let [time, state, what, by, code, note] = cells(event);
+        table.row([event.n.to_string(), time, state, what, by, code, note]);
     }
     table.text()
 }
@@ -110,40 +111,38 @@ fn table_of_all(events: &[HappenedView]) -> String {
         ("LABEL", Align::Left),
         ("TIME", Align::Left),
         ("STATE", Align::Left),
+        ("WHAT", Align::Left),
         ("BY", Align::Left),
         ("CODE", Align::Right),
         ("NOTE", Align::Left),
     ]);
     for event in events {
-        let [time, state, by, code, note] = cells(&event.event);
+        let [time, state, what, by, code, note] = cells(&event.event);
         let label = output::cut(event.label.as_deref().unwrap_or("-"), 20);
-        table.row([event.number.to_string(), label, time, state, by, code, note]);
+        table.row([event.number.to_string(), label, time, state, what, by, code, note]);
     }
     table.text()
 }
 
 fn line(event: &EventView) -> String {
-    let [time, state, by, code, note] = cells(event);
-    one_line(&time, &state, &by, &code, &note)
+    one_line(cells(event).each_ref().map(String::as_str))
 }
 
 /// Columns of fixed width: those of later lines are not known.
-fn one_line(time: &str, state: &str, by: &str, code: &str, note: &str) -> String {
-    format!("{time:<20}  {state:<24}  {by:<7}  {code:>4}  {note}").trim_end().to_owned()
+fn one_line([time, state, what, by, code, note]: [&str; 6]) -> String {
+    format!("{time:<20}  {state:<22}  {what:<16}  {by:<6}  {code:>4}  {note}").trim_end().to_owned()
 }
 
-fn cells(event: &EventView) -> [String; 5] {
+fn cells(event: &EventView) -> [String; 6] {
     [
         output::time(event.at_ms),
-        state(event.state),
+        event.state.to_string(),
+        // A change of state says so by itself.
+        if event.what == EventCode::State { "-" } else { event.what.name() }.to_owned(),
         by(event.by).to_owned(),
         event.exit_code.map_or("-".to_owned(), |c| c.to_string()),
         event.note.clone(),
     ]
-}
-
-fn state(state: LeaseState) -> String {
-    state.to_string()
 }
 
 /// Who or what caused it, in a word.
@@ -153,6 +152,7 @@ const fn by(cause: Cause) -> &'static str {
         Cause::Renter => "renter",
         Cause::Guest => "guest",
         Cause::Engine => "engine",
+        Cause::Market => "market",
         Cause::Clock => "clock",
     }
 }

@@ -78,7 +78,7 @@ fn leases(leases: &[LeaseView]) -> String {
             lease.number.to_string(),
             lease.lease.short(),
             leases::state(lease),
-            leases::rental(lease.rental).to_owned(),
+            lease.rental.name().to_owned(),
             leases::grant(lease),
             output::amount(lease.price_hour, 4),
             lease.peer.short(),

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use serde_json::json;
-use souk_protocol::{lease::LeaseState, negotiation::RentalType, resources::SlotClass};
+use souk_protocol::{lease::LeaseState, resources::SlotClass};
 
 use super::{
     Context,
@@ -92,13 +92,6 @@ pub(super) fn state(lease: &LeaseView) -> String {
     }
 }
 
-/// How it is rented, as search says it.
-pub(super) const fn rental(rental: RentalType) -> &'static str {
-    match rental {
-        RentalType::OnDemand => "on-demand",
-    }
-}
-
 pub(super) fn grant(lease: &LeaseView) -> String {
     match &lease.resources.class {
         SlotClass::Gpu(model) => format!("{} x{}", output::cut(model, 20), lease.resources.slots),
@@ -149,7 +142,7 @@ fn describe(detail: &LeaseDetail) -> String {
             ),
         ),
         ("devices", detail.devices.join(", ")),
-        ("rented", rental(view.rental).to_owned()),
+        ("rented", view.rental.name().to_owned()),
         ("starts", detail.starts.to_string()),
         ("uptime", view.uptime_ms.to_string()),
         ("drafted", time(detail.drafted_at_ms)),

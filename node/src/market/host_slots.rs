@@ -1,10 +1,10 @@
 //! Who is on this machine: its slots, its offer, and the bids on it, as `souk host show` prints them.
 
-use souk_protocol::negotiation::RentalType;
+use souk_protocol::machine::{auction::Bid, host_lease::HostLease};
 
 use super::task::Market;
 use crate::{
-    api::types::{BidView, LeaseView, OfferView, SlotHolder, SlotView},
+    api::types::{BidView, OfferView, SlotHolder, SlotView},
     host::HostSide,
 };
 
@@ -18,7 +18,7 @@ impl Market {
             let device = devices.get(n).map_or_else(|| held.get(n).and_then(|s| s.device.clone()), |(d, _)| d.clone());
             let holder = match held.get(n).and_then(|s| s.lease) {
                 Some(lease) => SlotHolder::Lease { lease },
-                None if elsewhere.contains(&n) => SlotHolder::Elsewhere,
+                None if elsewhere.contains(&n) || held.get(n).is_some_and(|s| s.foreign) => SlotHolder::Elsewhere,
                 None => SlotHolder::Free,
             };
             SlotView {
@@ -30,6 +30,29 @@ impl Market {
             }
         };
         (0..devices.len().max(held.len())).map(slot).collect()
+    }
+
+    /// The leases that bid for slots, in the order in which they are served.
+    pub(super) fn bid_views(&self) -> Vec<BidView> {
+        let mut bids: Vec<(Bid, &HostLease)> =
+            self.engine.host().leases().values().filter_map(|held| Some((held.bid()?, held))).collect();
+        bids.sort_by(|(a, _), (b, _)| a.order(b));
+        (1..)
+            .zip(bids)
+            .map(|(rank, (bid, held))| BidView {
+                rank,
+                number: self.meta.get(&bid.lease).map_or(0, |meta| meta.number),
+                lease: bid.lease,
+                renter: held.draft().renter,
+                slots: bid.slots,
+                price_hour: bid.price_hour,
+                slot_hour: held.slot_hour(),
+                currency: held.draft().currency.clone(),
+                bid_at_ms: bid.at,
+                state: held.state(),
+                since_ms: held.since(),
+            })
+            .collect()
     }
 
     /// The offer that is out.
@@ -45,26 +68,4 @@ impl Market {
             slices: offer.slices(),
         })
     }
-}
-
-/// Bids by rank: the highest price for a slot first, then the older lease.
-pub(super) fn bids(leases: &[LeaseView]) -> Vec<BidView> {
-    let mut bids: Vec<&LeaseView> =
-        leases.iter().filter(|l| l.rental != RentalType::OnDemand && !l.state.is_ended()).collect();
-    let slot_hour = |l: &LeaseView| l.price_hour.0 / u64::from(l.resources.slots.max(1));
-    bids.sort_by_key(|l| (std::cmp::Reverse(slot_hour(l)), l.number));
-    (1..)
-        .zip(bids)
-        .map(|(rank, l)| BidView {
-            rank,
-            number: l.number,
-            lease: l.lease,
-            renter: l.peer,
-            slots: l.resources.slots,
-            slot_hour: souk_protocol::Amount(slot_hour(l)),
-            currency: l.currency.clone(),
-            state: l.state,
-            since_ms: l.since_ms,
-        })
-        .collect()
 }

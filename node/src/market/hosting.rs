@@ -10,7 +10,6 @@ use souk_protocol::{
 
 use super::{
     command::{CommandError, ErrorCode},
-    host_slots::bids,
     search::accepts,
     task::Market,
 };
@@ -84,7 +83,7 @@ impl Market {
             hardware: host.hardware(),
             slots: self.slot_views(host),
             offer: self.offer_view(),
-            bids: bids(&leases),
+            bids: self.bid_views(),
             min_slots: host.config().host.min_slots,
             prices: prices(host),
             accepts: accepts(&host.accept_policy()),
@@ -122,6 +121,8 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
         | Body::LeaseOpen { .. }
         | Body::LeaseAccept { .. }
         | Body::Void { .. }
+        | Body::Amend { .. }
+        | Body::Amended(_)
         | Body::Anchor { .. }
         | Body::Close { .. }
         | Body::CloseAck { .. } => None,

@@ -5,7 +5,7 @@ use souk_protocol::{
     Amount, AskId, Currency, Digest, DocumentId, MachineId, Millis, NetworkId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
     machine::{self, search::AskIndex},
-    message::Cause,
+    message::{Cause, EventCode},
     money::Counters,
     negotiation::RentalType,
     offer::{Accepts, Availability, Offer, Reachability, Terms},
@@ -142,7 +142,12 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             payment: vec![],
             accepts: Accepts::Anyone,
         },
-        availability: Availability { slots_total: 2, slots_free, reachability: Reachability::Direct },
+        availability: Availability {
+            slots_total: 2,
+            slots_free,
+            reachability: Reachability::Direct,
+            maintenance: None,
+        },
     }
 }
 
@@ -212,7 +217,7 @@ pub fn receipt() -> ReceiptView {
 
 pub fn detail() -> LeaseDetail {
     let event =
-        |n, state, by| EventView { n, at_ms: at(u64::from(n)), state, by, exit_code: None, note: String::new() };
+        |n, state, by| EventView { n, at_ms: at(u64::from(n)), state, what: EventCode::State, by, exit_code: None, note: String::new() };
     LeaseDetail {
         view: lease(),
         machine: MachineId([3; 16]),
@@ -288,8 +293,10 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
             lease: super::lease_id(),
             renter: node(4),
             slots: 2,
+            price_hour: price("0.35"),
             slot_hour: price("0.175"),
             currency: Currency::usd(),
+            bid_at_ms: at(50),
             state: LeaseState::Paused(PauseReason::Stopped),
             since_ms: at(60),
         }],

@@ -4,6 +4,7 @@
 //! out. None of them reads a clock, draws randomness, signs before its record is asked to be stored, or panics on any input.
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
+pub mod auction;
 pub mod book;
 pub mod chain;
 mod context;
@@ -20,4 +21,4 @@ pub mod search;
 pub mod slots;
 pub mod sync;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;

@@ -105,11 +105,16 @@ pub struct BidView {
     pub renter: NodeId,
     /// For how many slots.
     pub slots: u16,
-    /// For one slot and hour.
+    /// For all of them and an hour.
+    #[serde(with = "decimal")]
+    pub price_hour: Amount,
+    /// For one slot and hour, rounded down.
     #[serde(with = "decimal")]
     pub slot_hour: Amount,
     /// Its currency.
     pub currency: Currency,
+    /// When that price was bid: of equal ones the older goes first.
+    pub bid_at_ms: Timestamp,
     /// Whether it runs or waits.
     #[serde(flatten, with = "StateFields")]
     pub state: LeaseState,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use souk_protocol::{
     Amount, AskId, Currency, DocumentId, LeaseId, MachineId, Millis, NodeId, Timestamp,
     lease::{EndReason, LeaseState, PauseReason},
-    message::{Cause, Progress},
+    message::{Cause, EventCode, Progress},
     money::Counters,
     negotiation::RentalType,
     receipt::PartialReason,
@@ -94,6 +94,9 @@ pub struct EventView {
     /// The state from then on.
     #[serde(flatten, with = "StateFields")]
     pub state: LeaseState,
+    /// What happened.
+    #[serde(default)]
+    pub what: EventCode,
     /// Who or what caused it.
     pub by: Cause,
     /// Of a command that ended.
@@ -108,6 +111,7 @@ impl From<&souk_protocol::message::LeaseEvent> for EventView {
             n: event.n,
             at_ms: event.at,
             state: event.state,
+            what: event.what,
             by: event.by,
             exit_code: event.exit_code,
             note: event.note.clone(),

@@ -118,8 +118,9 @@ mod tests {
         Millis, Verified,
         entry::Body,
         lease::{EndReason, LeaseDraft, LeaseState},
+        negotiation::RentalType,
         receipt::{Ack, PartialReason},
-        terms::LeaseTerms,
+        terms::{Amended, Change, LeaseTerms},
     };
 
     use super::*;
@@ -149,6 +150,61 @@ mod tests {
     fn of(draft: &LeaseDraft, host: &Party) -> Deal {
         let draft = Verified::sign(draft.clone(), &host.key, &host.network).unwrap();
         Deal { id: draft.id().into(), draft, open: None, n: 0, usage: None }
+    }
+
+    #[test]
+    fn a_changed_bid_is_earned_at_each_price_for_its_time() {
+        let (mut host, mut renter) = (Party::new(1), Party::new(2));
+        let disk = Arc::new(SimulatedDisk::default());
+        let own = host.key.node_id();
+        let mut ledger = Ledger::open_with(disk, Sizes::default(), &Backend::Memory, own, host.network).unwrap();
+        ledger.stage(&Fact::Entry(host.genesis())).unwrap();
+        renter.genesis();
+        let mut draft = (*Deal::new(&host, &renter, 1).draft).clone();
+        draft.rental = RentalType::Interruptible;
+        draft.rates = Rates { compute_hour: Amount(350_000_000), ..Rates::default() };
+        let mut deal = of(&draft, &host);
+        ledger.stage(&Fact::Entry(deal.open(&mut renter, &host))).unwrap();
+        ledger.stage(&Fact::Entry(deal.accept(&mut host, &renter))).unwrap();
+        let ran = |hours| Counters { active: Millis::from_hours(hours), ..Counters::default() };
+        let mut terms = LeaseTerms::drafted(&draft);
+        for hours in 1..=4 {
+            if let Some(bid) = [None, None, Some(700_000_000), Some(100_000_000)][hours as usize - 1] {
+                // A bid at each full hour after the first, and no usage until both hold.
+                let change = Change::Bid { compute_hour: Amount(bid) };
+                let now = Timestamp(crate::fixture::START + host.seq);
+                let body = Body::Amend { n: terms.n + 1, change, valid_until: now + Millis::from_mins(1) };
+                let wanted = renter.say(Some(deal.id), &host, body);
+                terms = terms.changed(&draft, &change, &ran(hours - 1), now).unwrap();
+                ledger.stage(&Fact::Entry(wanted.clone())).unwrap();
+                let body = Body::Amended(Amended { amend: Some(wanted.id()), terms });
+                let amended = host.say(Some(deal.id), &renter, body);
+                ledger.stage(&Fact::Entry(amended)).unwrap();
+            }
+            if [2, 3].contains(&hours) {
+                continue;
+            }
+            deal.n += 1;
+            let usage = Usage {
+                host: own,
+                lease: deal.id,
+                n: deal.n,
+                prev: deal.usage.as_ref().map(Verified::id),
+                time: draft.drafted_at + Millis::from_hours(hours),
+                counters: ran(hours),
+                due: terms.due(&draft, &ran(hours)).unwrap(),
+                state: LeaseState::Running,
+                terms: terms.n,
+            };
+            let usage = Verified::sign(usage, &host.key, &host.network).unwrap();
+            ledger.stage(&Fact::Usage(usage.clone())).unwrap();
+            deal.usage = Some(usage);
+        }
+        ledger.commit().unwrap();
+        let total = ledger.view().earnings(0..=u32::MAX).unwrap().total();
+        let claimed = total.values().next().unwrap().claimed;
+        let sum = Amount(2 * 350_000_000 + 700_000_000 + 100_000_000);
+        assert_eq!((claimed.compute, claimed.other, claimed.total()), (sum, Amount::ZERO, sum));
     }
 
     proptest! {

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     access,
     api::types::{
-        ExecRequest, HostRole, HostView, LeaseDetail, LeaseView, ListRequest, LogsRequest, PeerView, RentRequest, RentStep, StatusView,
+        ExecRequest, HostRole, HostView, LeaseDetail, LeaseView, ListRequest, LogsRequest, PeerView, RentRequest,
+        RentStep, StatusView,
     },
     clock::{now, random},
 };

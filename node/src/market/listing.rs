@@ -35,7 +35,9 @@ impl Market {
     /// The newest receipts, newest lease last: of one lease, or of a page of them.
     pub(super) fn receipts(&self, request: &ReceiptsRequest) -> Result<Vec<ReceiptView>, CommandError> {
         let rows = match &request.lease {
-            Some(id) => self.find(&LeaseSelector(id.clone())).map(|lease| self.ledger.row(&lease).into_iter().collect())?,
+            Some(id) => {
+                self.find(&LeaseSelector(id.clone())).map(|lease| self.ledger.row(&lease).into_iter().collect())?
+            }
             None => self.ledger.page(request.before, page_size(request.limit)),
         };
         let mut shown: Vec<ReceiptView> =

@@ -216,8 +216,15 @@ pub fn receipt() -> ReceiptView {
 }
 
 pub fn detail() -> LeaseDetail {
-    let event =
-        |n, state, by| EventView { n, at_ms: at(u64::from(n)), state, what: EventCode::State, by, exit_code: None, note: String::new() };
+    let event = |n, state, by| EventView {
+        n,
+        at_ms: at(u64::from(n)),
+        state,
+        what: EventCode::State,
+        by,
+        exit_code: None,
+        note: String::new(),
+    };
     LeaseDetail {
         view: lease(),
         machine: MachineId([3; 16]),

@@ -1,6 +1,6 @@
 //! The store's keys: one tag byte, then big-endian parts, so that rows written one after the other lie beside each other.
 
-use souk_protocol::{Currency, LeaseId, NodeId, Timestamp};
+use souk_protocol::{Currency, LeaseId, NodeId, Nonce, Timestamp};
 
 use crate::lease::Status;
 
@@ -116,6 +116,11 @@ pub(crate) fn by_number() -> Vec<u8> {
 /// The lease of a number.
 pub(crate) fn numbered(number: u64) -> Vec<u8> {
     key(b'i', &[b"n", &number.to_be_bytes()])
+}
+
+/// The lease this node opened in the negotiation of a nonce; the value is the id.
+pub(crate) fn of_nonce(nonce: &Nonce) -> Vec<u8> {
+    key(b'i', &[b"o", &nonce.0])
 }
 
 /// The leases of a label, in the order of their opening. A label has no zero byte.

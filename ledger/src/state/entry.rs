@@ -122,6 +122,9 @@ impl State {
         }
         self.put(keys::LEASE_COUNT.to_vec(), &number);
         self.staged.insert(keys::numbered(number), Some(id.0.to_vec()));
+        if lease.renter() == self.own {
+            self.staged.insert(keys::of_nonce(&lease.draft.value.nonce), Some(id.0.to_vec()));
+        }
         self.move_status(&id, opened, None, Status::Opened);
         let cached = Cached { lease, lease_changed: true, receipts_changed: false };
         self.leases.insert(id, cached);

@@ -24,6 +24,7 @@ fn every_lease_is_found_by_its_number_its_label_and_its_id() {
     for lease in &all {
         let id = lease.id();
         assert_eq!(view.numbered(lease.number).unwrap(), Some(id));
+        assert_eq!(view.negotiated(&lease.draft.value.nonce).unwrap(), None, "it was the other side's");
         if let Some(label) = &lease.label {
             let mut of_it: Vec<LeaseId> =
                 all.iter().filter(|l| l.label.as_ref() == Some(label)).map(Lease::id).collect();
@@ -50,6 +51,18 @@ fn every_lease_is_found_by_its_number_its_label_and_its_id() {
     assert_eq!(view.starting_with("0", 0).unwrap(), []);
     assert!(view.labelled("job", 10).unwrap().is_empty(), "part of a label is none");
     assert!(view.labelled("", 10).unwrap().is_empty());
+}
+
+#[test]
+fn a_renter_finds_what_came_of_a_negotiation() {
+    let (_, renter, _, right) = story(7, 20);
+    let mut ledger = in_memory(&renter);
+    tell(&mut ledger, &right, &mut Dice(7));
+    let view = ledger.view();
+    for lease in view.leases(Select::All, 100).unwrap() {
+        assert_eq!(view.negotiated(&lease.draft.value.nonce).unwrap(), Some(lease.id()));
+    }
+    assert_eq!(view.negotiated(&souk_protocol::Nonce([0xee; 16])).unwrap(), None);
 }
 
 #[test]

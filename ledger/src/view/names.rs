@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use souk_protocol::LeaseId;
+use souk_protocol::{LeaseId, Nonce};
 
 use super::{QueryError, View};
 use crate::{keys, lease::Lease, state::decode};
@@ -23,6 +23,14 @@ impl View {
     /// [`QueryError`] if the store fails.
     pub fn numbered(&self, number: u64) -> Result<Option<LeaseId>, QueryError> {
         Ok(self.kv.get(&keys::numbered(number))?.as_deref().and_then(keys::lease_of))
+    }
+
+    /// The lease this node opened in the negotiation of a nonce.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the store fails.
+    pub fn negotiated(&self, nonce: &Nonce) -> Result<Option<LeaseId>, QueryError> {
+        Ok(self.kv.get(&keys::of_nonce(nonce))?.as_deref().and_then(keys::lease_of))
     }
 
     /// The leases of a label, newest first, at most `limit`.

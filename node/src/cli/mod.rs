@@ -13,6 +13,7 @@ mod host_show;
 mod leases;
 mod ledger;
 mod node;
+mod orders;
 mod output;
 mod plot;
 mod progress;
@@ -95,6 +96,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Peers => node::peers(context).await,
         Command::Search(args) => search::search(context, args).await,
         Command::Rent(args) => rent::rent(context, *args).await,
+        Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
         Command::Events(args) => events::events(context, &args).await,

@@ -2,7 +2,7 @@
 //! however many leases there are.
 
 use souk_ledger::{lease::Lease, view::View};
-use souk_protocol::{LeaseId, machine::record::LeaseRow};
+use souk_protocol::{LeaseId, Nonce, machine::record::LeaseRow};
 
 use super::{Ledger, logged, row};
 use crate::{
@@ -33,6 +33,12 @@ impl Ledger {
         ids.sort_unstable();
         ids.dedup();
         ids.iter().filter_map(|id| logged(view.lease(id)).flatten()).collect()
+    }
+
+    /// The lease this node opened in the negotiation of a nonce.
+    #[must_use]
+    pub fn negotiated(&self, nonce: &Nonce) -> Option<LeaseId> {
+        logged(self.view().negotiated(nonce)).flatten()
     }
 
     /// A lease's row number, once its open is in the ledger.

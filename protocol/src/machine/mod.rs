@@ -19,6 +19,7 @@ pub mod renter;
 pub mod renter_lease;
 pub mod search;
 pub mod slots;
+pub mod standing;
 pub mod sync;
 #[cfg(test)]
 pub(crate) mod testkit;

@@ -7,6 +7,7 @@ mod earnings;
 mod events;
 mod host;
 mod lease;
+mod order;
 mod rent;
 mod search;
 
@@ -14,6 +15,7 @@ pub use earnings::*;
 pub use events::*;
 pub use host::*;
 pub use lease::*;
+pub use order::*;
 pub use rent::*;
 pub use search::*;
 

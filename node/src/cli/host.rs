@@ -6,14 +6,16 @@ use souk_protocol::Currency;
 use super::{
     Context,
     args::{HostCommand, IdleJobCommand, ListArgs, PriceArgs, WhoArg},
+    earnings,
     error::Failure,
-    node,
+    host_show, node,
     output::{self, Align, Table},
+    watch,
 };
 use crate::{
     api::types::{
         AcceptRequest, FailureView, HostRole, HostView, IdleJobRequest, IdleJobView, IdleState, ListRequest,
-        PriceRequest, SeenView, SlotHolder, SlotView,
+        PriceRequest, SeenView,
     },
     config::Strategy,
 };
@@ -22,7 +24,11 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
     let client = context.client()?;
     let accept = |who: WhoArg, accept| AcceptRequest { who: who.who, accept };
     let view: HostView = match command {
-        HostCommand::Show => client.get("host").await?,
+        HostCommand::Show(args) if args.watch => {
+            return watch::show(context, true, "host", |view: &HostView| describe(view)).await;
+        }
+        HostCommand::Earnings(args) => return earnings::earnings(context, &args).await,
+        HostCommand::Show(_) => client.get("host").await?,
         HostCommand::List(args) => client.post("host/list", &request(args)).await?,
         HostCommand::Price(args) => {
             let request = price_request(*args);
@@ -239,6 +245,7 @@ fn describe(view: &HostView) -> String {
     let mut lines = vec![
         ("machine", view.machine.to_string()),
         ("state", listed.to_owned()),
+        ("offer", view.offer.as_ref().map(host_show::offer).unwrap_or_default()),
         ("gpus", gpus.join(", ")),
         ("cpu", format!("{} ({} threads)", hardware.cpu.model, hardware.cpu.cores)),
         ("memory", output::megabytes(hardware.ram_mb)),
@@ -251,27 +258,9 @@ fn describe(view: &HostView) -> String {
     lines.extend(conditions(view));
     lines.extend([("registries", view.registries.join(", ")), ("engine", engine)]);
     let mut text = output::pairs(&lines);
-    if !view.slots.is_empty() {
+    for table in host_show::tables(view) {
         text.push_str("\n\n");
-        text.push_str(&slots(&view.slots));
+        text.push_str(&table);
     }
     text
-}
-
-fn slots(slots: &[SlotView]) -> String {
-    let mut table =
-        Table::new(&[("SLOT", Align::Right), ("WHAT", Align::Left), ("DEVICE", Align::Left), ("HELD BY", Align::Left)]);
-    for slot in slots {
-        table.row([
-            slot.slot.to_string(),
-            slot.gpu.clone().unwrap_or_else(|| "CPU".to_owned()),
-            slot.device.clone().unwrap_or_else(|| "-".to_owned()),
-            match &slot.holder {
-                SlotHolder::Free => "nobody".to_owned(),
-                SlotHolder::Lease { lease } => lease.short(),
-                SlotHolder::Elsewhere => "another node of this machine".to_owned(),
-            },
-        ]);
-    }
-    table.text()
 }

@@ -4,19 +4,24 @@
 
 pub mod args;
 mod config;
+mod earnings;
 mod error;
+mod events;
 mod exec;
 mod hooks;
 mod host;
+mod host_show;
 mod leases;
 mod ledger;
 mod market;
 mod node;
 mod orders;
 mod output;
+mod plot;
 mod progress;
 mod rent;
 mod search;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -97,14 +102,14 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
-        Command::Events(args) => leases::events(context, &args.id).await,
+        Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,
         Command::Start(args) => leases::control(context, &args.ids, "start").await,
         Command::Destroy(args) => leases::destroy(context, &args).await,
         Command::Label(args) => leases::label(context, args).await,
         Command::Logs(args) => exec::logs(context, args).await,
         Command::Exec(args) => exec::exec(context, args).await,
-        Command::Receipts(args) => ledger::receipts(context, args.id.as_deref()).await,
+        Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => ledger::verify(context, &args.file),

@@ -7,8 +7,11 @@ pub mod chains;
 pub mod command;
 mod commands;
 mod containers;
+mod host_slots;
 mod hosting;
 mod idle;
+mod listing;
+mod names;
 mod outbox;
 mod parties;
 mod pricing;
@@ -21,6 +24,7 @@ pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
 pub(crate) use pricing::check_sums;
+pub use listing::page_size;
 
 /// What a status tells of a node, beside what the engine knows.
 #[derive(Debug, Clone)]

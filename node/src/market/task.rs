@@ -144,6 +144,8 @@ pub(super) struct Market {
     pub(super) adopt: bool,
     /// Reports of the runtime about each hosted lease.
     pub(super) reported: BTreeMap<LeaseId, u64>,
+    /// Leases opened whose numbers the ledger has not given yet.
+    pub(super) unnumbered: BTreeSet<LeaseId>,
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
@@ -183,6 +185,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         next_token: 1,
         adopt: false,
         reported: BTreeMap::new(),
+        unnumbered: BTreeSet::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
@@ -230,6 +233,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.controls_overdue();
                 market.follow_market();
                 market.mark_all();
+                market.forget();
             }
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
@@ -289,6 +293,7 @@ impl Market {
     }
 
     async fn durable(&mut self, ticket: Ticket) {
+        self.number_new();
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
         }

@@ -4,6 +4,8 @@
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
 mod hook;
+mod earnings;
+mod events;
 mod host;
 mod lease;
 mod order;
@@ -12,6 +14,8 @@ mod rent;
 mod search;
 
 pub use hook::*;
+pub use earnings::*;
+pub use events::*;
 pub use host::*;
 pub use lease::*;
 pub use order::*;

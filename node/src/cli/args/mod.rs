@@ -96,7 +96,7 @@ pub enum Command {
     Order(OrderCommand),
     /// List leases, as renter and as host
     #[command(
-        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
+        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps -a --before 801        older ones\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
     )]
     Ps(PsArgs),
     /// All about one lease
@@ -113,8 +113,11 @@ pub enum Command {
     )]
     Exec(ExecArgs),
     /// What happened to a lease, and who caused it
-    #[command(after_help = "Examples:\n  souk events 1\n  souk events train --json")]
-    Events(LeaseArg),
+    #[command(
+        after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \
+                      souk events --limit 20          of all leases, newest last\n  souk events -f --json | jq -r .state"
+    )]
+    Events(EventsArgs),
     /// End an instance's processes; its disk is kept, and billed
     #[command(after_help = "Examples:\n  souk stop 1\n  souk stop train 3fa9")]
     Stop(LeaseArgs),

@@ -144,9 +144,28 @@ pub struct PsArgs {
     /// Ended leases too
     #[arg(short, long)]
     pub all: bool,
+    /// With -a: at most so many, the newest
+    #[arg(long, value_name = "N", requires = "all", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub limit: u32,
+    /// With -a: only leases with numbers below this
+    #[arg(long, value_name = "NUMBER", requires = "all")]
+    pub before: Option<u64>,
     /// Keep showing, as it changes
-    #[arg(long)]
+    #[arg(short, long)]
     pub watch: bool,
+}
+
+/// `souk events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// The lease: its number, its label, or the first digits of its id [default: all leases]
+    pub id: Option<String>,
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub limit: u32,
 }
 
 /// One lease.

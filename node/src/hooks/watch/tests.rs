@@ -16,6 +16,7 @@ fn sight(role: Role) -> Sight {
     let view = LeaseView {
         number: 3,
         lease: LeaseId([1; 32]),
+        rental: souk_protocol::negotiation::RentalType::OnDemand,
         role,
         peer: NodeId([2; 32]),
         label: Some("job\u{1b}".to_owned()),

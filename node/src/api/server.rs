@@ -28,6 +28,7 @@ use crate::{
     config::Api,
     hooks::HooksHandle,
     market::{CommandError, ErrorCode, MarketHandle, command::AskSelector},
+    orders::OrdersHandle,
 };
 
 /// Connections served at once. When full, the next wait in the kernel's queue.
@@ -83,6 +84,7 @@ pub enum ServerError {
 pub(super) struct Shared {
     pub(super) market: MarketHandle,
     pub(super) hooks: Option<HooksHandle>,
+    pub(super) orders: OrdersHandle,
     /// Cancelled to stop the whole node.
     pub(super) stop: CancellationToken,
     /// Tasks that outlive their request: upgraded connections.
@@ -166,10 +168,11 @@ impl Server {
 
     /// Serves until `stop` is cancelled, which `POST shutdown` does too. Then requests under way have a few seconds, and the
     /// socket is removed.
-    pub async fn serve(self, market: MarketHandle, stop: CancellationToken) {
+    pub async fn serve(self, market: MarketHandle, orders: OrdersHandle, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let hooks = self.hooks.clone();
-        let shared = Shared { market, hooks, stop: stop.clone(), tasks: tasks.clone(), last_search: Arc::default() };
+        let (tasks_of, last_search) = (tasks.clone(), Arc::default());
+        let shared = Shared { market, orders, hooks, stop: stop.clone(), tasks: tasks_of, last_search };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let router = routes::router(shared);
         let unix = accept_unix(&self.unix, router.clone(), &places, &tasks, &stop);

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 34] = [
+const SETTINGS: [&str; 47] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -27,13 +27,26 @@ const SETTINGS: [&str; 34] = [
     "host.prices.up_gb",
     "host.prices.down_gb",
     "host.prices.currency",
+    "host.prices.reserved_discount",
+    "host.pricing.strategy",
+    "host.pricing.command",
+    "host.pricing.min",
+    "host.pricing.max",
+    "host.pricing.hosts",
+    "host.pricing.every",
     "host.slots",
     "host.min_slots",
     "host.accept.anyone",
     "host.accept.peers",
+    "host.accept.attested_by",
+    "host.accept.min_trust",
+    "host.accept.command",
+    "host.accept.command_fails",
     "host.egress",
     "host.registries",
     "host.local_images",
+    "host.images.allow",
+    "host.images.deny",
     "host.max_term",
     "host.credit_hours",
     "host.tick",

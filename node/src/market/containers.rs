@@ -13,7 +13,10 @@ use souk_protocol::{
 use souk_runtime::{DockerRuntime, InstanceEvent, Runtime, RuntimeError, RuntimeReport as ContainerReport, inventory};
 
 use super::task::{Internal, Market};
-use crate::host::instances;
+use crate::{
+    config::Images,
+    host::{images, instances},
+};
 
 /// Between a failure that passes and the next look at what is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -134,8 +137,9 @@ impl Market {
 
     pub(super) fn resolve(&self, token: Token, reference: String, digest: Option<String>) {
         let (internal, runtime) = (self.internal.clone(), self.runtime.clone());
+        let rules = self.host.as_ref().map(|host| host.config().host.images.clone()).unwrap_or_default();
         tokio::spawn(async move {
-            let result = resolve_image(runtime.as_deref(), &reference, digest).await;
+            let result = resolve_image(runtime.as_deref(), &rules, &reference, digest).await;
             internal.send(Internal::Image { token, result }).await.ok();
         });
     }
@@ -156,6 +160,7 @@ impl Market {
 
 async fn resolve_image(
     runtime: Option<&DockerRuntime>,
+    rules: &Images,
     reference: &str,
     digest: Option<String>,
 ) -> Result<ImagePin, Reject> {
@@ -166,6 +171,7 @@ async fn resolve_image(
         Some(digest) if !reference.contains('@') => format!("{reference}@{digest}"),
         Some(_) | None => reference.to_owned(),
     };
+    images::check(rules, &wanted)?;
     match runtime.resolve_image(&wanted).await {
         Ok(image) => Ok(ImagePin { reference: reference.to_owned(), digest: image.pin.digest }),
         Err(error) => Err(Reject::lasting(RejectCode::Image, error.to_string())),

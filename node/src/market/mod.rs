@@ -10,6 +10,7 @@ mod containers;
 mod hosting;
 mod outbox;
 mod parties;
+mod pricing;
 mod rentals;
 mod search;
 pub mod select;
@@ -18,6 +19,7 @@ mod telling;
 pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
+pub(crate) use pricing::check_sums;
 
 /// What a status tells of a node, beside what the engine knows.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ use souk_protocol::{
     machine::{
         engine::Engine,
         io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
     },
@@ -30,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chains::Chains, command::Command, outbox::Outbox, rentals::Rentals, views::Meta};
+use super::{chains::Chains, command::Command, outbox::Outbox, pricing::Prices, rentals::Rentals, views::Meta};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -65,6 +66,12 @@ pub(super) enum Internal {
     Image {
         token: Token,
         result: Result<ImagePin, Reject>,
+    },
+    Owner {
+        token: Token,
+        about: About,
+        answer: OwnerAnswer,
+        failure: Option<String>,
     },
     /// What was found, and how many reports each lease had when it was asked about.
     Adopted(Vec<Adopted>, BTreeMap<LeaseId, u64>),
@@ -116,6 +123,7 @@ pub(super) struct Market {
     pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
     pub(super) rentals: Rentals,
+    pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
@@ -154,6 +162,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         hooks,
         index: AskIndex::default(),
         rentals: Rentals::default(),
+        prices: Prices::default(),
         runtime: None,
         runtime_problem: None,
         server: None,
@@ -211,6 +220,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.ask_traffic();
                 market.controls_overdue();
                 market.mark_all();
+                market.follow_market();
             }
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
@@ -326,6 +336,7 @@ impl Market {
             }
             Output::Runtime { lease, order, .. } => self.order(lease, *order),
             Output::ResolveImage { token, reference, digest } => self.resolve(token, reference, digest),
+            Output::AskOwner { token, question } => self.ask_owner(token, &question),
             Output::LockSlots { lease, slots } => {
                 let locked = self.locks.lock(&slots).unwrap_or_else(|error| {
                     tracing::error!(%error, "the slots' lock files can't be made; nothing is rented out");
@@ -451,6 +462,7 @@ impl Market {
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
+            Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
             Internal::LookAgain => self.adopt = true,
             Internal::Adopted(found, asked) => {
                 for adopted in &found {

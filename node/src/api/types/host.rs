@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use souk_protocol::{Amount, Currency, LeaseId, MachineId, NodeId, resources::Egress, resources::Hardware};
 
-use super::{HostRole, LeaseView, Problem, decimal};
+use super::{ConditionsView, HostRole, LeaseView, PricingView, Problem, decimal};
 
 /// What a host offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,14 @@ pub struct HostView {
     pub min_slots: u16,
     /// The prices; none before the owner has named one.
     pub prices: Option<PricesView>,
+    /// How they come about.
+    #[serde(default)]
+    pub pricing: PricingView,
     /// Who may rent.
     pub accepts: AcceptsView,
+    /// On what other conditions.
+    #[serde(default)]
+    pub conditions: ConditionsView,
     /// What guests may be granted to reach.
     pub egress: Vec<Egress>,
     /// Registries images may come from.
@@ -81,6 +87,8 @@ pub struct PricesView {
     /// Traffic in per GB.
     #[serde(with = "decimal")]
     pub down_gb: Amount,
+    /// What a reserved term is cheaper by, in thousandths.
+    pub reserved_discount: u16,
     /// The currency of all.
     pub currency: Currency,
 }

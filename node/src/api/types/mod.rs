@@ -6,12 +6,16 @@
 mod hook;
 mod host;
 mod lease;
+mod order;
+mod pricing;
 mod rent;
 mod search;
 
 pub use hook::*;
 pub use host::*;
 pub use lease::*;
+pub use order::*;
+pub use pricing::*;
 pub use rent::*;
 pub use search::*;
 

@@ -14,8 +14,8 @@ use super::{
     streams,
     types::{
         AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        OrderRequest, OrderView, MarketRequest, MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, RentRequest, SearchRequest,
-        SearchResults, ShutdownView, StatusView,
+        MarketRequest, MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView,
+        RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};

@@ -17,9 +17,9 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
+    market::{About, MarketHandle, task, views},
     orders,
     seal::Seal,
-    market::{About, MarketHandle, task, views},
 };
 
 /// How long the first address may take to be listened on.

@@ -21,6 +21,7 @@ pub mod renter;
 pub mod renter_lease;
 pub mod search;
 pub mod slots;
+pub mod standing;
 pub mod statistics;
 pub mod sync;
 #[cfg(test)]

@@ -5,12 +5,14 @@
 
 mod host;
 mod lease;
+mod order;
 mod pricing;
 mod rent;
 mod search;
 
 pub use host::*;
 pub use lease::*;
+pub use order::*;
 pub use pricing::*;
 pub use rent::*;
 pub use search::*;

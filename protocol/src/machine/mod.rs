@@ -5,6 +5,7 @@
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
 pub mod auction;
+pub mod accept;
 pub mod book;
 pub mod chain;
 mod context;

@@ -15,14 +15,17 @@
 //! | `POST quote/slices` | what it takes to win slots of a machine now |
 //! | `GET leases/{id}/logs` | output, as frames of `souk_protocol::message::Frame` |
 //! | `POST leases/{id}/exec` | upgrades to frames both ways |
+//! | `GET orders`, `POST orders` `orders/{number}/cancel` | standing orders |
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
 //! | `GET host/schedule`, `POST host/schedule` | slots held, maintenance |
+//! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
 //! | `POST shutdown` | stops the node |
 
 pub mod client;
 mod error;
 pub mod frames;
+mod hooks;
 mod routes;
 mod server;
 mod streams;

@@ -5,7 +5,6 @@ use axum::{
     extract::{Path, Query, State},
     routing::{get, post},
 };
-use serde::Deserialize;
 use souk_protocol::message::Action;
 
 use super::{
@@ -13,9 +12,10 @@ use super::{
     server::Shared,
     streams, terms,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        PeerView, QuoteView, ReceiptView, RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults,
-        ShutdownView, StatusView,
+        AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
+        IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
+        MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
+        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -37,15 +37,23 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
         .merge(terms::router())
+        .route("/orders", get(orders).post(order_add))
+        .route("/orders/{number}/cancel", post(order_cancel))
         .route("/receipts", get(receipts))
+        .route("/events", get(all_events))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
         .route("/host", get(host))
+        .route("/host/earnings", get(host_earnings))
         .route("/host/list", post(host_list))
+        .route("/host/price", post(host_price))
+        .route("/market", post(market))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
         .route("/host/schedule", get(host_schedule).post(host_keep))
-        .route("/shutdown", post(shutdown));
+        .route("/host/idle-job", get(idle_job).post(set_idle_job))
+        .route("/shutdown", post(shutdown))
+        .merge(super::hooks::router());
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
 
@@ -64,6 +72,18 @@ async fn search(State(shared): State<Shared>, JsonBody(request): JsonBody<Search
     Ok(Json(results))
 }
 
+async fn orders(State(shared): State<Shared>) -> Answer<Vec<OrderView>> {
+    answer(shared.orders.list().await)
+}
+
+async fn order_add(State(shared): State<Shared>, JsonBody(request): JsonBody<OrderRequest>) -> Answer<OrderView> {
+    answer(shared.orders.add(request).await)
+}
+
+async fn order_cancel(State(shared): State<Shared>, Path(number): Path<u32>) -> Answer<OrderView> {
+    answer(shared.orders.cancel(number).await)
+}
+
 async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<RentRequest>) -> Answer<QuoteView> {
     request.ask = shared.ask_named(request.ask)?;
     let request = Box::new(request);
@@ -71,17 +91,8 @@ async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<Ren
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct LeasesQuery {
-    #[serde(default)]
-    all: bool,
-}
-
-async fn leases(
-    State(shared): State<Shared>,
-    Query(LeasesQuery { all }): Query<LeasesQuery>,
-) -> Answer<Vec<LeaseView>> {
-    let ask = |reply| Command::Leases { all, reply };
+async fn leases(State(shared): State<Shared>, Query(request): Query<LeasesRequest>) -> Answer<Vec<LeaseView>> {
+    let ask = |reply| Command::Leases { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
@@ -124,17 +135,18 @@ async fn label(
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct ReceiptsQuery {
-    lease: Option<String>,
+async fn receipts(State(shared): State<Shared>, Query(request): Query<ReceiptsRequest>) -> Answer<Vec<ReceiptView>> {
+    let ask = |reply| Command::Receipts { request, reply };
+    answer(shared.market.ask(ask).await)
 }
 
-async fn receipts(
-    State(shared): State<Shared>,
-    Query(ReceiptsQuery { lease }): Query<ReceiptsQuery>,
-) -> Answer<Vec<ReceiptView>> {
-    let id = lease.map(LeaseSelector);
-    let ask = |reply| Command::Receipts { id, reply };
+async fn all_events(State(shared): State<Shared>, Query(request): Query<EventsRequest>) -> Answer<Vec<HappenedView>> {
+    let ask = |reply| Command::Events { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_earnings(State(shared): State<Shared>, Query(request): Query<EarningsRequest>) -> Answer<EarningsView> {
+    let ask = |reply| Command::HostEarnings { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
@@ -148,6 +160,17 @@ async fn host(State(shared): State<Shared>) -> Answer<HostView> {
 
 async fn host_list(State(shared): State<Shared>, JsonBody(request): JsonBody<ListRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostList { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_price(State(shared): State<Shared>, JsonBody(request): JsonBody<PriceRequest>) -> Answer<HostView> {
+    let request = Box::new(request);
+    let ask = |reply| Command::HostPrice { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn market(State(shared): State<Shared>, JsonBody(request): JsonBody<MarketRequest>) -> Answer<MarketView> {
+    let ask = |reply| Command::Market { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
@@ -166,6 +189,19 @@ async fn host_schedule(State(shared): State<Shared>) -> Answer<ScheduleView> {
 
 async fn host_keep(State(shared): State<Shared>, JsonBody(request): JsonBody<ScheduleRequest>) -> Answer<ScheduleView> {
     let ask = |reply| Command::HostSchedule { request: Some(request), reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn idle_job(State(shared): State<Shared>) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: None, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn set_idle_job(
+    State(shared): State<Shared>,
+    JsonBody(request): JsonBody<IdleJobRequest>,
+) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: Some(request), reply };
     answer(shared.market.ask(ask).await)
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::{
         client::escape,
-        types::{LeaseDetail, OfferExtensionRequest, ScheduleRequest, ScheduleView},
+        types::{LeaseDetail, OfferExtensionRequest, ScheduleRequest, ScheduleView, WindowView},
     },
     market::ErrorCode,
 };
@@ -54,6 +54,21 @@ pub(super) async fn maintenance(context: &Context, command: MaintenanceCommand) 
         output::line(windows(&view))?;
     }
     Ok(0)
+}
+
+/// Slots held, in words; empty for none.
+pub(super) fn held(view: &ScheduleView) -> String {
+    match view.hold {
+        0 => String::new(),
+        1 => "1 slot for your own work".to_owned(),
+        n => format!("{n} slots for your own work"),
+    }
+}
+
+/// What is announced, in words; empty for nothing.
+pub(super) fn announced(view: &ScheduleView) -> String {
+    let window = |w: &WindowView| format!("{} to {}", output::time(w.from_ms), output::time(w.until_ms));
+    view.maintenance.iter().map(window).collect::<Vec<_>>().join(", ")
 }
 
 fn windows(view: &ScheduleView) -> String {

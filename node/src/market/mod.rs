@@ -7,17 +7,25 @@ pub mod chains;
 pub mod command;
 mod commands;
 mod containers;
+mod host_slots;
 mod hosting;
+mod idle;
+mod listing;
+mod names;
 mod outbox;
 mod parties;
+mod pricing;
 mod rentals;
 mod search;
 pub mod select;
 pub mod task;
+mod telling;
 pub mod terms;
 pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
+pub use listing::page_size;
+pub(crate) use pricing::check_sums;
 
 /// What a status tells of a node, beside what the engine knows.
 #[derive(Debug, Clone)]

@@ -17,6 +17,7 @@ use souk_protocol::{
     machine::{
         engine::Engine,
         io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
     },
@@ -30,7 +31,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chains::Chains, command::Command, outbox::Outbox, rentals::Rentals, terms::Waiters, views::Meta};
+use super::{
+    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, pricing::Prices, rentals::Rentals,
+    terms::Waiters, views::Meta,
+};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -66,6 +70,12 @@ pub(super) enum Internal {
         token: Token,
         result: Result<ImagePin, Reject>,
     },
+    Owner {
+        token: Token,
+        about: About,
+        answer: OwnerAnswer,
+        failure: Option<String>,
+    },
     /// What was found, and how many reports each lease had when it was asked about.
     Adopted(Vec<Adopted>, BTreeMap<LeaseId, u64>),
     Traffic {
@@ -74,6 +84,11 @@ pub(super) enum Internal {
     },
     Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
+    /// What the idle job's image stands for.
+    IdleImage {
+        reference: String,
+        result: Result<ImagePin, Reject>,
+    },
     /// Look at all instances again.
     LookAgain,
 }
@@ -101,6 +116,8 @@ pub struct Parts {
     pub locks: SlotLocks,
     /// What a status tells of the node.
     pub about: super::About,
+    /// Where the owner's hooks are told what happens.
+    pub hooks: crate::hooks::Feed,
 }
 
 pub(super) struct Market {
@@ -111,9 +128,11 @@ pub(super) struct Market {
     pub(super) host: Option<HostSide>,
     pub(super) locks: SlotLocks,
     pub(super) about: super::About,
+    pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
     pub(super) rentals: Rentals,
     pub(super) waiters: Waiters,
+    pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
@@ -127,9 +146,12 @@ pub(super) struct Market {
     pub(super) adopt: bool,
     /// Reports of the runtime about each hosted lease.
     pub(super) reported: BTreeMap<LeaseId, u64>,
+    /// Leases opened whose numbers the ledger has not given yet.
+    pub(super) unnumbered: BTreeSet<LeaseId>,
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
+    pub(super) idle: IdleSide,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -139,7 +161,8 @@ pub(super) struct Market {
 pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
-    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, about } = parts;
+    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, about, hooks } =
+        parts;
     let mut market = Market {
         engine,
         ledger,
@@ -148,9 +171,11 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         host,
         locks,
         about,
+        hooks,
         index: AskIndex::default(),
         rentals: Rentals::default(),
         waiters: Waiters::default(),
+        prices: Prices::default(),
         runtime: None,
         runtime_problem: None,
         server: None,
@@ -163,8 +188,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         next_token: 1,
         adopt: false,
         reported: BTreeMap::new(),
+        unnumbered: BTreeSet::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
+        idle: IdleSide::default(),
     };
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
@@ -208,12 +235,17 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.ask_traffic();
                 market.controls_overdue();
                 market.waiters_overdue();
+                market.follow_market();
+                market.mark_all();
+                market.forget();
             }
+            () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
         market.drain().await;
     }
     market.flush(&mut progress).await;
+    market.end_idle(&mut reports).await;
     drop(reports);
     if let Some(runtime) = &market.runtime
         && tokio::time::timeout(FLUSH_WITHIN, runtime.shutdown()).await.is_err()
@@ -261,9 +293,11 @@ impl Market {
             self.adopt_all();
         }
         self.keep_peers();
+        self.show_marked();
     }
 
     async fn durable(&mut self, ticket: Ticket) {
+        self.number_new();
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
         }
@@ -322,6 +356,7 @@ impl Market {
             }
             Output::Runtime { lease, order, .. } => self.order(lease, *order),
             Output::ResolveImage { token, reference, digest } => self.resolve(token, reference, digest),
+            Output::AskOwner { token, question } => self.ask_owner(token, &question),
             Output::LockSlots { lease, slots } => {
                 let locked = self.locks.lock(&slots).unwrap_or_else(|error| {
                     tracing::error!(%error, "the slots' lock files can't be made; nothing is rented out");
@@ -329,8 +364,8 @@ impl Market {
                 });
                 self.input(Input::Locked { lease, locked });
             }
+            Output::Idle { slots, .. } => self.idle_slots(&slots),
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
-            Output::Idle { .. } => {}
             Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
                 let meta = &self.meta;
@@ -447,8 +482,11 @@ impl Market {
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
+            Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
+            Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::LookAgain => self.adopt = true,
             Internal::Adopted(found, asked) => {
+                self.idle_cleaned();
                 for adopted in &found {
                     let Ok(lease) = adopted.lease.parse() else { continue };
                     if self.reported.get(&lease) != asked.get(&lease) {
@@ -475,6 +513,7 @@ impl Market {
                 *reports = Some(receiver);
                 self.adopt = true;
                 self.offer_machine();
+                self.refresh_idle();
                 self.input(Input::RuntimeUp(true));
             }
             Internal::NoRuntime(problem) => {

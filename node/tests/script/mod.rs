@@ -78,7 +78,9 @@ impl Scripted {
                 let (market, commands) = MarketHandle::channel();
                 let following = tokio::spawn(follow(commands, shared));
                 bound.send(server.tcp()).unwrap();
-                server.serve(market, token).await;
+                let seal = souk::seal::Seal::of(&souk_protocol::Keypair::from_seed(&[7; 32]));
+                let orders = souk::orders::spawn(&path, seal, market.clone(), token.clone()).unwrap();
+                server.serve(market, orders, token).await;
                 following.abort();
             });
         });
@@ -116,6 +118,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 seen.lock().unwrap().rent = Some(*request);
                 rent(&image, &steps);
             }
+            Command::RentAs { request, steps, .. } => rent(&request.image, &steps),
+            Command::LeaseOf { reply, .. } => answer(reply, Ok(Some((views::lease(), true)))),
             Command::Leases { reply, .. } => answer(reply, Ok(vec![views::lease()])),
             Command::Lease { id, reply } => {
                 answer(reply, find(&id).map(|()| views::detail()));
@@ -139,12 +143,19 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 answer(reply, Ok(Box::new(near) as ByteStream));
             }
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
+            Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),
+            Command::HostEarnings { request, reply } => {
+                answer(reply, request.span(views::at(0)).map(|_| views::earnings()));
+            }
             Command::LedgerCheck(reply) => answer(reply, Ok(views::check())),
             Command::LedgerExport { id, reply } => answer(reply, Ok(export(id))),
             Command::HostShow(reply) => answer(reply, Ok(views::host(false, false))),
             Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::HostUnlist(reply) => answer(reply, Ok(views::host(false, false))),
+            Command::HostPrice { reply, .. } => answer(reply, Ok(views::host(true, false))),
+            Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+            Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
     }
 }

@@ -161,12 +161,36 @@ pub fn quote() -> QuoteView {
         listed_hour: price("0.35"),
         max_price_hour: price("0.35"),
         storage_hour: price("0.0069"),
+        storage_month: price("5.00"),
+        compute: price("8.40"),
+        storage: price("0.12"),
+        disk_kept: price("0.34"),
+        max_spend: Some(price("8.52")),
+        ceiling_after_ms: Some(Millis::from_hours(23)),
         up_gb: Amount::ZERO,
         down_gb: Amount::ZERO,
         ends_at_ms: at(86_400),
         ceiling: price("8.52"),
         traffic_extra: false,
     }
+}
+
+pub fn market() -> MarketView {
+    let gpu = ModelView {
+        gpu: Some("RTX\u{1b}[2J 4090".to_owned()),
+        hosts: 3,
+        machines: 4,
+        asks: 6,
+        slots_total: 8,
+        slots_free: 2,
+        lowest: price("0.20"),
+        lower_quartile: price("0.25"),
+        median: price("0.30"),
+        upper_quartile: price("0.35"),
+        highest: price("0.40"),
+        histogram: vec![BarView { from: price("0.20"), to: price("0.40"), hosts: 3 }],
+    };
+    MarketView { currency: Currency::usd(), models: vec![gpu], more: 0, other_currency: 2 }
 }
 
 pub fn lease() -> LeaseView {
@@ -350,13 +374,17 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
                 slot: 0,
                 device: Some("GPU-1".to_owned()),
                 gpu: Some("RTX 4090".to_owned()),
+                listed: true,
                 holder: SlotHolder::Lease { lease: super::lease_id() },
             },
-            SlotView { slot: 1, device: None, gpu: None, holder: SlotHolder::Free },
+            SlotView { slot: 1, device: None, gpu: None, listed: true, holder: SlotHolder::Elsewhere },
+            SlotView { slot: 2, device: None, gpu: None, listed: false, holder: SlotHolder::Free },
         ],
         min_slots: 1,
         prices: None,
+        pricing: PricingView::default(),
         accepts: AcceptsView { anyone, peers: vec![] },
+        conditions: ConditionsView::default(),
         egress: vec![Egress::Internet],
         registries: vec!["docker.io".to_owned()],
         schedule: ScheduleView::default(),
@@ -366,7 +394,76 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
             gpus: None,
             hard_disk_quota: false,
         },
-        leases: vec![],
+        offer: listed.then(|| OfferView {
+            id: DocumentId([8; 32]),
+            seq: 7,
+            issued_at_ms: at(0),
+            valid_until_ms: at(1800),
+            slots_total: 2,
+            slots_free: 1,
+            slices: vec![1, 2],
+        }),
+        leases: vec![LeaseView { role: Role::Host, ..lease() }],
+        bids: vec![BidView {
+            rank: 1,
+            number: 1,
+            lease: super::lease_id(),
+            renter: node(4),
+            slots: 2,
+            price_hour: price("0.35"),
+            slot_hour: price("0.175"),
+            currency: Currency::usd(),
+            bid_at_ms: at(50),
+            state: LeaseState::Paused(PauseReason::Stopped),
+            since_ms: at(60),
+        }],
         problems: vec![],
+    }
+}
+
+pub fn idle_job(request: Option<IdleJobRequest>) -> IdleJobView {
+    let IdleJobRequest { image, command } = request.unwrap_or_default();
+    let slots = image.iter().map(|_| IdleSlotView { slot: 3, state: IdleState::Running, note: None }).collect();
+    IdleJobView { image, digest: None, command, problem: None, slots }
+}
+
+pub fn happened(request: &EventsRequest) -> Vec<HappenedView> {
+    let event = |n: u32| HappenedView {
+        record: 10 * u64::from(n),
+        number: 1,
+        lease: super::lease_id(),
+        label: Some("tr\u{1b}ain".to_owned()),
+        role: Role::Renter,
+        event: detail().events[n as usize - 1].clone(),
+    };
+    let after = request.after.unwrap_or(0);
+    [event(1), event(2)].into_iter().filter(|e| e.record > after).collect()
+}
+
+pub fn earnings() -> EarningsView {
+    let parts = |compute: &str, storage: &str, total: &str| PartsView {
+        compute: price(compute),
+        storage: price(storage),
+        traffic: Amount::ZERO,
+        other: Amount::ZERO,
+        total: price(total),
+    };
+    let row = |day: Option<&str>, machine: Option<MachineId>| EarnedView {
+        day: day.map(str::to_owned),
+        machine,
+        currency: Currency::usd(),
+        leases: 1,
+        acknowledged: parts("0.300000001", "0.019999999", "0.32"),
+        unacknowledged: price("0.03"),
+        claimed: parts("0.33", "0.02", "0.35"),
+        counters: Counters { active: Millis::from_hours(1), ..Counters::default() }.into(),
+    };
+    let machine = Some(MachineId([3; 16]));
+    EarningsView {
+        from: "2025-12-03".to_owned(),
+        to: "2026-01-01".to_owned(),
+        days: vec![row(Some("2025-12-30"), machine), row(Some("2026-01-01"), machine)],
+        machines: vec![row(None, machine)],
+        total: vec![row(None, None)],
     }
 }

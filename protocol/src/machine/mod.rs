@@ -5,6 +5,7 @@
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
 pub mod auction;
+pub mod accept;
 pub mod book;
 pub mod chain;
 mod context;
@@ -14,11 +15,14 @@ pub mod host_lease;
 pub mod io;
 pub mod meter;
 pub mod policy;
+pub mod pricing;
 pub mod record;
 pub mod renter;
 pub mod renter_lease;
 pub mod search;
 pub mod slots;
+pub mod standing;
+pub mod statistics;
 pub mod sync;
 #[cfg(test)]
 pub(crate) mod testkit;

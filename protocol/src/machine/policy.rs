@@ -2,48 +2,20 @@
 //!
 //! Pure functions of a proposal, the offer and the owner's settings. They decide; the host's and renter's machines act.
 
-use std::collections::BTreeSet;
-
 use crate::{
     Amount, MachineId, Millis, NodeId, Timestamp,
     lease::LeaseDraft,
     limits,
+    machine::pricing::OwnerAsked,
     message::Extension,
     money::Rates,
     negotiation::{Proposal, Reject, RejectCode, RentalType},
-    offer::{Accepts, Offer, Reachability, Terms, Window},
+    offer::{Offer, Reachability, Terms, Window},
     resources::{Hardware, Resources},
     terms::{Change, LeaseTerms},
 };
 
-/// Whom the host rents to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accept {
-    /// Anybody.
-    Anyone,
-    /// These peers.
-    Peers(BTreeSet<NodeId>),
-}
-
-impl Accept {
-    /// Whether a peer may rent.
-    #[must_use]
-    pub fn takes(&self, peer: &NodeId) -> bool {
-        match self {
-            Self::Anyone => true,
-            Self::Peers(peers) => peers.contains(peer),
-        }
-    }
-
-    /// What the offer says of it.
-    #[must_use]
-    pub const fn public(&self) -> Accepts {
-        match self {
-            Self::Anyone => Accepts::Anyone,
-            Self::Peers(_) => Accepts::Named,
-        }
-    }
-}
+pub use super::accept::Accept;
 
 /// A machine on offer, as its owner set it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +34,8 @@ pub struct HostSetup {
     pub floor_slot_hour: Amount,
     /// Who may rent.
     pub accept: Accept,
+    /// What the owner is asked beside.
+    pub asked: OwnerAsked,
     /// How far what is due may run ahead of what is acknowledged, as so much time at the lease's price.
     pub credit: Millis,
     /// Time between receipts, unless the renter asks for another.
@@ -126,10 +100,8 @@ fn consider(
     now: Timestamp,
 ) -> Result<Decision, Reject> {
     p.check().map_err(|e| Reject::lasting(RejectCode::Malformed, e.0))?;
-    if !setup.accept.takes(renter) {
-        let sentence =
-            format!("this host rents to peers its owner has named; ask the owner to run: souk host accept {renter}");
-        return Err(Reject::lasting(RejectCode::NotAccepted, sentence));
+    if let Some(refusal) = setup.accept.refusal(renter) {
+        return Err(refusal);
     }
     let slots = offer
         .slots_of(&p.ask)
@@ -333,6 +305,8 @@ pub fn next_bid(last: Amount, limit: Amount, counter: Amount) -> Option<Amount> 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -409,8 +383,26 @@ mod tests {
         assert_eq!(code(answer(&setup(), 4, &long)), RejectCode::Terms);
         let poor = Proposal { max_spend: Some(Amount(1)), ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &poor)), RejectCode::Terms, "a ceiling under the price of the disk");
-        let named = HostSetup { accept: Accept::Peers(BTreeSet::new()), ..setup() };
-        assert_eq!(code(answer(&named, 4, &proposal(price, 0))), RejectCode::NotAccepted);
+        let (peers, by) = (BTreeSet::new(), vec![key(3).node_id()]);
+        let conditions = [
+            Accept::Peers(peers.clone()),
+            Accept::Attested { peers: peers.clone(), by },
+            Accept::Trusted { peers, least: 1 },
+        ];
+        for accept in conditions {
+            let picky = HostSetup { accept, ..setup() };
+            assert_eq!(code(answer(&picky, 4, &proposal(price, 0))), RejectCode::NotAccepted);
+            let mut friend = picky;
+            if let Accept::Peers(peers) | Accept::Attested { peers, .. } | Accept::Trusted { peers, .. } =
+                &mut friend.accept
+            {
+                peers.insert(key(2).node_id());
+            }
+            assert!(
+                matches!(answer(&friend, 4, &proposal(price, 0)), Decision::Draft { .. }),
+                "the named may in any case"
+            );
+        }
         let other = Proposal { egress: crate::resources::Egress::Internet, ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &other)), RejectCode::Terms);
         let mut ending = setup();

@@ -16,7 +16,7 @@ use super::{ChangeView, Environment, EvictionView, ExtensionView, PlaceView, Ter
 /// [`LeaseState`] as two fields: `"state": "paused", "reason": "stopped"`.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "LeaseState", tag = "state", content = "reason", rename_all = "snake_case")]
-enum StateFields {
+pub(super) enum StateFields {
     Preparing,
     Running,
     Paused(PauseReason),
@@ -123,6 +123,30 @@ impl From<&souk_protocol::message::LeaseEvent> for EventView {
             note: event.note.clone(),
         }
     }
+}
+
+/// Which leases to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeasesRequest {
+    /// Ended ones too, a page at a time; else all that are open.
+    pub all: bool,
+    /// Of all: those with numbers below this; none for the newest.
+    pub before: Option<u64>,
+    /// Of all: at most so many; none for 100, 1000 at most.
+    pub limit: Option<u32>,
+}
+
+/// Whose receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReceiptsRequest {
+    /// Of this lease only.
+    pub lease: Option<String>,
+    /// Of leases with numbers below this; none for the newest.
+    pub before: Option<u64>,
+    /// Of so many leases; none for 100, 1000 at most.
+    pub limit: Option<u32>,
 }
 
 /// All about one lease.

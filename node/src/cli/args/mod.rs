@@ -1,6 +1,8 @@
 //! The command line's grammar: commands, options, help with examples.
 
+mod hooks;
 mod hosting;
+mod orders;
 mod renting;
 mod terms;
 mod values;
@@ -11,7 +13,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use souk_protocol::Millis;
 
+pub use hooks::*;
 pub use hosting::*;
+pub use orders::*;
 pub use renting::*;
 pub use terms::*;
 use values::duration;
@@ -73,16 +77,30 @@ pub enum Command {
                       souk search 'gpu_ram>=80' --explain        why there is nothing"
     )]
     Search(SearchArgs),
+    /// What GPUs cost: median, spread and occupancy of the offers seen
+    #[command(
+        after_help = "Prices are per hour of a GPU, or of a hardware thread on machines without. Each host counts once, with \
+                      the median of its machines.\n\nExamples:\n  souk market\n  souk market RTX_4090\n  souk market cpu --json"
+    )]
+    Market(MarketArgs),
     /// Rent a machine and run an image on it
     #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
                       souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job\n  \
                       souk rent 1 --image debian:12 --bid 0.12 -- ./job              runs while nobody bids more\n  \
-                      souk rent 1 --image debian:12 --type reserved --for 7days --extend 24h -- ./job")]
+                      souk rent 1 --image debian:12 --type reserved --for 7days --extend 24h -- ./job\n  \
+                      souk rent --query 'gpu_ram>=24 dph<0.4' --wait --failover --image debian:12 -- ./job")]
     Rent(Box<RentArgs>),
+    /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk rent --query 'gpu_name=RTX_4090 dph<0.4' --wait --image debian:12 -d -- ./job\n  \
+                      souk order list\n  souk order cancel 1"
+    )]
+    Order(OrderCommand),
     /// List leases, as renter and as host
     #[command(
-        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
+        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps -a --before 801        older ones\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
     )]
     Ps(PsArgs),
     /// All about one lease
@@ -99,8 +117,11 @@ pub enum Command {
     )]
     Exec(ExecArgs),
     /// What happened to a lease, and who caused it
-    #[command(after_help = "Examples:\n  souk events 1\n  souk events train --json")]
-    Events(LeaseArg),
+    #[command(
+        after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \
+                      souk events --limit 20          of all leases, newest last\n  souk events -f --json | jq -r .state"
+    )]
+    Events(EventsArgs),
     /// End an instance's processes; its disk is kept, and billed
     #[command(after_help = "Examples:\n  souk stop 1\n  souk stop train 3fa9")]
     Stop(LeaseArgs),
@@ -147,6 +168,12 @@ pub enum Command {
         after_help = "Examples:\n  souk host list --price 0.35\n  souk host accept anyone\n  souk host show"
     )]
     Host(HostCommand),
+    /// Tell URLs and programs what happens: outbid, offline, rented …
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  souk hook add rented -- /usr/local/bin/on-rented\n  souk hook test hook1\n  souk hook log"
+    )]
+    Hook(HookCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),

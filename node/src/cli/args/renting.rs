@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use souk_protocol::{Amount, Millis};
 
-use super::values::duration;
+use super::{StandingArgs, values::duration};
 use crate::api::types::RentalKind;
 
 /// `souk search`.
@@ -32,6 +32,14 @@ pub struct SearchArgs {
     pub all: bool,
 }
 
+/// `souk market`.
+#[derive(Debug, Args)]
+pub struct MarketArgs {
+    /// A GPU's model or a part of its name, or cpu [default: all]
+    #[arg(value_name = "GPU")]
+    pub gpu: Vec<String>,
+}
+
 /// How slots are rented.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RentalArg {
@@ -57,7 +65,8 @@ impl From<RentalArg> for RentalKind {
 #[derive(Debug, Args)]
 pub struct RentArgs {
     /// The ask: a row of the last search, or the first digits of its id
-    pub ask: String,
+    #[arg(required_unless_present = "query")]
+    pub ask: Option<String>,
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
@@ -106,6 +115,9 @@ pub struct RentArgs {
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,
+    /// Standing orders.
+    #[command(flatten)]
+    pub standing: StandingArgs,
     /// Return once the lease exists
     #[arg(short, long)]
     pub detach: bool,
@@ -141,9 +153,28 @@ pub struct PsArgs {
     /// Ended leases too
     #[arg(short, long)]
     pub all: bool,
+    /// With -a: at most so many, the newest
+    #[arg(long, value_name = "N", requires = "all", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub limit: u32,
+    /// With -a: only leases with numbers below this
+    #[arg(long, value_name = "NUMBER", requires = "all")]
+    pub before: Option<u64>,
     /// Keep showing, as it changes
-    #[arg(long)]
+    #[arg(short, long)]
     pub watch: bool,
+}
+
+/// `souk events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// The lease: its number, its label, or the first digits of its id [default: all leases]
+    pub id: Option<String>,
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub limit: u32,
 }
 
 /// One lease.

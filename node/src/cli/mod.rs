@@ -9,6 +9,7 @@ mod exec;
 mod host;
 mod leases;
 mod ledger;
+mod listing;
 mod node;
 mod output;
 mod progress;

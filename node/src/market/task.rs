@@ -15,8 +15,9 @@ use souk_protocol::{
     LeaseId, NodeId,
     entry::Entry,
     machine::{
+        backoff::Backoff,
         engine::Engine,
-        io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        io::{Input, NoAnswer, Output, RuntimeReport, Step, Ticket, Token},
         record::Record,
         search::AskIndex,
     },
@@ -112,6 +113,7 @@ pub(super) struct Market {
     pub(super) locks: SlotLocks,
     pub(super) about: super::About,
     pub(super) index: AskIndex,
+    pub(super) backoff: Backoff,
     pub(super) rentals: Rentals,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
@@ -148,6 +150,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         locks,
         about,
         index: AskIndex::default(),
+        backoff: Backoff::default(),
         rentals: Rentals::default(),
         runtime: None,
         runtime_problem: None,
@@ -164,6 +167,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
     };
+    market.remember_failures();
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
     } else {
@@ -266,6 +270,7 @@ impl Market {
         }
         for lease in std::mem::take(&mut self.settling) {
             if self.view(lease).is_some_and(|v| v.state.is_ended()) {
+                self.judge(lease);
                 self.lease_changed(lease);
                 self.settling.remove(&lease);
             } else {
@@ -328,6 +333,11 @@ impl Market {
             }
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
             Output::Step { token, step } => {
+                if let Step::Failed { why } = &*step
+                    && let Some(host) = self.rentals.attempt(token)
+                {
+                    self.attempt_failed(host, why);
+                }
                 let meta = &self.meta;
                 let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));
                 if !heard {
@@ -336,7 +346,10 @@ impl Market {
                 }
             }
             Output::Done { token, result } => self.control_done(token, result),
-            Output::Changed { lease, .. } => self.lease_changed(lease),
+            Output::Changed { lease, .. } => {
+                self.judge(lease);
+                self.lease_changed(lease);
+            }
             Output::BookChanged { key } => match self.engine.book().offer(&key) {
                 Some(offer) => self.index.insert(offer.id(), offer),
                 None => {

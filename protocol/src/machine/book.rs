@@ -309,6 +309,13 @@ impl Book {
         })
     }
 
+    /// Whether a machine of this host is offered.
+    #[must_use]
+    pub fn offers_any_of(&self, host: &NodeId) -> bool {
+        let machines = (*host, MachineId([0; 16]))..=(*host, MachineId([u8::MAX; 16]));
+        self.listings.range(machines).any(|(_, listing)| matches!(listing.known, Known::Offer(_)))
+    }
+
     /// The offer that has this ask, and the ask's size in slots.
     #[must_use]
     pub fn find_ask(&self, ask: &AskId) -> Option<(&Verified<Offer>, u16)> {

@@ -63,6 +63,8 @@ pub(super) enum Column {
     StaticIp,
     DirectPortCount,
     Owed,
+    /// Milliseconds since the epoch; 0 for not avoided.
+    AvoidedUntil,
     /// Kept last: the number of columns.
     Count,
 }
@@ -174,6 +176,7 @@ impl AskIndex {
             (Column::StaticIp, truth(facts.static_ip)),
             (Column::DirectPortCount, f64::from(facts.direct_port_count)),
             (Column::Owed, facts.owed),
+            (Column::AvoidedUntil, facts.avoided_until.0 as f64),
         ];
         for (column, value) in rows {
             self.set(machine, column, value);

@@ -44,7 +44,10 @@ impl Market {
                 verdict(held).map(|verdict| (held.host(), Outcome { at: now(), lease: Some(lease), verdict }))
             }
             None if self.engine.host().leases().contains_key(&lease) => None,
-            None => self.ledger.row(&lease).and_then(|row| past(self.engine.me(), &row, now())),
+            None => {
+                let past = self.ledger.row(&lease).and_then(|row| past(self.engine.me(), &row, now()));
+                past.map(|(host, outcome)| (host, Outcome { at: now(), ..outcome }))
+            }
         };
         if let Some((host, outcome)) = found {
             self.note_outcome(host, outcome);
@@ -125,17 +128,20 @@ fn past(me: NodeId, row: &LeaseRow, now: Timestamp) -> Option<(NodeId, Outcome)>
     let (answer, close, close_ack) =
         (read(row.answer.as_ref()), read(row.close.as_ref()), read(row.close_ack.as_ref()));
     let given_up_at = open.time + draft.confirm_by.since(draft.drafted_at);
-    let (verdict, at) = match (&answer, &close) {
-        (None, _) if now > given_up_at => (Some(Verdict::Failed(Failure::NoAnswer)), given_up_at),
-        (None, _) => (None, open.time),
-        (Some(entry), None) => {
-            (entry.body.voided().and_then(|(code, _)| Failure::of_void(code)).map(Verdict::Failed), entry.time)
+    let end = close.as_ref().and_then(|entry| entry.body.closing()).map(|(reason, ..)| reason);
+    let last = row.events.last();
+    let (verdict, at) = match (&answer, end, last.map(|event| event.state)) {
+        (None, ..) if now > given_up_at => (Some(Verdict::Failed(Failure::NoAnswer)), given_up_at),
+        (None, ..) => return None,
+        // The host's last word may be on disk before the close that seals it.
+        (Some(_), Some(reason), _) | (Some(_), None, Some(LeaseState::Ended(reason))) => {
+            let entries = [close.as_ref(), close_ack.as_ref()];
+            let ours = entries.into_iter().flatten().find(|entry| entry.author == me).map(|entry| entry.time);
+            (Verdict::of_end(reason, ran(&row.events)), ours.or(last.map(|event| event.at)).unwrap_or(now))
         }
-        (Some(_), Some(entry)) => {
-            let closing = entry.body.closing();
-            let verdict = closing.and_then(|(reason, ..)| Verdict::of_end(reason, ran(&row.events)));
-            let ours = [Some(entry), close_ack.as_ref()].into_iter().flatten().find(|entry| entry.author == me);
-            (verdict, ours.map_or(entry.time, |ours| ours.time))
+        (Some(entry), None, _) => {
+            let failure = entry.body.voided().and_then(|(code, _)| Failure::of_void(code));
+            (failure.map(Verdict::Failed), entry.time)
         }
     };
     let at = at.clamp(open.time, now.max(open.time));

@@ -126,8 +126,8 @@ fn fail(fail: &FailView) -> String {
         FieldValue::Absent(()) => return format!("{} (not told)", fail.condition),
     };
     match fail.off_by {
-        Some(off) => format!("{} ({have}, {}{unit} off)", fail.condition, number(off)),
-        None => format!("{} ({have})", fail.condition),
+        Some(off) if off > 0.0 => format!("{} ({have}, {}{unit} off)", fail.condition, number(off)),
+        Some(_) | None => format!("{} ({have})", fail.condition),
     }
 }
 

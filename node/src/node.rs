@@ -17,6 +17,8 @@ use crate::{
     identity::Identity,
     ledger::Ledger,
     market::{About, MarketHandle, task, views},
+    orders,
+    seal::Seal,
 };
 
 /// How long the first address may take to be listened on.
@@ -91,7 +93,8 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
 
     let server = api::Server::bind(&config.api, &dir).await?;
     let socket = server.socket().to_owned();
-    let server = tokio::spawn(server.serve(market, stop.clone()));
+    let orders = orders::spawn(&dir, Seal::of(&identity.keypair), market.clone(), stop.child_token())?;
+    let server = tokio::spawn(server.serve(market, orders, stop.clone()));
     let listen = listening(&network, me).await;
     ready.send(Ready { node: me, listen, socket }).ok();
 

@@ -14,7 +14,8 @@ use super::{
     streams,
     types::{
         AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        OrderRequest, OrderView, PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults,
+        ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -35,6 +36,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/start", post(start))
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
+        .route("/orders", get(orders).post(order_add))
+        .route("/orders/{number}/cancel", post(order_cancel))
         .route("/receipts", get(receipts))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
@@ -59,6 +62,18 @@ async fn search(State(shared): State<Shared>, JsonBody(request): JsonBody<Search
     let results = shared.market.ask(ask).await?;
     shared.remember(&results);
     Ok(Json(results))
+}
+
+async fn orders(State(shared): State<Shared>) -> Answer<Vec<OrderView>> {
+    answer(shared.orders.list().await)
+}
+
+async fn order_add(State(shared): State<Shared>, JsonBody(request): JsonBody<OrderRequest>) -> Answer<OrderView> {
+    answer(shared.orders.add(request).await)
+}
+
+async fn order_cancel(State(shared): State<Shared>, Path(number): Path<u32>) -> Answer<OrderView> {
+    answer(shared.orders.cancel(number).await)
 }
 
 async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<RentRequest>) -> Answer<QuoteView> {

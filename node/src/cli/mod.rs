@@ -11,6 +11,7 @@ mod leases;
 mod ledger;
 mod listing;
 mod node;
+mod orders;
 mod output;
 mod progress;
 mod rent;
@@ -91,6 +92,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Peers => node::peers(context).await,
         Command::Search(args) => search::search(context, args).await,
         Command::Rent(args) => rent::rent(context, *args).await,
+        Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
         Command::Events(args) => leases::events(context, &args.id).await,

@@ -6,7 +6,7 @@ use super::{
     Context,
     args::RentArgs,
     error::Failure,
-    leases,
+    leases, orders,
     output::{self, money},
     progress::Display,
     search,
@@ -20,6 +20,9 @@ use crate::{
 const INTERRUPTED: u8 = 130;
 
 pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failure> {
+    if args.standing.is_order() {
+        return orders::place(context, args).await;
+    }
     let yes = args.yes;
     let request = request(args)?;
     let client = context.client()?;
@@ -76,9 +79,9 @@ fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
     }
 }
 
-fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
     Ok(RentRequest {
-        ask: AskSelector(args.ask),
+        ask: AskSelector(args.ask.unwrap_or_default()),
         image: args.image,
         price_hour: args.price,
         max_price_hour: args.max_price,
@@ -112,7 +115,7 @@ pub(super) fn environment(given: &[String]) -> Result<Environment, Failure> {
     given.iter().map(pair).collect::<Result<_, _>>().map(Environment)
 }
 
-fn describe(quote: &QuoteView) -> String {
+pub(super) fn describe(quote: &QuoteView) -> String {
     let currency = &quote.currency;
     let r = &quote.resources;
     let what = match &r.class {

@@ -67,6 +67,8 @@ impl Market {
             | Refusal::Void(_)
             | Refusal::TooMany
             | Refusal::UnknownLease(_)
+            | Refusal::Change(_)
+            | Refusal::Pending
             | Refusal::Malformed(_) => return,
         };
         self.note_outcome(host, Outcome { at: now(), lease: None, verdict: Verdict::Failed(failure) });

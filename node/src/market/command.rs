@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{AskId, message::Action};
+use souk_protocol::{AskId, Nonce, message::Action};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
@@ -81,6 +81,22 @@ pub enum Command {
         request: Box<RentRequest>,
         /// Hears of each step; the last is `Running`, `Exited`, `Ended` or `Failed`.
         steps: StepSender,
+    },
+    /// As [`Command::Rent`], under a nonce that the asker has on disk, so that it finds what came of it after a crash.
+    RentAs {
+        /// The rental.
+        request: Box<RentRequest>,
+        /// The negotiation's.
+        nonce: Nonce,
+        /// Hears of each step.
+        steps: StepSender,
+    },
+    /// The lease that a negotiation with this nonce has come to, and whether its host has answered; none if nothing was signed.
+    LeaseOf {
+        /// The negotiation's.
+        nonce: Nonce,
+        /// The answer.
+        reply: Reply<Option<(LeaseView, bool)>>,
     },
     /// Leases of this node, as renter and as host.
     Leases {
@@ -177,6 +193,8 @@ impl fmt::Debug for Command {
             Self::Search { .. } => "Search",
             Self::Quote { .. } => "Quote",
             Self::Rent { .. } => "Rent",
+            Self::RentAs { .. } => "RentAs",
+            Self::LeaseOf { .. } => "LeaseOf",
             Self::Leases { .. } => "Leases",
             Self::Lease { .. } => "Lease",
             Self::Control { .. } => "Control",

@@ -332,6 +332,8 @@ impl Market {
                 self.input(Input::Locked { lease, locked });
             }
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
+            Output::Idle { .. } => {}
+            Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
                 if let Step::Failed { why } = &*step
                     && let Some(host) = self.rentals.attempt(token)

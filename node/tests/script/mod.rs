@@ -77,7 +77,9 @@ impl Scripted {
                 let (market, commands) = MarketHandle::channel();
                 let following = tokio::spawn(follow(commands, shared));
                 bound.send(server.tcp()).unwrap();
-                server.serve(market, token).await;
+                let seal = souk::seal::Seal::of(&souk_protocol::Keypair::from_seed(&[7; 32]));
+                let orders = souk::orders::spawn(&path, seal, market.clone(), token.clone()).unwrap();
+                server.serve(market, orders, token).await;
                 following.abort();
             });
         });
@@ -115,6 +117,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 seen.lock().unwrap().rent = Some(*request);
                 rent(&image, &steps);
             }
+            Command::RentAs { request, steps, .. } => rent(&request.image, &steps),
+            Command::LeaseOf { reply, .. } => answer(reply, Ok(Some((views::lease(), true)))),
             Command::Leases { reply, .. } => answer(reply, Ok(vec![views::lease()])),
             Command::Lease { id, reply } => {
                 answer(reply, find(&id).map(|()| views::detail()));

@@ -67,7 +67,7 @@ impl Failure {
             EndReason::EngineLost => Some(Self::EngineLost),
             // Its accept came after its own deadline.
             EndReason::Unconfirmed => Some(Self::NoAnswer),
-            EndReason::Destroyed | EndReason::Expired | EndReason::ImageFailed => None,
+            EndReason::Destroyed | EndReason::LeftEarly | EndReason::Expired | EndReason::ImageFailed => None,
         }
     }
 
@@ -113,7 +113,9 @@ impl Verdict {
     pub const fn of_end(reason: EndReason, ran: bool) -> Option<Self> {
         match Failure::of_end(reason) {
             Some(failure) => Some(Self::Failed(failure)),
-            None if ran && matches!(reason, EndReason::Destroyed | EndReason::Expired) => Some(Self::Good),
+            None if ran && matches!(reason, EndReason::Destroyed | EndReason::LeftEarly | EndReason::Expired) => {
+                Some(Self::Good)
+            }
             None => None,
         }
     }

@@ -4,6 +4,7 @@
 //! out. None of them reads a clock, draws randomness, signs before its record is asked to be stored, or panics on any input.
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
+pub mod auction;
 pub mod backoff;
 pub mod book;
 pub mod chain;
@@ -19,6 +20,7 @@ pub mod renter;
 pub mod renter_lease;
 pub mod search;
 pub mod slots;
+pub mod standing;
 pub mod sync;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;

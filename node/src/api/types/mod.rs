@@ -5,11 +5,13 @@
 
 mod host;
 mod lease;
+mod order;
 mod rent;
 mod search;
 
 pub use host::*;
 pub use lease::*;
+pub use order::*;
 pub use rent::*;
 pub use search::*;
 

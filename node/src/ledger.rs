@@ -239,6 +239,13 @@ impl Ledger {
         logged(self.view().lease(lease)).flatten().and_then(|l| logged(row(self.view(), &self.seal, l)))
     }
 
+    /// The newest leases, over or not, newest first.
+    #[must_use]
+    pub fn newest(&self, limit: usize) -> Vec<LeaseRow> {
+        let leases = logged(self.view().leases(Select::All, limit)).unwrap_or_default();
+        leases.into_iter().filter_map(|l| logged(row(self.view(), &self.seal, l))).collect()
+    }
+
     /// An answer that was given before, about a lease the engine no longer holds.
     #[must_use]
     pub fn recall(&self, asker: &NodeId, lease: &LeaseId, what: Recalled) -> Option<Response> {

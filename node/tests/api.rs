@@ -44,7 +44,7 @@ fn every_answer_is_printed_and_parses_as_json() {
     let words: [(&[&str], &str); 30] = [
         (&["status"], "12D3KooW"),
         (&["peers"], "/ip4/127.0.0.1/tcp/1"),
-        (&["search", "num_gpus>=1", "--explain"], "RTX 4090 x2"),
+        (&["search", "num_gpus>=1", "--explain"], "RTX 4090"),
         (&["ps", "-a"], "paused(stopped)"),
         (&["show", "1"], "sha256:"),
         (&["events", "1"], "renter"),

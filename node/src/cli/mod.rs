@@ -14,6 +14,7 @@ mod host_show;
 mod leases;
 mod ledger;
 mod market;
+mod listing;
 mod node;
 mod orders;
 mod output;

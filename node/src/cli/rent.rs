@@ -9,7 +9,7 @@ use super::{
     leases, orders,
     output::{self, Align, Table, money},
     progress::Display,
-    terms,
+    search, terms,
 };
 use crate::{
     api::{
@@ -35,6 +35,9 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
         if request.rental == Some(RentalKind::Bid) {
             output::note(wins(&client, &quote).await);
         }
+    }
+    if let Some(host) = &quote.avoided {
+        output::note(format!("warning: {}", search::avoided_host(host)));
     }
     if !yes && !output::confirm("Rent it?", true, true)? {
         return Err(Failure::new("nothing was rented"));

@@ -173,7 +173,7 @@ impl Market {
         let (host, currency) = (offer.host, currency_of(offer));
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
-        self.rentals.begin(token, steps.clone(), currency, request.detach);
+        self.rentals.begin(token, host, steps.clone(), currency, request.detach);
         self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! [`task`] owns the engine and carries out what it wants; [`command`] is what may be asked of it, and [`select`] how a person's
 //! words name a lease. The local API asks through [`MarketHandle`]; it knows nothing of the engine behind it.
 
+mod avoid;
 pub mod chains;
 pub mod command;
 mod commands;

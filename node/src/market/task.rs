@@ -15,8 +15,9 @@ use souk_protocol::{
     LeaseId, NodeId,
     entry::Entry,
     machine::{
+        backoff::Backoff,
         engine::Engine,
-        io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        io::{Input, NoAnswer, Output, RuntimeReport, Step, Ticket, Token},
         pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
@@ -130,6 +131,7 @@ pub(super) struct Market {
     pub(super) about: super::About,
     pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
+    pub(super) backoff: Backoff,
     pub(super) rentals: Rentals,
     pub(super) waiters: Waiters,
     pub(super) prices: Prices,
@@ -173,6 +175,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         about,
         hooks,
         index: AskIndex::default(),
+        backoff: Backoff::default(),
         rentals: Rentals::default(),
         waiters: Waiters::default(),
         prices: Prices::default(),
@@ -193,6 +196,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
     };
+    market.remember_failures();
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
     } else {
@@ -303,6 +307,7 @@ impl Market {
         }
         for lease in std::mem::take(&mut self.settling) {
             if self.view(lease).is_some_and(|v| v.state.is_ended()) {
+                self.judge(lease);
                 self.lease_changed(lease);
                 self.settling.remove(&lease);
             } else {
@@ -368,6 +373,11 @@ impl Market {
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
             Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
+                if let Step::Failed { why } = &*step
+                    && let Some(host) = self.rentals.attempt(token)
+                {
+                    self.attempt_failed(host, why);
+                }
                 let meta = &self.meta;
                 let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));
                 if !heard {
@@ -376,7 +386,10 @@ impl Market {
                 }
             }
             Output::Done { token, result } => self.control_done(token, result),
-            Output::Changed { lease, .. } => self.lease_changed(lease),
+            Output::Changed { lease, .. } => {
+                self.judge(lease);
+                self.lease_changed(lease);
+            }
             Output::BookChanged { key } => match self.engine.book().offer(&key) {
                 Some(offer) => self.index.insert(offer.id(), offer),
                 None => {

@@ -155,6 +155,7 @@ pub fn quote() -> QuoteView {
     QuoteView {
         ask: ask(),
         host: node(2),
+        avoided: None,
         resources: resources(),
         currency: Currency::usd(),
         price_hour: price("0.30"),

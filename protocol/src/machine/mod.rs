@@ -6,6 +6,7 @@
 
 pub mod auction;
 pub mod accept;
+pub mod backoff;
 pub mod book;
 pub mod chain;
 mod context;

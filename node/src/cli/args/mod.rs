@@ -72,6 +72,13 @@ pub enum Command {
     /// Look for machines to rent
     #[command(
         after_help = "Conditions are FIELD OP VALUE, with < <= = != >= > in notin; all must hold, or use `or`, `not` and ( ).\n\n\
+                      Fields (docs/search.md says what each is, and its unit):\n  gpu_name num_gpus gpu_ram gpu_total_ram gpu_frac gpu_mem_bw gpu_max_power compute_cap\n  \
+                      cuda_vers driver_version total_flops dlperf dlperf_usd flops_usd dph min_bid\n  \
+                      reserved_discount storage_cost inet_up inet_down inet_up_cost inet_down_cost cpu_name\n  \
+                      cpu_cores cpu_cores_effective cpu_ghz cpu_ram cpu_arch has_avx disk_space disk_bw pcie_bw\n  \
+                      pci_gen duration geolocation reliability verified datacenter rentable rented static_ip\n  \
+                      direct_port_count host_id machine_id id score trust reachability runtime eviction_notice\n  \
+                      owed avoided\n\n\
                       Examples:\n  souk search\n  souk search 'gpu_name=RTX_4090 num_gpus>=2' -o dph\n  \
                       souk search 'cpu_cores>=8 cpu_ram>=32' --storage 100\n  \
                       souk search 'gpu_ram>=80' --explain        why there is nothing"
@@ -251,4 +258,22 @@ pub enum ConfigCommand {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_help_of_search_names_every_field() {
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("search").unwrap().render_help().to_string();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        for info in souk_protocol::query::fields() {
+            assert!(words.contains(&info.name), "souk search --help does not name {}", info.name);
+        }
+    }
 }

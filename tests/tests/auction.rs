@@ -182,6 +182,11 @@ fn three_renters_have_one_slot_in_turn() {
     let note = notice["note"].as_str().unwrap();
     assert!(note.contains(&b[..16]) && note.contains("0.2"), "{note}");
     assert_eq!((&notice["by"], &notice["state"]), (&Value::from("market"), &Value::from("running")));
+    let ended = anna.finds(&a, "the end of its processes", |l| event(l, "exited").is_some());
+    assert_eq!(
+        (&event(&ended, "exited").unwrap()["by"], &ended["exit_code"]),
+        (&Value::from("market"), &Value::from(9))
+    );
     let paused = outbid["events"].as_array().unwrap().iter().find(|e| e["state"] == "paused").unwrap();
     let warning = paused["at_ms"].as_u64().unwrap() - notice["at_ms"].as_u64().unwrap();
     assert!(warning >= 2000, "stopped after {warning} ms");

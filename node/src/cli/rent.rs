@@ -171,7 +171,7 @@ pub(super) fn describe(quote: &QuoteView) -> String {
     )];
     let mut price = format!("bid {}/h", money(quote.price_hour, currency, 6));
     if quote.listed_hour != quote.price_hour {
-        price.push_str(&format!(" (listed {})", money(quote.listed_hour, currency, 6)));
+        price.push_str(&format!(" (the host asks {})", money(quote.listed_hour, currency, 6)));
     }
     if quote.max_price_hour > quote.price_hour {
         price.push_str(&format!(", counter-offers up to {} taken", money(quote.max_price_hour, currency, 6)));

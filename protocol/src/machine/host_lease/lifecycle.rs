@@ -126,7 +126,9 @@ impl HostLease {
             | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 self.enter(cx, LeaseState::Paused(PauseReason::Exited), by, Some(code), note, now);
             }
-            LeaseState::Paused(_) if !found => self.log(cx, EventCode::Exited, by, Some(code), note, now),
+            LeaseState::Paused(_) if !found => {
+                self.log(cx, EventCode::Exited, self.ended_by(by), Some(code), note, now);
+            }
             LeaseState::Paused(_) | LeaseState::Ended(_) => {}
         }
     }

@@ -212,7 +212,11 @@ fn renting_shows_its_cost_and_streams_its_steps() {
 
     let failed = run(&node, &["rent", "#1", "--image", "too-dear"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(text(&failed.stderr).contains("error: the host takes no less than $9.00/h\n  try: "));
+    assert!(
+        text(&failed.stderr).contains("error: the host takes no less than $9.00/h\n  try: "),
+        "{}",
+        text(&failed.stderr)
+    );
     let ended = run(&node, &["rent", "#1", "--image", "broken"]);
     assert_eq!(ended.status.code(), Some(1));
     assert!(text(&ended.stderr).contains("ended(image_failed)"), "{}", text(&ended.stderr));

@@ -247,6 +247,12 @@ fn three_renters_have_one_slot_in_turn() {
     bert.reaches(&b, "paused outbid");
     let _ = anna.json(&["bid", &a, "0.05"]);
     bert.reaches(&b, "running");
+    // A bid raised while it is being evicted keeps the slot, if it is the highest before the notice is over.
+    let _ = anna.json(&["bid", &a, "0.30"]);
+    bert.finds(&b, "a notice that runs", |l| !l["eviction"].is_null() || state_of(l) == "paused outbid");
+    let _ = bert.json(&["bid", &b, "0.40"]);
+    bert.reaches(&b, "running");
+    let _ = anna.json(&["bid", &a, "0.05"]);
     assert_eq!(anna.finds(&a, "its place", |l| !l["place"].is_null())["place"]["ahead"], 1);
     assert!(counted(&anna, &a)["active_ms"].as_u64() > active.as_u64(), "its second run is counted");
 
@@ -326,7 +332,7 @@ fn slots_held_by_the_host_and_maintenance_pause_and_give_back() {
     assert!(slice["to_win"].is_null() && slice["on_demand"].is_null(), "{slice}");
     let (code, sentence) = anna.refused(&arguments(&ask, &["-d"]));
     assert!(code == "rejected" && sentence.contains("free"), "{sentence}");
-    host.stop();
+    host.kill();
     host.start();
     anna.meets(&host);
     assert_eq!(host.json(&["host", "maintenance", "list"])["hold"], 1);

@@ -10,7 +10,7 @@ use super::{
     error::Failure,
     host_show, node,
     output::{self, Align, Table},
-    watch,
+    schedule, watch,
 };
 use crate::{
     api::types::{
@@ -30,6 +30,9 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
         HostCommand::Earnings(args) => return earnings::earnings(context, &args).await,
         HostCommand::Show(_) => client.get("host").await?,
         HostCommand::List(args) => client.post("host/list", &request(args)).await?,
+        HostCommand::Hold(args) => return schedule::hold(context, args).await,
+        HostCommand::Maintenance(command) => return schedule::maintenance(context, command).await,
+        HostCommand::Extend(args) => return schedule::extend(context, args).await,
         HostCommand::Price(args) => {
             let request = price_request(*args);
             let asked = request == PriceRequest::default();
@@ -64,6 +67,10 @@ fn request(args: ListArgs) -> ListRequest {
         currency: args.currency,
         slots: args.slots,
         min_slots: args.min_slots,
+        latest_end: args.until,
+        max_term_ms: args.max_term,
+        eviction_notice_ms: args.notice,
+        quantum_ms: args.quantum,
     }
 }
 
@@ -253,6 +260,8 @@ fn describe(view: &HostView) -> String {
         ("prices", named_prices.unwrap_or_else(|| "none named".to_owned())),
         ("strategy", if view.prices.is_some() { strategy(view) } else { String::new() }),
         ("slice", format!("{} of {} slots at least", view.min_slots, view.slots.len())),
+        ("held", schedule::held(&view.schedule)),
+        ("maintenance", schedule::announced(&view.schedule)),
         ("accepts", accepts),
     ];
     lines.extend(conditions(view));

@@ -16,8 +16,8 @@ use tokio::{
 use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
     IdleJobView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest, MarketRequest,
-    MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RentRequest, RentStep, SearchRequest,
-    SearchResults, StatusView,
+    MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RentRequest, RentStep,
+    ScheduleRequest, ScheduleView, SearchRequest, SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -123,6 +123,8 @@ pub enum Command {
         /// The lease after it.
         reply: Reply<LeaseView>,
     },
+    /// About the terms of leases.
+    Terms(super::terms::TermsCommand),
     /// Names a lease.
     Label {
         /// Which.
@@ -206,6 +208,13 @@ pub enum Command {
     },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
+    /// What this machine's owner keeps from renters.
+    HostSchedule {
+        /// What changes; none only asks.
+        request: Option<ScheduleRequest>,
+        /// What is kept after it.
+        reply: Reply<ScheduleView>,
+    },
     /// Changes who may rent here.
     HostAccept {
         /// Who, and whether.
@@ -235,6 +244,7 @@ impl fmt::Debug for Command {
             Self::Leases { .. } => "Leases",
             Self::Lease { .. } => "Lease",
             Self::Control { .. } => "Control",
+            Self::Terms(_) => "Terms",
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
@@ -248,6 +258,7 @@ impl fmt::Debug for Command {
             Self::HostPrice { .. } => "HostPrice",
             Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
+            Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
             Self::HostIdleJob { .. } => "HostIdleJob",
         })

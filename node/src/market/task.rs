@@ -33,7 +33,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, pricing::Prices, rentals::Rentals, views::Meta,
+    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, pricing::Prices, rentals::Rentals,
+    terms::Waiters, views::Meta,
 };
 use crate::{
     access::{Permission, Server},
@@ -132,6 +133,7 @@ pub(super) struct Market {
     pub(super) index: AskIndex,
     pub(super) backoff: Backoff,
     pub(super) rentals: Rentals,
+    pub(super) waiters: Waiters,
     pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
@@ -175,6 +177,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         index: AskIndex::default(),
         backoff: Backoff::default(),
         rentals: Rentals::default(),
+        waiters: Waiters::default(),
         prices: Prices::default(),
         runtime: None,
         runtime_problem: None,
@@ -235,6 +238,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
             _ = traffic.tick() => {
                 market.ask_traffic();
                 market.controls_overdue();
+                market.waiters_overdue();
                 market.follow_market();
                 market.mark_all();
                 market.forget();

@@ -14,6 +14,7 @@ use crate::{
     limits,
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
+    owner::OwnerOrder,
     receipt::{Ack, Usage},
     signed::Signed,
     time::Timestamp,
@@ -68,6 +69,8 @@ pub enum Request {
         /// The entry.
         entry: Signed<Entry>,
     },
+    /// An owner wants something of a node that belongs to it. Answered with [`Response::Ordered`], or rejected.
+    Order(Signed<OwnerOrder>),
 }
 
 /// What a renter may ask of its instance.
@@ -193,6 +196,13 @@ pub enum Response {
     },
     /// To a sync.
     News(Box<LeaseUpdate>),
+    /// To an order: what came of it, in the words of the node's programming interface, as JSON of at most
+    /// [`limits::ORDER_ANSWER_BYTES`].
+    Ordered {
+        /// The answer, or the error.
+        #[serde(with = "serde_bytes")]
+        answer: Vec<u8>,
+    },
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -236,7 +246,8 @@ impl Request {
             | Self::BookPage { .. }
             | Self::Control { .. }
             | Self::Sync { .. }
-            | Self::Deliver { .. } => true,
+            | Self::Deliver { .. }
+            | Self::Order(_) => true,
         };
         if fits { Ok(request) } else { Err(DecodeError::Malformed("a list is over its limit".to_owned())) }
     }
@@ -273,6 +284,7 @@ impl Response {
             Self::Rejected(reject) => {
                 reject.sentence.len() <= limits::SENTENCE_BYTES && !reject.sentence.chars().any(char::is_control)
             }
+            Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::BookSummary { .. }
             | Self::Countered(_)
             | Self::Drafted(_)

@@ -32,6 +32,14 @@ pub trait Document: Serialize + DeserializeOwned {
     /// # Errors
     /// The sentence that says what is out of bounds.
     fn check(&self) -> Result<(), Invalid>;
+
+    /// Verifies the documents of others that this one rests on and carries.
+    ///
+    /// # Errors
+    /// [`VerifyError`], what is wrong with one of them.
+    fn check_carried(&self, _network: &NetworkId) -> Result<(), VerifyError> {
+        Ok(())
+    }
 }
 
 /// What is wrong with a document whatever the time and place.
@@ -151,6 +159,20 @@ impl<T: Document> Signed<T> {
         network: &NetworkId,
         key: impl FnOnce(&NodeId) -> Result<PublicKey, BadKey>,
     ) -> Result<Verified<T>, VerifyError> {
+        self.verify_knowing(network, key, |_| false)
+    }
+
+    /// As [`Signed::verify_with`], for a reader that may know the documents this one carries: they are verified unless `known`
+    /// says that the very same bytes have been.
+    ///
+    /// # Errors
+    /// [`VerifyError`], which of the checks failed.
+    pub fn verify_knowing(
+        &self,
+        network: &NetworkId,
+        key: impl FnOnce(&NodeId) -> Result<PublicKey, BadKey>,
+        known: impl FnOnce(&T) -> bool,
+    ) -> Result<Verified<T>, VerifyError> {
         let value: T =
             encode::from_bytes(&self.envelope.payload, T::MAX_BYTES).map_err(|e| VerifyError::Decode(T::NAME, e))?;
         value.check().map_err(|e| VerifyError::Invalid(T::NAME, e))?;
@@ -158,6 +180,9 @@ impl<T: Document> Signed<T> {
         let key = key(&value.author()).map_err(|e| VerifyError::Key(T::NAME, e))?;
         if !key.verifies(&id.0, &self.envelope.signature) {
             return Err(VerifyError::Signature(T::NAME));
+        }
+        if !known(&value) {
+            value.check_carried(network)?;
         }
         Ok(Verified { value: Arc::new(value), id, envelope: self.envelope.clone() })
     }
@@ -207,6 +232,7 @@ impl<T: Document> Verified<T> {
         if value.author() != key.node_id() {
             return Err(VerifyError::Signature(T::NAME));
         }
+        value.check_carried(network)?;
         let payload: Arc<[u8]> = encode::to_bytes(&value).into();
         if payload.len() > T::MAX_BYTES {
             let too_long = DecodeError::TooLong { len: payload.len(), max: T::MAX_BYTES };

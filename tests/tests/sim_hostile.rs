@@ -244,6 +244,7 @@ fn offer(liar: &Liar, seq: u64, at: Timestamp) -> Offer {
             slots_free: 4,
             reachability: souk_protocol::offer::Reachability::Direct,
         },
+        membership: None,
     }
 }
 

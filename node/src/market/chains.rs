@@ -61,7 +61,8 @@ impl Chains {
             | Request::BookFetch { .. }
             | Request::Propose(_)
             | Request::Control { .. }
-            | Request::Sync { .. } => true,
+            | Request::Sync { .. }
+            | Request::Order(_) => true,
         }
     }
 
@@ -78,6 +79,7 @@ impl Chains {
             | Response::Drafted(_)
             | Response::Rejected(_)
             | Response::Controlled { .. }
+            | Response::Ordered { .. }
             | Response::Busy { .. } => true,
         }
     }

@@ -142,6 +142,7 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             accepts: Accepts::Anyone,
         },
         availability: Availability { slots_total: 2, slots_free, reachability: Reachability::Direct },
+        membership: None,
     }
 }
 

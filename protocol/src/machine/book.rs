@@ -169,7 +169,13 @@ impl Book {
         let keys = &self.keys;
         let key = |node: &NodeId| keys.get(node).map_or_else(|| PublicKey::of(node), |(key, _)| Ok(*key));
         let known = match notice {
-            Notice::Offer(o) => o.verify_with(&self.network, key).map(Known::Offer),
+            Notice::Offer(o) => {
+                // A machine's next offer carries the same membership as the last, as a rule.
+                let known = |new: &Offer| {
+                    self.offer(&(new.host, new.machine)).is_some_and(|held| held.membership == new.membership)
+                };
+                o.verify_knowing(&self.network, key, known).map(Known::Offer)
+            }
             Notice::Withdrawal(w) => w.verify_with(&self.network, key).map(Known::Withdrawal),
         };
         match known {
@@ -299,6 +305,12 @@ impl Book {
             Known::Offer(offer) => Some(offer),
             Known::Withdrawal(_) => None,
         }
+    }
+
+    /// Whether its host has taken the machine back, as far as that is remembered.
+    #[must_use]
+    pub fn is_withdrawn(&self, key: &MachineKey) -> bool {
+        self.listings.get(key).is_some_and(|l| matches!(l.known, Known::Withdrawal(_)))
     }
 
     /// All offers, in the order of host and machine.

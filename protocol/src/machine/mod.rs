@@ -12,12 +12,14 @@ pub mod host;
 pub mod host_lease;
 pub mod io;
 pub mod meter;
+pub mod orders;
 pub mod policy;
 pub mod record;
 pub mod renter;
 pub mod renter_lease;
 pub mod search;
+pub mod sisters;
 pub mod slots;
 pub mod sync;
 #[cfg(test)]
-mod testkit;
+pub(crate) mod testkit;

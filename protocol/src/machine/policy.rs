@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Amount, MachineId, Millis, NodeId, Timestamp,
+    Amount, MachineId, Millis, NodeId, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
     money::Rates,
     negotiation::{Proposal, Reject, RejectCode},
     offer::{Accepts, Offer, Reachability, Terms},
+    owner::Membership,
     resources::{Hardware, Resources},
 };
 
@@ -68,6 +69,16 @@ pub struct HostSetup {
     pub max_term: Millis,
     /// How the machine is reached.
     pub reachability: Reachability,
+    /// Whose it is, if not the host's own. Left out of offers once it ends.
+    pub membership: Option<Verified<Membership>>,
+}
+
+impl HostSetup {
+    /// The membership that offers made at `now` carry: none once it is about to end.
+    #[must_use]
+    pub fn membership_at(&self, now: Timestamp) -> Option<&Verified<Membership>> {
+        self.membership.as_ref().filter(|m| m.holds_at(now) && now + limits::MEMBERSHIP_LEAST < m.valid_until)
+    }
 }
 
 /// What the host makes of a proposal.

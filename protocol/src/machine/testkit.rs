@@ -19,13 +19,13 @@ use crate::{
     resources::{Cpu, DiskQuota, Egress, Hardware, Resources, RuntimeKind},
 };
 
-pub(super) const NOW: Timestamp = Timestamp(1_790_000_000_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
-pub(super) fn network() -> NetworkId {
+pub(crate) fn network() -> NetworkId {
     NetworkId::of_name("tests")
 }
 
-pub(super) fn key(seed: u8) -> Keypair {
+pub(crate) fn key(seed: u8) -> Keypair {
     Keypair::from_seed(&[seed; 32])
 }
 
@@ -77,11 +77,12 @@ pub(super) fn setup() -> HostSetup {
         tick: Millis::from_secs(10),
         max_term: Millis::from_hours(100),
         reachability: Reachability::Direct,
+        membership: None,
     }
 }
 
 /// The offer of [`setup`] by the host of a key.
-pub(super) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
+pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
     let setup = setup();
     Offer {
         host: key(host).node_id(),
@@ -92,6 +93,7 @@ pub(super) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
         hardware: setup.hardware,
         terms: setup.terms,
         availability: Availability { slots_total: 4, slots_free: 4, reachability: Reachability::Direct },
+        membership: None,
     }
 }
 

@@ -295,7 +295,8 @@ impl Store {
             | Request::BookFetch { .. }
             | Request::Propose(_)
             | Request::Control { .. }
-            | Request::Sync { .. } => true,
+            | Request::Sync { .. }
+            | Request::Order(_) => true,
         }
     }
 
@@ -315,6 +316,7 @@ impl Store {
             | Response::Drafted(_)
             | Response::Rejected(_)
             | Response::Controlled { .. }
+            | Response::Ordered { .. }
             | Response::Busy { .. } => true,
         }
     }

@@ -362,7 +362,11 @@ impl Host {
             }
             Request::Sync { lease, events_seen } => self.sync(cx, from, token, lease, events_seen, now),
             Request::Deliver { entry } => self.deliver(cx, from, token, &entry, now),
-            Request::BookSummary | Request::BookPage { .. } | Request::BookFetch { .. } | Request::Update(_) => {
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Update(_)
+            | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }
         }

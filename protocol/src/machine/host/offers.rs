@@ -2,7 +2,7 @@
 
 use super::{Host, HostSetup};
 use crate::{
-    MachineId, Millis, NodeId, Timestamp,
+    MachineId, Millis, NodeId, Timestamp, Verified,
     id::Digest,
     limits,
     machine::{
@@ -16,6 +16,8 @@ use crate::{
 
 /// Offers of ours that a proposal may still name, if what they say is what we say today.
 const RECENT_OFFERS: usize = 8;
+/// An offer that ends early, with its membership, is replaced this long before.
+const RENEW_BEFORE_END: Millis = Millis::from_mins(1);
 
 impl Host {
     /// Offers the machine so, or withdraws it. Signed leases are not touched.
@@ -72,12 +74,15 @@ impl Host {
         }
         let mut terms = setup.terms.clone();
         terms.accepts = setup.accept.public();
+        let membership = setup.membership_at(now);
+        let valid_until = membership.map_or(Timestamp(u64::MAX), |m| m.valid_until).min(now + limits::OFFER_LIFE);
         let offer = Offer {
             host: cx.me(),
             machine: setup.machine,
             seq: self.offer_seq + 1,
             issued_at: now,
-            valid_until: now + limits::OFFER_LIFE,
+            valid_until,
+            membership: membership.map(Verified::to_signed),
             hardware: setup.hardware.clone(),
             terms,
             availability: Availability {
@@ -88,7 +93,7 @@ impl Host {
         };
         self.dirty = false;
         self.published_at = now;
-        self.renew_at = now + renew_every(cx.me(), &offer.machine);
+        self.renew_at = (now + renew_every(cx.me(), &offer.machine)).min(before(valid_until, RENEW_BEFORE_END));
         self.retry_at = now + limits::OFFER_LULL;
         let Some(offer) = cx.sign(offer) else { return };
         self.retry_at = Timestamp(0);
@@ -129,7 +134,12 @@ impl Host {
             || offer.terms != terms
             || offer.hardware != setup.hardware
             || offer.machine != setup.machine
+            || offer.membership != setup.membership_at(self.latest).map(Verified::to_signed)
     }
+}
+
+const fn before(at: Timestamp, length: Millis) -> Timestamp {
+    Timestamp(at.0.saturating_sub(length.0))
 }
 
 /// Ten minutes, spread by ±20 % over machines, so that renewals don't come in waves.

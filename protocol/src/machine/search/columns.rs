@@ -144,7 +144,7 @@ impl AskIndex {
         runtimes.sort_unstable();
         runtimes.dedup();
         let runtimes = runtimes.join(",");
-        let host = offer.host.to_string();
+        let host = offer.host_id().to_string();
         let model = gpu.map_or_else(String::new, |g| performance::normal(&g.model));
         let class = format!("{model}/{}", offer.terms.currency);
         let rows = [

@@ -15,5 +15,6 @@ pub mod identity;
 pub mod ledger;
 pub mod market;
 pub mod node;
+pub mod owner;
 pub mod seal;
 pub mod telemetry;

@@ -16,7 +16,8 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, task, views},
+    market::{About, MarketHandle, owned::Owned, task, views},
+    owner,
 };
 
 /// How long the first address may take to be listened on.
@@ -82,9 +83,12 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
     };
+    // Whoever wants to hear of the owner's machines subscribes to this.
+    let machine_events = tokio::sync::broadcast::Sender::new(owner::EVENTS);
+    let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after, machine_events)?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
     let parts =
-        task::Parts { engine, ledger, meta, progress, network: network.clone(), events, commands, host, locks, about };
+        task::Parts { engine, ledger, meta, progress, network: network.clone(), events, commands, host, locks, owned, about };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();
     let running = tokio::spawn(task::run(parts, market_stop));

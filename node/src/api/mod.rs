@@ -14,11 +14,14 @@
 //! | `POST leases/{id}/exec` | upgrades to frames both ways |
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
+//! | `GET owner`, `POST owner/{join,leave,refresh}` | whose this node is |
+//! | `GET host/machines`, `POST host/machines/order` | the owner's machines, and what they are told |
 //! | `POST shutdown` | stops the node |
 
 pub mod client;
 mod error;
 pub mod frames;
+mod owner;
 mod routes;
 mod server;
 mod streams;

@@ -38,6 +38,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/receipts", get(receipts))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
+        .merge(super::owner::routes())
         .route("/host", get(host))
         .route("/host/list", post(host_list))
         .route("/host/unlist", post(host_unlist))

@@ -4,22 +4,34 @@ use serde_json::json;
 
 use super::{
     Context,
-    args::{HostCommand, ListArgs, WhoArg},
+    args::{HostCommand, ListArgs},
     error::Failure,
-    node,
+    machines, node,
     output::{self, Align, Table},
 };
-use crate::api::types::{AcceptRequest, HostRole, HostView, ListRequest, SlotHolder, SlotView};
+use crate::api::types::{AcceptRequest, HostOrder, HostRole, HostView, ListRequest, SlotHolder, SlotView};
 
 pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, Failure> {
+    let (order, on) = match command {
+        HostCommand::Machines => return machines::list(context).await,
+        HostCommand::Show(on) => (HostOrder::Show, on),
+        HostCommand::List(args) => {
+            let on = args.on.clone();
+            (HostOrder::List(request(args)), on)
+        }
+        HostCommand::Unlist(on) => (HostOrder::Unlist, on),
+        HostCommand::Accept(who) => (HostOrder::Accept(AcceptRequest { who: who.who, accept: true }), who.on),
+        HostCommand::Refuse(who) => (HostOrder::Accept(AcceptRequest { who: who.who, accept: false }), who.on),
+    };
+    if let Some(machine) = on.machine {
+        return machines::order(context, machine, order).await;
+    }
     let client = context.client()?;
-    let accept = |who: WhoArg, accept| AcceptRequest { who: who.who, accept };
-    let view: HostView = match command {
-        HostCommand::Show => client.get("host").await?,
-        HostCommand::List(args) => client.post("host/list", &request(args)).await?,
-        HostCommand::Unlist => client.post("host/unlist", &json!({})).await?,
-        HostCommand::Accept(who) => client.post("host/accept", &accept(who, true)).await?,
-        HostCommand::Refuse(who) => client.post("host/accept", &accept(who, false)).await?,
+    let view: HostView = match order {
+        HostOrder::List(request) => client.post("host/list", &request).await?,
+        HostOrder::Unlist => client.post("host/unlist", &json!({})).await?,
+        HostOrder::Accept(request) => client.post("host/accept", &request).await?,
+        HostOrder::Show | HostOrder::Join(_) | HostOrder::Leave => client.get("host").await?,
     };
     if context.json {
         output::json(&view)?;

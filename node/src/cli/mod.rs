@@ -9,8 +9,10 @@ mod exec;
 mod host;
 mod leases;
 mod ledger;
+mod machines;
 mod node;
 mod output;
+mod owner;
 mod progress;
 mod rent;
 mod search;
@@ -104,6 +106,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
+        Command::Owner(command) => owner::owner(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),
         Command::Completions(args) => config::completions(args.shell),

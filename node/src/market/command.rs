@@ -14,8 +14,9 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, PeerView,
-    QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
+    AcceptRequest, ExecRequest, HostView, JoinRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest,
+    MachineView, OrderRequest, OrderResult, OwnerView, PeerView, QuoteView, ReceiptView, RefreshRequest, RentRequest,
+    RentStep, SearchRequest, SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -167,6 +168,40 @@ pub enum Command {
         /// The host after it.
         reply: Reply<HostView>,
     },
+    /// About the owner of this node, and the owner's other machines.
+    Owner(OwnerCommand),
+}
+
+/// One thing asked about the owner.
+#[derive(Debug)]
+pub enum OwnerCommand {
+    /// Whose this node is.
+    Show(Reply<OwnerView>),
+    /// Belongs to an owner from now on.
+    Join {
+        /// By this membership.
+        request: JoinRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// Belongs to nobody else any more.
+    Leave(Reply<OwnerView>),
+    /// The owner's key or members have changed.
+    Refresh {
+        /// Which members.
+        request: RefreshRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// The owner's machines.
+    Machines(Reply<Vec<MachineView>>),
+    /// Tells machines of the owner's to do something.
+    Order {
+        /// Which, and what.
+        request: OrderRequest,
+        /// What came of it, for each.
+        reply: Reply<Vec<OrderResult>>,
+    },
 }
 
 impl fmt::Debug for Command {
@@ -190,6 +225,7 @@ impl fmt::Debug for Command {
             Self::HostList { .. } => "HostList",
             Self::HostUnlist(_) => "HostUnlist",
             Self::HostAccept { .. } => "HostAccept",
+            Self::Owner(_) => "Owner",
         })
     }
 }

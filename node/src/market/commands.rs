@@ -67,6 +67,7 @@ impl Market {
                 let changed = self.change_host(|host| host.accept(&request));
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
+            Command::Owner(command) => self.owner_command(command),
         }
     }
 
@@ -406,7 +407,7 @@ impl Market {
     }
 }
 
-fn answer<T>(reply: Reply<T>, result: Result<T, CommandError>) {
+pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, CommandError>) {
     // Whoever asked may be gone: then nobody minds.
     reply.send(result).ok();
 }

@@ -2,10 +2,7 @@
 
 use souk_protocol::{
     entry::Body,
-    machine::{
-        host_lease::HostLease,
-        io::{Command as EngineCommand, Input},
-    },
+    machine::host_lease::HostLease,
 };
 
 use super::{
@@ -32,7 +29,7 @@ impl Market {
             setup.slots.resize(setup.slots.len().max(least), None);
         }
         self.locks.name(&setup.slots);
-        self.input(Input::Command(EngineCommand::Host(Some(Box::new(setup)))));
+        self.offer_as_owned(setup);
     }
 
     pub(super) fn change_host(
@@ -69,6 +66,7 @@ impl Market {
             );
         }
         problems.extend(host.problems());
+        problems.extend(self.membership_problem());
         problems
     }
 

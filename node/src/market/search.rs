@@ -26,7 +26,7 @@ const SHORTEST_PREFIX: usize = 4;
 
 impl Market {
     pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
-        let (query, options) = request.parse(now(), self.engine.me(), self.about.currency.clone())?;
+        let (query, options) = request.parse(now(), self.host_id(), self.about.currency.clone())?;
         Ok(search(&self.index, &query, &options).into())
     }
 

@@ -18,7 +18,7 @@ use souk::{
     config::Api,
     market::{
         Command, CommandError, ErrorCode, MarketHandle,
-        command::{ByteStream, EXPORT_PIECES, LeaseSelector, StepSender},
+        command::{ByteStream, EXPORT_PIECES, LeaseSelector, OwnerCommand, StepSender},
         select,
     },
 };
@@ -142,6 +142,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::HostUnlist(reply) => answer(reply, Ok(views::host(false, false))),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+            Command::Owner(command) => owner(command),
         }
     }
 }
@@ -246,4 +247,14 @@ fn export(id: Option<LeaseSelector>) -> mpsc::Receiver<Result<Bytes, CommandErro
 /// The id that all views share.
 pub fn lease_id() -> LeaseId {
     LeaseId([0xab; 32])
+}
+
+fn owner(command: OwnerCommand) {
+    let nobody = || CommandError::new(ErrorCode::WrongState, "this node belongs to no owner");
+    match command {
+        OwnerCommand::Show(reply) | OwnerCommand::Leave(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Join { reply, .. } | OwnerCommand::Refresh { reply, .. } => answer(reply, Err(nobody())),
+        OwnerCommand::Machines(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Order { reply, .. } => answer(reply, Err(nobody())),
+    }
 }

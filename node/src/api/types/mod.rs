@@ -5,11 +5,13 @@
 
 mod host;
 mod lease;
+mod owner;
 mod rent;
 mod search;
 
 pub use host::*;
 pub use lease::*;
+pub use owner::*;
 pub use rent::*;
 pub use search::*;
 

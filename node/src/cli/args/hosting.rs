@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use souk_protocol::{Amount, Currency};
 
-use super::values::{currency, who};
+use super::{
+    MachineArg,
+    values::{currency, who},
+};
 use crate::api::types::Who;
 
 /// `souk receipts`.
@@ -49,16 +52,21 @@ pub struct VerifyArgs {
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// What this machine offers, to whom, and who is on it
-    #[command(after_help = "Examples:\n  souk host show\n  souk host show --json | jq .problems")]
-    Show,
+    #[command(
+        after_help = "Examples:\n  souk host show\n  souk host show --json | jq .problems\n  souk host show --machine all"
+    )]
+    Show(MachineArg),
+    /// All machines of the same owner, and how they are
+    #[command(after_help = "Examples:\n  souk host machines\n  souk host machines --json | jq '.[] | select(.state == \"offline\")'")]
+    Machines,
     /// Offer this machine, or change its prices; running leases keep theirs
     #[command(
-        after_help = "Examples:\n  souk host list --gpu-price 0.35 --min-bid 0.12\n  souk host list --price 0.02 --slots 4 --storage-price 0.10"
+        after_help = "Examples:\n  souk host list --gpu-price 0.35 --min-bid 0.12\n  souk host list --price 0.02 --slots 4 --storage-price 0.10\n  souk host list --price 0.40 --machine all"
     )]
     List(ListArgs),
     /// Take the offer back; running leases go on
-    #[command(after_help = "Examples:\n  souk host unlist")]
-    Unlist,
+    #[command(after_help = "Examples:\n  souk host unlist\n  souk host unlist --machine 3fa9c1")]
+    Unlist(MachineArg),
     /// Let a peer rent here, or anyone
     #[command(after_help = "Examples:\n  souk host accept 12D3KooW…\n  souk host accept anyone")]
     Accept(WhoArg),
@@ -94,6 +102,9 @@ pub struct ListArgs {
     /// The smallest slice, in slots
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub min_slots: Option<u16>,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// A peer, or anyone.
@@ -102,4 +113,7 @@ pub struct WhoArg {
     /// A peer id, or `anyone`
     #[arg(value_name = "PEER|anyone", value_parser = who)]
     pub who: Who,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }

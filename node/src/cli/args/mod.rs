@@ -1,6 +1,7 @@
 //! The command line's grammar: commands, options, help with examples.
 
 mod hosting;
+mod owner;
 mod renting;
 mod values;
 
@@ -11,6 +12,7 @@ use clap_complete::Shell;
 use souk_protocol::Millis;
 
 pub use hosting::*;
+pub use owner::*;
 pub use renting::*;
 use values::duration;
 
@@ -125,6 +127,15 @@ pub enum Command {
         after_help = "Examples:\n  souk host list --price 0.35\n  souk host accept anyone\n  souk host show"
     )]
     Host(HostCommand),
+    /// One owner, many machines: whose this node is
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk owner init                       once, on your own computer\n  \
+                      souk owner sign 12D3KooW…             there, for each of your hosts\n  \
+                      souk owner join soukmember…           on that host\n  \
+                      souk host machines                    all of them"
+    )]
+    Owner(OwnerCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),

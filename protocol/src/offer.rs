@@ -108,7 +108,6 @@ pub struct Offer {
     /// The state.
     pub availability: Availability,
     /// Whose the machine is, if not the host's own: the owner's signature, to which the host agrees by carrying it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub membership: Option<Signed<Membership>>,
 }
 
@@ -116,8 +115,13 @@ impl Offer {
     /// Whose the machine is: its owner by the membership it carries, else the host itself. True of a verified offer only.
     #[must_use]
     pub fn host_id(&self) -> HostId {
-        let membership = self.membership.as_ref().and_then(|m| read(m).ok());
-        membership.map_or(HostId::Node(self.host), |m| HostId::Owner(m.owner))
+        self.membership_read().map_or(HostId::Node(self.host), |m| HostId::Owner(m.owner))
+    }
+
+    /// The membership it carries. To be believed of a verified offer only.
+    #[must_use]
+    pub fn membership_read(&self) -> Option<Membership> {
+        self.membership.as_ref().and_then(|m| read(m).ok())
     }
 
     /// The membership it carries, if any, is this host's and holds as long as the offer. Its signature is another matter.

@@ -2,14 +2,23 @@
 //! goes without one.
 #![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use serde_json::Value;
-use souk_protocol::{Keypair, NetworkId, Nonce, OwnerId, Timestamp, Verified, owner::OwnerOrder};
+use souk_network::{Multiaddr, NetworkConfig, NetworkHandle, spawn};
+use souk_protocol::{
+    Keypair, NetworkId, Nonce, OwnerId, Signed, Timestamp, Verified,
+    message::{Request, Response},
+    owner::OwnerOrder,
+};
 use souk_tests::{
     node::Node,
     part::have,
     wait::{until, within},
     world::World,
 };
+use tokio::runtime::Runtime;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a connection may be gone before a machine is offline, in these tests.
 const OFFLINE_AFTER: &str = "2s";
@@ -37,7 +46,8 @@ fn becomes(node: &Node, of: &Node, wanted: &str) {
 }
 
 fn host(world: &World, name: &str, first: &Node) -> Node {
-    let host = world.node(name).host(1, "0.50").env("SOUK_HOST_PRICES_STORAGE_GB_MONTH", "0");
+    // A killed process's TCP connections end at once, QUIC's by their idle time.
+    let host = world.node(name).tcp().host(1, "0.50").env("SOUK_HOST_PRICES_STORAGE_GB_MONTH", "0");
     world.watch(host.env("SOUK_OWNER_OFFLINE_AFTER", OFFLINE_AFTER).knows(&first.listen[0]).start())
 }
 
@@ -47,7 +57,7 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
         return;
     }
     let world = World::with_docker();
-    let laptop = world.node("laptop").env("SOUK_OWNER_OFFLINE_AFTER", OFFLINE_AFTER).start();
+    let laptop = world.node("laptop").tcp().env("SOUK_OWNER_OFFLINE_AFTER", OFFLINE_AFTER).start();
     let (a, mut b) = (host(&world, "a", &laptop), host(&world, "b", &laptop));
     let stranger = world.node("stranger").knows(&laptop.listen[0]).start();
 
@@ -74,7 +84,7 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
     let results = laptop.json(&["host", "list", "--price", "0.80", "--machine", "all"]);
     let results = results.as_array().unwrap();
     assert_eq!(results.len(), 2, "{results:?}");
-    assert!(results.iter().all(|r| r["error"].is_null() && r["done"]["prices"]["slot_hour"] == "0.8"), "{results:?}");
+    assert!(results.iter().all(|r| r["error"].is_null() && r["done"]["prices"]["slot_hour"] == "0.80"), "{results:?}");
     let priced = |host: &Node, price: &str| asks_of(&stranger, host).first().is_some_and(|(_, p)| p == price);
     until("both have the new price", || (priced(&a, "0.8") && priced(&b, "0.8")).then_some(()));
     let machine = a.json(&["host", "show"])["machine"].as_str().unwrap().to_owned();
@@ -86,6 +96,13 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
     becomes(&laptop, &a, "unlisted");
     let _ = laptop.json(&["host", "list", "--machine", &machine]);
     becomes(&laptop, &a, "online");
+
+    // Memberships are renewed from the owner's node.
+    let until_ms = |host: &Node| host.json(&["owner", "show"])["membership"]["valid_until_ms"].as_u64().unwrap();
+    let before = until_ms(&b);
+    let renewed = laptop.json(&["owner", "renew", "--for", "1000days"]);
+    assert!(renewed.as_array().unwrap().iter().all(|r| r["error"].is_null()), "{renewed:#}");
+    assert!(until_ms(&b) > before);
 
     // Without the key there are no orders to others.
     let (code, message) = a.refused(&["host", "unlist", "--machine", "all"]);
@@ -120,6 +137,47 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
     assert!(own(&b) && !own(&a));
 }
 
+fn now() -> Timestamp {
+    Timestamp(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap())
+}
+
+/// Somebody who brings orders.
+struct Messenger {
+    runtime: Runtime,
+    handle: NetworkHandle,
+    _stop: DropGuard,
+}
+
+impl Messenger {
+    fn to(node: &Node, seed: u8) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let stop = CancellationToken::new();
+        let address: Multiaddr = node.listen[0].parse().unwrap();
+        let handle = runtime.block_on(async {
+            let listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap()];
+            let network = NetworkId::of_name("scenario");
+            let config = NetworkConfig { listen, ..NetworkConfig::new(Keypair::from_seed(&[seed; 32]), network) };
+            let (handle, mut events) = spawn(config, stop.clone()).unwrap();
+            tokio::spawn(async move { while events.recv().await.is_some() {} });
+            handle.dial(address).await.unwrap();
+            handle
+        });
+        Self { runtime, handle, _stop: stop.drop_guard() }
+    }
+
+    /// What the node answers, or why it does not do it.
+    fn brings(&self, to: &Node, order: &Signed<OwnerOrder>) -> Result<String, String> {
+        let body = Request::Order(order.clone()).to_bytes();
+        let asked = self.handle.request(to.id.parse().unwrap(), body, Duration::from_secs(20));
+        let bytes = self.runtime.block_on(asked).unwrap();
+        match Response::from_bytes(&bytes).unwrap() {
+            Response::Ordered { answer } => Ok(String::from_utf8(answer).unwrap()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+}
+
 #[test]
 fn orders_that_are_not_the_owners_or_come_twice_change_nothing() {
     if !have("docker") {
@@ -145,31 +203,30 @@ fn orders_that_are_not_the_owners_or_come_twice_change_nothing() {
         Verified::sign(order, by, &network).unwrap().to_signed()
     };
     let price = |node: &Node| node.json(&["host", "show"])["prices"]["slot_hour"].as_str().unwrap().to_owned();
-    let now = souk::clock::now();
     let raise = r#"{"order":"list","request":{"slot_hour":"0.77"}}"#;
-    let mut peer = souk_tests::peer::Peer::new(&network, &host.listen);
+    let peer = Messenger::to(&host, 50);
     let other = Keypair::from_seed(&[42; 32]);
-    let long_ago = Timestamp(now.0 - 3_600_000);
+    let long_ago = Timestamp(now().0 - 3_600_000);
     for (what, order) in [
-        ("another owner's", made(&other, &host.id, raise, now)),
-        ("for another node", made(&owner, &laptop.id, raise, now)),
+        ("another owner's", made(&other, &host.id, raise, now())),
+        ("for another node", made(&owner, &laptop.id, raise, now())),
         ("of long ago", made(&owner, &host.id, raise, long_ago)),
     ] {
-        assert!(peer.order(&host.id, &order).is_err(), "{what}");
-        assert_eq!(price(&host), "0.5", "{what}");
+        assert!(peer.brings(&host, &order).is_err(), "{what}");
+        assert_eq!(price(&host), "0.50", "{what}");
     }
     // Not an order a host knows: it says so, and does nothing.
-    let odd = made(&owner, &host.id, r#"{"order":"exec","request":{"command":["sh"]}}"#, now);
-    assert!(peer.order(&host.id, &odd).unwrap().contains("does not know that order"));
+    let odd = made(&owner, &host.id, r#"{"order":"exec","request":{"command":["sh"]}}"#, now());
+    assert!(peer.brings(&host, &odd).unwrap().contains("does not know that order"));
     // The owner's, brought by a stranger: carried out, once. Also not again after a restart.
-    let good = made(&owner, &host.id, raise, souk::clock::now());
-    assert!(peer.order(&host.id, &good).unwrap().contains("done"));
+    let good = made(&owner, &host.id, raise, now());
+    assert!(peer.brings(&host, &good).unwrap().contains("done"));
     assert_eq!(price(&host), "0.77");
     let _ = host.json(&["host", "list", "--price", "0.55"]);
-    assert!(peer.order(&host.id, &good).is_err());
+    assert!(peer.brings(&host, &good).is_err());
     host.kill();
     host.start();
-    let mut peer = souk_tests::peer::Peer::new(&network, &host.listen);
-    assert!(peer.order(&host.id, &good).is_err());
+    let peer = Messenger::to(&host, 51);
+    assert!(peer.brings(&host, &good).is_err());
     assert_eq!(price(&host), "0.55");
 }

@@ -53,9 +53,6 @@ async fn machines(State(shared): State<Shared>) -> Answer<Vec<MachineView>> {
     ask(&shared, OwnerCommand::Machines).await
 }
 
-async fn order(
-    State(shared): State<Shared>,
-    JsonBody(request): JsonBody<OrderRequest>,
-) -> Answer<Vec<OrderResult>> {
+async fn order(State(shared): State<Shared>, JsonBody(request): JsonBody<OrderRequest>) -> Answer<Vec<OrderResult>> {
     ask(&shared, |reply| OwnerCommand::Order { request, reply }).await
 }

@@ -3,7 +3,7 @@
 //! Making the key and signing need no running node; one that runs is told.
 
 use serde_json::json;
-use souk_protocol::{Signed, owner::Membership};
+use souk_protocol::{Keypair, Millis, Signed, owner::Membership};
 
 use super::{
     Context,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{
         client::ClientError,
-        types::{HostOrder, JoinRequest, OrderRequest, OrderResult, OwnerView, RefreshRequest},
+        types::{HostOrder, JoinRequest, MachineView, OrderRequest, OrderResult, OwnerView, RefreshRequest},
     },
     clock::now,
     market::ErrorCode,
@@ -31,6 +31,7 @@ pub(super) async fn owner(context: &Context, command: OwnerCommand) -> Result<u8
             shown(context, &context.client()?.post("owner/join", &request).await?)
         }
         OwnerCommand::Leave => shown(context, &context.client()?.post("owner/leave", &json!({})).await?),
+        OwnerCommand::Renew(args) => renew(context, args.life).await,
         OwnerCommand::Dismiss(args) => {
             let client = context.client()?;
             let request = OrderRequest { machine: args.node.to_string(), order: HostOrder::Leave };
@@ -76,11 +77,7 @@ async fn init(context: &Context) -> Result<u8, Failure> {
 }
 
 async fn sign(context: &Context, args: &SignArgs) -> Result<u8, Failure> {
-    let key = key::load(&context.dir)?.ok_or_else(|| {
-        Failure::new(format!("there is no owner's key in {}", context.dir.display()))
-            .code(ErrorCode::Unavailable)
-            .hint("souk owner init, or run this where the key is")
-    })?;
+    let key = key_here(context)?;
     let network = context.config()?.network.id();
     let life = args.life.unwrap_or(key::MEMBERSHIP);
     let member = key::sign(&key, &network, args.node, args.machine, life, now())
@@ -100,6 +97,38 @@ async fn sign(context: &Context, args: &SignArgs) -> Result<u8, Failure> {
     }
     output::line(ticket)?;
     Ok(0)
+}
+
+fn key_here(context: &Context) -> Result<Keypair, Failure> {
+    key::load(&context.dir)?.ok_or_else(|| {
+        Failure::new(format!("there is no owner's key in {}", context.dir.display()))
+            .code(ErrorCode::Unavailable)
+            .hint("souk owner init, or run this where the key is")
+    })
+}
+
+/// Each membership keeps its scope; so only those are renewed that are seen, in offers.
+async fn renew(context: &Context, life: Option<Millis>) -> Result<u8, Failure> {
+    let key = key_here(context)?;
+    let network = context.config()?.network.id();
+    let client = context.client()?;
+    let machines: Vec<MachineView> = client.get("host/machines").await?;
+    let mut results = Vec::new();
+    for held in machines.iter().filter_map(|m| m.offer.as_ref()?.membership.as_ref()) {
+        let life = life.unwrap_or(key::MEMBERSHIP);
+        let renewed = key::sign(&key, &network, held.node, held.machine, life, now())
+            .map_err(|e| Failure::usage(format!("that can't be signed: {e}")))?;
+        let order = HostOrder::Join(JoinRequest { ticket: Some(renewed.to_signed().to_ticket()) });
+        let request = OrderRequest { machine: held.node.to_string(), order };
+        let answered: Vec<OrderResult> = client.post("host/machines/order", &request).await?;
+        results.extend(answered);
+    }
+    if results.is_empty() {
+        return Err(Failure::new("no machine of this owner is on the market, so none was renewed")
+            .code(ErrorCode::NotFound)
+            .hint("souk host machines; souk owner sign NODE"));
+    }
+    super::machines::finished(context, &results)
 }
 
 fn shown(context: &Context, view: &OwnerView) -> Result<u8, Failure> {

@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, JoinRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest,
-    MachineView, OrderRequest, OrderResult, OwnerView, PeerView, QuoteView, ReceiptView, RefreshRequest, RentRequest,
-    RentStep, SearchRequest, SearchResults, StatusView,
+    AcceptRequest, ExecRequest, HostView, JoinRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
+    LogsRequest, MachineView, OrderRequest, OrderResult, OwnerView, PeerView, QuoteView, ReceiptView, RefreshRequest,
+    RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.

@@ -1,9 +1,6 @@
 //! The host's side of the node, as its owner sees and changes it.
 
-use souk_protocol::{
-    entry::Body,
-    machine::host_lease::HostLease,
-};
+use souk_protocol::{entry::Body, machine::host_lease::HostLease};
 
 use super::{
     command::{CommandError, ErrorCode},

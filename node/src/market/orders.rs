@@ -3,7 +3,7 @@
 //! An order does what the owner could say on the machine itself about renting it out ([`HostOrder`]), and nothing else. Whether it
 //! is obeyed is decided in the protocol crate; each goes through the same command as the local API's.
 
-use std::{collections::BTreeMap, future::Future};
+use std::collections::BTreeMap;
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use serde::{Deserialize, Serialize};
@@ -48,13 +48,9 @@ enum Outcome {
 type Work = BoxFuture<'static, Result<Value, CommandError>>;
 
 /// The answer that a command will give, as JSON.
-fn as_json<T: Serialize + Send + 'static>(
-    answer: oneshot::Receiver<Result<T, CommandError>>,
-) -> impl Future<Output = Result<Value, CommandError>> + Send + 'static {
-    async move {
-        let answer = answer.await.unwrap_or_else(|_| Err(CommandError::stopping()))?;
-        serde_json::to_value(answer).map_err(|e| CommandError::new(ErrorCode::Internal, e.to_string()))
-    }
+async fn as_json<T: Serialize>(answer: oneshot::Receiver<Result<T, CommandError>>) -> Result<Value, CommandError> {
+    let answer = answer.await.unwrap_or_else(|_| Err(CommandError::stopping()))?;
+    serde_json::to_value(answer).map_err(|e| CommandError::new(ErrorCode::Internal, e.to_string()))
 }
 
 impl Market {
@@ -239,7 +235,8 @@ async fn send(network: &NetworkHandle, to: NodeId, order: &Verified<OwnerOrder>)
         CommandError::new(ErrorCode::Unreachable, format!("the machine did not answer: {e}"))
             .hint("it may have been done; souk host machines shows how it is")
     })?;
-    let odd = |why: String| CommandError::new(ErrorCode::Rejected, format!("the machine's answer makes no sense: {why}"));
+    let odd =
+        |why: String| CommandError::new(ErrorCode::Rejected, format!("the machine's answer makes no sense: {why}"));
     match Response::from_bytes(&bytes).map_err(|e| odd(e.to_string()))? {
         Response::Ordered { answer } => match serde_json::from_slice(&answer).map_err(|e| odd(e.to_string()))? {
             Outcome::Done(value) => Ok(value),

@@ -213,13 +213,7 @@ impl Owned {
             node: self.me,
             owner: self.owner(),
             has_key: self.key_of.is_some(),
-            membership: self.membership.as_ref().map(|m| MembershipView {
-                owner: m.owner,
-                node: m.node,
-                machine: m.machine,
-                issued_at_ms: m.issued_at,
-                valid_until_ms: m.valid_until,
-            }),
+            membership: self.membership.as_ref().map(|m| MembershipView::of(m)),
         }
     }
 
@@ -260,9 +254,9 @@ impl Owned {
     pub(super) fn book_changed(&mut self, key: &MachineKey, offer: Option<&Verified<Offer>>, withdrawn: bool) {
         let event = match offer {
             Some(offer) => {
-                let (new, event) = self.sisters.offered(offer);
-                if new && let Err(error) = self.save() {
-                    tracing::warn!(%error, "a machine of this owner is not remembered");
+                let (changed, event) = self.sisters.offered(offer);
+                if changed && let Err(error) = self.save() {
+                    tracing::warn!(%error, "the machines of this owner are not written down");
                 }
                 event
             }
@@ -329,6 +323,7 @@ impl Market {
                 slot_hour: offer.terms.slot_hour,
                 min_bid: offer.terms.min_bid_slot_hour,
                 currency: offer.terms.currency.clone(),
+                membership: offer.membership_read().map(|m| MembershipView::of(&m)),
             })
         };
         let here = self.host.as_ref().map(|host| {

@@ -141,7 +141,8 @@ pub(super) struct Market {
 pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
-    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, owned, about } = parts;
+    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, owned, about } =
+        parts;
     let mut market = Market {
         engine,
         ledger,

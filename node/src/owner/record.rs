@@ -57,9 +57,8 @@ impl OwnerRecord {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(e),
         };
-        let malformed = |why: String| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is malformed: {why}", path.display()))
-        };
+        let malformed =
+            |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{} is malformed: {why}", path.display()));
         let mut text = String::new();
         file.take(FILE_BYTES).read_to_string(&mut text)?;
         let mut record: Self = toml::from_str(&text).map_err(|e| malformed(e.message().to_owned()))?;

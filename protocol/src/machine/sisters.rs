@@ -143,13 +143,12 @@ impl Sisters {
         self.members.iter().copied().filter(|node| !self.machines.keys().any(|(n, _)| n == node))
     }
 
-    /// A machine's newest offer. Says whether the machine is a new one, and what happened.
+    /// A machine's newest offer. Says whether a machine came or went with it, and what happened.
     pub fn offered(&mut self, offer: &Verified<Offer>) -> (bool, Option<SisterEvent>) {
         let key = (offer.host, offer.machine);
         if key.0 == self.me || self.owner.is_none_or(|owner| offer.host_id() != HostId::Owner(owner)) {
             // Its host carries our owner's membership no more, or never did: what the owner signed stays expected.
-            self.machines.remove(&key);
-            return (false, None);
+            return (self.machines.remove(&key).is_some(), None);
         }
         let new = !self.machines.contains_key(&key);
         if new && !self.has_room() {
@@ -283,7 +282,7 @@ mod tests {
         assert_eq!(sisters.offered(&of(2, 9, 2, NOW)), (false, None), "known by now");
         // It belongs to nobody any more.
         let left = Verified::sign(offer(2, 3, NOW), &key(2), &network()).unwrap();
-        assert_eq!(sisters.offered(&left), (false, None));
+        assert_eq!(sisters.offered(&left), (true, None));
         assert_eq!(sisters.machines().count(), 0);
     }
 

@@ -71,7 +71,6 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
         max_term: Millis::from_hours(24),
         reachability: Reachability::Direct,
         membership: None,
-        membership: None,
     }
 }
 

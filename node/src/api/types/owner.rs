@@ -1,7 +1,9 @@
 //! The owner of this node, its other machines, and what they are told to do.
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, MachineId, NodeId, OwnerId, Timestamp, machine::sisters::SisterState};
+use souk_protocol::{
+    Amount, Currency, MachineId, NodeId, OwnerId, Timestamp, machine::sisters::SisterState, owner::Membership,
+};
 
 use super::{AcceptRequest, ListRequest, decimal};
 use crate::market::CommandError;
@@ -32,6 +34,15 @@ pub struct MembershipView {
     pub issued_at_ms: Timestamp,
     /// When it ends.
     pub valid_until_ms: Timestamp,
+}
+
+impl MembershipView {
+    /// What is shown of a membership.
+    #[must_use]
+    pub const fn of(membership: &Membership) -> Self {
+        let Membership { owner, node, machine, issued_at, valid_until } = *membership;
+        Self { owner, node, machine, issued_at_ms: issued_at, valid_until_ms: valid_until }
+    }
 }
 
 /// Joins an owner.
@@ -88,6 +99,8 @@ pub struct MachineOffer {
     pub min_bid: Amount,
     /// The currency of both.
     pub currency: Currency,
+    /// What makes it the owner's; none for a host that offers it as its own.
+    pub membership: Option<MembershipView>,
 }
 
 /// What a host may be told by its owner from another node: what the owner could say on the machine itself about renting it out,

@@ -57,7 +57,9 @@ pub enum HostCommand {
     )]
     Show(MachineArg),
     /// All machines of the same owner, and how they are
-    #[command(after_help = "Examples:\n  souk host machines\n  souk host machines --json | jq '.[] | select(.state == \"offline\")'")]
+    #[command(
+        after_help = "Examples:\n  souk host machines\n  souk host machines --json | jq '.[] | select(.state == \"offline\")'"
+    )]
     Machines,
     /// Offer this machine, or change its prices; running leases keep theirs
     #[command(

@@ -171,10 +171,11 @@ impl Messenger {
         let body = Request::Order(order.clone()).to_bytes();
         let asked = self.handle.request(to.id.parse().unwrap(), body, Duration::from_secs(20));
         let bytes = self.runtime.block_on(asked).unwrap();
-        match Response::from_bytes(&bytes).unwrap() {
-            Response::Ordered { answer } => Ok(String::from_utf8(answer).unwrap()),
-            other => Err(format!("{other:?}")),
+        let response = Response::from_bytes(&bytes).unwrap();
+        if let Response::Ordered { answer } = response {
+            return Ok(String::from_utf8(answer).unwrap());
         }
+        Err(format!("{response:?}"))
     }
 }
 

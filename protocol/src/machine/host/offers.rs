@@ -147,3 +147,73 @@ fn renew_every(host: NodeId, machine: &MachineId) -> Millis {
     let spread = u64::from(Digest::of(&[host.0.as_slice(), machine.0.as_slice()].concat()).0[0]);
     Millis(limits::OFFER_REPUBLISH.0 * (80 + spread * 40 / 255) / 100)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+    use super::*;
+    use crate::{
+        HostId, OwnerId, Timestamp,
+        machine::testkit::{NOW, context, key, network, outputs, setup},
+        offer::Offer,
+        owner::Membership,
+    };
+
+    fn membership(valid_until: Timestamp) -> Verified<Membership> {
+        let owner = OwnerId(key(9).node_id().0);
+        let membership = Membership { owner, node: key(1).node_id(), machine: None, issued_at: NOW, valid_until };
+        Verified::sign(membership, &key(9), &network()).unwrap()
+    }
+
+    fn published(cx: &mut Context) -> Vec<Verified<Offer>> {
+        let notices = outputs(cx).into_iter().filter_map(|o| match o {
+            Output::Publish { notice, .. } => Some(*notice),
+            _ => None,
+        });
+        notices
+            .filter_map(|n| match n {
+                Notice::Offer(offer) => Some(offer.verify(&network()).unwrap()),
+                Notice::Withdrawal(_) => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_offer_ends_with_its_membership_and_the_next_is_the_hosts_own() {
+        let (mut cx, mut book) = (context(), Book::new(network(), 10));
+        let mut host = Host::new(0, None, NOW);
+        let ends = NOW + Millis::from_mins(9);
+        let setup = HostSetup { membership: Some(membership(ends)), ..setup() };
+        host.configure(&mut cx, &mut book, Some(setup), NOW);
+        host.runtime(&mut cx, true, NOW);
+        host.tick(&mut cx, &mut book, NOW);
+        let offers = published(&mut cx);
+        assert_eq!(offers.len(), 1);
+        assert_eq!((offers[0].host_id(), offers[0].valid_until), (HostId::Owner(OwnerId(key(9).node_id().0)), ends));
+        // It is replaced before it ends, so the machine is on the market all the time.
+        let at = host.publish_at().unwrap();
+        assert!(at < ends, "{at:?}");
+        host.tick(&mut cx, &mut book, at);
+        let offers = published(&mut cx);
+        assert_eq!((offers.len(), offers[0].host_id()), (1, HostId::Node(key(1).node_id())));
+        assert!(offers[0].valid_until > ends);
+        assert!(host.publish_at().unwrap() > at + Millis::from_mins(5), "and not at once again");
+    }
+
+    #[test]
+    fn another_membership_is_told_at_once() {
+        let (mut cx, mut book) = (context(), Book::new(network(), 10));
+        let mut host = Host::new(0, None, NOW);
+        host.runtime(&mut cx, true, NOW);
+        host.configure(&mut cx, &mut book, Some(setup()), NOW);
+        host.tick(&mut cx, &mut book, NOW);
+        assert_eq!(published(&mut cx).len(), 1);
+        let owned = HostSetup { membership: Some(membership(NOW + Millis::from_hours(1))), ..setup() };
+        host.configure(&mut cx, &mut book, Some(owned), NOW);
+        host.tick(&mut cx, &mut book, NOW);
+        assert_eq!(published(&mut cx).len(), 1);
+        host.configure(&mut cx, &mut book, Some(setup()), NOW);
+        host.tick(&mut cx, &mut book, NOW);
+        assert!(published(&mut cx)[0].membership.is_none());
+    }
+}

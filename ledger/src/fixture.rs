@@ -10,6 +10,7 @@ use souk_protocol::{
     negotiation::{ImagePin, RentalType},
     receipt::{Ack, PartialReason, Usage},
     resources::{Egress, Resources, SlotClass},
+    terms::LeaseTerms,
 };
 
 pub const START: u64 = 1_800_000_000_000;
@@ -92,8 +93,12 @@ impl Deal {
                 up_gb: Amount(10_000_000),
                 down_gb: Amount(0),
             },
+            listed_hour: Amount(350_000_000),
             credit: Amount(1_000_000_000),
             max_spend: None,
+            extend_until: None,
+            notice: Millis(0),
+            quantum: Millis(0),
             tick: Millis::from_secs(60),
             image: ImagePin { reference: "debian:12".to_owned(), digest: format!("sha256:{}", "ab".repeat(32)) },
             workload: Digest([3; 32]),
@@ -133,7 +138,8 @@ impl Deal {
             prev: self.usage.as_ref().map(Verified::id),
             time: Timestamp(START + n * 60_000),
             counters,
-            due: self.draft.due(&counters).unwrap(),
+            terms: 0,
+            due: LeaseTerms::drafted(&self.draft).due(&self.draft, &counters).unwrap(),
             state: LeaseState::Running,
         }
     }

@@ -6,12 +6,16 @@ use souk_protocol::{
     entry::{Body, Entry, VoidCode},
     lease::{EndReason, LeaseDraft, LeaseState},
     receipt::{Ack, Usage},
+    terms::LeaseTerms,
 };
 
 use crate::record::Held;
 
 /// Usages kept while none of them is acknowledged: a renter that lags more answers the newest one.
 pub const RECENT_USAGES: usize = 4;
+
+/// Changes and amendments kept of one lease.
+pub const RECENT_AMENDMENTS: usize = 32;
 
 /// How far a lease has come, as its signed documents say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +79,10 @@ pub struct Lease {
     pub answer: Option<Held<Entry>>,
     /// The host's last placement.
     pub placement: Option<Held<Entry>>,
+    /// The renter's changes that could still be taken: all of the number after the terms in force, the newest last.
+    pub amends: Vec<Held<Entry>>,
+    /// The host's amendments, oldest first. The last one is in force; those before it are still named by receipts.
+    pub amended: Vec<Held<Entry>>,
     /// The host's close.
     pub host_close: Option<Held<Entry>>,
     /// The renter's close.
@@ -97,6 +105,22 @@ impl Lease {
     #[must_use]
     pub fn id(&self) -> LeaseId {
         self.draft.id.into()
+    }
+
+    /// The terms in force.
+    #[must_use]
+    pub fn terms(&self) -> LeaseTerms {
+        let newest = self.amended.last().and_then(|e| e.value.body.amended());
+        newest.map_or_else(|| LeaseTerms::drafted(&self.draft.value), |amended| amended.terms)
+    }
+
+    /// The terms with this number, if they are still held; zero are the draft's.
+    #[must_use]
+    pub fn terms_numbered(&self, n: u32) -> Option<LeaseTerms> {
+        if n == 0 {
+            return Some(LeaseTerms::drafted(&self.draft.value));
+        }
+        self.amended.iter().filter_map(|e| e.value.body.amended()).map(|a| a.terms).find(|terms| terms.n == n)
     }
 
     /// Who lets.

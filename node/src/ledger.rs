@@ -420,6 +420,8 @@ fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
         open: lease.open.signed,
         answer: lease.answer.map(|a| a.signed),
         placement: lease.placement.map(|p| p.signed),
+        amend: lease.amends.last().map(|a| a.signed.clone()),
+        amended: lease.amended.into_iter().map(|a| a.signed).collect(),
         usage,
         ack,
         acked_usage,

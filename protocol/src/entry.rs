@@ -8,6 +8,7 @@ use crate::{
     limits,
     money::Amount,
     signed::{Document, Invalid, Signed},
+    terms::{Amended, Change},
     time::Timestamp,
 };
 
@@ -62,6 +63,17 @@ pub enum Body {
         /// GPU UUIDs or device paths, exactly those the container sees.
         devices: Vec<String>,
     },
+    /// By the renter: wants the terms changed. Binds nobody until the host has signed them.
+    Amend {
+        /// The amendment's number: one after the last in force.
+        n: u32,
+        /// What is to change.
+        change: Change,
+        /// The last moment at which the host may take it.
+        valid_until: Timestamp,
+    },
+    /// By the host: these are the terms from here on.
+    Amended(Amended),
     /// By the host, hourly and on a pause: fixes the newest countersigned pair in the chain.
     Anchor {
         /// The usage.
@@ -114,6 +126,18 @@ impl Body {
         if let Self::Void { code, sentence, .. } = self { Some((*code, sentence)) } else { None }
     }
 
+    /// Number, change and last moment of an `amend`.
+    #[must_use]
+    pub const fn amend(&self) -> Option<(u32, Change, Timestamp)> {
+        if let Self::Amend { n, change, valid_until } = self { Some((*n, *change, *valid_until)) } else { None }
+    }
+
+    /// The terms that an `amended` puts in force.
+    #[must_use]
+    pub const fn amended(&self) -> Option<&Amended> {
+        if let Self::Amended(amended) = self { Some(amended) } else { None }
+    }
+
     /// The kind's name, as lists show it.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -123,6 +147,8 @@ impl Body {
             Self::LeaseAccept { .. } => "lease_accept",
             Self::Void { .. } => "void",
             Self::Placement { .. } => "placement",
+            Self::Amend { .. } => "amend",
+            Self::Amended(_) => "amended",
             Self::Anchor { .. } => "anchor",
             Self::Close { .. } => "close",
             Self::CloseAck { .. } => "close_ack",
@@ -175,6 +201,8 @@ impl Document for Entry {
             Body::Genesis { .. }
             | Body::LeaseOpen { .. }
             | Body::LeaseAccept { .. }
+            | Body::Amend { .. }
+            | Body::Amended(_)
             | Body::Anchor { .. }
             | Body::Close { .. }
             | Body::CloseAck { .. } => Ok(()),

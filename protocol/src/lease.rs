@@ -41,10 +41,18 @@ pub struct LeaseDraft {
     pub currency: Currency,
     /// The prices, for all slots together.
     pub rates: Rates,
+    /// The undiscounted price of the same slots for an hour. Of a reserved lease it is above the rate, else equal or below.
+    pub listed_hour: Amount,
     /// How far what is due may run ahead of what the renter has acknowledged.
     pub credit: Amount,
     /// What the lease may cost at most.
     pub max_spend: Option<Amount>,
+    /// Until when the host may extend the contract by itself, at the same price or a lower one.
+    pub extend_until: Option<Timestamp>,
+    /// Warning before an interruptible instance is stopped for others.
+    pub notice: Millis,
+    /// A run of an interruptible instance that others cut shorter than this is free.
+    pub quantum: Millis,
     /// Time between two receipts.
     pub tick: Millis,
     /// The image.
@@ -62,16 +70,6 @@ pub struct LeaseDraft {
 }
 
 impl LeaseDraft {
-    /// What `counters` cost under these terms, and never more than `max_spend`: what is used past the ceiling is the host's
-    /// loss. A third party recomputes it from the draft and the counters alone.
-    ///
-    /// # Errors
-    /// [`money::Overflow`] if the amount does not fit.
-    pub fn due(&self, counters: &Counters) -> Result<Amount, money::Overflow> {
-        let cost = money::due(&self.rates, self.resources.disk_mb, counters, Amount::ZERO)?;
-        Ok(self.max_spend.map_or(cost, |ceiling| cost.min(ceiling)))
-    }
-
     /// What keeping the disk for [`limits::DISK_KEPT`] after compute has stopped costs.
     ///
     /// # Errors
@@ -100,7 +98,14 @@ impl Document for LeaseDraft {
         let ordered =
             self.drafted_at < self.commit_by && self.commit_by <= self.confirm_by && self.commit_by < self.ends_at;
         Invalid::unless(ordered, "its times are out of order")?;
-        Invalid::unless(self.ends_at.since(self.drafted_at) <= limits::TERM, "it runs for more than a year")
+        let allowed = self.extend_until.map_or(self.ends_at, |until| until.max(self.ends_at));
+        Invalid::unless(allowed.since(self.drafted_at) <= limits::TERM, "it runs for more than a year")?;
+        let discounted = self.rental != RentalType::Reserved || self.rates.compute_hour <= self.listed_hour;
+        Invalid::unless(discounted, "a reserved price above the listed one")?;
+        Invalid::unless(
+            self.notice <= limits::NOTICE && self.quantum <= limits::QUANTUM,
+            "its notice or quantum is over the limit",
+        )
     }
 }
 
@@ -124,6 +129,10 @@ pub enum PauseReason {
     EngineRestart,
     /// The instance wrote more than its disk.
     DiskFull,
+    /// Other rentals have its slots: higher bids, fixed prices, or the host's own work. Runs again by itself.
+    Outbid,
+    /// The machine is being maintained, as announced. Runs again by itself.
+    Maintenance,
 }
 
 /// Why a lease has ended.
@@ -132,6 +141,8 @@ pub enum PauseReason {
 pub enum EndReason {
     /// The renter destroyed the instance.
     Destroyed,
+    /// The renter left a reserved term before its end, and owes the discount it had.
+    LeftEarly,
     /// The contract ended and the disk was kept long enough.
     Expired,
     /// The host took the machine back.
@@ -194,6 +205,8 @@ impl fmt::Display for PauseReason {
             Self::HostRestart => "host_restart",
             Self::EngineRestart => "engine_restart",
             Self::DiskFull => "disk_full",
+            Self::Outbid => "outbid",
+            Self::Maintenance => "maintenance",
         })
     }
 }
@@ -202,6 +215,7 @@ impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Destroyed => "destroyed",
+            Self::LeftEarly => "left_early",
             Self::Expired => "expired",
             Self::HostAborted => "host_aborted",
             Self::ImageFailed => "image_failed",

@@ -21,6 +21,7 @@ pub mod query;
 pub mod receipt;
 pub mod resources;
 pub mod signed;
+pub mod terms;
 pub mod time;
 pub mod violation;
 pub mod workload;

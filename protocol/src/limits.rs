@@ -90,6 +90,31 @@ pub const NEGOTIATIONS: usize = 64;
 /// Open leases a node keeps, both sides together.
 pub const LEASES: usize = 10_000;
 
+/// A raised bid is at least this share (per mille) above the one before.
+pub const BID_RAISE_PERMILLE: u64 = 50;
+/// Amendments of one lease.
+pub const AMENDMENTS: u32 = 100_000;
+/// Amendments of one lease a renter may ask for in a minute.
+pub const AMENDS_PER_MINUTE: u32 = 20;
+/// How long an `amend` may be answered with an `amended`.
+pub const AMEND_WITHIN: Millis = Millis::from_mins(2);
+/// The longest eviction notice.
+pub const NOTICE: Millis = Millis::from_hours(24);
+/// The longest quantum.
+pub const QUANTUM: Millis = Millis::from_hours(24);
+/// Entries in one update of a lease.
+pub const UPDATE_ENTRIES: usize = 32;
+/// Bids waiting for slots of one machine.
+pub const WAITING_BIDS: usize = 1024;
+/// The shortest term that can be reserved.
+pub const RESERVED_TERM: Millis = Millis::from_hours(1);
+/// How long before its end a lease is extended by itself, where the renter allows it.
+pub const EXTEND_BEFORE: Millis = Millis::from_mins(10);
+/// A renter is told so long before its contract ends, or in the last tenth of it if that is shorter.
+pub const EXPIRY_TOLD: Millis = Millis::from_hours(1);
+/// Maintenance windows a host announces.
+pub const MAINTENANCE_WINDOWS: usize = 8;
+
 /// The shortest and longest time between two receipts.
 pub const TICK: (Millis, Millis) = (Millis::from_secs(1), Millis::from_hours(1));
 /// The tick when nobody asks for another.

@@ -12,6 +12,7 @@ use crate::{
     id::{Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce},
     lease::{LeaseDraft, LeaseState},
     limits,
+    money::Amount,
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
     owner::OwnerOrder,
@@ -55,6 +56,23 @@ pub enum Request {
         /// Tells one wish from the same wish again.
         nonce: Nonce,
     },
+    /// A renter's `amend`: wants a lease's terms changed. Answered with [`Response::Answered`], the host's `amended`.
+    Amend {
+        /// The entry.
+        entry: Signed<Entry>,
+    },
+    /// What it takes to win slots of the machine now.
+    Quote {
+        /// The machine.
+        machine: MachineId,
+    },
+    /// What the host would take for a later end. Answered with [`Response::Extension`].
+    AskExtension {
+        /// Which lease.
+        lease: LeaseId,
+        /// The end wanted.
+        ends_at: Timestamp,
+    },
     /// A host's news about a lease. Answered with [`Response::Seen`].
     Update(Box<LeaseUpdate>),
     /// A renter asks for a lease's news, after a start or a lost connection.
@@ -83,6 +101,8 @@ pub enum Action {
     Start,
     /// End everything; the lease is closed.
     Destroy,
+    /// No, to the longer contract at another price that the host has asked for.
+    DeclineExtension,
 }
 
 /// One thing that happened to a lease, with who caused it.
@@ -95,12 +115,57 @@ pub struct LeaseEvent {
     pub at: Timestamp,
     /// The state from then on.
     pub state: LeaseState,
+    /// What happened.
+    pub what: EventCode,
     /// Who or what caused it.
     pub by: Cause,
     /// The command's exit code, where one ended.
     pub exit_code: Option<i32>,
     /// A sentence, where the state's word is not enough.
     pub note: String,
+}
+
+/// What happened to a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventCode {
+    /// It went to another state.
+    #[default]
+    State,
+    /// A process ended while the lease was not running.
+    Exited,
+    /// Its slots go to others soon.
+    EvictionNotice,
+    /// They don't, after all.
+    NoticeWithdrawn,
+    /// Its terms have changed.
+    Amended,
+    /// The host asks for a longer contract at another price.
+    ExtensionAsked,
+    /// The renter does not want it, or its time is past.
+    ExtensionDeclined,
+    /// The host has announced maintenance.
+    MaintenanceAnnounced,
+    /// The contract ends soon.
+    ExpiringSoon,
+}
+
+impl EventCode {
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Exited => "exited",
+            Self::EvictionNotice => "eviction_notice",
+            Self::NoticeWithdrawn => "notice_withdrawn",
+            Self::Amended => "amended",
+            Self::ExtensionAsked => "extension_asked",
+            Self::ExtensionDeclined => "extension_declined",
+            Self::MaintenanceAnnounced => "maintenance_announced",
+            Self::ExpiringSoon => "expiring_soon",
+        }
+    }
 }
 
 /// Who or what caused an event.
@@ -115,6 +180,8 @@ pub enum Cause {
     Guest,
     /// The container engine.
     Engine,
+    /// Another renter: a higher bid, or a rental at the fixed price.
+    Market,
     /// Time.
     Clock,
 }
@@ -133,6 +200,56 @@ pub struct Progress {
     pub bytes: u64,
 }
 
+/// Why and when an interruptible instance is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Eviction {
+    /// When.
+    pub at: Timestamp,
+    /// The lease that gets the slots; none for the host's own work.
+    pub winner: Option<LeaseId>,
+    /// What that one pays for a slot and an hour.
+    pub slot_hour: Amount,
+}
+
+/// A contract's later end, and its price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extension {
+    /// The new end.
+    pub ends_at: Timestamp,
+    /// For all slots and an hour, from the present end on.
+    pub compute_hour: Amount,
+    /// Until when the host stands by it.
+    pub valid_until: Timestamp,
+}
+
+/// What it takes to win so many slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SliceQuote {
+    /// How many.
+    pub slots: u16,
+    /// The lowest bid that would run now, for all of them and an hour; none if no bid would.
+    pub to_win: Option<Amount>,
+    /// The lowest bid that is taken at all.
+    pub min_bid: Amount,
+    /// The fixed price, if they are to be had for it now.
+    pub on_demand: Option<Amount>,
+    /// Interruptible leases that run in such slots now, or wait for them.
+    pub bids: u16,
+}
+
+/// Where an interruptible lease stands among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rank {
+    /// Bids before it.
+    pub ahead: u16,
+    /// The bid with which it would run now; none if no bid would.
+    pub to_win: Option<Amount>,
+}
+
 /// A host's news about one lease. Everything in it is cumulative or numbered, so any of them may be lost or repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +264,12 @@ pub struct LeaseUpdate {
     pub entries: Vec<Signed<Entry>>,
     /// The newest usage.
     pub usage: Option<Signed<Usage>>,
+    /// When and why it is stopped soon.
+    pub eviction: Option<Eviction>,
+    /// Where it stands in the auction.
+    pub rank: Option<Rank>,
+    /// The longer contract the host asks for.
+    pub asked: Option<Extension>,
 }
 
 /// What a node answers.
@@ -203,6 +326,13 @@ pub enum Response {
         #[serde(with = "serde_bytes")]
         answer: Vec<u8>,
     },
+    /// To a quote.
+    Quoted {
+        /// One for each size the machine is sold in.
+        slices: Vec<SliceQuote>,
+    },
+    /// To a question for a later end.
+    Extension(Extension),
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -245,6 +375,9 @@ impl Request {
             | Self::BookSummary
             | Self::BookPage { .. }
             | Self::Control { .. }
+            | Self::Amend { .. }
+            | Self::Quote { .. }
+            | Self::AskExtension { .. }
             | Self::Sync { .. }
             | Self::Deliver { .. }
             | Self::Order(_) => true,
@@ -256,7 +389,7 @@ impl Request {
 impl LeaseUpdate {
     fn fits(&self) -> bool {
         self.events.len() <= limits::EVENTS_PER_LEASE
-            && self.entries.len() <= 16
+            && self.entries.len() <= limits::UPDATE_ENTRIES
             && self
                 .events
                 .iter()
@@ -285,7 +418,9 @@ impl Response {
                 reject.sentence.len() <= limits::SENTENCE_BYTES && !reject.sentence.chars().any(char::is_control)
             }
             Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
+            Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
+            | Self::Extension(_)
             | Self::Countered(_)
             | Self::Drafted(_)
             | Self::Answered(_)

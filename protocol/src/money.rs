@@ -143,6 +143,19 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// What has been used since `earlier`.
+    #[must_use]
+    pub const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            active: Millis(self.active.0.saturating_sub(earlier.active.0)),
+            waived: Millis(self.waived.0.saturating_sub(earlier.waived.0)),
+            paused: Millis(self.paused.0.saturating_sub(earlier.paused.0)),
+            storage: Millis(self.storage.0.saturating_sub(earlier.storage.0)),
+            rx_bytes: self.rx_bytes.saturating_sub(earlier.rx_bytes),
+            tx_bytes: self.tx_bytes.saturating_sub(earlier.tx_bytes),
+        }
+    }
+
     /// Whether no counter is less than in `earlier`.
     #[must_use]
     pub const fn covers(&self, earlier: &Self) -> bool {

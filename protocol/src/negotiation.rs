@@ -17,6 +17,28 @@ use crate::{
 pub enum RentalType {
     /// At a fixed price, until the contract's end, not displaced by others.
     OnDemand,
+    /// At a bid, changeable at any time: runs while no higher bid and no fixed price has its slots.
+    Interruptible,
+    /// At a discount for a term; who leaves before its end owes the discount it had.
+    Reserved,
+}
+
+impl RentalType {
+    /// Whether its slots are its own until the contract's end.
+    #[must_use]
+    pub const fn is_firm(self) -> bool {
+        matches!(self, Self::OnDemand | Self::Reserved)
+    }
+
+    /// Its name, as commands and lists have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OnDemand => "on-demand",
+            Self::Interruptible => "bid",
+            Self::Reserved => "reserved",
+        }
+    }
 }
 
 /// The image a lease runs: as the renter wrote it, and the digest both sign.
@@ -70,6 +92,8 @@ pub struct Proposal {
     pub price_hour: Amount,
     /// How long the contract shall run; none for as long as the host grants.
     pub term: Option<Millis>,
+    /// By how much the host may extend the contract by itself, at the same price or a lower one.
+    pub extend: Option<Millis>,
     /// Disk in MB.
     pub disk_mb: u64,
     /// What the guest may reach.
@@ -96,6 +120,9 @@ impl Proposal {
         self.image_digest.as_deref().map_or(Ok(()), check_digest)?;
         Invalid::unless(self.round < limits::ROUNDS, "too many rounds")?;
         Invalid::unless(self.disk_mb >= 1, "no disk asked for")?;
+        Invalid::unless(self.extend.is_none_or(|t| t <= limits::TERM), "the extension allowed is over a year")?;
+        let reserved = self.rental != RentalType::Reserved || self.term.is_some_and(|t| t >= limits::RESERVED_TERM);
+        Invalid::unless(reserved, "a reservation needs a term of an hour or more")?;
         let tick_ok = self.tick.is_none_or(|t| (limits::TICK.0..=limits::TICK.1).contains(&t));
         Invalid::unless(tick_ok, "the tick is not between 1 s and 1 h")?;
         Invalid::unless(

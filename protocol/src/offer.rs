@@ -75,14 +75,34 @@ pub struct Terms {
     pub accepts: Accepts,
 }
 
+/// A span of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Window {
+    /// Its first moment.
+    pub from: Timestamp,
+    /// The first moment after it.
+    pub until: Timestamp,
+}
+
+impl Window {
+    /// Whether a moment is in it.
+    #[must_use]
+    pub fn holds(&self, at: Timestamp) -> bool {
+        self.from <= at && at < self.until
+    }
+}
+
 /// What changes by the minute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Availability {
     /// Slots the machine is cut into.
     pub slots_total: u16,
-    /// Slots nobody rents on demand.
+    /// Slots to be had at the fixed price now: nobody has them on demand or reserved, nor does the host keep them for itself.
     pub slots_free: u16,
+    /// When the machine is maintained next: no new contract crosses it.
+    pub maintenance: Option<Window>,
     /// How the host is reached.
     pub reachability: Reachability,
 }
@@ -188,6 +208,12 @@ impl Document for Offer {
         Invalid::unless(slots, "its slots make no sense")?;
         let t = &self.terms;
         Invalid::unless(t.min_slots >= 1 && t.min_slots <= a.slots_total, "its smallest slice makes no sense")?;
+        let window = a.maintenance.is_none_or(|w| w.from < w.until);
+        Invalid::unless(window, "its maintenance ends before it begins")?;
+        Invalid::unless(
+            t.eviction_notice <= limits::NOTICE && t.quantum <= limits::QUANTUM,
+            "its notice or quantum is over the limit",
+        )?;
         Invalid::unless(t.reserved_discount <= 1000, "its discount is over the price")?;
         t.currency.check()?;
         let lists = t.egress.len() <= 4

@@ -27,7 +27,9 @@ pub struct Usage {
     pub time: Timestamp,
     /// What was used.
     pub counters: Counters,
-    /// What that costs by the lease's rates: recomputable, so a wrong one is invalid.
+    /// Number of the amendment whose terms were in force; zero for the draft's.
+    pub terms: u32,
+    /// What that costs by these terms: recomputable, so a wrong one is invalid.
     pub due: Amount,
     /// The lease's state then.
     pub state: LeaseState,
@@ -57,6 +59,8 @@ pub enum PartialReason {
     OverMetered,
     /// Time is claimed in a state that is not billed.
     NotRunning,
+    /// The host claims that the renter has left a reserved term, and it has not.
+    NotAsked,
 }
 
 /// The renter's answer to a usage: how much of it it owes.

@@ -13,6 +13,7 @@ use souk_protocol::{
     Nonce, Rates, Signed, Timestamp, Verified, encode,
     entry::{Body, Entry, VoidCode},
     lease::{EndReason, LeaseDraft, LeaseState},
+    limits,
     message::{Action, Frame, Request, Response, StreamOpen},
     money::{self, Counters},
     negotiation::{Counter, ImagePin, Proposal, RentalType},
@@ -20,6 +21,7 @@ use souk_protocol::{
     owner::{Membership, OwnerId, OwnerOrder},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
+    terms::{Amended, Change, LeaseTerms},
     workload::Workload,
 };
 
@@ -96,7 +98,12 @@ fn offer() -> Verified<Offer> {
             payment: vec!["manual".to_owned()],
             accepts: Accepts::Anyone,
         },
-        availability: Availability { slots_total: 2, slots_free: 2, reachability: Reachability::Unknown },
+        availability: Availability {
+            slots_total: 2,
+            slots_free: 2,
+            reachability: Reachability::Unknown,
+            maintenance: None,
+        },
         membership: None,
     };
     Verified::sign(offer, &host(), &network()).unwrap()
@@ -161,6 +168,7 @@ fn proposal() -> Proposal {
         rental: RentalType::OnDemand,
         price_hour: Amount(300_000_000),
         term: Some(Millis::from_hours(3)),
+        extend: Some(Millis::from_hours(6)),
         disk_mb: 50_000,
         egress: Egress::Internet,
         image: "debian:12".to_owned(),
@@ -214,8 +222,12 @@ fn draft() -> Verified<LeaseDraft> {
             up_gb: Amount(10_000_000),
             down_gb: Amount::ZERO,
         },
+        listed_hour: Amount(350_000_000),
         credit: Amount(8_400_000_000),
         max_spend: Some(Amount(2_000_000_000)),
+        extend_until: Some(NOON + Millis::from_hours(9)),
+        notice: Millis::from_secs(60),
+        quantum: Millis::from_mins(10),
         tick: Millis::from_secs(60),
         image: ImagePin { reference: "debian:12".to_owned(), digest: format!("sha256:{}", "ab".repeat(32)) },
         workload: workload().to_bytes().1,
@@ -285,7 +297,8 @@ fn usage() -> Verified<Usage> {
         prev: None,
         time: NOON + Millis::from_mins(32),
         counters: counters(),
-        due: draft().due(&counters()).unwrap(),
+        terms: 0,
+        due: LeaseTerms::drafted(&draft()).due(&draft(), &counters()).unwrap(),
         state: LeaseState::Running,
     };
     Verified::sign(usage, &host(), &network()).unwrap()
@@ -306,6 +319,11 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
     let accept = hosts.says(secs(2), Body::LeaseAccept { open: open.id() });
     let devices = vec!["GPU-0".to_owned()];
     let placement = hosts.says(secs(2), Body::Placement { start: 1, slots: vec![0], devices });
+    let change = Change::Extend { ends_at: NOON + Millis::from_hours(5), compute_hour: Some(Amount(400_000_000)) };
+    let valid_until = NOON + secs(3600) + limits::AMEND_WITHIN;
+    let amend = rent.says(secs(3600), Body::Amend { n: 1, change, valid_until });
+    let terms = LeaseTerms::drafted(&draft()).changed(&draft(), &change, &counters(), NOON + secs(3600)).unwrap();
+    let amended = hosts.says(secs(3600), Body::Amended(Amended { amend: Some(amend.id()), terms }));
     let due = usage().due;
     let anchor = hosts.says(secs(3700), Body::Anchor { usage: usage().id(), ack: ack(due, None).id(), due });
     let close = Body::Close { reason: EndReason::Destroyed, usage: Some(usage().id()), due };
@@ -319,6 +337,8 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
         ("lease_open", open),
         ("lease_accept", accept),
         ("placement", placement),
+        ("amend", amend),
+        ("amended", amended),
         ("anchor", anchor),
         ("close", close),
         ("close_ack", close_ack),

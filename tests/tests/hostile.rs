@@ -118,6 +118,7 @@ impl Raw {
             rental: RentalType::OnDemand,
             price_hour: Amount(1_000_000_000),
             term: None,
+            extend: None,
             disk_mb: 1000,
             egress: Egress::None,
             image: BUSYBOX.to_owned(),
@@ -226,7 +227,16 @@ fn bad_bytes_get_answers_and_change_nothing() {
             mallory.rejected(&Request::Control { lease, action, nonce: Nonce([1; 16]) });
         }
         mallory.rejected(&Request::Sync { lease, events_seen: 0 });
-        let update = LeaseUpdate { lease, events: Vec::new(), progress: None, entries: Vec::new(), usage: None };
+        let update = LeaseUpdate {
+            lease,
+            events: Vec::new(),
+            progress: None,
+            entries: Vec::new(),
+            usage: None,
+            eviction: None,
+            rank: None,
+            asked: None,
+        };
         mallory.rejected(&Request::Update(Box::new(update)));
     }
     // Its instance's output and shell neither.

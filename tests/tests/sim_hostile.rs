@@ -10,7 +10,7 @@ use souk_protocol::{
         io::{Command, Input, Refusal, Step, Token, Verdict, Wish},
         policy::HostSetup,
     },
-    message::{Action, LeaseEvent, LeaseUpdate, Request, Response},
+    message::{Action, EventCode, LeaseEvent, LeaseUpdate, Request, Response},
     money::Counters,
     negotiation::{ImagePin, RejectCode},
     offer::{Notice, Offer, Withdrawal},
@@ -137,7 +137,16 @@ fn leases_of_others_are_out_of_reach() {
     let close = renter.entry(lease, draft.host, body, bench.now);
     assert_eq!(code(&bench.ask(thief.id(), Request::Deliver { entry: close.to_signed() })), RejectCode::Malformed);
     assert_eq!(bench.mark(), before);
-    let update = LeaseUpdate { lease, events: Vec::new(), progress: None, entries: Vec::new(), usage: None };
+    let update = LeaseUpdate {
+        lease,
+        events: Vec::new(),
+        progress: None,
+        entries: Vec::new(),
+        usage: None,
+        eviction: None,
+        rank: None,
+        asked: None,
+    };
     assert_eq!(code(&bench.ask(thief.id(), Request::Update(Box::new(update)))), RejectCode::Malformed);
     assert_eq!(bench.mark(), before);
 }
@@ -243,6 +252,7 @@ fn offer(liar: &Liar, seq: u64, at: Timestamp) -> Offer {
             slots_total: 4,
             slots_free: 4,
             reachability: souk_protocol::offer::Reachability::Direct,
+            maintenance: None,
         },
         membership: None,
     }
@@ -311,6 +321,8 @@ fn renter(liar: &Liar) -> (Bench, Verified<Offer>) {
     let wish = Wish {
         ask: souk_protocol::AskId::of(&liar.id(), &offer.machine, 1),
         nonce: Nonce([4; 16]),
+        rental: souk_protocol::negotiation::RentalType::OnDemand,
+        extend: None,
         bid: None,
         max_price: None,
         term: Some(Millis::from_hours(1)),
@@ -347,8 +359,12 @@ fn draft(liar: &Liar, bench: &Bench, offer: &Verified<Offer>) -> LeaseDraft {
             up_gb: offer.terms.up_gb,
             down_gb: offer.terms.down_gb,
         },
+        listed_hour: p.price_hour,
         credit: Amount(1_000_000_000),
         max_spend: p.max_spend,
+        extend_until: None,
+        notice: offer.terms.eviction_notice,
+        quantum: offer.terms.quantum,
         tick: Millis::from_secs(10),
         image: ImagePin { reference: p.image.clone(), digest: owner::image_digest() },
         workload: p.workload,
@@ -407,7 +423,8 @@ fn rented(liar: &mut Liar) -> (Bench, Verified<LeaseDraft>) {
     assert!(matches!(bench.steps.last(), Some(Step::Accepted { .. })));
     let state = LeaseState::Running;
     let by = souk_protocol::message::Cause::Host;
-    let event = LeaseEvent { n: 1, at: bench.now, state, by, exit_code: None, note: String::new() };
+    let event =
+        LeaseEvent { n: 1, at: bench.now, state, what: EventCode::State, by, exit_code: None, note: String::new() };
     let update = LeaseUpdate { events: vec![event], ..update(&draft, None) };
     let answer = bench.ask(liar.id(), Request::Update(Box::new(update)));
     assert!(matches!(answer, Response::Seen { events_seen: 1, .. }), "{answer:?}");
@@ -415,7 +432,20 @@ fn rented(liar: &mut Liar) -> (Bench, Verified<LeaseDraft>) {
 }
 
 fn update(draft: &Verified<LeaseDraft>, usage: Option<Signed<Usage>>) -> LeaseUpdate {
-    LeaseUpdate { lease: draft.id().into(), events: Vec::new(), progress: None, entries: Vec::new(), usage }
+    LeaseUpdate {
+        lease: draft.id().into(),
+        events: Vec::new(),
+        progress: None,
+        entries: Vec::new(),
+        usage,
+        eviction: None,
+        rank: None,
+        asked: None,
+    }
+}
+
+fn due(draft: &LeaseDraft, counters: &Counters) -> Result<Amount, souk_protocol::money::Overflow> {
+    souk_protocol::terms::LeaseTerms::drafted(draft).due(draft, counters)
 }
 
 fn usage(draft: &Verified<LeaseDraft>, before: Option<&Verified<Usage>>, active: u64, time: Timestamp) -> Usage {
@@ -427,7 +457,8 @@ fn usage(draft: &Verified<LeaseDraft>, before: Option<&Verified<Usage>>, active:
         prev: before.map(Verified::id),
         time,
         counters,
-        due: draft.due(&counters).unwrap(),
+        terms: 0,
+        due: due(draft, &counters).unwrap(),
         state: LeaseState::Running,
     }
 }
@@ -451,7 +482,7 @@ fn false_usages() {
     let shrunk = Counters { active: Millis(50_000), ..next.counters };
     let lies = [
         ("wrong due", Usage { due: Amount(next.due.0 + 1), ..next.clone() }),
-        ("shrinking", Usage { counters: shrunk, due: draft.due(&shrunk).unwrap(), ..next.clone() }),
+        ("shrinking", Usage { counters: shrunk, due: due(&draft, &shrunk).unwrap(), ..next.clone() }),
         ("a number twice", Usage { n: 1, prev: None, ..next.clone() }),
         ("not after the last", Usage { prev: Some(draft.id()), ..next.clone() }),
         ("dated back", Usage { time: Timestamp(first.time.0 - 1), ..next.clone() }),
@@ -471,7 +502,7 @@ fn false_usages() {
     let ack = tell(&mut bench, greedy.to_signed()).unwrap();
     assert_eq!(ack.partial, Some(PartialReason::OverMetered));
     let most = Counters { active: Millis(207_000), storage: Millis(207_000), ..Counters::default() };
-    assert!(ack.due <= draft.due(&most).unwrap() && ack.due >= first.due, "{}", ack.due);
+    assert!(ack.due <= due(&draft, &most).unwrap() && ack.due >= first.due, "{}", ack.due);
 
     // What the ceiling has cut is never more than the ceiling.
     bench.wait(Millis::from_hours(20));
@@ -487,7 +518,8 @@ fn time_in_a_pause_is_not_acknowledged_as_running() {
     bench.wait(Millis::from_secs(50));
     let state = LeaseState::Paused(souk_protocol::lease::PauseReason::Stopped);
     let by = souk_protocol::message::Cause::Renter;
-    let event = LeaseEvent { n: 2, at: bench.now, state, by, exit_code: None, note: String::new() };
+    let event =
+        LeaseEvent { n: 2, at: bench.now, state, what: EventCode::State, by, exit_code: None, note: String::new() };
     bench.wait(Millis::from_secs(150));
     let lying = liar.verified(usage(&draft, None, 200_000, bench.now));
     let told = LeaseUpdate { events: vec![event], ..update(&draft, Some(lying.to_signed())) };
@@ -497,7 +529,7 @@ fn time_in_a_pause_is_not_acknowledged_as_running() {
     let ack = ack.verify(&network()).unwrap();
     assert_eq!(ack.partial, Some(PartialReason::NotRunning));
     let ran = Counters { active: Millis(56_000), storage: Millis(200_000), ..Counters::default() };
-    assert!(ack.due <= draft.due(&ran).unwrap());
+    assert!(ack.due <= due(&draft, &ran).unwrap());
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Entries: the rules of the chain, and what each kind does to its lease.
 
 use souk_protocol::{
-    DocumentId, LeaseId,
+    DocumentId, LeaseId, Timestamp,
     entry::{Body, Entry},
     lease::LeaseDraft,
+    limits,
     signed::Signed,
+    terms::Amended,
 };
 
 use super::{Applied, Cached, FoldError, Refusal, State};
@@ -12,7 +14,7 @@ use crate::{
     chain::{EntryRow, ForkRow, Head},
     journal::Position,
     keys,
-    lease::{Lease, Receipts, Status},
+    lease::{Lease, RECENT_AMENDMENTS, Receipts, Status},
     record::Held,
 };
 
@@ -100,6 +102,8 @@ impl State {
             open,
             answer: None,
             placement: None,
+            amends: Vec::new(),
+            amended: Vec::new(),
             host_close: None,
             renter_close: None,
             host_close_ack: None,
@@ -129,6 +133,19 @@ impl State {
         self.change(&id, false, |lease| match (&entry.value.body, by_host) {
             (Body::LeaseAccept { .. } | Body::Void { .. }, _) => lease.answer = Some(entry),
             (Body::Placement { .. }, _) => lease.placement = Some(entry),
+            (Body::Amend { .. }, _) => {
+                if lease.amends.len() >= RECENT_AMENDMENTS {
+                    lease.amends.remove(0);
+                }
+                lease.amends.push(entry);
+            }
+            (Body::Amended(_), _) => {
+                if lease.amended.len() >= RECENT_AMENDMENTS {
+                    lease.amended.remove(0);
+                }
+                lease.amends.clear();
+                lease.amended.push(entry);
+            }
             (Body::Close { .. }, true) => lease.host_close = Some(entry),
             (Body::Close { .. }, false) => lease.renter_close = Some(entry),
             (Body::CloseAck { .. }, true) => lease.host_close_ack = Some(entry),
@@ -186,6 +203,21 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
             let last = lease.placement.as_ref().map_or(0, |p| start_of(&p.value));
             hosts_only(*start > last, "this start is placed already")
         }
+        Body::Amend { n, .. } => {
+            if by_host {
+                Err(Refusal::NotItsAuthors)
+            } else if !accepted || lease.host_close.is_some() {
+                Err(Refusal::Lease("it is not accepted, or closed"))
+            } else if *n != lease.terms().n.saturating_add(1) {
+                Err(Refusal::Lease("the change's number is not the next one"))
+            } else {
+                Ok(())
+            }
+        }
+        Body::Amended(amended) => {
+            hosts_only(accepted && lease.host_close.is_none(), "it is not accepted, or closed")?;
+            check_amended(lease, amended, entry.time)
+        }
         Body::Anchor { due, .. } => {
             hosts_only(accepted, "it is not accepted")?;
             hosts_only(*due <= lease.agreed(), "it fixes more than is agreed to")
@@ -218,6 +250,29 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
     }
 }
 
+/// Whether terms follow from those in force: by a change the renter has signed, or by what the host may do alone.
+fn check_amended(lease: &Lease, amended: &Amended, at: Timestamp) -> Result<(), Refusal> {
+    let change = match amended.amend {
+        Some(id) => {
+            let asked = lease.amends.iter().find(|e| e.id == id).and_then(|e| e.value.body.amend());
+            let (_, change, valid_until) = asked.ok_or(Refusal::Lease("it answers an unknown change"))?;
+            if at > valid_until + limits::CLOCK_SKEW {
+                return Err(Refusal::Lease("it takes a change whose time was past"));
+            }
+            Some(change)
+        }
+        None => None,
+    };
+    if lease.newest_usage().is_some_and(|u| !amended.terms.counted.covers(&u.value.counters)) {
+        return Err(Refusal::Lease("its terms count less than the newest usage"));
+    }
+    if amended.terms.follows(&lease.terms(), &lease.draft.value, change.as_ref(), at) {
+        Ok(())
+    } else {
+        Err(Refusal::Lease("its terms do not follow from those in force"))
+    }
+}
+
 fn is(entry: Option<&Held<Entry>>, id: &DocumentId) -> bool {
     entry.is_some_and(|entry| entry.id == *id)
 }
@@ -229,6 +284,8 @@ fn start_of(placement: &Entry) -> u32 {
         | Body::LeaseOpen { .. }
         | Body::LeaseAccept { .. }
         | Body::Void { .. }
+        | Body::Amend { .. }
+        | Body::Amended(_)
         | Body::Anchor { .. }
         | Body::Close { .. }
         | Body::CloseAck { .. } => 0,

@@ -68,6 +68,10 @@ impl State {
         let usage = usage.clone();
         self.change(&id, true, |lease| {
             lease.receipts.recent.retain(|u| u.value.n > usage.value.n);
+            let terms = usage.value.terms;
+            let newest = lease.terms().n;
+            let needed = |n: u32| n >= terms || n == newest;
+            lease.amended.retain(|e| e.value.body.amended().is_none_or(|a| needed(a.terms.n)));
             lease.receipts.agreed = Some(Receipt { usage, ack });
         })?;
         Ok(Applied::New)
@@ -88,8 +92,11 @@ fn check_usage(lease: &Lease, usage: &Usage) -> Result<(), Refusal> {
     if lease.host_close.is_some() {
         return Err(Refusal::Lease("its host has closed it"));
     }
-    let terms = &lease.draft.value;
-    let due = terms.due(&usage.counters).map_err(Refusal::Overflow)?;
+    let terms = lease.terms_numbered(usage.terms).ok_or(Refusal::Receipt("its terms are not held"))?;
+    if !usage.counters.covers(&terms.counted) {
+        return Err(Refusal::Receipt("it counts less than its terms began with"));
+    }
+    let due = terms.due_in(&lease.draft.value, &usage.counters, usage.state).map_err(Refusal::Overflow)?;
     if due != usage.due {
         return Err(Refusal::Receipt("its sum is not what the rates make of its counts"));
     }

@@ -253,7 +253,7 @@ fn false_receipts_are_refused() {
     let draft = w.deal.draft.clone();
     case(&|u| {
         u.counters.rx_bytes = 0;
-        u.due = draft.due(&u.counters).unwrap();
+        u.due = souk_protocol::terms::LeaseTerms::drafted(&draft).due(&draft, &u.counters).unwrap();
     });
     case(&|u| u.counters.active.0 = u64::MAX);
     for usage in cases {

@@ -136,6 +136,8 @@ impl Audit {
             Body::Genesis { .. }
             | Body::LeaseAccept { .. }
             | Body::Placement { .. }
+            | Body::Amend { .. }
+            | Body::Amended(_)
             | Body::Anchor { .. }
             | Body::Close { .. } => {}
         }

@@ -237,6 +237,7 @@ fn event_table(events: &[EventView]) -> String {
             Cause::Renter => "renter",
             Cause::Guest => "guest",
             Cause::Engine => "engine",
+            Cause::Market => "market",
             Cause::Clock => "clock",
         };
         table.row([

@@ -57,6 +57,7 @@ fn table(receipts: &[ReceiptView]) -> String {
         let remark = match (r.acked_n, r.partial) {
             (_, Some(souk_protocol::receipt::PartialReason::OverMetered)) => "partial: over-metered",
             (_, Some(souk_protocol::receipt::PartialReason::NotRunning)) => "partial: not running",
+            (_, Some(souk_protocol::receipt::PartialReason::NotAsked)) => "partial: not asked for",
             (None, None) => "not countersigned",
             (Some(n), None) if n < r.n => "ack behind",
             (Some(_), None) if r.closed => "closed",

@@ -243,6 +243,8 @@ impl HostSide {
         let slots: Vec<Option<String>> = self.devices().into_iter().map(|(device, _)| device).collect();
         let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         HostSetup {
+            hold: 0,
+            maintenance: Vec::new(),
             listed: host.enabled && host.prices.slot_hour.is_some() && self.listing.listed != Some(false),
             machine: self.machine,
             hardware: self.hardware(),

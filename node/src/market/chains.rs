@@ -54,13 +54,17 @@ impl Chains {
     /// Whether all entries in a request fit.
     pub fn fit_request(&self, ledger: &Ledger, request: &Request) -> bool {
         match request {
-            Request::Commit { open: entry, .. } | Request::Deliver { entry } => self.fit(ledger, [entry]),
+            Request::Commit { open: entry, .. } | Request::Deliver { entry } | Request::Amend { entry } => {
+                self.fit(ledger, [entry])
+            }
             Request::Update(update) => self.fit(ledger, &update.entries),
             Request::BookSummary
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Propose(_)
             | Request::Control { .. }
+            | Request::Quote { .. }
+            | Request::AskExtension { .. }
             | Request::Sync { .. }
             | Request::Order(_) => true,
         }
@@ -80,6 +84,8 @@ impl Chains {
             | Response::Rejected(_)
             | Response::Controlled { .. }
             | Response::Ordered { .. }
+            | Response::Quoted { .. }
+            | Response::Extension(_)
             | Response::Busy { .. } => true,
         }
     }

@@ -136,6 +136,8 @@ impl Market {
         let wish = Wish {
             ask,
             nonce: Nonce(random().map_err(internal)?),
+            rental: souk_protocol::negotiation::RentalType::OnDemand,
+            extend: None,
             bid: request.price_hour,
             max_price: request.max_price_hour.or(self.about.max_price),
             term: request.term_ms,
@@ -255,6 +257,11 @@ impl Market {
         for (lease, reply) in self.rentals.controlled(None, overdue) {
             answer(reply, self.shown(lease));
         }
+    }
+
+    /// A host's word on what it takes.
+    pub(super) fn quoted(&mut self, token: Token, result: Result<souk_protocol::machine::io::Quote, Refusal>) {
+        drop((token, result));
     }
 
     fn shown(&self, lease: LeaseId) -> Result<LeaseView, CommandError> {

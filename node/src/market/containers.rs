@@ -77,7 +77,8 @@ impl Market {
                 let me = self.engine.me().to_string();
                 runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
             }
-            RuntimeOrder::Start => runtime.start(&id),
+            RuntimeOrder::Start { .. } => runtime.start(&id),
+            RuntimeOrder::Notice(_) => Ok(()),
             RuntimeOrder::Stop(grace) => runtime.stop(&id, grace.0),
             RuntimeOrder::Destroy => runtime.destroy(&id),
             RuntimeOrder::Adopt { .. } => {

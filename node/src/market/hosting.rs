@@ -123,6 +123,8 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
         | Body::LeaseOpen { .. }
         | Body::LeaseAccept { .. }
         | Body::Void { .. }
+        | Body::Amend { .. }
+        | Body::Amended(_)
         | Body::Anchor { .. }
         | Body::Close { .. }
         | Body::CloseAck { .. } => None,

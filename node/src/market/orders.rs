@@ -237,26 +237,21 @@ async fn send(network: &NetworkHandle, to: NodeId, order: &Verified<OwnerOrder>)
     })?;
     let odd =
         |why: String| CommandError::new(ErrorCode::Rejected, format!("the machine's answer makes no sense: {why}"));
-    match Response::from_bytes(&bytes).map_err(|e| odd(e.to_string()))? {
-        Response::Ordered { answer } => match serde_json::from_slice(&answer).map_err(|e| odd(e.to_string()))? {
+    let response = Response::from_bytes(&bytes).map_err(|e| odd(e.to_string()))?;
+    if let Response::Ordered { answer } = response {
+        return match serde_json::from_slice(&answer).map_err(|e| odd(e.to_string()))? {
             Outcome::Done(value) => Ok(value),
             Outcome::Failed(error) => Err(error),
-        },
-        Response::Rejected(reject) => {
-            let error = CommandError::new(ErrorCode::Rejected, format!("the machine refused: {reject}"));
-            Err(error.hint("check with souk owner show there whose it is"))
-        }
-        Response::Busy { .. } => Err(CommandError::new(ErrorCode::Busy, "the machine has too much to do; try again")),
-        Response::BookSummary { .. }
-        | Response::BookPage { .. }
-        | Response::BookNotices { .. }
-        | Response::Countered(_)
-        | Response::Drafted(_)
-        | Response::Answered(_)
-        | Response::Controlled { .. }
-        | Response::Seen { .. }
-        | Response::News(_) => Err(odd("it answers another question".to_owned())),
+        };
     }
+    if let Response::Rejected(reject) = response {
+        let error = CommandError::new(ErrorCode::Rejected, format!("the machine refused: {reject}"));
+        return Err(error.hint("check with souk owner show there whose it is"));
+    }
+    if let Response::Busy { .. } = response {
+        return Err(CommandError::new(ErrorCode::Busy, "the machine has too much to do; try again"));
+    }
+    Err(odd("it answers another question".to_owned()))
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ impl Outbox {
             | Output::ResolveImage { .. }
             | Output::LockSlots { .. }
             | Output::UnlockSlots { .. }
+            | Output::Idle { .. }
+            | Output::Quoted { .. }
             | Output::Step { .. }
             | Output::Done { .. }
             | Output::Changed { .. }
@@ -74,7 +76,7 @@ mod tests {
     use super::*;
 
     fn order(after: u64) -> Output {
-        let order = Box::new(RuntimeOrder::Start);
+        let order = Box::new(RuntimeOrder::Start { devices: Vec::new() });
         Output::Runtime { lease: LeaseId([after as u8; 32]), order, after: Some(Ticket(after)) }
     }
 

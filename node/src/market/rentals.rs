@@ -57,6 +57,7 @@ impl Control {
             // A command that ends at once is never seen running.
             Action::Start => state == LeaseState::Running || (events > self.events && state != LeaseState::Preparing),
             Action::Destroy => state.is_ended(),
+            Action::DeclineExtension => true,
         }
     }
 }
@@ -192,7 +193,8 @@ pub fn refused(why: &Refusal) -> CommandError {
         Refusal::Void(_) => error(ErrorCode::Rejected).hint("nothing is owed; search again and take another"),
         Refusal::TooMany => error(ErrorCode::Busy),
         Refusal::UnknownLease(_) => error(ErrorCode::NotFound).hint("souk ps -a lists all leases"),
-        Refusal::Malformed(_) => error(ErrorCode::BadRequest),
+        Refusal::Malformed(_) | Refusal::Change(_) => error(ErrorCode::BadRequest),
+        Refusal::Pending => error(ErrorCode::Busy),
     }
 }
 

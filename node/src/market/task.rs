@@ -333,6 +333,8 @@ impl Market {
                 self.input(Input::Locked { lease, locked });
             }
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
+            Output::Idle { .. } => {}
+            Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
                 let meta = &self.meta;
                 let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));

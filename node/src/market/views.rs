@@ -106,7 +106,7 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
         state: held.state(),
         since: held.since(),
         counters,
-        due: held.draft().due(&counters).unwrap_or_default(),
+        due: held.terms().due(held.draft(), &counters).unwrap_or_default(),
         acked: held.acked(),
         events: held.events(),
         progress: held.progress(),

@@ -141,7 +141,12 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             payment: vec![],
             accepts: Accepts::Anyone,
         },
-        availability: Availability { slots_total: 2, slots_free, reachability: Reachability::Direct },
+        availability: Availability {
+            slots_total: 2,
+            slots_free,
+            reachability: Reachability::Direct,
+            maintenance: None,
+        },
         membership: None,
     }
 }

@@ -135,6 +135,7 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
                 Reachability::Relayed,
                 Reachability::Unknown,
             ]),
+            maintenance: None,
         },
         membership: None,
     }

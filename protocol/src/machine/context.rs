@@ -22,6 +22,8 @@ pub(super) enum Asked {
     Propose(Token),
     Commit(LeaseId),
     Control(Token, LeaseId),
+    Amend(LeaseId),
+    Quote(Token),
     Update(LeaseId),
     Sync(LeaseId),
     Deliver(LeaseId),

@@ -86,6 +86,8 @@ impl Engine {
         let placement = optional(row.placement.as_ref(), &network).map_err(fail)?;
         let usage = optional(row.usage.as_ref(), &network).map_err(fail)?;
         let ack = optional(row.ack.as_ref(), &network).map_err(fail)?;
+        let amend = optional(row.amend.as_ref(), &network).map_err(fail)?;
+        let amended = row.amended.iter().map(|e| check(e, &network)).collect::<Result<Vec<_>, _>>().map_err(fail)?;
         let close = optional(row.close.as_ref(), &network).map_err(fail)?;
         let close_ack = optional(row.close_ack.as_ref(), &network).map_err(fail)?;
         let voided = answer.is_some() && accepted.is_none();
@@ -96,15 +98,26 @@ impl Engine {
             } else if let Some(accept) = accepted {
                 let workload = Workload::from_bytes(&row.workload).map_err(|e| fail(e.to_string()))?;
                 let events = row.events.clone();
-                let from = Remembered { draft, accept, workload, usage, ack, placement, close, events };
+                let from = Remembered { draft, accept, workload, usage, ack, placement, close, events, amended };
                 self.host.restore(&mut self.cx, HostLease::restored(from, now), now);
             }
         } else if draft.renter == self.cx.me() {
             // Nothing can come of an open whose contract would be over and its disk gone.
             if !over && (accepted.is_some() || now < draft.ends_at + limits::DISK_KEPT) {
                 let (accept, events) = (accepted, row.events.clone());
-                let from =
-                    renter_lease::Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events };
+                let from = renter_lease::Remembered {
+                    draft,
+                    open,
+                    accept,
+                    placement,
+                    usage,
+                    ack,
+                    close,
+                    close_ack,
+                    events,
+                    amend,
+                    amended,
+                };
                 let lease = RenterLease::restored(from);
                 self.renter.restore(lease, row.workload.clone(), now);
             }
@@ -140,6 +153,7 @@ impl Engine {
             Input::RuntimeUp(up) => self.host.runtime(&mut self.cx, up, now),
             Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
+            Input::Foreign { slots } => self.host.foreign(&mut self.cx, &slots, now),
             Input::Command(command) => self.command(command, now),
             Input::Tick => {}
         }
@@ -183,6 +197,14 @@ impl Engine {
                 self.host.hold_restored(&mut self.cx, now);
             }
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
+            Command::Amend { token, lease, change } => self.renter.amend(&mut self.cx, token, lease, change, now),
+            Command::Quote { token, host, machine } => Renter::quote(&mut self.cx, token, host, machine),
+            Command::AskExtension { token, lease, ends_at } => {
+                self.renter.ask_extension(&mut self.cx, token, lease, ends_at);
+            }
+            Command::OfferExtension { token, lease, ends_at, compute_hour } => {
+                self.host.offer_extension(&mut self.cx, token, lease, (ends_at, compute_hour), now);
+            }
         }
     }
 
@@ -222,6 +244,9 @@ impl Engine {
             | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }
+            | Request::Amend { .. }
+            | Request::Quote { .. }
+            | Request::AskExtension { .. }
             | Request::Sync { .. }
             | Request::Deliver { .. } => {
                 self.host.request(&mut self.cx, from, token, request, now);
@@ -238,6 +263,8 @@ impl Engine {
             Asked::Book => self.sync.response(cx, &mut self.book, peer, result.ok(), now),
             Asked::Propose(command) => renter.proposed(cx, command, peer, result, now),
             Asked::Commit(lease) => renter.committed(cx, lease, peer, result, now),
+            Asked::Amend(lease) => renter.amended(cx, lease, result, now),
+            Asked::Quote(command) => Renter::quoted(cx, command, peer, result),
             Asked::Control(command, _) => renter.controlled(cx, command, peer, result),
             Asked::Sync(lease) => renter.synced(cx, lease, peer, &result, now),
             Asked::Deliver(lease) => renter.delivered(cx, lease, result.as_ref().ok(), now),

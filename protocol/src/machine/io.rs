@@ -4,12 +4,13 @@
 //! said that record durable; a signature never leaves the node before its record is on disk.
 
 use crate::{
-    AskId, DocumentId, LeaseId, NodeId, Nonce, Timestamp, Verified,
+    AskId, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     lease::{EndReason, LeaseDraft},
-    message::{Action, Cause, Progress, Request, Response},
+    message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
     money::Amount,
-    negotiation::{ImagePin, Reject},
+    negotiation::{ImagePin, Reject, RentalType},
     offer::Notice,
+    terms::{BadChange, Change},
     time::Millis,
     violation::Violation,
     workload::Workload,
@@ -88,6 +89,11 @@ pub enum Input {
         /// Whether all of them are ours now.
         locked: bool,
     },
+    /// Slots of this machine that other nodes of it hold now.
+    Foreign {
+        /// Their numbers.
+        slots: Vec<u16>,
+    },
     /// The owner of this node wants something.
     Command(Command),
     /// Time has passed.
@@ -135,6 +141,44 @@ pub enum Command {
         /// Which.
         lease: LeaseId,
     },
+    /// Change the terms of a lease rented by us. Done once the host has signed them.
+    Amend {
+        /// For the result.
+        token: Token,
+        /// Which.
+        lease: LeaseId,
+        /// What.
+        change: Change,
+    },
+    /// Ask a host what it takes to win slots of its machine. Answered by [`Output::Quoted`].
+    Quote {
+        /// For the answer.
+        token: Token,
+        /// Whom.
+        host: NodeId,
+        /// Which machine.
+        machine: MachineId,
+    },
+    /// Ask the host of a lease what it takes for a later end. Answered by [`Output::Quoted`].
+    AskExtension {
+        /// For the answer.
+        token: Token,
+        /// Which.
+        lease: LeaseId,
+        /// The end wanted.
+        ends_at: Timestamp,
+    },
+    /// Host's side: ask the renter of a lease for a longer contract at this price, from the present end on.
+    OfferExtension {
+        /// For the result.
+        token: Token,
+        /// Which.
+        lease: LeaseId,
+        /// The end.
+        ends_at: Timestamp,
+        /// For all slots and an hour.
+        compute_hour: Amount,
+    },
 }
 
 /// What a renter wants.
@@ -144,6 +188,10 @@ pub struct Wish {
     pub ask: AskId,
     /// Unique to this negotiation.
     pub nonce: Nonce,
+    /// How the slots are rented. Of an interruptible rental `bid` is the bid.
+    pub rental: RentalType,
+    /// By how much the host may extend the contract by itself.
+    pub extend: Option<Millis>,
     /// The first bid for all slots together, per hour; none for the listed price.
     pub bid: Option<Amount>,
     /// Never more than this per hour; none for the listed price.
@@ -222,9 +270,14 @@ pub enum RuntimeOrder {
         /// Devices the container gets, and no others.
         devices: Vec<String>,
     },
-    /// Run the command.
-    Start,
-    /// End the processes: SIGTERM, and SIGKILL after this long.
+    /// Run the command, with these devices and no others: if the container was made with others, it moves.
+    Start {
+        /// GPU UUIDs or device paths.
+        devices: Vec<String>,
+    },
+    /// Tell the guest, in a file of the container, that it will be stopped; none takes that back.
+    Notice(Option<String>),
+    /// End the processes, all of them: SIGTERM, and SIGKILL after this long.
     Stop(Millis),
     /// Remove container, disk and network.
     Destroy,
@@ -272,6 +325,15 @@ pub enum Step {
     },
 }
 
+/// A host's word on what it takes now. Binds nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Quote {
+    /// For slots of its machine, one for each size.
+    Slices(Vec<SliceQuote>),
+    /// For a later end of a contract.
+    Extension(Extension),
+}
+
 /// Why something the owner wanted was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -304,6 +366,12 @@ pub enum Refusal {
     /// No such lease, or it is not ours to control.
     #[error("no open lease {0} rented by this node")]
     UnknownLease(LeaseId),
+    /// The change is not one that these terms allow.
+    #[error("the lease can't be changed so: {0}")]
+    Change(BadChange),
+    /// One change at a time.
+    #[error("another change of this lease waits for its host's answer; try again in a moment")]
+    Pending,
     /// Something of ours is malformed.
     #[error("{0}")]
     Malformed(String),
@@ -411,6 +479,13 @@ pub enum Output {
         /// Their numbers.
         slots: Vec<u16>,
     },
+    /// The host's own job may run on these slots now, and on no others.
+    Idle {
+        /// Their numbers.
+        slots: Vec<u16>,
+        /// Their devices.
+        devices: Vec<String>,
+    },
     /// Unlock them.
     UnlockSlots {
         /// Their numbers.
@@ -422,6 +497,13 @@ pub enum Output {
         token: Token,
         /// The step.
         step: Box<Step>,
+    },
+    /// What a host takes.
+    Quoted {
+        /// The command's token.
+        token: Token,
+        /// The answer.
+        result: Result<Quote, Refusal>,
     },
     /// A command is done, or refused.
     Done {

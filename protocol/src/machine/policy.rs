@@ -8,11 +8,13 @@ use crate::{
     Amount, MachineId, Millis, NodeId, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
+    message::Extension,
     money::Rates,
-    negotiation::{Proposal, Reject, RejectCode},
-    offer::{Accepts, Offer, Reachability, Terms},
+    negotiation::{Proposal, Reject, RejectCode, RentalType},
+    offer::{Accepts, Offer, Reachability, Terms, Window},
     owner::Membership,
     resources::{Hardware, Resources},
+    terms::{Change, LeaseTerms},
 };
 
 /// Whom the host rents to.
@@ -67,6 +69,10 @@ pub struct HostSetup {
     pub tick: Millis,
     /// The longest contract.
     pub max_term: Millis,
+    /// Slots kept for the host's own work: bids give way to it, signed contracts at a fixed price do not.
+    pub hold: u16,
+    /// When the machine is maintained: no new contract crosses a window, and nothing runs in one.
+    pub maintenance: Vec<Window>,
     /// How the machine is reached.
     pub reachability: Reachability,
     /// Whose it is, if not the host's own. Left out of offers once it ends.
@@ -97,6 +103,8 @@ pub enum Decision {
     Draft {
         /// The price for all slots and an hour.
         price_hour: Amount,
+        /// The same without the discount of a reservation.
+        listed_hour: Amount,
         /// What is granted.
         resources: Resources,
         /// When the contract ends.
@@ -137,7 +145,7 @@ fn consider(
     let slots = offer
         .slots_of(&p.ask)
         .ok_or_else(|| Reject::passing(RejectCode::Stale, "this ask is no longer offered; search again"))?;
-    if slots > free {
+    if p.rental.is_firm() && slots > free {
         return Err(Reject::passing(RejectCode::Taken, format!("{slots} slots are asked for and {free} are free")));
     }
     if !offer.terms.egress.contains(&p.egress) {
@@ -166,9 +174,19 @@ fn consider(
     let times = |rate: Amount| rate.0.checked_mul(u64::from(slots)).map(Amount);
     let overflow = || Reject::lasting(RejectCode::Terms, "the price of so many slots does not fit");
     let listed_hour = times(offer.terms.slot_hour).ok_or_else(overflow)?;
-    let floor_hour = times(setup.floor_slot_hour.min(offer.terms.slot_hour)).ok_or_else(overflow)?;
+    let asked_hour = asked_hour(&offer.terms, slots, p.rental).ok_or_else(overflow)?;
+    let floor_hour = match p.rental {
+        RentalType::OnDemand => times(setup.floor_slot_hour.min(offer.terms.slot_hour)).ok_or_else(overflow)?,
+        RentalType::Interruptible | RentalType::Reserved => asked_hour,
+    };
     if p.price_hour >= floor_hour {
-        return Ok(Decision::Draft { price_hour: p.price_hour.min(listed_hour), resources, ends_at });
+        // A bid is what it says; a fixed price is never more than is asked for.
+        let fixed = p.price_hour.min(asked_hour);
+        let price_hour = if p.rental.is_firm() { fixed } else { p.price_hour };
+        return Ok(Decision::Draft { price_hour, listed_hour, resources, ends_at });
+    }
+    if p.rental != RentalType::OnDemand {
+        return Ok(Decision::Counter { price_hour: asked_hour, listed_hour });
     }
     if p.round + 1 >= limits::ROUNDS {
         return Err(Reject::lasting(
@@ -180,6 +198,96 @@ fn consider(
     let room = listed_hour.0 - floor_hour.0;
     let price_hour = Amount(listed_hour.0 - room / 3 * u64::from(p.round.min(3)));
     Ok(Decision::Counter { price_hour: if p.round >= 3 { floor_hour } else { price_hour }, listed_hour })
+}
+
+/// What an offer asks for so many slots and an hour, rented so; of an interruptible rental the lowest bid. None if it does not
+/// fit.
+#[must_use]
+pub fn asked_hour(terms: &Terms, slots: u16, rental: RentalType) -> Option<Amount> {
+    let slot_hour = match rental {
+        RentalType::OnDemand | RentalType::Reserved => terms.slot_hour,
+        RentalType::Interruptible => terms.min_bid_slot_hour,
+    };
+    let whole = slot_hour.0.checked_mul(u64::from(slots))?;
+    if rental != RentalType::Reserved {
+        return Some(Amount(whole));
+    }
+    let kept = u128::from(1000u16.saturating_sub(terms.reserved_discount));
+    u64::try_from(u128::from(whole) * kept / 1000).ok().map(Amount)
+}
+
+/// What a host wants for a later end of a lease, for all its slots and an hour: the price at which the same is rented out now.
+///
+/// # Errors
+/// Why it grants no later end.
+pub fn extension_price(
+    setup: Option<&HostSetup>,
+    maintenance: Option<Window>,
+    draft: &LeaseDraft,
+    terms: &LeaseTerms,
+    ends_at: Timestamp,
+    now: Timestamp,
+) -> Result<Amount, Reject> {
+    let no = |sentence: String| Err(Reject::passing(RejectCode::Terms, sentence));
+    let Some(setup) = setup.filter(|s| s.machine == draft.machine) else {
+        return no("the machine is not offered any more, so the contract ends as agreed".to_owned());
+    };
+    let longest = now + setup.max_term;
+    let latest = setup.terms.latest_end.map_or(longest, |end| end.min(longest));
+    let latest = maintenance.map_or(latest, |w| w.from.min(latest));
+    if ends_at > latest {
+        return no(format!("this host grants contracts for {} more at most", latest.since(now)));
+    }
+    if setup.terms.currency != draft.currency {
+        return no("the host rents out in another currency now".to_owned());
+    }
+    if draft.rental == RentalType::Interruptible {
+        return Ok(terms.compute_hour);
+    }
+    asked_hour(&setup.terms, draft.resources.slots, draft.rental)
+        .map_or_else(|| no("the price of so many slots does not fit".to_owned()), Ok)
+}
+
+/// Whether the host agrees to a change its renter wants. `asked` is a longer contract that the host has asked for itself.
+///
+/// # Errors
+/// Why it does not.
+pub fn agree(
+    setup: Option<&HostSetup>,
+    maintenance: Option<Window>,
+    draft: &LeaseDraft,
+    terms: &LeaseTerms,
+    asked: Option<Extension>,
+    change: &Change,
+    now: Timestamp,
+) -> Result<(), Reject> {
+    match *change {
+        Change::Bid { compute_hour } => {
+            let least = setup.map_or(Some(Amount::ZERO), |setup| {
+                asked_hour(&setup.terms, draft.resources.slots, RentalType::Interruptible)
+            });
+            match least {
+                Some(least) if compute_hour >= least => Ok(()),
+                least => {
+                    let least = least.unwrap_or(Amount(u64::MAX));
+                    Err(Reject::passing(RejectCode::Price, format!("the lowest bid for these slots is {least}/h")))
+                }
+            }
+        }
+        Change::Extend { ends_at, compute_hour } => {
+            let paid = compute_hour.unwrap_or(terms.compute_hour);
+            let offered = asked.filter(|a| now < a.valid_until && ends_at <= a.ends_at && paid >= a.compute_hour);
+            if offered.is_some() {
+                return Ok(());
+            }
+            let price = extension_price(setup, maintenance, draft, terms, ends_at, now)?;
+            if paid >= price {
+                return Ok(());
+            }
+            Err(Reject::passing(RejectCode::Price, format!("the host wants {price}/h for a later end")))
+        }
+        Change::Ceiling { .. } | Change::AutoExtend { .. } => Ok(()),
+    }
 }
 
 const fn rates_of(terms: &Terms) -> Rates {
@@ -196,6 +304,11 @@ fn contract_end(setup: &HostSetup, p: &Proposal, now: Timestamp) -> Result<Times
     // A lease must end after the last moment to open it.
     let shortest = Millis(1000);
     let latest = setup.terms.latest_end.map_or(longest, |end| end.min(longest));
+    let window = setup.maintenance.iter().filter(|w| w.until > now).min();
+    if window.is_some_and(|w| w.holds(now)) {
+        return Err(Reject::passing(RejectCode::Unavailable, "the machine is being maintained; try again later"));
+    }
+    let latest = window.map_or(latest, |w| w.from.min(latest));
     let end = match p.term {
         Some(term) if now + term > latest => {
             let sentence = format!("a term of {term} is asked for; this host grants at most {}", latest.since(now));

@@ -89,6 +89,10 @@ pub struct LeaseRow {
     pub answer: Option<Signed<Entry>>,
     /// The newest placement.
     pub placement: Option<Signed<Entry>>,
+    /// The renter's newest `amend`.
+    pub amend: Option<Signed<Entry>>,
+    /// The host's `amended`, oldest first: the last one is in force, those before it are newer than the newest countersigned receipt.
+    pub amended: Vec<Signed<Entry>>,
     /// The newest usage.
     pub usage: Option<Signed<Usage>>,
     /// The newest acknowledgement.

@@ -12,6 +12,14 @@ pub struct Slot {
     pub device: Option<String>,
     /// The lease that holds it.
     pub lease: Option<LeaseId>,
+    /// Whether another node of the machine holds it.
+    pub foreign: bool,
+}
+
+impl Slot {
+    const fn is_free(&self) -> bool {
+        self.lease.is_none() && !self.foreign
+    }
 }
 
 /// A machine's slots, numbered from 0.
@@ -25,7 +33,7 @@ impl Slots {
     #[must_use]
     pub fn new(devices: impl IntoIterator<Item = Option<String>>) -> Self {
         let slots = devices.into_iter().take(usize::from(crate::limits::SLOTS));
-        Self { slots: slots.map(|device| Slot { device, lease: None }).collect() }
+        Self { slots: slots.map(|device| Slot { device, lease: None, foreign: false }).collect() }
     }
 
     /// No slots.
@@ -40,10 +48,10 @@ impl Slots {
         u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
     }
 
-    /// How many nobody holds.
+    /// How many nobody holds, neither here nor another node of the machine.
     #[must_use]
     pub fn free(&self) -> u16 {
-        u16::try_from(self.slots.iter().filter(|s| s.lease.is_none()).count()).unwrap_or(u16::MAX)
+        u16::try_from(self.slots.iter().filter(|s| s.is_free()).count()).unwrap_or(u16::MAX)
     }
 
     /// All of them, in order.
@@ -68,7 +76,7 @@ impl Slots {
     #[must_use]
     pub fn pick(&self, count: u16) -> Option<Vec<u16>> {
         let count = usize::from(count);
-        let free = |s: &Slot| s.lease.is_none();
+        let free = Slot::is_free;
         if count == 0 || self.slots.iter().filter(|s| free(s)).count() < count {
             return None;
         }
@@ -89,6 +97,58 @@ impl Slots {
         Some(chosen.into_iter().filter_map(|i| u16::try_from(i).ok()).collect())
     }
 
+    /// `count` free slots, the ones of `last` if they are so many and free.
+    #[must_use]
+    pub fn pick_like(&self, count: u16, last: &[u16]) -> Option<Vec<u16>> {
+        let free = |n: &u16| self.slots.get(usize::from(*n)).is_some_and(Slot::is_free);
+        if last.len() == usize::from(count) && count > 0 && last.iter().all(free) {
+            return Some(last.to_vec());
+        }
+        self.pick(count)
+    }
+
+    /// The slots with exactly these devices; none if one is missing.
+    #[must_use]
+    pub fn with_devices(&self, devices: &[String]) -> Option<Vec<u16>> {
+        let slots = self.numbers(|s| s.device.as_ref().is_some_and(|d| devices.contains(d)));
+        (slots.len() == devices.len()).then_some(slots)
+    }
+
+    /// The slots nobody holds.
+    #[must_use]
+    pub fn unheld(&self) -> Vec<u16> {
+        self.numbers(Slot::is_free)
+    }
+
+    /// How many another node of the machine holds.
+    #[must_use]
+    pub fn foreign(&self) -> u16 {
+        u16::try_from(self.slots.iter().filter(|s| s.foreign).count()).unwrap_or(u16::MAX)
+    }
+
+    /// Other nodes hold these, of those that no lease of ours does, and no others.
+    pub fn set_foreign(&mut self, slots: &[u16]) {
+        for (n, slot) in (0u16..).zip(&mut self.slots) {
+            slot.foreign = slot.lease.is_none() && slots.contains(&n);
+        }
+    }
+
+    /// Other nodes hold these, too.
+    pub fn mark_foreign(&mut self, slots: &[u16]) {
+        for n in slots {
+            if let Some(slot) = self.slots.get_mut(usize::from(*n)) {
+                slot.foreign = slot.lease.is_none();
+            }
+        }
+    }
+
+    /// How many are held by leases that are not `known`.
+    #[must_use]
+    pub fn held_by_others(&self, known: impl Fn(&LeaseId) -> bool) -> u16 {
+        let others = self.slots.iter().filter(|s| s.lease.as_ref().is_some_and(|lease| !known(lease)));
+        u16::try_from(others.count()).unwrap_or(u16::MAX)
+    }
+
     /// Gives slots to a lease. False, and nothing changed, if one of them is another's or does not exist.
     pub fn take(&mut self, lease: LeaseId, slots: &[u16]) -> bool {
         let fits = |n: &u16| self.slots.get(usize::from(*n)).is_some_and(|s| s.lease.is_none_or(|l| l == lease));
@@ -96,7 +156,9 @@ impl Slots {
             return false;
         }
         for n in slots {
-            self.slots[usize::from(*n)].lease = Some(lease);
+            let slot = &mut self.slots[usize::from(*n)];
+            slot.lease = Some(lease);
+            slot.foreign = false;
         }
         true
     }

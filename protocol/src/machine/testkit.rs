@@ -41,9 +41,11 @@ pub(super) fn outputs(cx: &mut Context) -> Vec<Output> {
 }
 
 /// Four CPU slots, 1.00 an hour each, at least 0.70.
-pub(super) fn setup() -> HostSetup {
+pub(crate) fn setup() -> HostSetup {
     HostSetup {
         listed: true,
+        hold: 0,
+        maintenance: Vec::new(),
         machine: MachineId([1; 16]),
         hardware: Hardware {
             cpu: Cpu { model: "EPYC".to_owned(), cores: 8, mhz: 3000, avx: true, arch: "x86_64".to_owned() },
@@ -92,13 +94,18 @@ pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
         valid_until: issued_at + limits::OFFER_LIFE,
         hardware: setup.hardware,
         terms: setup.terms,
-        availability: Availability { slots_total: 4, slots_free: 4, reachability: Reachability::Direct },
+        availability: Availability {
+            slots_total: 4,
+            slots_free: 4,
+            reachability: Reachability::Direct,
+            maintenance: None,
+        },
         membership: None,
     }
 }
 
 /// A bid for one slot of key 1's machine.
-pub(super) fn proposal(price_hour: Amount, round: u8) -> Proposal {
+pub(crate) fn proposal(price_hour: Amount, round: u8) -> Proposal {
     Proposal {
         ask: AskId::of(&key(1).node_id(), &MachineId([1; 16]), 1),
         offer: DocumentId::default(),
@@ -107,6 +114,7 @@ pub(super) fn proposal(price_hour: Amount, round: u8) -> Proposal {
         rental: RentalType::OnDemand,
         price_hour,
         term: None,
+        extend: None,
         disk_mb: 10_000,
         egress: Egress::None,
         image: "debian:12".to_owned(),
@@ -118,7 +126,7 @@ pub(super) fn proposal(price_hour: Amount, round: u8) -> Proposal {
 }
 
 /// A lease of an hour between key 1 (host) and key 2 (renter).
-pub(super) fn draft(max_spend: Option<Amount>, credit: Amount) -> Verified<LeaseDraft> {
+pub(crate) fn draft(max_spend: Option<Amount>, credit: Amount) -> Verified<LeaseDraft> {
     let setup = setup();
     let offer = offer(1, 1, NOW);
     let draft = LeaseDraft {
@@ -133,8 +141,12 @@ pub(super) fn draft(max_spend: Option<Amount>, credit: Amount) -> Verified<Lease
         egress: Egress::None,
         currency: Currency::usd(),
         rates: Rates { compute_hour: Amount(1_000_000_000), storage_gb_month: Amount(100_000_000), ..Rates::default() },
+        listed_hour: Amount(1_000_000_000),
         credit,
         max_spend,
+        extend_until: None,
+        notice: Millis(0),
+        quantum: Millis(0),
         tick: Millis::from_secs(10),
         image: ImagePin { reference: "debian:12".to_owned(), digest: format!("sha256:{}", "a".repeat(64)) },
         workload: Digest::default(),

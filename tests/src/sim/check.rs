@@ -7,6 +7,7 @@ use souk_protocol::{
     entry::{Body, Entry},
     lease::EndReason,
     machine::{record::LeaseRow, renter_lease::Opened},
+    terms::LeaseTerms,
 };
 
 use super::{node::Node, store::Store, world::World};
@@ -176,8 +177,14 @@ fn both(id: &LeaseId, host: &Node, ours: &LeaseRow, renter: &Node, theirs: &Leas
     if let Some(usage) = &ours.usage {
         let usage = host.store.read(usage).ok_or("a usage that does not verify")?;
         let draft = host.store.read(&ours.open).and_then(|o| host.store.read(o.body.draft()?)).ok_or("no draft")?;
-        money(draft.due(&usage.counters) == Ok(usage.due), "the sum is not what the counters cost".to_owned())?;
-        money(draft.max_spend.is_none_or(|most| usage.due <= most), "over the ceiling".to_owned())?;
+        let newest = entry(&host.store, ours.amended.last())?.and_then(|e| e.body.amended().map(|a| a.terms));
+        let terms = newest.unwrap_or_else(|| LeaseTerms::drafted(&draft));
+        money(terms.n == usage.terms, "the last usage is not of the last terms".to_owned())?;
+        money(
+            terms.due_in(&draft, &usage.counters, usage.state) == Ok(usage.due),
+            "the sum is not what the counters cost".to_owned(),
+        )?;
+        money(terms.max_spend.is_none_or(|most| usage.due <= most), "over the ceiling".to_owned())?;
         let truth = host.hosting.as_ref().map_or(0, |(machine, _)| machine.ran.get(id).copied().unwrap_or(0));
         let starts = ours.events.len() as u64 + 1;
         let billed = usage.counters.active.0;

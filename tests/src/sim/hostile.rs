@@ -112,16 +112,18 @@ impl Bench {
             Output::Runtime { lease, order, .. } => {
                 let report = match *order {
                     RuntimeOrder::Prepare { .. } => RuntimeReport::Prepared,
-                    RuntimeOrder::Start => RuntimeReport::Started,
+                    RuntimeOrder::Start { .. } => RuntimeReport::Started,
                     RuntimeOrder::Stop(_) => {
                         RuntimeReport::Exited { code: 143, by: Cause::Renter, note: String::new() }
                     }
                     RuntimeOrder::Destroy => RuntimeReport::Destroyed,
-                    RuntimeOrder::Adopt { .. } => return None,
+                    RuntimeOrder::Adopt { .. } | RuntimeOrder::Notice(_) => return None,
                 };
                 return Some(Input::Runtime { lease, report });
             }
             Output::Publish { .. }
+            | Output::Idle { .. }
+            | Output::Quoted { .. }
             | Output::UnlockSlots { .. }
             | Output::Done { .. }
             | Output::Changed { .. }
@@ -260,6 +262,7 @@ impl Liar {
             rental: RentalType::OnDemand,
             price_hour: offer.terms.slot_hour,
             term: Some(Millis::from_hours(2)),
+            extend: None,
             disk_mb: 1000,
             egress: Egress::None,
             image: "debian:12".to_owned(),

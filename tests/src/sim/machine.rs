@@ -121,7 +121,8 @@ impl Machine {
                     Some(RuntimeReport::Prepared)
                 }
             }
-            RuntimeOrder::Start => return self.start(lease, dice, now),
+            RuntimeOrder::Start { devices } => return self.start(lease, devices, dice, now),
+            RuntimeOrder::Notice(_) => None,
             RuntimeOrder::Stop(_) => {
                 let ended = self.end_run(lease, 143, Cause::Renter, now);
                 Some(if ended {
@@ -145,9 +146,9 @@ impl Machine {
         Ok((report, None))
     }
 
-    fn start(&mut self, lease: LeaseId, dice: &mut Dice, now: u64) -> Result<Carried, String> {
+    fn start(&mut self, lease: LeaseId, devices: Vec<String>, dice: &mut Dice, now: u64) -> Result<Carried, String> {
         let failed = |note: &str| RuntimeReport::Failed { reason: EndReason::CreateFailed, note: note.to_owned() };
-        let Some(container) = self.containers.get(&lease) else {
+        let Some(container) = self.containers.get_mut(&lease) else {
             return Ok((Some(failed("no such container")), None));
         };
         if matches!(container.doing, Doing::Running(_)) {
@@ -156,7 +157,8 @@ impl Machine {
         if dice.permille(self.failing) {
             return Ok((Some(failed("the engine refused")), None));
         }
-        let wanted: BTreeSet<&String> = container.devices.iter().collect();
+        container.devices.clone_from(&devices);
+        let wanted: BTreeSet<&String> = devices.iter().collect();
         for (other, c) in &self.containers {
             let shared = c.devices.iter().any(|d| wanted.contains(d));
             if *other != lease && shared && matches!(c.doing, Doing::Running(_)) {

@@ -36,6 +36,8 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
     };
     HostSetup {
         listed: true,
+        hold: 0,
+        maintenance: Vec::new(),
         machine: MachineId(dice.bytes()),
         hardware: Hardware {
             gpus: if gpus { vec![group] } else { Vec::new() },
@@ -99,6 +101,8 @@ pub fn wish(dice: &mut Dice, engine: &Engine) -> Option<Wish> {
     Some(Wish {
         ask: souk_protocol::AskId::of(&offer.host, &offer.machine, slots),
         nonce: Nonce(dice.bytes()),
+        rental: souk_protocol::negotiation::RentalType::OnDemand,
+        extend: None,
         bid,
         max_price,
         term: dice.permille(600).then(|| Millis::from_secs(dice.range(5, 600))),

@@ -228,6 +228,9 @@ impl Store {
                 row.answer = Some(signed);
             }
             Body::Placement { .. } => row.placement = Some(signed),
+            Body::Amend { .. } => row.amend = Some(signed),
+            // The ledger keeps those that receipts still name; an engine needs the last.
+            Body::Amended(_) => row.amended = vec![signed],
             // The first close counts.
             Body::Close { .. } if row.close.is_none() => row.close = Some(signed),
             Body::CloseAck { .. } => {
@@ -288,13 +291,15 @@ impl Store {
     pub fn has_sent(&self, request: &Request) -> bool {
         match request {
             Request::Commit { open, .. } => self.has(open),
-            Request::Deliver { entry } => self.has(entry),
+            Request::Deliver { entry } | Request::Amend { entry } => self.has(entry),
             Request::Update(update) => self.has_news(update),
             Request::BookSummary
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Propose(_)
             | Request::Control { .. }
+            | Request::Quote { .. }
+            | Request::AskExtension { .. }
             | Request::Sync { .. }
             | Request::Order(_) => true,
         }
@@ -317,6 +322,8 @@ impl Store {
             | Response::Rejected(_)
             | Response::Controlled { .. }
             | Response::Ordered { .. }
+            | Response::Quoted { .. }
+            | Response::Extension(_)
             | Response::Busy { .. } => true,
         }
     }
@@ -340,6 +347,8 @@ fn new_row(lease: LeaseId, number: u64, open: Signed<Entry>, workload: Vec<u8>) 
         open,
         answer: None,
         placement: None,
+        amend: None,
+        amended: Vec::new(),
         usage: None,
         ack: None,
         acked_usage: None,

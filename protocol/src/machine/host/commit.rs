@@ -9,13 +9,14 @@ use crate::{
     entry::{Body, Entry, VoidCode},
     id::Digest,
     lease::LeaseDraft,
+    limits,
     machine::{
         context::Context,
         host_lease::HostLease,
         io::{Output, Recalled, Ticket, Token},
         record::{Private, Record},
     },
-    message::Response,
+    message::{Cause, Response},
     negotiation::{Reject, RejectCode},
     signed::Signed,
     workload::Workload,
@@ -117,7 +118,26 @@ impl Host {
             let sentence = "the host can't serve it now";
             return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);
         }
-        let picked = self.slots.pick(draft.resources.slots).filter(|slots| self.slots.take(lease, slots));
+        let maintained = self.maintained(now).is_some();
+        if !draft.rental.is_firm() {
+            let full = self.bids() >= limits::WAITING_BIDS || draft.resources.slots > self.slots.total();
+            if full || maintained {
+                let sentence = "the machine is maintained, or too many bids wait for it";
+                return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);
+            }
+            return self.accept(cx, vec![token], &open, draft, (workload, bytes), now);
+        }
+        let wanted = draft.resources.slots;
+        let can = self.firm_free() >= wanted && !maintained;
+        if can && !self.has_free_now(wanted) {
+            // Interruptible leases are in them, and leave first.
+            self.accept(cx, vec![token], &open, draft, (workload, bytes), now);
+            if let Some(held) = self.leases.get_mut(&lease) {
+                held.wait_for_slots(cx, Cause::Market, now);
+            }
+            return;
+        }
+        let picked = self.slots.pick(wanted).filter(|slots| can && self.slots.take(lease, slots));
         let Some(slots) = picked else {
             let sentence = "the slots were rented to another in the meantime";
             return self.void(cx, vec![token], &open, &draft, VoidCode::Taken, sentence, now);
@@ -169,21 +189,36 @@ impl Host {
             let sentence = "the slots are used by another node of this machine";
             return self.void(cx, tokens, &open, &draft, VoidCode::Taken, sentence, now);
         }
-        cx.persist(Record::from(&open));
+        self.accept(cx, tokens, &open, draft, (workload, bytes), now);
+        let devices = self.slots.devices(&slots);
+        // If it could not be accepted, no lease holds the slots, and they are freed.
+        if let Some(held) = self.leases.get_mut(&lease) {
+            held.begin(cx, slots, devices, now);
+        }
+    }
+
+    /// Makes the lease. It has no slots of its own yet, and waits for its turn.
+    fn accept(
+        &mut self,
+        cx: &mut Context,
+        tokens: Vec<Token>,
+        open: &Verified<Entry>,
+        draft: Verified<LeaseDraft>,
+        (workload, bytes): (Workload, Vec<u8>),
+        now: Timestamp,
+    ) {
+        let lease: LeaseId = draft.id().into();
+        cx.persist(Record::from(open));
         cx.persist(Record::Private(Private::Workload { lease, bytes }));
         let body = Body::LeaseAccept { open: open.id() };
         let Some((accept, ticket)) = cx.append(lease, draft.renter, body, now.max(draft.drafted_at)) else {
-            // Not held by any lease now, so the slots are freed.
             return tokens.into_iter().for_each(|t| cx.reply(t, Response::Busy { retry_after_ms: 1000 }, None));
         };
         for token in tokens {
             cx.reply(token, Response::Answered(accept.to_signed()), Some(ticket));
         }
-        let devices = self.slots.devices(&slots);
-        let mut held = HostLease::accepted(draft, accept, workload, Some(ticket), now);
-        held.place(cx, slots, devices, now);
-        held.prepare(cx);
-        self.leases.insert(lease, held);
+        self.leases.insert(lease, HostLease::accepted(draft, accept, workload, Some(ticket), now));
+        self.dirty = true;
         cx.changed(lease, now);
     }
 }
@@ -194,6 +229,8 @@ fn answers(entry: &Entry, to: &Verified<Entry>) -> bool {
         Body::Genesis { .. }
         | Body::LeaseOpen { .. }
         | Body::Placement { .. }
+        | Body::Amend { .. }
+        | Body::Amended(_)
         | Body::Anchor { .. }
         | Body::Close { .. }
         | Body::CloseAck { .. } => false,

@@ -15,7 +15,7 @@ use crate::{
     signed::Signed,
 };
 
-const NOT_YOURS: &str = "this host has no open lease of yours by that id";
+pub(super) const NOT_YOURS: &str = "this host has no open lease of yours by that id";
 
 /// A wish about a lease.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ impl Host {
             return reject(cx, token, RejectCode::Malformed, NOT_YOURS);
         };
         let is_new = held.is_new_wish(wish.nonce);
-        if is_new && wish.action != Action::Start {
+        if is_new && matches!(wish.action, Action::Stop | Action::Destroy) {
             // The newer wish counts.
             for waiting in self.after_stop.remove(&wish.lease).unwrap_or_default() {
                 reject_for_now(cx, waiting, RejectCode::Terms, "it was to be stopped again before it could start");
@@ -51,11 +51,12 @@ impl Host {
             Action::Start if is_new || self.restarting.contains_key(&wish.lease) => {
                 return self.restart(cx, token, wish.lease, now);
             }
-            Action::Stop | Action::Destroy | Action::Start => {}
+            Action::DeclineExtension if is_new => held.decline_extension(cx, Cause::Renter, now),
+            Action::Stop | Action::Destroy | Action::Start | Action::DeclineExtension => {}
         }
         let (state, durable) = (held.state(), held.durable());
         cx.reply(token, Response::Controlled { state }, durable);
-        self.settle_slots(cx, wish.lease);
+        self.settle_slots(wish.lease);
     }
 
     fn restart(&mut self, cx: &mut Context, token: Token, lease: LeaseId, now: Timestamp) {
@@ -85,7 +86,28 @@ impl Host {
             let sentence = "the host's container engine does not answer right now";
             return reject_for_now(cx, token, RejectCode::Unavailable, sentence);
         }
-        let Some(slots) = self.slots_to_restart(held).filter(|slots| self.slots.take(lease, slots)) else {
+        let slots = held.draft().resources.slots;
+        if !held.draft().rental.is_firm() {
+            // Its bid decides.
+            if let Some(held) = self.leases.get_mut(&lease) {
+                held.wait_outbid(cx, "waits for its turn".to_owned(), now);
+            }
+            self.share_out(cx, now);
+            let answer = self.leases.get(&lease).map(|held| (held.state(), held.durable()));
+            let (state, durable) = answer.unwrap_or((LeaseState::Preparing, None));
+            return cx.reply(token, Response::Controlled { state }, durable);
+        }
+        let can = self.firm_free() >= slots && self.maintained(now).is_none();
+        if can
+            && !self.has_free_now(slots)
+            && let Some(held) = self.leases.get_mut(&lease)
+        {
+            // Others are in them at lower rank, and leave first.
+            held.wait_for_slots(cx, Cause::Renter, now);
+            return cx.reply(token, Response::Controlled { state: held.state() }, held.durable());
+        }
+        let picked = self.slots_to_restart(lease).filter(|slots| can && self.slots.take(lease, slots));
+        let Some(slots) = picked else {
             let sentence = "its slots are rented to another now; try again later";
             return reject_for_now(cx, token, RejectCode::Taken, sentence);
         };
@@ -103,19 +125,10 @@ impl Host {
         }
     }
 
-    /// A container keeps the devices it was made with, so only the same slots will do where slots have devices.
-    fn slots_to_restart(&self, held: &HostLease) -> Option<Vec<u16>> {
-        let devices = match held.placement().map(|p| &p.body) {
-            Some(Body::Placement { devices, .. }) => devices.as_slice(),
-            Some(_) | None => &[],
-        };
-        if devices.is_empty() {
-            return self.slots.pick(held.draft().resources.slots);
-        }
-        let numbered = (0u16..).zip(self.slots.all());
-        let with_device = numbered.filter(|(_, s)| s.device.as_ref().is_some_and(|d| devices.contains(d)));
-        let slots: Vec<u16> = with_device.map(|(n, _)| n).collect();
-        (slots.len() == devices.len()).then_some(slots)
+    /// The same slots as last time if they are free, else others.
+    fn slots_to_restart(&self, lease: LeaseId) -> Option<Vec<u16>> {
+        let held = self.leases.get(&lease)?;
+        self.slots.pick_like(held.draft().resources.slots, &held.last_slots())
     }
 
     pub(super) fn restart_locked(
@@ -205,6 +218,8 @@ impl Host {
             | Body::LeaseAccept { .. }
             | Body::Void { .. }
             | Body::Placement { .. }
+            | Body::Amend { .. }
+            | Body::Amended(_)
             | Body::Anchor { .. }
             | Body::Close { .. } => false,
         };
@@ -214,6 +229,6 @@ impl Host {
         } else {
             reject(cx, token, RejectCode::Terms, "the entry does not fit the lease");
         }
-        self.settle_slots(cx, lease);
+        self.settle_slots(lease);
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct Resolving {
     proposal: Proposal,
     offer: Verified<Offer>,
     price_hour: Amount,
+    listed_hour: Amount,
     resources: Resources,
     ends_at: Timestamp,
     pub(super) until: Timestamp,
@@ -69,10 +70,11 @@ impl Host {
                     None => reject(cx, token, RejectCode::Terms, "no counter-offer can be made"),
                 }
             }
-            Ok((Decision::Draft { price_hour, resources, ends_at }, offer)) => {
+            Ok((Decision::Draft { price_hour, listed_hour, resources, ends_at }, offer)) => {
                 let (reference, digest) = (proposal.image.clone(), proposal.image_digest.clone());
                 let until = now + RESOLVE_WITHIN;
-                let resolving = Resolving { renter: from, proposal, offer, price_hour, resources, ends_at, until };
+                let resolving =
+                    Resolving { renter: from, proposal, offer, price_hour, listed_hour, resources, ends_at, until };
                 self.resolving.insert(token, resolving);
                 cx.out(Output::ResolveImage { token, reference, digest });
             }
@@ -105,25 +107,43 @@ impl Host {
             if !self.recent.iter().any(|seen| seen.id() == proposal.offer && same(seen)) {
                 return Err(Reject::passing(RejectCode::Stale, "the offer has changed since; search again"));
             }
-            if self.proposals.len() >= BIDDERS && !self.proposals.contains_key(&from) {
-                self.proposals.retain(|_, (since, _)| now.since(*since) <= MINUTE);
+            let offer = offer.clone();
+            if let Some(reject) = self.too_many(from, now) {
+                return Err(reject);
             }
-            if self.proposals.len() >= BIDDERS && !self.proposals.contains_key(&from) {
-                return Err(Reject::passing(RejectCode::Limit, "too many renters bid at once; wait a minute"));
-            }
-            let bids = self.proposals.entry(from).or_insert((now, 0));
-            if now.since(bids.0) > MINUTE {
-                *bids = (now, 0);
-            }
-            bids.1 = bids.1.saturating_add(1);
-            if bids.1 > BIDS_PER_MINUTE || self.resolving.len() >= RESOLVING {
+            if self.resolving.len() >= RESOLVING {
                 return Err(Reject::passing(RejectCode::Limit, "too many proposals; wait a minute"));
             }
             if self.leases.len() >= limits::LEASES {
                 return Err(Reject::passing(RejectCode::Limit, "this host has too many leases"));
             }
+            let waits = !proposal.rental.is_firm() && self.bids() >= limits::WAITING_BIDS;
+            if waits {
+                return Err(Reject::passing(RejectCode::Limit, "too many bids wait for this machine"));
+            }
+            let free = self.firm_free();
+            let decision = self.setup.as_ref().map(|setup| decide(setup, &offer, free, &from, proposal, now));
+            let gone = || Reject::lasting(RejectCode::Stale, "this machine is not offered (any more)");
+            return Ok((decision.ok_or_else(gone)?, offer));
         }
-        Ok((decide(setup, offer, self.slots.free(), &from, proposal, now), offer.clone()))
+        Ok((decide(setup, offer, self.firm_free(), &from, proposal, now), offer.clone()))
+    }
+
+    /// Counts what a peer asks: none may keep the host busy.
+    pub(super) fn too_many(&mut self, from: NodeId, now: Timestamp) -> Option<Reject> {
+        if self.proposals.len() >= BIDDERS && !self.proposals.contains_key(&from) {
+            self.proposals.retain(|_, (since, _)| now.since(*since) <= MINUTE);
+        }
+        if self.proposals.len() >= BIDDERS && !self.proposals.contains_key(&from) {
+            return Some(Reject::passing(RejectCode::Limit, "too many renters ask at once; wait a minute"));
+        }
+        let asked = self.proposals.entry(from).or_insert((now, 0));
+        if now.since(asked.0) > MINUTE {
+            *asked = (now, 0);
+        }
+        asked.1 = asked.1.saturating_add(1);
+        let sentence = "too many proposals and questions; wait a minute";
+        (asked.1 > BIDS_PER_MINUTE).then(|| Reject::passing(RejectCode::Limit, sentence))
     }
 
     /// The image of a proposal is pinned, or can't be had.
@@ -186,7 +206,11 @@ fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_a
             down_gb: terms.down_gb,
         },
         credit: Amount(u64::try_from(credit).unwrap_or(u64::MAX)),
+        listed_hour: r.listed_hour,
         max_spend: r.proposal.max_spend,
+        extend_until: r.proposal.extend.map(|extend| r.ends_at + extend),
+        notice: terms.eviction_notice,
+        quantum: terms.quantum,
         tick: r.proposal.tick.unwrap_or(setup.tick),
         image,
         workload: r.proposal.workload,

@@ -4,6 +4,8 @@
 //! answer. A draft reserves nothing: the first durable accept wins. `offers` says what is to be had, `drafts` answers bids,
 //! `commit` makes leases, `control` does what renters wish, and this file keeps the machine's slots.
 
+mod allocation;
+mod amending;
 mod commit;
 mod control;
 mod drafts;
@@ -12,6 +14,7 @@ mod offers;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{
+    allocation::{Shared, Sharing},
     commit::{Answered, Locking},
     control::Restarting,
     drafts::Resolving,
@@ -21,7 +24,7 @@ use super::{
     context::Context,
     host_lease::HostLease,
     io::{Output, RuntimeReport, Ticket, Token},
-    policy::HostSetup,
+    policy::{HostSetup, asked_hour},
     slots::Slots,
 };
 use crate::{
@@ -67,6 +70,14 @@ pub struct Host {
     /// Wishes to start that wait for the processes of the last run to end.
     after_stop: BTreeMap<LeaseId, Vec<Token>>,
     relocking: BTreeSet<LeaseId>,
+    /// Slots being locked for leases whose turn has come.
+    starting: BTreeMap<LeaseId, Vec<u16>>,
+    /// Slots that were released, and are unlocked unless somebody gets them at once.
+    unlocking: BTreeSet<u16>,
+    sharing: Sharing,
+    shared: Shared,
+    /// Slots the host's own job may run on.
+    idle: Vec<u16>,
     answered: BTreeMap<LeaseId, Answered>,
     answered_until: BTreeSet<(Timestamp, LeaseId)>,
     pub(super) leases: BTreeMap<LeaseId, HostLease>,
@@ -99,6 +110,11 @@ impl Host {
             restarting: BTreeMap::new(),
             after_stop: BTreeMap::new(),
             relocking: BTreeSet::new(),
+            starting: BTreeMap::new(),
+            unlocking: BTreeSet::new(),
+            sharing: Sharing::default(),
+            shared: Shared::default(),
+            idle: Vec::new(),
             answered: BTreeMap::new(),
             answered_until: BTreeSet::new(),
             leases: BTreeMap::new(),
@@ -137,6 +153,7 @@ impl Host {
             + self.locking.len()
             + self.restarting.len()
             + self.relocking.len()
+            + self.starting.len()
             + self.answered.len()
     }
 
@@ -151,8 +168,10 @@ impl Host {
             return;
         }
         self.slots = Slots::new(devices.iter().cloned());
-        let (needed, kept): (Vec<&HostLease>, Vec<&HostLease>) =
+        let (mut needed, kept): (Vec<&HostLease>, Vec<&HostLease>) =
             self.leases.values().filter(|l| l.holds_slots()).partition(|l| l.needs_slots());
+        // Of two leases that were placed in one slot, the younger placement holds it.
+        needed.sort_by_key(|l| std::cmp::Reverse(l.placement().map(|p| p.seq)));
         for lease in needed.into_iter().chain(kept) {
             let Some(Body::Placement { slots, devices, .. }) = lease.placement().map(|p| &p.body) else {
                 continue;
@@ -179,12 +198,16 @@ impl Host {
         let holding: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.holds_slots()).map(|(id, _)| *id).collect();
         for lease in holding {
             if self.slots.of(&lease).is_empty()
-                && let Some(held) = self.leases.get(&lease).filter(|l| l.placement().is_none())
+                && let Some(held) =
+                    self.leases.get(&lease).filter(|l| l.placement().is_none() && l.draft().rental.is_firm())
                 && let Some(slots) = self.slots.pick(held.draft().resources.slots)
             {
                 self.slots.take(lease, &slots);
             }
             let slots = self.slots.of(&lease);
+            if let Some(held) = self.leases.get_mut(&lease).filter(|l| slots.is_empty() && l.needs_slots()) {
+                held.lost_slots(cx, now);
+            }
             if !slots.is_empty() {
                 self.relocking.insert(lease);
                 cx.out(Output::LockSlots { lease, slots });
@@ -208,10 +231,12 @@ impl Host {
             self.restart_locked(cx, lease, restarting, locked, now);
         } else if let Some(locking) = self.locking.remove(&lease) {
             self.open_locked(cx, lease, locking, locked, now);
+        } else if let Some(slots) = self.starting.remove(&lease) {
+            self.start_locked(cx, lease, slots, locked, now);
         } else if self.relocking.remove(&lease) {
             self.relocked(cx, lease, locked, now);
         }
-        self.settle_slots(cx, lease);
+        self.settle_slots(lease);
     }
 
     fn relocked(&mut self, cx: &mut Context, lease: LeaseId, locked: bool, now: Timestamp) {
@@ -227,7 +252,7 @@ impl Host {
         if !locked {
             held.slots_lost(cx, now);
         } else if held.placement().is_none() && held.state() == LeaseState::Preparing {
-            held.place(cx, slots, devices, now);
+            held.begin(cx, slots, devices, now);
         }
         if self.runtime_up {
             held.engine_up(cx, now);
@@ -238,7 +263,7 @@ impl Host {
         if let Some(held) = self.leases.get_mut(&lease) {
             held.report(cx, report, now);
         }
-        self.settle_slots(cx, lease);
+        self.settle_slots(lease);
         self.restart_stopped(cx, lease, now);
     }
 
@@ -257,26 +282,27 @@ impl Host {
                 held.unanswered(now);
             }
         }
-        self.settle_slots(cx, lease);
+        self.settle_slots(lease);
     }
 
     pub(super) fn abort(&mut self, cx: &mut Context, lease: LeaseId, now: Timestamp) {
         if let Some(held) = self.leases.get_mut(&lease) {
             held.end(cx, EndReason::HostAborted, Cause::Host, "the host took the machine back".to_owned(), now);
         }
-        self.settle_slots(cx, lease);
+        self.settle_slots(lease);
     }
 
     /// Frees the slots of a lease that no longer needs them, and forgets it once it is over and agreed on.
-    fn settle_slots(&mut self, cx: &mut Context, lease: LeaseId) {
+    fn settle_slots(&mut self, lease: LeaseId) {
         let (holds, closed) = self.leases.get(&lease).map_or((false, true), |l| (l.holds_slots(), l.is_closed()));
         let locking = self.locking.contains_key(&lease)
             || self.restarting.contains_key(&lease)
-            || self.relocking.contains(&lease);
+            || self.relocking.contains(&lease)
+            || self.starting.contains_key(&lease);
         if !holds && !locking {
             let slots = self.slots.release(&lease);
             if !slots.is_empty() {
-                cx.out(Output::UnlockSlots { slots });
+                self.unlocking.extend(slots);
                 self.dirty = true;
             }
         }
@@ -322,8 +348,10 @@ impl Host {
                 lease.tick(cx, self.runtime_up, now);
                 lease.pump(cx, now);
             }
-            self.settle_slots(cx, id);
+            self.settle_slots(id);
         }
+        self.extend_leases(cx, now);
+        self.share_out(cx, now);
         self.publish(cx, book, now);
     }
 
@@ -334,7 +362,8 @@ impl Host {
             let connected = cx.connected.contains(&l.draft().renter);
             Some((l.deadline(self.runtime_up, connected)?, "a lease needs a look"))
         });
-        leases.chain(offer).chain(bids).min()
+        let maintenance = self.maintenance_due(self.latest).map(|at| (at, "maintenance begins or ends"));
+        leases.chain(offer).chain(bids).chain(maintenance).min()
     }
 
     /// The clock went back: what was to happen again shortly happens shortly.
@@ -362,6 +391,11 @@ impl Host {
             }
             Request::Sync { lease, events_seen } => self.sync(cx, from, token, lease, events_seen, now),
             Request::Deliver { entry } => self.deliver(cx, from, token, &entry, now),
+            Request::Amend { entry } => self.amend(cx, from, token, &entry, now),
+            Request::Quote { machine } => self.quote(cx, from, token, machine, now),
+            Request::AskExtension { lease, ends_at } => {
+                self.asked_extension(cx, from, token, (lease, ends_at), now);
+            }
             Request::BookSummary
             | Request::BookPage { .. }
             | Request::BookFetch { .. }

@@ -1,6 +1,6 @@
 //! What the host says of its machine: offers, at the rate others take, and the withdrawal.
 
-use super::{Host, HostSetup};
+use super::{Host, HostSetup, allocation::Sharing};
 use crate::{
     MachineId, Millis, NodeId, Timestamp, Verified,
     id::Digest,
@@ -31,6 +31,11 @@ impl Host {
         match setup {
             Some(setup) => {
                 self.cut(&setup.slots);
+                self.sharing = Sharing {
+                    hold: setup.hold,
+                    min_bid: setup.terms.min_bid_slot_hour,
+                    maintenance: setup.maintenance.clone(),
+                };
                 if !setup.listed {
                     return self.withdraw(cx, book, now);
                 }
@@ -87,8 +92,9 @@ impl Host {
             terms,
             availability: Availability {
                 slots_total: self.slots.total(),
-                slots_free: self.slots.free(),
+                slots_free: self.firm_free(),
                 reachability: setup.reachability,
+                maintenance: self.next_maintenance(now),
             },
         };
         self.dirty = false;
@@ -125,7 +131,7 @@ impl Host {
     }
 
     fn is_urgent(&self, setup: &HostSetup, offer: &Offer) -> bool {
-        let (said, free) = (&offer.availability, self.slots.free());
+        let (said, free) = (&offer.availability, self.firm_free());
         let mut terms = setup.terms.clone();
         terms.accepts = setup.accept.public();
         (said.slots_free == 0) != (free == 0)

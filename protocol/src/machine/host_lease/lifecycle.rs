@@ -15,7 +15,8 @@ use crate::{
     entry::{Body, Entry},
     lease::{EndReason, LeaseState, PauseReason},
     limits,
-    message::Cause,
+    message::{Cause, EventCode},
+    negotiation::RentalType,
 };
 
 /// Progress goes out at most so often.
@@ -92,7 +93,7 @@ impl HostLease {
             return;
         }
         let wanted = self.state == LeaseState::Preparing || RESTARTING.contains(&self.state);
-        if wanted && now < self.draft.ends_at {
+        if wanted && now < self.terms.ends_at {
             self.progress = None;
             self.meter.disk_created(now);
             self.enter(cx, LeaseState::Running, Cause::Host, None, String::new(), now);
@@ -125,7 +126,7 @@ impl HostLease {
             | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 self.enter(cx, LeaseState::Paused(PauseReason::Exited), by, Some(code), note, now);
             }
-            LeaseState::Paused(_) if !found => self.log(cx, by, Some(code), note, now),
+            LeaseState::Paused(_) if !found => self.log(cx, EventCode::Exited, by, Some(code), note, now),
             LeaseState::Paused(_) | LeaseState::Ended(_) => {}
         }
     }
@@ -171,16 +172,28 @@ impl HostLease {
         }
     }
 
+    fn devices(&self) -> Vec<String> {
+        match self.placement.as_ref().map(|p| &p.body) {
+            Some(Body::Placement { devices, .. }) => devices.clone(),
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     fn adopt(&mut self, cx: &mut Context) {
         self.adopting = true;
         let draft = self.draft.clone();
         self.order(cx, RuntimeOrder::Adopt { draft });
     }
 
+    /// Starts it in its slots. One that waits for slots is started when it has them.
     fn order_start(&mut self, cx: &mut Context, now: Timestamp) {
-        if now < self.draft.ends_at {
+        if self.state == LeaseState::Preparing && self.prepare_by == Timestamp(u64::MAX) {
+            return;
+        }
+        if now < self.terms.ends_at {
             self.processes = true;
-            self.order(cx, RuntimeOrder::Start);
+            let devices = self.devices();
+            self.order(cx, RuntimeOrder::Start { devices });
         } else {
             self.enter(cx, LeaseState::Paused(PauseReason::Expired), Cause::Clock, None, String::new(), now);
         }
@@ -201,6 +214,11 @@ impl HostLease {
         // Holds the slots until the container runs; nothing is billed before.
         self.prepare_by = now + limits::PREPARE_WITHIN;
         self.enter(cx, LeaseState::Preparing, by, None, "starting again".to_owned(), now);
+        self.go(cx, now);
+    }
+
+    /// Orders the container started, or made first.
+    pub(super) fn go(&mut self, cx: &mut Context, now: Timestamp) {
         if self.meter.has_disk() {
             self.order_start(cx, now);
         } else {
@@ -218,7 +236,13 @@ impl HostLease {
             LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 Some("it starts again by itself as soon as the host can")
             }
-            LeaseState::Paused(_) if now >= self.draft.ends_at => Some("its contract has ended"),
+            LeaseState::Paused(PauseReason::Outbid) if now < self.terms.ends_at => {
+                Some("its bid is too low now; it starts by itself when its turn comes, or `souk bid` more")
+            }
+            LeaseState::Paused(PauseReason::Maintenance) if now < self.terms.ends_at => {
+                Some("the machine is maintained; it starts by itself after it")
+            }
+            LeaseState::Paused(_) if now >= self.terms.ends_at => Some("its contract has ended; see `souk extend`"),
             LeaseState::Paused(_) if self.over_ceiling(now) => Some("its spending limit is reached"),
             LeaseState::Paused(_) if self.over_credit(now) => Some("what is due is not acknowledged"),
             LeaseState::Paused(_) => None,
@@ -236,13 +260,41 @@ impl HostLease {
         self.pause_with(cx, reason, by, String::new(), now);
     }
 
-    fn pause_with(&mut self, cx: &mut Context, reason: PauseReason, by: Cause, note: String, now: Timestamp) {
-        if self.ending.is_some() || !self.needs_slots() {
+    pub(super) fn pause_with(
+        &mut self,
+        cx: &mut Context,
+        reason: PauseReason,
+        by: Cause,
+        note: String,
+        now: Timestamp,
+    ) {
+        // What waits for slots stops waiting if the renter says so.
+        let waits = reason == PauseReason::Stopped && self.wants_slots();
+        if self.ending.is_some() || !(self.needs_slots() || waits) {
             return;
         }
         self.enter(cx, LeaseState::Paused(reason), by, None, note, now);
         if self.processes {
             self.order_stop(cx, now);
+        }
+    }
+
+    /// When the renter is told that the contract ends soon.
+    fn expiry_due(&self) -> Option<Timestamp> {
+        let alive = !self.expiry_told && self.wants_slots() && self.extension_due().is_none();
+        let term = self.terms.ends_at.since(self.draft.drafted_at);
+        let before = Millis(limits::EXPIRY_TOLD.0.min(term.0 / 10));
+        alive.then(|| Timestamp(self.terms.ends_at.0.saturating_sub(before.0)))
+    }
+
+    fn tell_expiry(&mut self, cx: &mut Context, now: Timestamp) {
+        if self.expiry_due().is_none_or(|at| now < at) {
+            return;
+        }
+        self.expiry_told = true;
+        if now < self.terms.ends_at {
+            let note = format!("the contract ends in {}: `souk extend` makes it longer", self.terms.ends_at.since(now));
+            self.log_code(cx, EventCode::ExpiringSoon, Cause::Clock, note, now);
         }
     }
 
@@ -269,11 +321,17 @@ impl HostLease {
         if self.ending.is_some() || self.state.is_ended() {
             return;
         }
+        let early = self.draft.rental == RentalType::Reserved && now < self.terms.ends_at;
+        let left = reason == EndReason::Destroyed && by == Cause::Renter && early;
+        let reason = if left { EndReason::LeftEarly } else { reason };
         if self.state == LeaseState::Running {
             let note = "being destroyed".to_owned();
             self.enter(cx, LeaseState::Paused(PauseReason::Stopped), by, None, note, now);
         } else if self.renter_close.is_none() {
             self.issue_last_usage(cx, now);
+        }
+        if left && self.renter_close.is_none() {
+            self.issue_usage_in(cx, LeaseState::Ended(reason), now);
         }
         self.meter.enter(LeaseState::Ended(reason), now);
         self.ending = Some((reason, by, note));
@@ -353,6 +411,11 @@ impl HostLease {
             }
             return;
         }
+        self.reprice(cx, now);
+        if self.asked.is_some_and(|asked| now >= asked.valid_until) {
+            self.decline_extension(cx, Cause::Clock, now);
+        }
+        self.tell_expiry(cx, now);
         // One step may bring about the next: asked very late, compute stops and the disk goes at once.
         let mut before = None;
         while before != Some(self.state) && self.ending.is_none() {
@@ -368,8 +431,10 @@ impl HostLease {
     fn step(&mut self, cx: &mut Context, again: bool, now: Timestamp) {
         match self.state {
             LeaseState::Running => {
-                if now >= self.draft.ends_at {
+                if now >= self.terms.ends_at {
                     self.pause(cx, PauseReason::Expired, Cause::Clock, now);
+                } else if let Some(eviction) = self.eviction.filter(|e| now >= e.at) {
+                    self.evicted(cx, eviction, now);
                 } else if self.over_ceiling(now) {
                     self.pause(cx, PauseReason::MaxSpend, Cause::Clock, now);
                 } else if self.over_credit(now) {
@@ -390,7 +455,12 @@ impl HostLease {
                 let note = "the host's container engine did not come back".to_owned();
                 self.end(cx, EndReason::EngineLost, Cause::Engine, note, now);
             }
-            LeaseState::Paused(_) if now >= self.draft.ends_at + limits::DISK_KEPT => {
+            LeaseState::Paused(PauseReason::Outbid | PauseReason::Maintenance)
+                if now >= self.terms.ends_at && now < self.terms.ends_at + limits::DISK_KEPT =>
+            {
+                self.enter(cx, LeaseState::Paused(PauseReason::Expired), Cause::Clock, None, String::new(), now);
+            }
+            LeaseState::Paused(_) if now >= self.terms.ends_at + limits::DISK_KEPT => {
                 self.end(cx, EndReason::Expired, Cause::Clock, String::new(), now);
             }
             LeaseState::Paused(_) if self.ceiling_used_up(now) => {
@@ -413,16 +483,24 @@ impl HostLease {
             return [news, again].into_iter().flatten().min();
         }
         let step = match self.state {
-            LeaseState::Running => Some(self.draft.ends_at.min(self.spent_at())),
+            LeaseState::Running => {
+                let evicted = self.eviction.map_or(self.terms.ends_at, |e| e.at);
+                Some(self.terms.ends_at.min(evicted).min(self.spent_at()))
+            }
             LeaseState::Preparing => Some(self.prepare_by),
             LeaseState::Paused(PauseReason::EngineRestart | PauseReason::HostRestart) => {
                 Some((self.since + limits::DISK_KEPT).min(self.gone_at()))
+            }
+            LeaseState::Paused(PauseReason::Outbid | PauseReason::Maintenance) => {
+                Some(self.terms.ends_at.min(self.gone_at()))
             }
             LeaseState::Paused(_) => Some(self.gone_at()),
             LeaseState::Ended(_) => None,
         };
         let stop = again.filter(|_| self.processes && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
-        [news, step, stop, tick].into_iter().flatten().min()
+        let amended = [self.terms.next.map(|next| next.from), self.extension_due(), self.asked.map(|a| a.valid_until)];
+        let soon = self.expiry_due();
+        [news, step, stop, tick, soon].into_iter().chain(amended).flatten().min()
     }
 }

@@ -4,6 +4,8 @@
 //! through [`HostLease::holds_slots`] whether it needs them. What changes the state is in `lifecycle`, money in `receipts`, and
 //! what the renter is told in `news`.
 
+mod amending;
+pub(super) mod contending;
 mod lifecycle;
 mod news;
 mod receipts;
@@ -23,9 +25,11 @@ use crate::{
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState, PauseReason},
     limits,
-    message::{Cause, LeaseEvent, Progress},
+    message::{Cause, EventCode, Eviction, Extension, LeaseEvent, Progress, Rank},
     money::Counters,
+    offer::Window,
     receipt::{Ack, Usage},
+    terms::LeaseTerms,
     workload::Workload,
 };
 
@@ -45,6 +49,17 @@ pub struct HostLease {
     state: LeaseState,
     since: Timestamp,
     meter: Meter,
+    terms: LeaseTerms,
+    /// Amendments that the renter has not shown to know.
+    amended: Vec<Verified<Entry>>,
+    /// When the renter's wishes for changes are counted from, and how many came since.
+    amends: (Timestamp, u32),
+    eviction: Option<Eviction>,
+    rank: Option<Rank>,
+    asked: Option<Extension>,
+    extend_again_at: Timestamp,
+    expiry_told: bool,
+    maintenance_told: Option<Window>,
     usage: Option<Verified<Usage>>,
     ack: Option<Verified<Ack>>,
     placement: Option<Verified<Entry>>,
@@ -89,6 +104,8 @@ pub(super) struct Remembered {
     pub(super) placement: Option<Verified<Entry>>,
     pub(super) close: Option<Verified<Entry>>,
     pub(super) events: Vec<LeaseEvent>,
+    /// Oldest first; the last one is in force.
+    pub(super) amended: Vec<Verified<Entry>>,
 }
 
 impl HostLease {
@@ -100,7 +117,23 @@ impl HostLease {
         now: Timestamp,
     ) -> Self {
         Self {
-            meter: Meter::new(Counters::default(), LeaseState::Preparing, false, draft.ends_at, now),
+            meter: Meter::new(
+                Counters::default(),
+                LeaseState::Preparing,
+                false,
+                draft.ends_at,
+                quantum_of(&draft),
+                now,
+            ),
+            terms: LeaseTerms::drafted(&draft),
+            amended: Vec::new(),
+            amends: (now, 0),
+            eviction: None,
+            rank: None,
+            asked: None,
+            extend_again_at: Timestamp(0),
+            expiry_told: false,
+            maintenance_told: None,
             state: LeaseState::Preparing,
             since: now,
             usage: None,
@@ -119,7 +152,8 @@ impl HostLease {
             processes: false,
             adopting: false,
             progress: None,
-            prepare_by: now + limits::PREPARE_WITHIN,
+            // Preparing is timed from when it has slots.
+            prepare_by: Timestamp(u64::MAX),
             order_again_at: now,
             next_tick: now + draft.tick,
             anchored_at: now,
@@ -136,7 +170,7 @@ impl HostLease {
 
     /// A lease from the ledger. Time since its last record counts for nothing.
     pub(super) fn restored(from: Remembered, now: Timestamp) -> Self {
-        let Remembered { draft, accept, workload, usage, ack, placement, close, events } = from;
+        let Remembered { draft, accept, workload, usage, ack, placement, close, events, amended } = from;
         let state = events.last().map_or(LeaseState::Preparing, |e| e.state);
         let counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
         let ran = counters.storage.0 > 0 || events.iter().any(|e| e.state == LeaseState::Running);
@@ -149,6 +183,9 @@ impl HostLease {
         lease.state = state;
         lease.confirmed = ack.is_some();
         lease.processes = placement.is_some() && !state.is_ended();
+        if placement.is_some() {
+            lease.prepare_by = now + limits::PREPARE_WITHIN;
+        }
         let (ours, renters) = match close {
             Some(close) if close.author == lease.draft.host => (Some(close), None),
             renters => (None, renters),
@@ -157,10 +194,17 @@ impl HostLease {
             lease.ending = Some((*reason, caused_by(*reason), String::new()));
         }
         let counted = if lease.ending.is_some() { LeaseState::Ended(EndReason::Destroyed) } else { state };
-        lease.meter = Meter::new(counters, counted, ran, lease.draft.ends_at, now);
+        if let Some(amended) = amended.last().and_then(|e| e.body.amended()) {
+            lease.terms = amended.terms;
+        }
+        lease.amended = amended;
+        let quantum = quantum_of(&lease.draft);
+        lease.meter = Meter::new(counters, counted, ran, lease.terms.ends_at, quantum, now);
         lease.usage = usage;
         lease.ack = ack;
         lease.placement = placement;
+        lease.expiry_told =
+            events.iter().rev().find(|e| soon_or_amended(e.what)).is_some_and(|e| e.what == EventCode::ExpiringSoon);
         lease.events = events;
         lease.close = ours;
         lease.renter_close = renters;
@@ -227,12 +271,13 @@ impl HostLease {
         self.ack.as_ref().map_or(Amount::ZERO, |a| a.due)
     }
 
-    /// Counters and what they cost, as of `now`.
+    /// Counters and what they cost, as of `now`, if nobody cuts the present run within its quantum.
     #[must_use]
     pub fn count(&self, now: Timestamp) -> (Counters, Amount) {
         let mut meter = self.meter.clone();
         meter.advance(now);
-        (*meter.counters(), self.draft.due(meter.counters()).unwrap_or(Amount(u64::MAX)))
+        let expected = meter.expected();
+        (expected, self.terms.due(&self.draft, &expected).unwrap_or(Amount(u64::MAX)))
     }
 
     /// Whether nothing is left to do: over, and agreed on.
@@ -299,21 +344,39 @@ impl HostLease {
         }
         self.state = state;
         self.since = now;
-        self.log(cx, by, exit_code, note, now);
+        if state != LeaseState::Running {
+            self.eviction = None;
+        }
+        if !matches!(state, LeaseState::Paused(PauseReason::Outbid)) {
+            self.rank = None;
+        }
+        self.log(cx, EventCode::State, by, exit_code, note, now);
         if matches!(state, LeaseState::Paused(_)) && self.ending.is_none() && self.renter_close.is_none() {
             self.issue_usage(cx, now);
         }
     }
 
+    fn log_code(&mut self, cx: &mut Context, what: EventCode, by: Cause, note: String, now: Timestamp) {
+        self.log(cx, what, by, None, note, now);
+    }
+
     /// Writes an event down, in the present state.
-    fn log(&mut self, cx: &mut Context, by: Cause, exit_code: Option<i32>, mut note: String, now: Timestamp) {
+    fn log(
+        &mut self,
+        cx: &mut Context,
+        what: EventCode,
+        by: Cause,
+        exit_code: Option<i32>,
+        mut note: String,
+        now: Timestamp,
+    ) {
         note.retain(|c| !c.is_control());
         let fits = (0..=limits::SENTENCE_BYTES).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
         note.truncate(fits);
         let last = self.events.last();
         let n = last.map_or(1, |e| e.n.saturating_add(1));
         let at = last.map_or(now, |e| e.at.max(now));
-        let event = LeaseEvent { n, at, state: self.state, by, exit_code, note };
+        let event = LeaseEvent { n, at, state: self.state, what, by, exit_code, note };
         if self.events.len() >= limits::EVENTS_PER_LEASE {
             self.events.remove(0);
         }
@@ -326,6 +389,7 @@ impl HostLease {
     /// Signs which slots and devices the next start has.
     pub(super) fn place(&mut self, cx: &mut Context, slots: Vec<u16>, devices: Vec<String>, now: Timestamp) {
         self.starts = self.starts.saturating_add(1);
+        self.prepare_by = now + limits::PREPARE_WITHIN;
         let body = Body::Placement { start: self.starts, slots, devices };
         if let Some((entry, ticket)) = cx.append(self.id(), self.draft.renter, body, now) {
             self.placement = Some(entry);
@@ -339,14 +403,30 @@ impl HostLease {
         soon(&mut self.next_tick, self.draft.tick);
         soon(&mut self.send_at, self.retry);
         soon(&mut self.order_again_at, ORDER_AGAIN);
-        soon(&mut self.prepare_by, limits::PREPARE_WITHIN);
+        if self.prepare_by != Timestamp(u64::MAX) {
+            soon(&mut self.prepare_by, limits::PREPARE_WITHIN);
+        }
+        if let Some(eviction) = &mut self.eviction {
+            soon(&mut eviction.at, self.draft.notice);
+        }
+        soon(&mut self.extend_again_at, limits::EXTEND_BEFORE);
+        self.amends = (now, 0);
         soon(&mut self.anchored_at, Millis(0));
     }
 }
 
+const fn soon_or_amended(what: EventCode) -> bool {
+    matches!(what, EventCode::ExpiringSoon | EventCode::Amended)
+}
+
+/// Only interruptible leases are cut by others.
+fn quantum_of(draft: &LeaseDraft) -> Millis {
+    if draft.rental.is_firm() { Millis(0) } else { draft.quantum }
+}
+
 const fn caused_by(reason: EndReason) -> Cause {
     match reason {
-        EndReason::Destroyed | EndReason::Unconfirmed => Cause::Renter,
+        EndReason::Destroyed | EndReason::LeftEarly | EndReason::Unconfirmed => Cause::Renter,
         EndReason::Expired | EndReason::PrepareTimeout => Cause::Clock,
         EndReason::EngineLost => Cause::Engine,
         EndReason::HostAborted | EndReason::ImageFailed | EndReason::CreateFailed | EndReason::ContainerLost => {

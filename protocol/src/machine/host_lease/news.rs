@@ -17,6 +17,7 @@ impl HostLease {
     #[must_use]
     pub fn update(&self, events_seen: u32) -> LeaseUpdate {
         let mut entries: Vec<Signed<Entry>> = vec![self.accept.to_signed()];
+        entries.extend(self.amended.iter().map(Verified::to_signed));
         entries.extend(self.placement.as_ref().map(Verified::to_signed));
         entries.extend(self.close.as_ref().filter(|_| self.state.is_ended()).map(Verified::to_signed));
         let acked = self.ack.as_ref().map(|a| a.usage);
@@ -26,6 +27,9 @@ impl HostLease {
             progress: self.progress,
             entries,
             usage: self.usage.as_ref().filter(|u| Some(u.id()) != acked).map(Verified::to_signed),
+            eviction: self.eviction,
+            rank: self.rank,
+            asked: self.asked,
         }
     }
 

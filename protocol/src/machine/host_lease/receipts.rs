@@ -8,7 +8,7 @@ use crate::{
     Amount, Millis, Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState},
-    limits, money,
+    limits,
     receipt::{Ack, Usage},
     signed::Signed,
 };
@@ -19,10 +19,15 @@ const ANCHOR_EVERY: Millis = Millis::from_hours(1);
 impl HostLease {
     /// The next usage. Never dated before the one before, whatever the clock says.
     pub(super) fn issue_usage(&mut self, cx: &mut Context, now: Timestamp) {
+        self.issue_usage_in(cx, self.state, now);
+    }
+
+    /// The next usage, of a lease in this state.
+    pub(super) fn issue_usage_in(&mut self, cx: &mut Context, state: LeaseState, now: Timestamp) {
         self.next_tick = now + self.draft.tick;
         self.meter.advance(now);
         let counters = *self.meter.counters();
-        let Ok(due) = self.draft.due(&counters) else {
+        let Ok(due) = self.terms.due_in(&self.draft, &counters, state) else {
             return;
         };
         let before = self.usage.as_ref();
@@ -33,8 +38,9 @@ impl HostLease {
             prev: before.map(Verified::id),
             time: before.map_or(now, |u| u.time.max(now)),
             counters,
+            terms: self.terms.n,
             due,
-            state: self.state,
+            state,
         };
         let Some(usage) = cx.sign(usage) else { return };
         self.durable = Some(cx.persist(Record::from(&usage)));
@@ -89,11 +95,11 @@ impl HostLease {
     /// Whether not even the disk can be kept.
     pub(super) fn ceiling_used_up(&self, now: Timestamp) -> bool {
         let (_, due) = self.count(now);
-        self.draft.max_spend.is_some_and(|ceiling| due > Amount::ZERO && due >= ceiling)
+        self.terms.max_spend.is_some_and(|ceiling| due > Amount::ZERO && due >= ceiling)
     }
 
     fn compute_limit(&self) -> Option<Amount> {
-        let ceiling = self.draft.max_spend?;
+        let ceiling = self.terms.max_spend?;
         let reserve = LeaseDraft::disk_reserve(&self.draft.rates, self.draft.resources.disk_mb).unwrap_or(ceiling);
         Some(ceiling.saturating_sub(reserve))
     }
@@ -103,26 +109,23 @@ impl HostLease {
         let ceiling = self.compute_limit().map(|limit| limit.max(Amount(1)));
         let credit = self.acked().saturating_add(self.draft.credit).checked_add(Amount(1));
         // What is due never passes the ceiling, so a credit beyond it is never used up.
-        let credit = credit.filter(|c| self.draft.max_spend.is_none_or(|most| *c <= most));
+        let credit = credit.filter(|c| self.terms.max_spend.is_none_or(|most| *c <= most));
         let at = [ceiling, credit].into_iter().flatten().min().and_then(|limit| self.reaches(limit));
         at.unwrap_or(Timestamp(u64::MAX))
     }
 
     /// When a paused lease's disk is destroyed.
     pub(super) fn gone_at(&self) -> Timestamp {
-        let kept = self.draft.ends_at + limits::DISK_KEPT;
-        let ceiling = self.draft.max_spend.map(|most| most.max(Amount(1))).and_then(|most| self.reaches(most));
+        let kept = self.terms.ends_at + limits::DISK_KEPT;
+        let ceiling = self.terms.max_spend.map(|most| most.max(Amount(1))).and_then(|most| self.reaches(most));
         kept.min(ceiling.unwrap_or(kept))
     }
 
     /// When `amount` is due, if the lease stays in its state.
     fn reaches(&self, amount: Amount) -> Option<Timestamp> {
-        if self.draft.max_spend.is_some_and(|most| amount > most) {
-            return None;
-        }
         let running = self.state == LeaseState::Running;
-        let (rates, disk_mb) = (&self.draft.rates, self.draft.resources.disk_mb);
-        let left = money::time_until(rates, disk_mb, self.meter.counters(), running, self.meter.has_disk(), amount)?;
+        let (expected, has_disk) = (self.meter.expected(), self.meter.has_disk());
+        let left = self.terms.time_until(&self.draft, &expected, running, has_disk, amount)?;
         Some(self.meter.counted_to() + left)
     }
 
@@ -154,6 +157,8 @@ impl HostLease {
             return cx.false_receipt(renter, "an acknowledgement that takes back an earlier one");
         }
         self.confirmed = true;
+        let known = usage.terms;
+        self.amended.retain(|e| e.body.amended().is_none_or(|a| a.terms.n >= known));
         self.durable = Some(cx.persist(Record::from(&ack)));
         let due = ack.due;
         let (usage, id) = (usage.id(), ack.id());

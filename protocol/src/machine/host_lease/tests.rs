@@ -158,6 +158,7 @@ fn a_crash_before_a_stop_or_destroy_was_carried_out_forgets_neither() {
             lease.pause(cx, PauseReason::Stopped, Cause::Renter, at(10));
         }
         let from = super::Remembered {
+            amended: Vec::new(),
             draft: lease.draft.clone(),
             accept: lease.accept.clone(),
             workload: Workload::default(),
@@ -193,6 +194,7 @@ fn what_ran_runs_again_after_a_restart_and_the_time_between_is_free() {
     lease.tick(cx, true, at(10));
     let usage = lease.usage.clone();
     let from = super::Remembered {
+        amended: Vec::new(),
         draft: lease.draft.clone(),
         accept: lease.accept.clone(),
         workload: Workload::default(),
@@ -207,7 +209,7 @@ fn what_ran_runs_again_after_a_restart_and_the_time_between_is_free() {
     assert_eq!(back.state(), LeaseState::Paused(PauseReason::HostRestart));
     back.engine_up(cx, at(501));
     back.report(cx, exited(Cause::Engine), at(502));
-    assert!(matches!(orders(cx).last(), Some(RuntimeOrder::Start)));
+    assert!(matches!(orders(cx).last(), Some(RuntimeOrder::Start { .. })));
     back.report(cx, RuntimeReport::Started, at(503));
     assert_eq!(back.state(), LeaseState::Running);
     assert_eq!(back.count(at(513)).0.active, Millis::from_secs(20));
@@ -320,7 +322,7 @@ proptest! {
             prop_assert!(lease.deadline(true, false).is_none_or(|at| at > now), "{:?}", lease.state());
             prop_assert!(lease.state() != LeaseState::Running || lease.holds_slots());
             if let Some(usage) = lease.usage() {
-                prop_assert!(usage.n >= usages && lease.draft().due(&usage.counters) == Ok(usage.due));
+                prop_assert!(usage.n >= usages && lease.terms().due(lease.draft(), &usage.counters) == Ok(usage.due));
                 usages = usage.n;
             }
             before = after;

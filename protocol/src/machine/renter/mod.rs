@@ -3,11 +3,12 @@
 //! Owns at most one live open for each negotiation: past `confirm_by` it stops waiting, and answers a later accept with a close
 //! that owes nothing, so a renter never pays for two machines when it wanted one.
 
+mod amending;
 mod terms;
 
 use std::collections::BTreeMap;
 
-use self::terms::{check_draft, listed_hour};
+use self::terms::{asked_hour, check_draft};
 
 use super::{
     book::Book,
@@ -23,7 +24,7 @@ use crate::{
     lease::LeaseDraft,
     limits,
     message::{Action, LeaseUpdate, Request, Response},
-    negotiation::{Counter, Proposal, Reject, RejectCode, RentalType},
+    negotiation::{Counter, Proposal, Reject, RejectCode},
     offer::Offer,
     signed::Signed,
 };
@@ -99,8 +100,8 @@ impl Renter {
                 "this ask is of this very machine; a node can't rent from itself".to_owned(),
             ));
         }
-        let listed =
-            listed_hour(offer, slots).ok_or_else(|| Refusal::Malformed("the ask's price does not fit".to_owned()))?;
+        let listed = asked_hour(offer, slots, wish.rental)
+            .ok_or_else(|| Refusal::Malformed("the ask's price does not fit".to_owned()))?;
         let (bid, limit) = match (wish.bid, wish.max_price) {
             (None, None) => (listed, listed),
             (Some(bid), None) => (bid, bid),
@@ -120,9 +121,10 @@ impl Renter {
             offer: n.offer.id(),
             nonce: n.wish.nonce,
             round: n.round,
-            rental: RentalType::OnDemand,
+            rental: n.wish.rental,
             price_hour: n.bid,
             term: n.wish.term,
+            extend: n.wish.extend,
             disk_mb: n.wish.disk_mb,
             egress: n.wish.egress,
             image: n.wish.image.clone(),
@@ -344,8 +346,11 @@ impl Renter {
 
     /// The owner's wish about an instance.
     pub(super) fn control(&mut self, cx: &mut Context, token: Token, lease: LeaseId, action: Action, nonce: Nonce) {
-        match self.leases.get(&lease).filter(|l| matches!(l.answer(), Opened::Accepted(_))) {
+        match self.leases.get_mut(&lease).filter(|l| matches!(l.answer(), Opened::Accepted(_))) {
             Some(held) => {
+                if action == Action::Destroy {
+                    held.leave();
+                }
                 cx.send(held.host(), Request::Control { lease, action, nonce }, None, Asked::Control(token, lease));
             }
             None => cx.out(Output::Done { token, result: Err(Refusal::UnknownLease(lease)) }),
@@ -428,7 +433,7 @@ impl Renter {
             held.tick(cx, now);
         }
         // Nothing can come of an open whose contract would be over and its disk gone.
-        self.leases.retain(|_, l| *l.answer() != Opened::GivenUp || now < l.draft().ends_at + limits::DISK_KEPT);
+        self.leases.retain(|_, l| *l.answer() != Opened::GivenUp || now < l.terms().ends_at + limits::DISK_KEPT);
     }
 
     /// The clock went back: what was to happen again shortly happens shortly.
@@ -454,9 +459,9 @@ impl Renter {
                 // A dearer offer is not what the person agreed to, unless they gave a limit.
                 if n.wish.bid.is_none()
                     && n.wish.max_price.is_none()
-                    && listed_hour(&offer, slots).is_none_or(|listed| listed > n.limit)
+                    && asked_hour(&offer, slots, n.wish.rental).is_none_or(|asked| asked > n.limit)
                 {
-                    let host_wants = listed_hour(&offer, slots).unwrap_or(Amount(u64::MAX));
+                    let host_wants = asked_hour(&offer, slots, n.wish.rental).unwrap_or(Amount(u64::MAX));
                     let limit = n.limit;
                     self.negotiations.remove(&token);
                     return failed(cx, token, Refusal::Price { host_wants, limit });

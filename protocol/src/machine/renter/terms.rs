@@ -1,14 +1,17 @@
 //! Whether what a host has signed is what its renter bid for.
 
 use super::Negotiation;
-use crate::{Amount, Millis, NodeId, Timestamp, lease::LeaseDraft, limits, offer::Offer, resources::Resources};
+use crate::{
+    Amount, Millis, NodeId, Timestamp, lease::LeaseDraft, limits, machine::policy, negotiation::RentalType,
+    offer::Offer, resources::Resources,
+};
 
 /// How far the host's clock may differ from ours in a draft.
 const CLOCKS: Millis = limits::CLOCK_SKEW;
 
-/// The listed price of so many slots for an hour.
-pub(super) fn listed_hour(offer: &Offer, slots: u16) -> Option<Amount> {
-    offer.terms.slot_hour.0.checked_mul(u64::from(slots)).map(Amount)
+/// What an offer asks for so many slots and an hour, rented so; of an interruptible rental the lowest bid.
+pub(super) fn asked_hour(offer: &Offer, slots: u16, rental: RentalType) -> Option<Amount> {
+    policy::asked_hour(&offer.terms, slots, rental)
 }
 
 /// Whether a draft is what was bid for, word by word.
@@ -19,6 +22,7 @@ pub(super) fn check_draft(
     me: NodeId,
     now: Timestamp,
 ) -> Result<(), &'static str> {
+    let asked = |rental| asked_hour(&n.offer, n.slots, rental);
     let want = |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(what) };
     let terms = &n.offer.terms;
     let (_, workload) = n.wish.workload.to_bytes();
@@ -29,7 +33,17 @@ pub(super) fn check_draft(
     want(granted.as_ref() == Some(&d.resources), "it grants other resources")?;
     want(d.egress == n.wish.egress, "it grants another egress")?;
     want(d.currency == terms.currency, "it is in another currency")?;
+    want(d.rental == n.wish.rental, "it is another type of rental")?;
     want(d.rates.compute_hour <= n.bid, "its price is above the bid")?;
+    let fair =
+        d.rental != RentalType::Reserved || asked(RentalType::OnDemand).is_some_and(|listed| d.listed_hour <= listed);
+    want(fair, "its undiscounted price is above the offer's")?;
+    want(
+        d.notice >= terms.eviction_notice && d.quantum >= terms.quantum,
+        "its notice or quantum is below the offer's",
+    )?;
+    let until = n.wish.extend.map(|extend| d.ends_at + extend);
+    want(d.extend_until == until, "it may be extended by another time than we allow")?;
     let side = d.rates.storage_gb_month <= terms.storage_gb_month
         && d.rates.up_gb <= terms.up_gb
         && d.rates.down_gb <= terms.down_gb;

@@ -1,4 +1,4 @@
-//! Our close of a lease whose accept came after we had stopped waiting: sent until the host agrees that nothing is owed.
+//! What we send again until the host agrees: our close of a lease whose accept came after we had stopped waiting: sent until the host agrees that nothing is owed.
 
 use super::{Opened, RenterLease};
 use crate::{
@@ -38,6 +38,7 @@ impl RenterLease {
 
     /// Sends our close when it is time.
     pub(in super::super) fn tick(&mut self, cx: &mut Context, now: Timestamp) {
+        self.send_amend(cx, now);
         if self.deliver_due(cx).is_none_or(|at| now < at) {
             return;
         }
@@ -51,7 +52,10 @@ impl RenterLease {
     /// When to look again.
     pub(in super::super) fn deadline(&self, cx: &Context) -> Option<Timestamp> {
         let given_up = (self.opened == Opened::GivenUp).then_some(self.draft.ends_at + limits::DISK_KEPT);
-        [self.deliver_due(cx), given_up].into_iter().flatten().min()
+        [self.deliver_due(cx), given_up, self.amend_due(cx.connected.contains(&self.host()))]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn deliver_due(&self, cx: &Context) -> Option<Timestamp> {

@@ -4,11 +4,13 @@
 //! entry, event and receipt is checked against the draft both signed, against what came before, and against our own clock.
 //! Receipts and the host's close are in `receipts`, our own close of a lease that came too late is in `giving_up`.
 
+mod amending;
 mod giving_up;
 mod receipts;
 #[cfg(test)]
 mod tests;
 
+use self::amending::Amending;
 use super::{
     context::Context,
     io::Ticket,
@@ -19,9 +21,10 @@ use crate::{
     entry::{Body, Entry, VoidCode},
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
-    message::{LeaseEvent, LeaseUpdate, Progress, Response},
+    message::{Eviction, Extension, LeaseEvent, LeaseUpdate, Progress, Rank, Response},
     receipt::{Ack, Usage},
     signed::Signed,
+    terms::LeaseTerms,
 };
 
 /// What became of our open.
@@ -47,6 +50,16 @@ pub struct RenterLease {
     since: Timestamp,
     events: Vec<LeaseEvent>,
     placement: Option<Verified<Entry>>,
+    terms: LeaseTerms,
+    /// The host's word for them; none while they are the draft's.
+    in_force: Option<Verified<Entry>>,
+    amending: Option<Amending>,
+    refused: Vec<Verified<Entry>>,
+    eviction: Option<Eviction>,
+    rank: Option<Rank>,
+    asked: Option<Extension>,
+    /// Whether we have asked for its end: only then a reserved lease may claim that we left it.
+    leaving: bool,
     usage: Option<Verified<Usage>>,
     ack: Option<Verified<Ack>>,
     close: Option<Verified<Entry>>,
@@ -71,19 +84,26 @@ pub(super) struct Remembered {
     pub(super) close: Option<Verified<Entry>>,
     pub(super) close_ack: Option<Verified<Entry>>,
     pub(super) events: Vec<LeaseEvent>,
+    /// Our newest change.
+    pub(super) amend: Option<Verified<Entry>>,
+    /// The host's, oldest first; the last one is in force.
+    pub(super) amended: Vec<Verified<Entry>>,
 }
 
 impl RenterLease {
-    pub(super) const fn opened(
-        draft: Verified<LeaseDraft>,
-        open: Verified<Entry>,
-        ticket: Ticket,
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn opened(draft: Verified<LeaseDraft>, open: Verified<Entry>, ticket: Ticket, now: Timestamp) -> Self {
         Self {
+            terms: LeaseTerms::drafted(&draft),
             draft,
             open,
             opened: Opened::Waiting,
+            in_force: None,
+            amending: None,
+            refused: Vec::new(),
+            eviction: None,
+            rank: None,
+            asked: None,
+            leaving: false,
             state: LeaseState::Preparing,
             since: now,
             events: Vec::new(),
@@ -102,13 +122,23 @@ impl RenterLease {
     }
 
     pub(super) fn restored(from: Remembered) -> Self {
-        let Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events } = from;
+        let Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events, amend, amended } = from;
+        let terms = amended.last().and_then(|e| e.body.amended()).map_or(LeaseTerms::drafted(&draft), |a| a.terms);
+        let pending = amend.filter(|e| e.body.amend().is_some_and(|(n, ..)| n > terms.n));
         let last = events.last();
         let given_up = close.as_ref().is_some_and(|c| c.author == draft.renter);
         let state = last.map_or(LeaseState::Preparing, |e| e.state);
         Self {
             state: if given_up { LeaseState::Ended(EndReason::Unconfirmed) } else { state },
             since: last.map_or(open.time, |e| e.at),
+            terms,
+            in_force: amended.into_iter().next_back(),
+            amending: pending.map(Amending::restored),
+            refused: Vec::new(),
+            eviction: None,
+            rank: None,
+            asked: None,
+            leaving: false,
             opened: accept.map_or(Opened::Waiting, Opened::Accepted),
             draft,
             open,
@@ -173,6 +203,29 @@ impl RenterLease {
     #[must_use]
     pub const fn progress(&self) -> Option<Progress> {
         self.progress
+    }
+
+    /// When and why it is stopped soon, by the host's last word.
+    #[must_use]
+    pub const fn eviction(&self) -> Option<Eviction> {
+        self.eviction
+    }
+
+    /// Where it stands in the auction, by the host's last word.
+    #[must_use]
+    pub const fn rank(&self) -> Option<Rank> {
+        self.rank
+    }
+
+    /// The longer contract the host asks for.
+    #[must_use]
+    pub const fn asked(&self) -> Option<Extension> {
+        self.asked
+    }
+
+    /// We have asked for its end.
+    pub(super) const fn leave(&mut self) {
+        self.leaving = true;
     }
 
     /// The newest placement.
@@ -286,6 +339,11 @@ impl RenterLease {
             self.progress = update.progress;
             cx.changed(self.id(), now);
         }
+        let told = (update.eviction, update.rank, update.asked);
+        if told != (self.eviction, self.rank, self.asked) {
+            (self.eviction, self.rank, self.asked) = told;
+            cx.changed(self.id(), now);
+        }
         self.take_events(cx, &update.events, now);
         if let Some(usage) = &update.usage {
             self.take_usage(cx, usage, now);
@@ -300,7 +358,7 @@ impl RenterLease {
 
     fn take_entry(&mut self, cx: &mut Context, signed: &Signed<Entry>, now: Timestamp) {
         let id = cx.id_of(signed);
-        let known = [&self.placement, &self.close].into_iter().flatten().any(|e| e.id() == id);
+        let known = [&self.placement, &self.close, &self.in_force].into_iter().flatten().any(|e| e.id() == id);
         if known || matches!(&self.opened, Opened::Accepted(accept) if accept.id() == id) {
             return;
         }
@@ -326,8 +384,10 @@ impl RenterLease {
                     cx.changed(self.id(), now);
                 }
             }
+            Body::Amended(_) => self.take_amended(cx, &entry, now),
             // A close is looked at last, once the usage it is about is known.
             Body::Close { .. }
+            | Body::Amend { .. }
             | Body::Anchor { .. }
             | Body::Genesis { .. }
             | Body::LeaseOpen { .. }

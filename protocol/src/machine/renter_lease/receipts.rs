@@ -4,10 +4,10 @@ use super::RenterLease;
 use crate::{
     Amount, Millis, Timestamp, Verified,
     entry::{Body, Entry},
-    lease::LeaseState,
+    lease::{LeaseState, PauseReason},
     limits,
     machine::{context::Context, record::Record},
-    message::LeaseUpdate,
+    message::{EventCode, LeaseUpdate},
     money::Counters,
     receipt::{Ack, PartialReason, Usage},
     signed::Signed,
@@ -22,6 +22,10 @@ impl RenterLease {
         let Some(usage) = cx.verify(host, signed) else {
             return;
         };
+        if usage.terms != self.terms.n {
+            // Of terms before ours, or of ones whose entry is on its way: the newest usage comes again.
+            return;
+        }
         if let Err(why) = self.check(&usage) {
             return cx.false_receipt(host, why);
         }
@@ -30,8 +34,10 @@ impl RenterLease {
         }
         let (counters, partial) = self.plausible(&usage, now);
         // What was acknowledged once stays so.
-        let due = self.draft.due(&counters).unwrap_or(usage.due).clamp(self.acked().min(usage.due), usage.due);
-        let partial = partial.filter(|_| due < usage.due);
+        let state = if self.leaving { usage.state } else { LeaseState::Running };
+        let due = self.terms.due_in(&self.draft, &counters, state).unwrap_or(usage.due);
+        let due = due.clamp(self.acked().min(usage.due), usage.due);
+        let partial = (due < usage.due).then(|| partial.unwrap_or(PartialReason::NotAsked));
         let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
         let Some(ack) = cx.sign(ack) else { return };
         cx.persist(Record::from(&usage));
@@ -46,7 +52,7 @@ impl RenterLease {
         if usage.host != self.draft.host || usage.lease != self.id() {
             return Err("a usage of another lease");
         }
-        if self.draft.due(&usage.counters) != Ok(usage.due) {
+        if self.terms.due_in(&self.draft, &usage.counters, usage.state) != Ok(usage.due) {
             return Err("its due is not what its counters cost");
         }
         let Some(known) = self.usage.as_ref().filter(|known| usage.n >= known.n) else {
@@ -70,21 +76,57 @@ impl RenterLease {
     /// The counters, cut to what can have passed on our clock since our open, and to how long the host itself says the instance
     /// ran, with tolerance; and the reason if they were cut.
     fn plausible(&self, usage: &Usage, now: Timestamp) -> (Counters, Option<PartialReason>) {
-        let claimed = &usage.counters;
+        self.cut(&usage.counters, usage.time, now)
+    }
+
+    /// Whether so much can have been used.
+    pub(super) fn believes(&self, claimed: &Counters, at: Timestamp, now: Timestamp) -> bool {
+        self.cut(claimed, at, now).1.is_none()
+    }
+
+    fn cut(&self, claimed: &Counters, at: Timestamp, now: Timestamp) -> (Counters, Option<PartialReason>) {
         let with_slack = |time: Millis| {
             let share = time.0 / 1000 * limits::METER_TOLERANCE_PERMILLE;
             Millis(time.0.saturating_add(share).saturating_add(limits::METER_TOLERANCE.0))
         };
         let passed = with_slack(now.since(self.open.time));
-        let ran = self.ran(usage.time).map_or(passed, with_slack);
+        let ran = self.ran(at).map_or(passed, with_slack);
+        let paid = self.paid_runs(at).map_or(passed, with_slack);
         let counters =
             Counters { active: claimed.active.min(passed).min(ran), storage: claimed.storage.min(passed), ..*claimed };
+        let counters =
+            Counters { waived: Millis(counters.waived.0.max(counters.active.0.saturating_sub(paid.0))), ..counters };
         let partial = if claimed.active > passed || claimed.storage > passed {
             Some(PartialReason::OverMetered)
         } else {
-            (claimed.active > ran).then_some(PartialReason::NotRunning)
+            let unpaid = claimed.active > ran || claimed.active.0.saturating_sub(claimed.waived.0) > paid.0;
+            unpaid.then_some(PartialReason::NotRunning)
         };
         (counters, partial)
+    }
+
+    /// How much of that is to be paid: a run of an interruptible instance that others cut before its quantum is free.
+    fn paid_runs(&self, until: Timestamp) -> Option<Millis> {
+        let ran = self.ran(until)?;
+        if self.draft.rental.is_firm() {
+            return Some(ran);
+        }
+        let mut free = 0u64;
+        let mut began = None;
+        for event in &self.events {
+            match event.state {
+                LeaseState::Running if event.what == EventCode::State => began = began.or(Some(event.at)),
+                // A new price begins a new quantum.
+                LeaseState::Running if event.what == EventCode::Amended => began = began.map(|_| event.at),
+                LeaseState::Running => {}
+                LeaseState::Paused(PauseReason::Outbid) => {
+                    let run = began.take().map_or(Millis(0), |at| event.at.since(at));
+                    free = free.saturating_add(if run < self.draft.quantum { run.0 } else { 0 });
+                }
+                LeaseState::Preparing | LeaseState::Paused(_) | LeaseState::Ended(_) => began = None,
+            }
+        }
+        Some(Millis(ran.0.saturating_sub(free)))
     }
 
     /// How long the instance has been `running` up to `until` by the events the host told; none if we don't have all of them.

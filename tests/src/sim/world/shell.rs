@@ -48,6 +48,8 @@ impl World {
                 | Output::ResolveImage { .. }
                 | Output::LockSlots { .. }
                 | Output::UnlockSlots { .. }
+                | Output::Idle { .. }
+                | Output::Quoted { .. }
                 | Output::Step { .. }
                 | Output::Done { .. }
                 | Output::Changed { .. }
@@ -142,6 +144,7 @@ impl World {
                 self.outcome.violations += 1;
                 return Err(format!("an honest node is blamed: {violation}"));
             }
+            Output::Idle { .. } | Output::Quoted { .. } => {}
             Output::Done { .. } | Output::Changed { .. } | Output::BookChanged { .. } | Output::Persist { .. } => {}
         }
         Ok(())

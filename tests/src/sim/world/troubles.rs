@@ -71,7 +71,8 @@ impl World {
         let run = self.nodes[node].run;
         let takes = match &*order {
             RuntimeOrder::Prepare { .. } => self.dice.range(10, 20_000),
-            RuntimeOrder::Start => self.dice.range(5, 800),
+            RuntimeOrder::Start { .. } => self.dice.range(5, 800),
+            RuntimeOrder::Notice(_) => self.dice.range(1, 50),
             RuntimeOrder::Stop(_) | RuntimeOrder::Destroy => self.dice.range(5, 9_000),
             RuntimeOrder::Adopt { .. } => self.dice.range(1, 200),
         };

@@ -74,7 +74,7 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
 
     let named = |host: &Node| asks_of(&stranger, host).first().is_some_and(|(id, _)| *id == owner);
     until("a stranger sees one owner", || (named(&a) && named(&b)).then_some(()));
-    let by_owner = stranger.json(&["search", &format!("host_id={owner}")]);
+    let by_owner = stranger.json(&["search", "--all", &format!("host_id={owner}")]);
     assert_eq!(by_owner["rows"].as_array().unwrap().len(), 2);
     for node in [&laptop, &a] {
         becomes(node, &b, "online");

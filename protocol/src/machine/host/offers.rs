@@ -59,6 +59,7 @@ impl Host {
         self.offer_seq += 1;
         let withdrawal = Withdrawal { host: cx.me(), machine: setup.machine, seq: self.offer_seq, issued_at: now };
         let Some(withdrawal) = cx.sign(withdrawal) else { return };
+        self.count_notice(now);
         let ticket = cx.persist(Record::Private(Private::OfferSeq(self.offer_seq)));
         self.offer_ticket = Some(ticket);
         book.insert(Known::Withdrawal(withdrawal.clone()), true, now);
@@ -71,12 +72,8 @@ impl Host {
         if self.publish_at().is_none_or(|at| now < at) {
             return;
         }
+        self.count_notice(now);
         let Some(setup) = &self.setup else { return };
-        let earned = u32::try_from(now.since(self.counted_at).0 / limits::OFFER_INTERVAL.0).unwrap_or(u32::MAX);
-        self.allowance = self.allowance.saturating_add(earned).min(limits::OFFER_BURST).saturating_sub(1);
-        if earned > 0 {
-            self.counted_at = now;
-        }
         let mut terms = setup.terms.clone();
         terms.accepts = setup.accept.public();
         let membership = setup.membership_at(now);
@@ -114,6 +111,15 @@ impl Host {
         self.recent.push_back(offer.clone());
         cx.out(Output::Publish { notice: Box::new(Notice::Offer(offer.to_signed())), after: Some(ticket) });
         self.offer = Some(offer);
+    }
+
+    /// Counts a notice of ours as the books of others do, withdrawals too: an offer they would not take is held back.
+    fn count_notice(&mut self, now: Timestamp) {
+        let earned = u32::try_from(now.since(self.counted_at).0 / limits::OFFER_INTERVAL.0).unwrap_or(u32::MAX);
+        self.allowance = self.allowance.saturating_add(earned).min(limits::OFFER_BURST).saturating_sub(1);
+        if earned > 0 {
+            self.counted_at = now;
+        }
     }
 
     /// When the next offer is due, if the machine is offered: what matters to a renter at once, the rest after a while, and
@@ -160,6 +166,7 @@ mod tests {
     use super::*;
     use crate::{
         HostId, OwnerId, Timestamp,
+        machine::book::Intake,
         machine::testkit::{NOW, context, key, network, outputs, setup},
         offer::Offer,
         owner::Membership,
@@ -204,6 +211,33 @@ mod tests {
         assert_eq!((offers.len(), offers[0].host_id()), (1, HostId::Node(key(1).node_id())));
         assert!(offers[0].valid_until > ends);
         assert!(host.publish_at().unwrap() > at + Millis::from_mins(5), "and not at once again");
+    }
+
+    #[test]
+    fn no_offer_is_made_that_others_would_not_take() {
+        let (mut cx, mut book, mut theirs) = (context(), Book::new(network(), 10), Book::new(network(), 10));
+        let mut host = Host::new(0, None, NOW);
+        host.runtime(&mut cx, true, NOW);
+        let mut taken = |cx: &mut Context, now: Timestamp| {
+            let notices = outputs(cx).into_iter().filter_map(|o| match o {
+                Output::Publish { notice, .. } => Some(*notice),
+                _ => None,
+            });
+            notices.for_each(|n| assert!(matches!(theirs.take(&n, false, now), Intake::New(_)), "at {now:?}"));
+        };
+        // Listed and unlisted twice at once, which is all that others take; the third offer waits until they do.
+        for _ in 0..2 {
+            host.configure(&mut cx, &mut book, Some(setup()), NOW);
+            host.tick(&mut cx, &mut book, NOW);
+            host.configure(&mut cx, &mut book, None, NOW);
+            taken(&mut cx, NOW);
+        }
+        host.configure(&mut cx, &mut book, Some(setup()), NOW);
+        let at = host.publish_at().unwrap();
+        assert_eq!(at, NOW + limits::OFFER_INTERVAL);
+        host.tick(&mut cx, &mut book, at);
+        taken(&mut cx, at);
+        assert!(host.offer().is_some());
     }
 
     #[test]

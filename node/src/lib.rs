@@ -15,6 +15,7 @@ pub mod identity;
 pub mod ledger;
 pub mod market;
 pub mod node;
+pub mod orders;
 pub mod owner;
 pub mod seal;
 pub mod telemetry;

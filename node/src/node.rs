@@ -17,7 +17,8 @@ use crate::{
     identity::Identity,
     ledger::Ledger,
     market::{About, MarketHandle, owned::Owned, task, views},
-    owner,
+    orders, owner,
+    seal::Seal,
 };
 
 /// How long the first address may take to be listened on.
@@ -87,15 +88,27 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let machine_events = tokio::sync::broadcast::Sender::new(owner::EVENTS);
     let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after, machine_events)?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
-    let parts =
-        task::Parts { engine, ledger, meta, progress, network: network.clone(), events, commands, host, locks, owned, about };
+    let parts = task::Parts {
+        engine,
+        ledger,
+        meta,
+        progress,
+        network: network.clone(),
+        events,
+        commands,
+        host,
+        locks,
+        owned,
+        about,
+    };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();
     let running = tokio::spawn(task::run(parts, market_stop));
 
     let server = api::Server::bind(&config.api, &dir).await?;
     let socket = server.socket().to_owned();
-    let server = tokio::spawn(server.serve(market, stop.clone()));
+    let orders = orders::spawn(&dir, Seal::of(&identity.keypair), market.clone(), stop.child_token())?;
+    let server = tokio::spawn(server.serve(market, orders, stop.clone()));
     let listen = listening(&network, me).await;
     ready.send(Ready { node: me, listen, socket }).ok();
 

@@ -41,7 +41,7 @@ fn done(output: &Output) -> String {
 #[test]
 fn every_answer_is_printed_and_parses_as_json() {
     let node = Scripted::start();
-    let words: [(&[&str], &str); 12] = [
+    let words: [(&[&str], &str); 15] = [
         (&["status"], "12D3KooW"),
         (&["peers"], "/ip4/127.0.0.1/tcp/1"),
         (&["search", "num_gpus>=1", "--explain"], "RTX 4090 x2"),
@@ -54,6 +54,9 @@ fn every_answer_is_printed_and_parses_as_json() {
         (&["host", "show"], "nobody yet"),
         (&["host", "list", "--gpu-price", "0.35"], "offered"),
         (&["host", "accept", "anyone"], "anyone"),
+        (&["host", "idle-job", "set", "debian:12"], "running"),
+        (&["host", "idle-job", "show"], "nothing runs on free slots"),
+        (&["host", "idle-job", "clear"], "nothing runs on free slots"),
     ];
     for (args, word) in words {
         let plain = done(&run(&node, args));

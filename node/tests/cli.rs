@@ -115,7 +115,7 @@ fn a_wrong_configuration_is_named_by_file_and_line() {
 #[test]
 fn with_no_node_every_client_command_says_so_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 16] = [
         &["status"],
         &["peers"],
         &["search", "num_gpus>=1"],
@@ -129,6 +129,8 @@ fn with_no_node_every_client_command_says_so_and_what_to_do() {
         &["receipts"],
         &["ledger", "check"],
         &["host", "show"],
+        &["host", "price", "--price", "0"],
+        &["market", "RTX 4090"],
         &["down"],
     ];
     for args in commands {
@@ -159,6 +161,9 @@ fn bad_usage_is_exit_code_2() {
         &["logs", "--since", "yesterday", "1"],
         &["host", "accept", "somebody"],
         &["host", "list", "--slots", "0"],
+        &["host", "price", "--strategy", "greedy"],
+        &["host", "price", "--price", "99999999999999999999"],
+        &["host", "price", "--reserved-discount", "101"],
         &["completions", "tcsh"],
     ] {
         fails(&run(dir.path(), args), 2, &["error: "]);

@@ -31,6 +31,8 @@ pub const NAME_BYTES: usize = 64;
 pub const DEVICE_BYTES: usize = 256;
 /// Registries an offer may name.
 pub const REGISTRIES: usize = 32;
+/// Attesters whose word an offer may ask for: with their keys it stays under [`OFFER_BYTES`].
+pub const ATTESTERS: usize = 8;
 /// Bytes of an image reference.
 pub const IMAGE_REFERENCE_BYTES: usize = 512;
 /// Bytes of a signed draft.
@@ -85,6 +87,9 @@ pub const COUNTER_LIFE: Millis = Millis::from_secs(30);
 pub const COMMIT_WITHIN: Millis = Millis::from_secs(60);
 /// How long after the last moment to commit the host's answer must come.
 pub const CONFIRM_WITHIN: Millis = Millis::from_secs(30);
+/// How long a host's owner may take to answer a question about a proposal, with all that is between: their program has two
+/// seconds of it.
+pub const OWNER_WITHIN: Millis = Millis::from_secs(5);
 /// Negotiations a renter runs at once.
 pub const NEGOTIATIONS: usize = 64;
 /// Open leases a node keeps, both sides together.

@@ -21,6 +21,34 @@ pub enum Accepts {
     Anyone,
     /// Peers its owner has named; who they are is not told.
     Named,
+    /// Those, and renters for whom one of these nodes attests.
+    Attested {
+        /// The attesters.
+        by: Vec<NodeId>,
+    },
+    /// Those, and renters trusted at least so much.
+    Trusted {
+        /// In thousandths.
+        least: u16,
+    },
+}
+
+impl Accepts {
+    /// Checks the bounds of both.
+    ///
+    /// # Errors
+    /// Says what is out of them.
+    pub fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Anyone | Self::Named => Ok(()),
+            Self::Attested { by } => {
+                Invalid::unless((1..=limits::ATTESTERS).contains(&by.len()), "it names no attester, or too many")
+            }
+            Self::Trusted { least } => {
+                Invalid::unless((1..=1000).contains(least), "the trust it asks for is not between 0.001 and 1")
+            }
+        }
+    }
 }
 
 /// How a host is reached.
@@ -216,6 +244,7 @@ impl Document for Offer {
         )?;
         Invalid::unless(t.reserved_discount <= 1000, "its discount is over the price")?;
         t.currency.check()?;
+        t.accepts.check()?;
         let lists = t.egress.len() <= 4
             && t.runtimes.len() <= 4
             && t.registries.len() <= limits::REGISTRIES

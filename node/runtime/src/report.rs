@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::usage::UnixNanos;
+use crate::usage::{UnixNanos, Usage};
 
 /// One report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub enum InstanceEvent {
         /// Bytes granted.
         limit_bytes: u64,
     },
+    /// Bytes over its network so far: told before the end of a run, and before it is gone. In between, ask.
+    Traffic(Usage),
     /// The container is gone without our doing (removed by hand, say); its disk is lost.
     Gone,
     /// Container, network and files of the instance are removed.

@@ -12,6 +12,7 @@
 //! | `POST leases/{id}/{start,stop,destroy,label}` | changes it |
 //! | `GET leases/{id}/logs` | output, as frames of `souk_protocol::message::Frame` |
 //! | `POST leases/{id}/exec` | upgrades to frames both ways |
+//! | `GET orders`, `POST orders` `orders/{number}/cancel` | standing orders |
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
 //! | `GET owner`, `POST owner/{join,leave,refresh}` | whose this node is |

@@ -9,7 +9,7 @@ use axum::{
 use super::{
     error::{Answer, JsonBody, answer},
     server::Shared,
-    types::{JoinRequest, MachineView, OrderRequest, OrderResult, OwnerView, RefreshRequest},
+    types::{JoinRequest, MachineOrder, MachineResult, MachineView, OwnerView, RefreshRequest},
 };
 use crate::market::{
     Command,
@@ -53,6 +53,6 @@ async fn machines(State(shared): State<Shared>) -> Answer<Vec<MachineView>> {
     ask(&shared, OwnerCommand::Machines).await
 }
 
-async fn order(State(shared): State<Shared>, JsonBody(request): JsonBody<OrderRequest>) -> Answer<Vec<OrderResult>> {
+async fn order(State(shared): State<Shared>, JsonBody(request): JsonBody<MachineOrder>) -> Answer<Vec<MachineResult>> {
     ask(&shared, |reply| OwnerCommand::Order { request, reply }).await
 }

@@ -13,8 +13,9 @@ use super::{
     server::Shared,
     streams,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        AcceptRequest, EventView, HostView, IdleJobRequest, IdleJobView, LabelRequest, LeaseDetail, LeaseView,
+        LedgerCheckView, ListRequest, MarketRequest, MarketView, OrderRequest, OrderView, PeerView, PriceRequest,
+        QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -35,14 +36,19 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/start", post(start))
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
+        .route("/orders", get(orders).post(order_add))
+        .route("/orders/{number}/cancel", post(order_cancel))
         .route("/receipts", get(receipts))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
         .merge(super::owner::routes())
         .route("/host", get(host))
         .route("/host/list", post(host_list))
+        .route("/host/price", post(host_price))
+        .route("/market", post(market))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
+        .route("/host/idle-job", get(idle_job).post(set_idle_job))
         .route("/shutdown", post(shutdown));
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
@@ -60,6 +66,18 @@ async fn search(State(shared): State<Shared>, JsonBody(request): JsonBody<Search
     let results = shared.market.ask(ask).await?;
     shared.remember(&results);
     Ok(Json(results))
+}
+
+async fn orders(State(shared): State<Shared>) -> Answer<Vec<OrderView>> {
+    answer(shared.orders.list().await)
+}
+
+async fn order_add(State(shared): State<Shared>, JsonBody(request): JsonBody<OrderRequest>) -> Answer<OrderView> {
+    answer(shared.orders.add(request).await)
+}
+
+async fn order_cancel(State(shared): State<Shared>, Path(number): Path<u32>) -> Answer<OrderView> {
+    answer(shared.orders.cancel(number).await)
 }
 
 async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<RentRequest>) -> Answer<QuoteView> {
@@ -149,12 +167,36 @@ async fn host_list(State(shared): State<Shared>, JsonBody(request): JsonBody<Lis
     answer(shared.market.ask(ask).await)
 }
 
+async fn host_price(State(shared): State<Shared>, JsonBody(request): JsonBody<PriceRequest>) -> Answer<HostView> {
+    let request = Box::new(request);
+    let ask = |reply| Command::HostPrice { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn market(State(shared): State<Shared>, JsonBody(request): JsonBody<MarketRequest>) -> Answer<MarketView> {
+    let ask = |reply| Command::Market { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
 async fn host_unlist(State(shared): State<Shared>) -> Answer<HostView> {
     answer(shared.market.ask(Command::HostUnlist).await)
 }
 
 async fn host_accept(State(shared): State<Shared>, JsonBody(request): JsonBody<AcceptRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostAccept { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn idle_job(State(shared): State<Shared>) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: None, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn set_idle_job(
+    State(shared): State<Shared>,
+    JsonBody(request): JsonBody<IdleJobRequest>,
+) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: Some(request), reply };
     answer(shared.market.ask(ask).await)
 }
 

@@ -27,6 +27,7 @@ use super::{TOKEN_FILE, error::ApiError, routes, types::SearchResults};
 use crate::{
     config::Api,
     market::{CommandError, ErrorCode, MarketHandle, command::AskSelector},
+    orders::OrdersHandle,
 };
 
 /// Connections served at once. When full, the next wait in the kernel's queue.
@@ -81,6 +82,7 @@ pub enum ServerError {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) market: MarketHandle,
+    pub(super) orders: OrdersHandle,
     /// Cancelled to stop the whole node.
     pub(super) stop: CancellationToken,
     /// Tasks that outlive their request: upgraded connections.
@@ -156,9 +158,9 @@ impl Server {
 
     /// Serves until `stop` is cancelled, which `POST shutdown` does too. Then requests under way have a few seconds, and the
     /// socket is removed.
-    pub async fn serve(self, market: MarketHandle, stop: CancellationToken) {
+    pub async fn serve(self, market: MarketHandle, orders: OrdersHandle, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        let shared = Shared { market, stop: stop.clone(), tasks: tasks.clone(), last_search: Arc::default() };
+        let shared = Shared { market, orders, stop: stop.clone(), tasks: tasks.clone(), last_search: Arc::default() };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let router = routes::router(shared);
         let unix = accept_unix(&self.unix, router.clone(), &places, &tasks, &stop);

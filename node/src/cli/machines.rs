@@ -7,7 +7,7 @@ use super::{
     error::{FAILED, Failure},
     output::{self, Align, Table},
 };
-use crate::api::types::{HostOrder, HostRole, HostView, MachineView, OrderRequest, OrderResult};
+use crate::api::types::{HostOrder, HostRole, HostView, MachineOrder, MachineResult, MachineView};
 
 /// Lists the owner's machines.
 pub(super) async fn list(context: &Context) -> Result<u8, Failure> {
@@ -65,13 +65,13 @@ const fn state(state: SisterState) -> &'static str {
 
 /// Has an order carried out on the machines named.
 pub(super) async fn order(context: &Context, machine: String, order: HostOrder) -> Result<u8, Failure> {
-    let request = OrderRequest { machine, order };
-    let results: Vec<OrderResult> = context.client()?.post("host/machines/order", &request).await?;
+    let request = MachineOrder { machine, order };
+    let results: Vec<MachineResult> = context.client()?.post("host/machines/order", &request).await?;
     finished(context, &results)
 }
 
 /// Says what came of an order. Fails if it was not carried out everywhere.
-pub(super) fn finished(context: &Context, results: &[OrderResult]) -> Result<u8, Failure> {
+pub(super) fn finished(context: &Context, results: &[MachineResult]) -> Result<u8, Failure> {
     let code = if results.iter().all(|r| r.error.is_none()) { 0 } else { FAILED };
     if context.json {
         output::json(&results)?;

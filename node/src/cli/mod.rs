@@ -10,7 +10,9 @@ mod host;
 mod leases;
 mod ledger;
 mod machines;
+mod market;
 mod node;
+mod orders;
 mod output;
 mod owner;
 mod progress;
@@ -91,7 +93,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Status => node::status(context).await,
         Command::Peers => node::peers(context).await,
         Command::Search(args) => search::search(context, args).await,
+        Command::Market(args) => market::market(context, &args).await,
         Command::Rent(args) => rent::rent(context, *args).await,
+        Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
         Command::Events(args) => leases::events(context, &args.id).await,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{
         client::ClientError,
-        types::{HostOrder, JoinRequest, MachineView, OrderRequest, OrderResult, OwnerView, RefreshRequest},
+        types::{HostOrder, JoinRequest, MachineOrder, MachineResult, MachineView, OwnerView, RefreshRequest},
     },
     clock::now,
     market::ErrorCode,
@@ -34,8 +34,8 @@ pub(super) async fn owner(context: &Context, command: OwnerCommand) -> Result<u8
         OwnerCommand::Renew(args) => renew(context, args.life).await,
         OwnerCommand::Dismiss(args) => {
             let client = context.client()?;
-            let request = OrderRequest { machine: args.node.to_string(), order: HostOrder::Leave };
-            let results: Vec<OrderResult> = client.post("host/machines/order", &request).await?;
+            let request = MachineOrder { machine: args.node.to_string(), order: HostOrder::Leave };
+            let results: Vec<MachineResult> = client.post("host/machines/order", &request).await?;
             let refresh = RefreshRequest { forget: vec![args.node], ..RefreshRequest::default() };
             let _: OwnerView = client.post("owner/refresh", &refresh).await?;
             super::machines::finished(context, &results)
@@ -119,8 +119,8 @@ async fn renew(context: &Context, life: Option<Millis>) -> Result<u8, Failure> {
         let renewed = key::sign(&key, &network, held.node, held.machine, life, now())
             .map_err(|e| Failure::usage(format!("that can't be signed: {e}")))?;
         let order = HostOrder::Join(JoinRequest { ticket: Some(renewed.to_signed().to_ticket()) });
-        let request = OrderRequest { machine: held.node.to_string(), order };
-        let answered: Vec<OrderResult> = client.post("host/machines/order", &request).await?;
+        let request = MachineOrder { machine: held.node.to_string(), order };
+        let answered: Vec<MachineResult> = client.post("host/machines/order", &request).await?;
         results.extend(answered);
     }
     if results.is_empty() {

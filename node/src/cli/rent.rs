@@ -1,13 +1,13 @@
 //! `souk rent`: what it can cost, then each step until it runs.
 
-use souk_protocol::resources::SlotClass;
+use souk_protocol::{Amount, resources::SlotClass};
 
 use super::{
     Context,
     args::RentArgs,
     error::Failure,
-    leases,
-    output::{self, money},
+    leases, orders,
+    output::{self, Align, Table, money},
     progress::Display,
 };
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 const INTERRUPTED: u8 = 130;
 
 pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failure> {
+    if args.standing.is_order() {
+        return orders::place(context, args).await;
+    }
     let yes = args.yes;
     let request = request(args)?;
     let client = context.client()?;
@@ -72,9 +75,9 @@ fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
     }
 }
 
-fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
     Ok(RentRequest {
-        ask: AskSelector(args.ask),
+        ask: AskSelector(args.ask.unwrap_or_default()),
         image: args.image,
         price_hour: args.price,
         max_price_hour: args.max_price,
@@ -108,7 +111,7 @@ pub(super) fn environment(given: &[String]) -> Result<Environment, Failure> {
     given.iter().map(pair).collect::<Result<_, _>>().map(Environment)
 }
 
-fn describe(quote: &QuoteView) -> String {
+pub(super) fn describe(quote: &QuoteView) -> String {
     let currency = &quote.currency;
     let r = &quote.resources;
     let what = match &r.class {
@@ -123,30 +126,57 @@ fn describe(quote: &QuoteView) -> String {
         output::megabytes(r.ram_mb),
         output::megabytes(r.disk_mb)
     )];
-    let mut price = format!("{}/h", money(quote.price_hour, currency, 6));
+    let mut price = format!("bid {}/h", money(quote.price_hour, currency, 6));
     if quote.listed_hour != quote.price_hour {
         price.push_str(&format!(" (listed {})", money(quote.listed_hour, currency, 6)));
     }
     if quote.max_price_hour > quote.price_hour {
         price.push_str(&format!(", counter-offers up to {} taken", money(quote.max_price_hour, currency, 6)));
     }
-    price.push_str(&format!(", disk {}/h", money(quote.storage_hour, currency, 6)));
     lines.push(price);
-    let mut most = format!(
-        "at most {} until {} and its disk's last day",
-        money(quote.ceiling, currency, 4),
-        output::time(quote.ends_at_ms)
-    );
-    if quote.traffic_extra {
-        most.push_str(&format!(
-            ", plus traffic at {}/GB out, {}/GB in",
+    let costs = costs(quote);
+    let traffic = quote.up_gb > Amount::ZERO || quote.down_gb > Amount::ZERO;
+    if traffic {
+        lines.push(format!(
+            "traffic {}/GB out, {}/GB in",
             money(quote.up_gb, currency, 6),
             money(quote.down_gb, currency, 6)
         ));
     }
+    let until = format!("until {} and its disk's last day", output::time(quote.ends_at_ms));
+    let mut most = format!("at most {} {until}", money(quote.ceiling, currency, 4));
+    if quote.max_spend == Some(quote.ceiling) {
+        most.push_str(", the limit in the lease");
+    }
+    if quote.traffic_extra {
+        most.push_str(", plus traffic (--max-spend M sets a limit for all of it)");
+    }
+    if let Some(after) = quote.ceiling_after_ms {
+        let after = humantime::format_duration(std::time::Duration::from_secs(after.0 / 1000));
+        most.push_str(&format!("; the limit stops it after {after} of running"));
+    }
     lines.push(most);
     let clean: Vec<String> = lines.iter().map(|line| output::plain(line)).collect();
-    clean.join("\n")
+    let (head, rest) = clean.split_at(2);
+    format!("{}\n{costs}\n{}", head.join("\n"), rest.join("\n"))
+}
+
+/// What each part costs by the hour, by the month and to the end.
+fn costs(quote: &QuoteView) -> String {
+    let money = |amount, decimals| money(amount, &quote.currency, decimals);
+    let none = || "-".to_owned();
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        ("PER HOUR", Align::Right),
+        ("PER MONTH", Align::Right),
+        ("TO THE END", Align::Right),
+    ]);
+    let hour = quote.max_price_hour.min(quote.listed_hour.max(quote.price_hour));
+    table.row(["compute, at most".to_owned(), money(hour, 6), none(), money(quote.compute, 4)]);
+    let disk = format!("disk, {}", output::megabytes(quote.resources.disk_mb));
+    table.row([disk, money(quote.storage_hour, 6), money(quote.storage_month, 4), money(quote.storage, 4)]);
+    table.row(["disk for 48 h after the end".to_owned(), none(), none(), money(quote.disk_kept, 4)]);
+    table.text()
 }
 
 fn show(display: &mut Display, step: RentStep) -> Result<(), Failure> {

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use souk_protocol::{Amount, Currency, NodeId};
 
-use super::{Config, values};
-use crate::api::types::{AcceptRequest, ListRequest, Who};
+use super::{Config, IdleJob, Strategy, values};
+use crate::api::types::{AcceptRequest, ListRequest, PriceRequest, Who};
 
 /// The file in a data directory.
 pub const FILE: &str = "listing.toml";
@@ -44,6 +44,27 @@ pub struct Listing {
     /// The currency.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<Currency>,
+    /// What a reserved term is cheaper by, in thousandths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved_discount: Option<u16>,
+    /// How prices come about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// The program that says prices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The bounds of a price that follows the market.
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
+    pub min: Option<Amount>,
+    /// The upper one.
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
+    pub max: Option<Amount>,
+    /// Of how many other hosts offers are needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<u16>,
+    /// Where following the market has brought the price of one slot for one hour.
+    #[serde(with = "values::price::option", skip_serializing_if = "Option::is_none")]
+    pub followed: Option<Amount>,
     /// Slots of a machine without GPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<u16>,
@@ -56,6 +77,9 @@ pub struct Listing {
     /// Who may rent in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<NodeId>>,
+    /// What runs on slots that nobody rents; without an image, nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_job: Option<IdleJob>,
 }
 
 impl Listing {
@@ -96,6 +120,9 @@ impl Listing {
             }
         }
         self.listed = Some(true);
+        if request.slot_hour.is_some() || request.currency.is_some() {
+            self.followed = None;
+        }
         set(&mut self.slot_hour, &request.slot_hour);
         set(&mut self.min_bid, &request.min_bid);
         set(&mut self.storage_gb_month, &request.storage_gb_month);
@@ -104,6 +131,29 @@ impl Listing {
         set(&mut self.currency, &request.currency);
         set(&mut self.slots, &request.slots);
         set(&mut self.min_slots, &request.min_slots);
+    }
+
+    /// Takes over what a `souk host price` says. Whether the machine is listed stays as it is.
+    pub fn price(&mut self, request: &PriceRequest) {
+        fn set<T: Clone>(to: &mut Option<T>, from: &Option<T>) {
+            if from.is_some() {
+                to.clone_from(from);
+            }
+        }
+        if request.slot_hour.is_some() || request.strategy.is_some() {
+            self.followed = None;
+        }
+        set(&mut self.slot_hour, &request.slot_hour);
+        set(&mut self.min_bid, &request.min_bid);
+        set(&mut self.storage_gb_month, &request.storage_gb_month);
+        set(&mut self.up_gb, &request.up_gb);
+        set(&mut self.down_gb, &request.down_gb);
+        set(&mut self.reserved_discount, &request.reserved_discount);
+        set(&mut self.strategy, &request.strategy);
+        set(&mut self.command, &request.command);
+        set(&mut self.min, &request.min);
+        set(&mut self.max, &request.max);
+        set(&mut self.hosts, &request.hosts);
     }
 
     /// Takes over what a `souk host accept` or `refuse` says. `config` holds the peers named so far if none are here yet.
@@ -141,10 +191,17 @@ impl Listing {
         set(&mut host.prices.up_gb, &self.up_gb);
         set(&mut host.prices.down_gb, &self.down_gb);
         set(&mut host.prices.currency, &self.currency);
+        set(&mut host.prices.reserved_discount, &self.reserved_discount);
+        set(&mut host.pricing.strategy, &self.strategy);
+        host.pricing.command = self.command.clone().or_else(|| host.pricing.command.take());
+        host.pricing.min = self.min.or(host.pricing.min);
+        host.pricing.max = self.max.or(host.pricing.max);
+        set(&mut host.pricing.hosts, &self.hosts);
         host.slots = self.slots.or(host.slots);
         set(&mut host.min_slots, &self.min_slots);
         set(&mut host.accept.anyone, &self.anyone);
         set(&mut host.accept.peers, &self.peers);
+        set(&mut host.idle_job, &self.idle_job);
     }
 }
 

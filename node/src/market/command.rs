@@ -7,16 +7,17 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{AskId, message::Action};
+use souk_protocol::{AskId, Nonce, message::Action};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, JoinRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-    LogsRequest, MachineView, OrderRequest, OrderResult, OwnerView, PeerView, QuoteView, ReceiptView, RefreshRequest,
-    RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
+    AcceptRequest, ExecRequest, HostView, IdleJobRequest, IdleJobView, JoinRequest, LeaseDetail, LeaseView,
+    LedgerCheckView, ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView,
+    OwnerView, PeerView, PriceRequest, QuoteView, ReceiptView, RefreshRequest, RentRequest, RentStep, SearchRequest,
+    SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -82,6 +83,22 @@ pub enum Command {
         request: Box<RentRequest>,
         /// Hears of each step; the last is `Running`, `Exited`, `Ended` or `Failed`.
         steps: StepSender,
+    },
+    /// As [`Command::Rent`], under a nonce that the asker has on disk, so that it finds what came of it after a crash.
+    RentAs {
+        /// The rental.
+        request: Box<RentRequest>,
+        /// The negotiation's.
+        nonce: Nonce,
+        /// Hears of each step.
+        steps: StepSender,
+    },
+    /// The lease that a negotiation with this nonce has come to, and whether its host has answered; none if nothing was signed.
+    LeaseOf {
+        /// The negotiation's.
+        nonce: Nonce,
+        /// The answer.
+        reply: Reply<Option<(LeaseView, bool)>>,
     },
     /// Leases of this node, as renter and as host.
     Leases {
@@ -159,6 +176,20 @@ pub enum Command {
         /// The host after it.
         reply: Reply<HostView>,
     },
+    /// Changes this machine's prices, and how they come about. Signed leases keep theirs.
+    HostPrice {
+        /// What changes.
+        request: Box<PriceRequest>,
+        /// The host after it.
+        reply: Reply<HostView>,
+    },
+    /// What is on offer, by model.
+    Market {
+        /// Of what.
+        request: MarketRequest,
+        /// The answer.
+        reply: Reply<MarketView>,
+    },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
     /// Changes who may rent here.
@@ -167,6 +198,13 @@ pub enum Command {
         request: AcceptRequest,
         /// The host after it.
         reply: Reply<HostView>,
+    },
+    /// What runs on slots that nobody rents.
+    HostIdleJob {
+        /// What is to run from now on; none only asks.
+        request: Option<IdleJobRequest>,
+        /// The job after it.
+        reply: Reply<IdleJobView>,
     },
     /// About the owner of this node, and the owner's other machines.
     Owner(OwnerCommand),
@@ -198,9 +236,9 @@ pub enum OwnerCommand {
     /// Tells machines of the owner's to do something.
     Order {
         /// Which, and what.
-        request: OrderRequest,
+        request: MachineOrder,
         /// What came of it, for each.
-        reply: Reply<Vec<OrderResult>>,
+        reply: Reply<Vec<MachineResult>>,
     },
 }
 
@@ -212,6 +250,8 @@ impl fmt::Debug for Command {
             Self::Search { .. } => "Search",
             Self::Quote { .. } => "Quote",
             Self::Rent { .. } => "Rent",
+            Self::RentAs { .. } => "RentAs",
+            Self::LeaseOf { .. } => "LeaseOf",
             Self::Leases { .. } => "Leases",
             Self::Lease { .. } => "Lease",
             Self::Control { .. } => "Control",
@@ -223,9 +263,12 @@ impl fmt::Debug for Command {
             Self::LedgerExport { .. } => "LedgerExport",
             Self::HostShow(_) => "HostShow",
             Self::HostList { .. } => "HostList",
+            Self::HostPrice { .. } => "HostPrice",
+            Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
             Self::HostAccept { .. } => "HostAccept",
             Self::Owner(_) => "Owner",
+            Self::HostIdleJob { .. } => "HostIdleJob",
         })
     }
 }

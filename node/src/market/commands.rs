@@ -47,7 +47,14 @@ impl Market {
             Command::Peers(reply) => self.peers(reply),
             Command::Search { request, reply } => answer(reply, self.search(&request)),
             Command::Quote { request, reply } => answer(reply, self.quote(&request)),
-            Command::Rent { request, steps } => self.rent(*request, &steps),
+            Command::Rent { request, steps } => match random() {
+                Ok(nonce) => self.rent(*request, Nonce(nonce), &steps),
+                Err(error) => {
+                    steps.send(RentStep::Failed { error: CommandError::new(ErrorCode::Internal, error.to_string()) });
+                }
+            },
+            Command::RentAs { request, nonce, steps } => self.rent(*request, nonce, &steps),
+            Command::LeaseOf { nonce, reply } => answer(reply, Ok(self.lease_of(nonce))),
             Command::Leases { all, reply } => answer(reply, Ok(self.leases(all))),
             Command::Lease { id, reply } => answer(reply, self.find(&id).and_then(|lease| self.detail(lease))),
             Command::Control { id, action, reply } => self.control(&id, action, reply),
@@ -62,7 +69,10 @@ impl Market {
             },
             Command::HostShow(reply) => answer(reply, self.host_view()),
             Command::HostList { request, reply } => answer(reply, self.list(&request)),
+            Command::HostPrice { request, reply } => answer(reply, self.price(&request)),
+            Command::Market { request, reply } => answer(reply, self.market_view(&request)),
             Command::HostUnlist(reply) => answer(reply, self.unlist()),
+            Command::HostIdleJob { request, reply } => answer(reply, self.idle_job(request)),
             Command::HostAccept { request, reply } => {
                 let changed = self.change_host(|host| host.accept(&request));
                 answer(reply, changed.and_then(|()| self.host_view()));
@@ -123,19 +133,39 @@ impl Market {
         });
     }
 
-    fn rent(&mut self, request: RentRequest, steps: &StepSender) {
-        if let Err(error) = self.begin_rent(request, steps) {
+    /// The lease whose negotiation had this nonce, and whether its host has answered.
+    fn lease_of(&self, nonce: Nonce) -> Option<(LeaseView, bool)> {
+        let open = self.engine.renter().leases().values().find(|l| l.draft().nonce == nonce);
+        if let Some(held) = open {
+            let answered = !matches!(held.answer(), souk_protocol::machine::renter_lease::Opened::Waiting);
+            return Some((self.view(held.id())?, answered));
+        }
+        let past = self.ledger.rows(true).into_iter().rev().find(|row| {
+            let limit = souk_protocol::limits::ENTRY_BYTES;
+            let open = souk_protocol::encode::from_bytes::<souk_protocol::entry::Entry>(row.open.payload(), limit).ok();
+            let draft = open.as_ref().and_then(|e| e.body.draft()).map(souk_protocol::Signed::payload);
+            let draft = draft.and_then(|bytes| {
+                let limit = souk_protocol::limits::DRAFT_BYTES;
+                souk_protocol::encode::from_bytes::<souk_protocol::lease::LeaseDraft>(bytes, limit).ok()
+            });
+            draft.is_some_and(|d| d.nonce == nonce && d.renter == self.engine.me())
+        })?;
+        Some((self.view(past.lease)?, true))
+    }
+
+    fn rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) {
+        if let Err(error) = self.begin_rent(request, nonce, steps) {
             steps.send(RentStep::Failed { error });
         }
     }
 
-    fn begin_rent(&mut self, request: RentRequest, steps: &StepSender) -> Result<(), CommandError> {
+    fn begin_rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
         let wish = Wish {
             ask,
-            nonce: Nonce(random().map_err(internal)?),
+            nonce,
             rental: souk_protocol::negotiation::RentalType::OnDemand,
             extend: None,
             bid: request.price_hour,

@@ -8,7 +8,9 @@ use super::{
     task::Market,
 };
 use crate::{
-    api::types::{EngineView, HostRole, HostView, PricesView, Problem, SlotHolder, SlotView},
+    api::types::{
+        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, SlotHolder, SlotView,
+    },
     host::HostSide,
 };
 
@@ -36,6 +38,8 @@ impl Market {
         let host = self.host.as_mut().ok_or_else(not_a_host)?;
         change(host)?;
         self.offer_machine();
+        // Its share of the machine may be another now.
+        self.refresh_idle();
         Ok(())
     }
 
@@ -88,7 +92,9 @@ impl Market {
             slots: slots.collect(),
             min_slots: host.config().host.min_slots,
             prices: prices(host),
+            pricing: self.pricing_view(host),
             accepts: accepts(&host.accept_policy()),
+            conditions: self.conditions_view(host),
             egress: setup.map(|s| s.terms.egress.clone()).unwrap_or_default(),
             registries: host.config().host.registries.clone(),
             engine: EngineView {
@@ -101,17 +107,44 @@ impl Market {
             problems: self.problems(),
         })
     }
+
+    fn pricing_view(&self, host: &HostSide) -> PricingView {
+        let pricing = host.config().host.pricing.clone();
+        PricingView {
+            strategy: pricing.strategy,
+            command: pricing.command,
+            min: pricing.min,
+            max: pricing.max,
+            hosts: pricing.hosts,
+            seen: self.prices.seen.clone(),
+            failure: self.prices.price_failure.clone(),
+        }
+    }
+
+    fn conditions_view(&self, host: &HostSide) -> ConditionsView {
+        let (accept, images) = (host.config().host.accept.clone(), host.config().host.images.clone());
+        ConditionsView {
+            attested_by: accept.attested_by,
+            min_trust: accept.min_trust,
+            images_allowed: images.allow,
+            images_denied: images.deny,
+            command: accept.command,
+            command_fails: accept.command_fails,
+            failure: self.prices.accept_failure.clone(),
+        }
+    }
 }
 
 fn prices(host: &HostSide) -> Option<PricesView> {
     let prices = &host.config().host.prices;
-    let slot_hour = prices.slot_hour?;
+    let slot_hour = host.slot_hour()?;
     Some(PricesView {
         slot_hour,
-        min_bid: prices.min_bid.unwrap_or(slot_hour),
+        min_bid: host.min_bid().unwrap_or(slot_hour),
         storage_gb_month: prices.storage_gb_month,
         up_gb: prices.up_gb,
         down_gb: prices.down_gb,
+        reserved_discount: prices.reserved_discount,
         currency: prices.currency.clone(),
     })
 }
@@ -131,7 +164,7 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
     }
 }
 
-fn not_a_host() -> CommandError {
+pub(super) fn not_a_host() -> CommandError {
     CommandError::new(ErrorCode::WrongState, "this node was not started as a host")
         .hint("stop it (souk down) and start it with: souk up --host")
 }

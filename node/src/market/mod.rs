@@ -8,10 +8,12 @@ pub mod command;
 mod commands;
 mod containers;
 mod hosting;
+mod idle;
 mod orders;
 mod outbox;
 pub mod owned;
 mod parties;
+mod pricing;
 mod rentals;
 mod search;
 pub mod select;
@@ -19,6 +21,7 @@ pub mod task;
 pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
+pub(crate) use pricing::check_sums;
 
 /// What a status tells of a node, beside what the engine knows.
 #[derive(Debug, Clone)]

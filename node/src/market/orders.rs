@@ -23,7 +23,7 @@ use super::{
     task::Market,
 };
 use crate::{
-    api::types::{HostOrder, OrderRequest, OrderResult},
+    api::types::{HostOrder, MachineOrder, MachineResult},
     clock::{now, random},
     owner::key,
 };
@@ -68,6 +68,11 @@ impl Market {
                 ask(Command::HostList { request, reply });
                 as_json(answer).boxed()
             }
+            HostOrder::Price(request) => {
+                let (reply, answer) = oneshot::channel();
+                ask(Command::HostPrice { request, reply });
+                as_json(answer).boxed()
+            }
             HostOrder::Unlist => {
                 let (reply, answer) = oneshot::channel();
                 ask(Command::HostUnlist(reply));
@@ -106,10 +111,13 @@ impl Market {
             return refuse(reply, Reject::passing(RejectCode::Unavailable, error.to_string()));
         }
         let work = match serde_json::from_slice::<HostOrder>(&order.order) {
-            Ok(wanted) => {
-                tracing::info!(owner = %order.owner, "carrying out an order of the owner");
-                self.order_here(wanted)
-            }
+            Ok(wanted) => match wanted.check_remote() {
+                Ok(()) => {
+                    tracing::info!(owner = %order.owner, "carrying out an order of the owner");
+                    self.order_here(wanted)
+                }
+                Err(error) => futures::future::ready(Err(error)).boxed(),
+            },
             Err(error) => {
                 let message = format!("this machine does not know that order ({error})");
                 let error = CommandError::new(ErrorCode::BadRequest, message);
@@ -125,7 +133,7 @@ impl Market {
     }
 
     /// Has an order carried out on the machines that are meant, and answers once all have.
-    pub(super) fn order_all(&mut self, request: OrderRequest, reply: Reply<Vec<OrderResult>>) {
+    pub(super) fn order_all(&mut self, request: MachineOrder, reply: Reply<Vec<MachineResult>>) {
         match self.begin_orders(request) {
             Ok(work) => {
                 tokio::spawn(async move {
@@ -137,11 +145,16 @@ impl Market {
         }
     }
 
-    fn begin_orders(&mut self, request: OrderRequest) -> Result<Vec<BoxFuture<'static, OrderResult>>, CommandError> {
+    fn begin_orders(&mut self, request: MachineOrder) -> Result<Vec<BoxFuture<'static, MachineResult>>, CommandError> {
         let targets = self.targets(&request.machine)?;
         let me = self.engine.me();
-        let mut work: Vec<BoxFuture<'static, OrderResult>> = Vec::with_capacity(targets.len());
-        let key = if targets.keys().any(|node| *node != me) { Some(self.owned.signing_key()?) } else { None };
+        let mut work: Vec<BoxFuture<'static, MachineResult>> = Vec::with_capacity(targets.len());
+        let key = if targets.keys().any(|node| *node != me) {
+            request.order.check_remote()?;
+            Some(self.owned.signing_key()?)
+        } else {
+            None
+        };
         for (node, machine) in targets {
             if node == me {
                 let here = self.order_here(request.order.clone());
@@ -191,12 +204,12 @@ impl Market {
     }
 }
 
-fn finished(node: NodeId, machine: Option<MachineId>, result: Result<Value, CommandError>) -> OrderResult {
+fn finished(node: NodeId, machine: Option<MachineId>, result: Result<Value, CommandError>) -> MachineResult {
     let (done, error) = match result {
         Ok(done) => (Some(done), None),
         Err(error) => (None, Some(error)),
     };
-    OrderResult { node, machine, done, error }
+    MachineResult { node, machine, done, error }
 }
 
 /// An outcome as it is sent, or that it is too long to be.
@@ -258,7 +271,7 @@ async fn send(network: &NetworkHandle, to: NodeId, order: &Verified<OwnerOrder>)
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::api::types::ListRequest;
+    use crate::api::types::{ListRequest, PriceRequest};
 
     #[test]
     fn an_order_reads_back_and_nothing_else_does() {
@@ -269,12 +282,20 @@ mod tests {
         }
         for bad in [
             r#"{"order":"exec","request":{"command":["sh"]}}"#,
+            r#"{"order":"idle_job","request":{"image":"x"}}"#,
             r#"{"order":"show","as":"root"}"#,
             r#"{"order":"list","request":{"slot_hour":"1","x":1}}"#,
             "[]",
         ] {
             assert!(serde_json::from_str::<HostOrder>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_order_names_a_program() {
+        let command = PriceRequest { command: Some("sh".to_owned()), ..PriceRequest::default() };
+        assert!(HostOrder::Price(Box::new(command)).check_remote().is_err());
+        assert!(HostOrder::Price(Box::default()).check_remote().is_ok());
     }
 
     #[test]

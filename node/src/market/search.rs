@@ -2,8 +2,9 @@
 
 use souk_protocol::{
     AskId, Currency,
+    cost::estimate,
     machine::{policy, search::search},
-    money::{self, Amount, Counters, Rates},
+    money::{Amount, Rates},
     offer::Offer,
     resources::Resources,
     time::Millis,
@@ -85,16 +86,15 @@ impl Market {
             up_gb: terms.up_gb,
             down_gb: terms.down_gb,
         };
-        let hour = Counters { storage: Millis::from_hours(1), ..Counters::default() };
-        let storage_hour = money::due(&rates, disk_mb, &hour, Amount::ZERO).map_err(|_| overflow())?;
-        let term = ends_at.since(at);
-        let all = Counters {
-            active: term,
-            storage: Millis(term.0.saturating_add(souk_protocol::limits::DISK_KEPT.0)),
-            ..Counters::default()
-        };
-        let full = money::due(&rates, disk_mb, &all, Amount::ZERO).map_err(|_| overflow())?;
-        let traffic = terms.up_gb.0 > 0 || terms.down_gb.0 > 0;
+        let cost = estimate(&rates, disk_mb, ends_at.since(at), request.max_spend).map_err(|_| overflow())?;
+        if let Some(ceiling) = request.max_spend.filter(|ceiling| *ceiling <= cost.disk_kept) {
+            let message = format!(
+                "a limit of {ceiling} leaves nothing for compute: keeping the disk for 48 hours after the end costs {}",
+                cost.disk_kept
+            );
+            return Err(CommandError::new(ErrorCode::BadRequest, message)
+                .hint("raise --max-spend, or ask for less with --disk"));
+        }
         Ok(QuoteView {
             ask,
             host: offer.host,
@@ -103,12 +103,18 @@ impl Market {
             price_hour,
             listed_hour,
             max_price_hour,
-            storage_hour,
+            storage_hour: cost.storage_hour,
+            storage_month: cost.storage_month,
+            compute: cost.compute,
+            storage: cost.storage,
+            disk_kept: cost.disk_kept,
+            max_spend: request.max_spend,
+            ceiling_after_ms: cost.ceiling_after,
             up_gb: terms.up_gb,
             down_gb: terms.down_gb,
             ends_at_ms: ends_at,
-            ceiling: request.max_spend.map_or(full, |max| max.min(full)),
-            traffic_extra: traffic && request.max_spend.is_none(),
+            ceiling: cost.at_most,
+            traffic_extra: cost.traffic_on_top,
         })
     }
 }
@@ -136,7 +142,9 @@ pub(super) fn currency_of(offer: &Offer) -> Currency {
 pub(super) fn accepts(accept: &policy::Accept) -> crate::api::types::AcceptsView {
     match accept {
         policy::Accept::Anyone => crate::api::types::AcceptsView { anyone: true, peers: Vec::new() },
-        policy::Accept::Peers(peers) => {
+        policy::Accept::Peers(peers)
+        | policy::Accept::Attested { peers, .. }
+        | policy::Accept::Trusted { peers, .. } => {
             crate::api::types::AcceptsView { anyone: false, peers: peers.iter().copied().collect() }
         }
     }

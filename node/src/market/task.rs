@@ -17,6 +17,7 @@ use souk_protocol::{
     machine::{
         engine::Engine,
         io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
     },
@@ -30,7 +31,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chains::Chains, command::Command, outbox::Outbox, owned::Owned, rentals::Rentals, views::Meta};
+use super::{
+    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, owned::Owned, pricing::Prices, rentals::Rentals,
+    views::Meta,
+};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -66,6 +70,12 @@ pub(super) enum Internal {
         token: Token,
         result: Result<ImagePin, Reject>,
     },
+    Owner {
+        token: Token,
+        about: About,
+        answer: OwnerAnswer,
+        failure: Option<String>,
+    },
     /// What was found, and how many reports each lease had when it was asked about.
     Adopted(Vec<Adopted>, BTreeMap<LeaseId, u64>),
     Traffic {
@@ -74,6 +84,11 @@ pub(super) enum Internal {
     },
     Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
+    /// What the idle job's image stands for.
+    IdleImage {
+        reference: String,
+        result: Result<ImagePin, Reject>,
+    },
     /// Look at all instances again.
     LookAgain,
 }
@@ -116,6 +131,7 @@ pub(super) struct Market {
     pub(super) about: super::About,
     pub(super) index: AskIndex,
     pub(super) rentals: Rentals,
+    pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
@@ -132,6 +148,7 @@ pub(super) struct Market {
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
+    pub(super) idle: IdleSide,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -154,6 +171,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         about,
         index: AskIndex::default(),
         rentals: Rentals::default(),
+        prices: Prices::default(),
         runtime: None,
         runtime_problem: None,
         server: None,
@@ -168,6 +186,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         reported: BTreeMap::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
+        idle: IdleSide::default(),
     };
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
@@ -211,12 +230,15 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.ask_traffic();
                 market.controls_overdue();
                 market.owned.tick();
+                market.follow_market();
             }
+            () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
         market.drain().await;
     }
     market.flush(&mut progress).await;
+    market.end_idle(&mut reports).await;
     drop(reports);
     if let Some(runtime) = &market.runtime
         && tokio::time::timeout(FLUSH_WITHIN, runtime.shutdown()).await.is_err()
@@ -325,6 +347,7 @@ impl Market {
             }
             Output::Runtime { lease, order, .. } => self.order(lease, *order),
             Output::ResolveImage { token, reference, digest } => self.resolve(token, reference, digest),
+            Output::AskOwner { token, question } => self.ask_owner(token, &question),
             Output::LockSlots { lease, slots } => {
                 let locked = self.locks.lock(&slots).unwrap_or_else(|error| {
                     tracing::error!(%error, "the slots' lock files can't be made; nothing is rented out");
@@ -332,8 +355,8 @@ impl Market {
                 });
                 self.input(Input::Locked { lease, locked });
             }
+            Output::Idle { slots, .. } => self.idle_slots(&slots),
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
-            Output::Idle { .. } => {}
             Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
                 let meta = &self.meta;
@@ -463,8 +486,11 @@ impl Market {
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
+            Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
+            Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::LookAgain => self.adopt = true,
             Internal::Adopted(found, asked) => {
+                self.idle_cleaned();
                 for adopted in &found {
                     let Ok(lease) = adopted.lease.parse() else { continue };
                     if self.reported.get(&lease) != asked.get(&lease) {
@@ -491,6 +517,7 @@ impl Market {
                 *reports = Some(receiver);
                 self.adopt = true;
                 self.offer_machine();
+                self.refresh_idle();
                 self.input(Input::RuntimeUp(true));
             }
             Internal::NoRuntime(problem) => {

@@ -77,7 +77,9 @@ impl Scripted {
                 let (market, commands) = MarketHandle::channel();
                 let following = tokio::spawn(follow(commands, shared));
                 bound.send(server.tcp()).unwrap();
-                server.serve(market, token).await;
+                let seal = souk::seal::Seal::of(&souk_protocol::Keypair::from_seed(&[7; 32]));
+                let orders = souk::orders::spawn(&path, seal, market.clone(), token.clone()).unwrap();
+                server.serve(market, orders, token).await;
                 following.abort();
             });
         });
@@ -115,6 +117,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 seen.lock().unwrap().rent = Some(*request);
                 rent(&image, &steps);
             }
+            Command::RentAs { request, steps, .. } => rent(&request.image, &steps),
+            Command::LeaseOf { reply, .. } => answer(reply, Ok(Some((views::lease(), true)))),
             Command::Leases { reply, .. } => answer(reply, Ok(vec![views::lease()])),
             Command::Lease { id, reply } => {
                 answer(reply, find(&id).map(|()| views::detail()));
@@ -141,8 +145,11 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::HostShow(reply) => answer(reply, Ok(views::host(false, false))),
             Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::HostUnlist(reply) => answer(reply, Ok(views::host(false, false))),
+            Command::HostPrice { reply, .. } => answer(reply, Ok(views::host(true, false))),
+            Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
             Command::Owner(command) => owner(command),
+            Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
     }
 }

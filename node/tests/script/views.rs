@@ -161,12 +161,36 @@ pub fn quote() -> QuoteView {
         listed_hour: price("0.35"),
         max_price_hour: price("0.35"),
         storage_hour: price("0.0069"),
+        storage_month: price("5.00"),
+        compute: price("8.40"),
+        storage: price("0.12"),
+        disk_kept: price("0.34"),
+        max_spend: Some(price("8.52")),
+        ceiling_after_ms: Some(Millis::from_hours(23)),
         up_gb: Amount::ZERO,
         down_gb: Amount::ZERO,
         ends_at_ms: at(86_400),
         ceiling: price("8.52"),
         traffic_extra: false,
     }
+}
+
+pub fn market() -> MarketView {
+    let gpu = ModelView {
+        gpu: Some("RTX\u{1b}[2J 4090".to_owned()),
+        hosts: 3,
+        machines: 4,
+        asks: 6,
+        slots_total: 8,
+        slots_free: 2,
+        lowest: price("0.20"),
+        lower_quartile: price("0.25"),
+        median: price("0.30"),
+        upper_quartile: price("0.35"),
+        highest: price("0.40"),
+        histogram: vec![BarView { from: price("0.20"), to: price("0.40"), hosts: 3 }],
+    };
+    MarketView { currency: Currency::usd(), models: vec![gpu], more: 0, other_currency: 2 }
 }
 
 pub fn lease() -> LeaseView {
@@ -265,7 +289,9 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
         ],
         min_slots: 1,
         prices: None,
+        pricing: PricingView::default(),
         accepts: AcceptsView { anyone, peers: vec![] },
+        conditions: ConditionsView::default(),
         egress: vec![Egress::Internet],
         registries: vec!["docker.io".to_owned()],
         engine: EngineView {
@@ -277,4 +303,10 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
         leases: vec![],
         problems: vec![],
     }
+}
+
+pub fn idle_job(request: Option<IdleJobRequest>) -> IdleJobView {
+    let IdleJobRequest { image, command } = request.unwrap_or_default();
+    let slots = image.iter().map(|_| IdleSlotView { slot: 3, state: IdleState::Running, note: None }).collect();
+    IdleJobView { image, digest: None, command, problem: None, slots }
 }

@@ -15,12 +15,15 @@ pub mod io;
 pub mod meter;
 pub mod orders;
 pub mod policy;
+pub mod pricing;
 pub mod record;
 pub mod renter;
 pub mod renter_lease;
 pub mod search;
 pub mod sisters;
 pub mod slots;
+pub mod standing;
+pub mod statistics;
 pub mod sync;
 #[cfg(test)]
 pub(crate) mod testkit;

@@ -8,6 +8,7 @@ use crate::{
     Amount, MachineId, Millis, NodeId, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
+    machine::pricing::OwnerAsked,
     message::Extension,
     money::Rates,
     negotiation::{Proposal, Reject, RejectCode, RentalType},
@@ -24,6 +25,20 @@ pub enum Accept {
     Anyone,
     /// These peers.
     Peers(BTreeSet<NodeId>),
+    /// These peers, and renters for whom one of the attesters attests.
+    Attested {
+        /// Named by the owner.
+        peers: BTreeSet<NodeId>,
+        /// Whose word counts.
+        by: Vec<NodeId>,
+    },
+    /// These peers, and renters trusted at least so much.
+    Trusted {
+        /// Named by the owner.
+        peers: BTreeSet<NodeId>,
+        /// In thousandths.
+        least: u16,
+    },
 }
 
 impl Accept {
@@ -32,17 +47,44 @@ impl Accept {
     pub fn takes(&self, peer: &NodeId) -> bool {
         match self {
             Self::Anyone => true,
-            Self::Peers(peers) => peers.contains(peer),
+            // Nobody has attestations or trust that others can check yet: only names count.
+            Self::Peers(peers) | Self::Attested { peers, .. } | Self::Trusted { peers, .. } => peers.contains(peer),
         }
     }
 
     /// What the offer says of it.
     #[must_use]
-    pub const fn public(&self) -> Accepts {
+    pub fn public(&self) -> Accepts {
         match self {
             Self::Anyone => Accepts::Anyone,
             Self::Peers(_) => Accepts::Named,
+            Self::Attested { by, .. } => Accepts::Attested { by: by.clone() },
+            Self::Trusted { least, .. } => Accepts::Trusted { least: *least },
         }
+    }
+
+    /// The refusal of a peer that may not rent.
+    #[must_use]
+    pub fn refusal(&self, peer: &NodeId) -> Option<Reject> {
+        if self.takes(peer) {
+            return None;
+        }
+        let by_name = format!("ask the owner to run: souk host accept {peer}");
+        let sentence = match self {
+            Self::Anyone | Self::Peers(_) => format!("this host rents to peers its owner has named; {by_name}"),
+            Self::Attested { by, .. } => {
+                format!(
+                    "this host rents to renters that one of {} nodes attests for, and none does for you; {by_name}",
+                    by.len()
+                )
+            }
+            Self::Trusted { least, .. } => format!(
+                "this host rents to renters trusted at least {}.{:03}, and it knows of no trust in you; {by_name}",
+                least / 1000,
+                least % 1000
+            ),
+        };
+        Some(Reject::lasting(RejectCode::NotAccepted, sentence))
     }
 }
 
@@ -63,6 +105,8 @@ pub struct HostSetup {
     pub floor_slot_hour: Amount,
     /// Who may rent.
     pub accept: Accept,
+    /// What the owner is asked beside.
+    pub asked: OwnerAsked,
     /// How far what is due may run ahead of what is acknowledged, as so much time at the lease's price.
     pub credit: Millis,
     /// Time between receipts, unless the renter asks for another.
@@ -137,10 +181,8 @@ fn consider(
     now: Timestamp,
 ) -> Result<Decision, Reject> {
     p.check().map_err(|e| Reject::lasting(RejectCode::Malformed, e.0))?;
-    if !setup.accept.takes(renter) {
-        let sentence =
-            format!("this host rents to peers its owner has named; ask the owner to run: souk host accept {renter}");
-        return Err(Reject::lasting(RejectCode::NotAccepted, sentence));
+    if let Some(refusal) = setup.accept.refusal(renter) {
+        return Err(refusal);
     }
     let slots = offer
         .slots_of(&p.ask)
@@ -403,8 +445,26 @@ mod tests {
         assert_eq!(code(answer(&setup(), 4, &long)), RejectCode::Terms);
         let poor = Proposal { max_spend: Some(Amount(1)), ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &poor)), RejectCode::Terms, "a ceiling under the price of the disk");
-        let named = HostSetup { accept: Accept::Peers(BTreeSet::new()), ..setup() };
-        assert_eq!(code(answer(&named, 4, &proposal(price, 0))), RejectCode::NotAccepted);
+        let (peers, by) = (BTreeSet::new(), vec![key(3).node_id()]);
+        let conditions = [
+            Accept::Peers(peers.clone()),
+            Accept::Attested { peers: peers.clone(), by },
+            Accept::Trusted { peers, least: 1 },
+        ];
+        for accept in conditions {
+            let picky = HostSetup { accept, ..setup() };
+            assert_eq!(code(answer(&picky, 4, &proposal(price, 0))), RejectCode::NotAccepted);
+            let mut friend = picky;
+            if let Accept::Peers(peers) | Accept::Attested { peers, .. } | Accept::Trusted { peers, .. } =
+                &mut friend.accept
+            {
+                peers.insert(key(2).node_id());
+            }
+            assert!(
+                matches!(answer(&friend, 4, &proposal(price, 0)), Decision::Draft { .. }),
+                "the named may in any case"
+            );
+        }
         let other = Proposal { egress: crate::resources::Egress::Internet, ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &other)), RejectCode::Terms);
         let mut ending = setup();

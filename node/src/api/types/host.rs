@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use souk_protocol::{Amount, Currency, LeaseId, MachineId, NodeId, resources::Egress, resources::Hardware};
 
-use super::{HostRole, LeaseView, Problem, decimal};
+use super::{ConditionsView, HostRole, LeaseView, PricingView, Problem, decimal};
 
 /// What a host offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,14 @@ pub struct HostView {
     pub min_slots: u16,
     /// The prices; none before the owner has named one.
     pub prices: Option<PricesView>,
+    /// How they come about.
+    #[serde(default)]
+    pub pricing: PricingView,
     /// Who may rent.
     pub accepts: AcceptsView,
+    /// On what other conditions.
+    #[serde(default)]
+    pub conditions: ConditionsView,
     /// What guests may be granted to reach.
     pub egress: Vec<Egress>,
     /// Registries images may come from.
@@ -81,6 +87,8 @@ pub struct PricesView {
     /// Traffic in per GB.
     #[serde(with = "decimal")]
     pub down_gb: Amount,
+    /// What a reserved term is cheaper by, in thousandths.
+    pub reserved_discount: u16,
     /// The currency of all.
     pub currency: Currency,
 }
@@ -132,6 +140,58 @@ pub struct ListRequest {
     pub slots: Option<u16>,
     /// The smallest slice, in slots.
     pub min_slots: Option<u16>,
+}
+
+/// What runs on slots that nobody rents.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdleJobRequest {
+    /// Its image; none for nothing.
+    pub image: Option<String>,
+    /// Arguments in place of the image's.
+    pub command: Option<Vec<String>>,
+}
+
+/// The idle job, and what it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleJobView {
+    /// Its image; none if nothing is to run.
+    pub image: Option<String>,
+    /// The digest that name stands for; none until the image is found.
+    pub digest: Option<String>,
+    /// Arguments in place of the image's.
+    pub command: Option<Vec<String>>,
+    /// Why it can't run; none if it can.
+    pub problem: Option<String>,
+    /// Its containers, by slot. Slots it has never been on are not here.
+    pub slots: Vec<IdleSlotView>,
+}
+
+/// The idle job on one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleSlotView {
+    /// The slot.
+    pub slot: u16,
+    /// What it does there.
+    pub state: IdleState,
+    /// Why it last ended by itself or failed.
+    pub note: Option<String>,
+}
+
+/// What an idle container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdleState {
+    /// Its image is fetched, or it is being made.
+    Preparing,
+    /// It runs.
+    Running,
+    /// It was killed, and its end is not known yet.
+    Ending,
+    /// It ended or failed, and is run again in a while.
+    Waiting,
+    /// A rental or the owner has the slot.
+    Away,
 }
 
 /// Whom an owner lets rent.

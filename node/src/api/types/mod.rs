@@ -5,13 +5,17 @@
 
 mod host;
 mod lease;
+mod order;
 mod owner;
+mod pricing;
 mod rent;
 mod search;
 
 pub use host::*;
 pub use lease::*;
+pub use order::*;
 pub use owner::*;
+pub use pricing::*;
 pub use rent::*;
 pub use search::*;
 

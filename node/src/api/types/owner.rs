@@ -5,8 +5,8 @@ use souk_protocol::{
     Amount, Currency, MachineId, NodeId, OwnerId, Timestamp, machine::sisters::SisterState, owner::Membership,
 };
 
-use super::{AcceptRequest, ListRequest, decimal};
-use crate::market::CommandError;
+use super::{AcceptRequest, ListRequest, PriceRequest, decimal};
+use crate::market::{CommandError, ErrorCode};
 
 /// Whose this node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +112,8 @@ pub enum HostOrder {
     Show,
     /// Offer the machine, or change its prices.
     List(ListRequest),
+    /// Change its prices, and how they come about; which program says them is the machine's own affair.
+    Price(Box<PriceRequest>),
     /// Take the offer back.
     Unlist,
     /// Change who may rent.
@@ -122,10 +124,32 @@ pub enum HostOrder {
     Leave,
 }
 
+impl HostOrder {
+    /// Whether it may come from another node. What names a program to run must be said on the machine itself.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_remote(&self) -> Result<(), CommandError> {
+        match self {
+            Self::Price(request) if request.command.is_some() => {
+                let message = "the program that says prices can only be set on the machine itself";
+                Err(CommandError::new(ErrorCode::BadRequest, message).hint("run souk host price there"))
+            }
+            Self::Show
+            | Self::List(_)
+            | Self::Price(_)
+            | Self::Unlist
+            | Self::Accept(_)
+            | Self::Join(_)
+            | Self::Leave => Ok(()),
+        }
+    }
+}
+
 /// An order for one machine, or all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct OrderRequest {
+pub struct MachineOrder {
     /// A machine's id or its first digits, a peer id or its last characters, `this`, or `all`.
     pub machine: String,
     /// What it is to do.
@@ -134,7 +158,7 @@ pub struct OrderRequest {
 
 /// What came of an order on one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderResult {
+pub struct MachineResult {
     /// The machine's node.
     pub node: NodeId,
     /// The machine, if it is known.

@@ -98,6 +98,23 @@ pub struct QuoteView {
     /// The disk, per hour.
     #[serde(with = "decimal")]
     pub storage_hour: Amount,
+    /// The disk, per month of 30 days.
+    #[serde(with = "decimal")]
+    pub storage_month: Amount,
+    /// Running until the end, at the highest price that would be agreed to.
+    #[serde(with = "decimal")]
+    pub compute: Amount,
+    /// The disk until the end.
+    #[serde(with = "decimal")]
+    pub storage: Amount,
+    /// The disk for the 48 hours that it is kept after the end.
+    #[serde(with = "decimal")]
+    pub disk_kept: Amount,
+    /// The ceiling that the lease would have.
+    #[serde(with = "decimal::option")]
+    pub max_spend: Option<Amount>,
+    /// How long it runs before the ceiling stops it, without traffic; none if it does not.
+    pub ceiling_after_ms: Option<Millis>,
     /// Traffic out, per GB.
     #[serde(with = "decimal")]
     pub up_gb: Amount,

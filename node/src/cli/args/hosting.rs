@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use souk_protocol::{Amount, Currency};
 
 use super::{
     MachineArg,
-    values::{currency, who},
+    values::{currency, permille, who},
 };
-use crate::api::types::Who;
+use crate::{api::types::Who, config::Strategy};
 
 /// `souk receipts`.
 #[derive(Debug, Args)]
@@ -66,6 +66,16 @@ pub enum HostCommand {
         after_help = "Examples:\n  souk host list --gpu-price 0.35 --min-bid 0.12\n  souk host list --price 0.02 --slots 4 --storage-price 0.10\n  souk host list --price 0.40 --machine all"
     )]
     List(ListArgs),
+    /// Show this machine's prices, or change them at once; signed leases keep theirs
+    #[command(
+        after_help = "Strategies: fixed is the listed price; floor comes down to the lowest bid while slots are free; command asks \
+                      a program about each proposal (JSON in, the price of one slot-hour out, two seconds, else the listed price); \
+                      market lets the listed price follow the median of comparable offers, between --min and --max.\n\n\
+                      Examples:\n  souk host price\n  souk host price --gpu-price 0.35 --min-bid 0.12\n  \
+                      souk host price --strategy market --min 0.20 --max 0.60\n  \
+                      souk host price --gpu-price 0.40 --machine all\n  souk host price --strategy command --command /usr/local/bin/my-price"
+    )]
+    Price(Box<PriceArgs>),
     /// Take the offer back; running leases go on
     #[command(after_help = "Examples:\n  souk host unlist\n  souk host unlist --machine 3fa9c1")]
     Unlist(MachineArg),
@@ -75,6 +85,38 @@ pub enum HostCommand {
     /// Let a peer rent here no more, or only those named
     #[command(after_help = "Examples:\n  souk host refuse 12D3KooW…\n  souk host refuse anyone")]
     Refuse(WhoArg),
+    /// Your own work on slots that nobody rents, gone the moment a rental comes, and back after
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk host idle-job set ghcr.io/me/miner:2\n  souk host idle-job clear"
+    )]
+    IdleJob(IdleJobCommand),
+}
+
+/// `souk host idle-job`.
+#[derive(Debug, Subcommand)]
+pub enum IdleJobCommand {
+    /// Run this image on every slot that nobody rents: one container a slot
+    #[command(
+        after_help = "Examples:\n  souk host idle-job set ghcr.io/me/miner:2\n  souk host idle-job set debian:12 -- sh -c 'nice work --slot $SOUK_IDLE_SLOT'"
+    )]
+    Set(IdleJobArgs),
+    /// Run nothing on free slots any more, and remove what ran
+    #[command(after_help = "Examples:\n  souk host idle-job clear")]
+    Clear,
+    /// What runs on free slots, and how it does
+    #[command(after_help = "Examples:\n  souk host idle-job show\n  souk host idle-job show --json | jq .slots")]
+    Show,
+}
+
+/// `souk host idle-job set`.
+#[derive(Debug, Args)]
+pub struct IdleJobArgs {
+    /// The image, from the registries that renters may use, too
+    pub image: String,
+    /// What it runs, in place of the image's own
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }
 
 /// `souk host list`.
@@ -107,6 +149,71 @@ pub struct ListArgs {
     /// Where.
     #[command(flatten)]
     pub on: MachineArg,
+}
+
+/// `souk host price`.
+#[derive(Debug, Args)]
+pub struct PriceArgs {
+    /// One slot for one hour: one GPU, or a machine's share without GPUs
+    #[arg(long, visible_alias = "gpu-price", value_name = "AMOUNT")]
+    pub price: Option<Amount>,
+    /// The lowest bid for one slot for one hour
+    #[arg(long, value_name = "AMOUNT")]
+    pub min_bid: Option<Amount>,
+    /// Disk per GB and month
+    #[arg(long, value_name = "AMOUNT")]
+    pub storage_price: Option<Amount>,
+    /// Traffic out of an instance, per GB
+    #[arg(long, value_name = "AMOUNT")]
+    pub up_price: Option<Amount>,
+    /// Traffic into an instance, per GB
+    #[arg(long, value_name = "AMOUNT")]
+    pub down_price: Option<Amount>,
+    /// What a reserved term is cheaper by, such as 20 or 12.5
+    #[arg(long, value_name = "PERCENT", value_parser = permille)]
+    pub reserved_discount: Option<u16>,
+    /// How the price of a rental comes about
+    #[arg(long, value_name = "STRATEGY", value_enum)]
+    pub strategy: Option<StrategyArg>,
+    /// For the strategy command: what to run, by /bin/sh -c
+    #[arg(long, value_name = "CMD")]
+    pub command: Option<String>,
+    /// For the strategy market: never below, for one slot and hour
+    #[arg(long, value_name = "AMOUNT")]
+    pub min: Option<Amount>,
+    /// For the strategy market: never above
+    #[arg(long, value_name = "AMOUNT")]
+    pub max: Option<Amount>,
+    /// For the strategy market: of how many other hosts offers are needed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub hosts: Option<u16>,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
+}
+
+/// How the price of a rental comes about.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum StrategyArg {
+    /// The listed price, and no other
+    Fixed,
+    /// Down to the lowest bid while slots are free
+    Floor,
+    /// A program says
+    Command,
+    /// The listed price follows the market
+    Market,
+}
+
+impl From<StrategyArg> for Strategy {
+    fn from(arg: StrategyArg) -> Self {
+        match arg {
+            StrategyArg::Fixed => Self::Fixed,
+            StrategyArg::Floor => Self::Floor,
+            StrategyArg::Command => Self::Command,
+            StrategyArg::Market => Self::Market,
+        }
+    }
 }
 
 /// A peer, or anyone.

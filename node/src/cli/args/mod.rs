@@ -1,6 +1,7 @@
 //! The command line's grammar: commands, options, help with examples.
 
 mod hosting;
+mod orders;
 mod owner;
 mod renting;
 mod values;
@@ -12,6 +13,7 @@ use clap_complete::Shell;
 use souk_protocol::Millis;
 
 pub use hosting::*;
+pub use orders::*;
 pub use owner::*;
 pub use renting::*;
 use values::duration;
@@ -73,11 +75,25 @@ pub enum Command {
                       souk search 'gpu_ram>=80' --explain        why there is nothing"
     )]
     Search(SearchArgs),
+    /// What GPUs cost: median, spread and occupancy of the offers seen
+    #[command(
+        after_help = "Prices are per hour of a GPU, or of a hardware thread on machines without. Each host counts once, with \
+                      the median of its machines.\n\nExamples:\n  souk market\n  souk market RTX_4090\n  souk market cpu --json"
+    )]
+    Market(MarketArgs),
     /// Rent a machine and run an image on it
     #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
-                      souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job")]
+                      souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job\n  \
+                      souk rent --query 'gpu_ram>=24 dph<0.4' --wait --failover --image debian:12 -- ./job")]
     Rent(Box<RentArgs>),
+    /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk rent --query 'gpu_name=RTX_4090 dph<0.4' --wait --image debian:12 -d -- ./job\n  \
+                      souk order list\n  souk order cancel 1"
+    )]
+    Order(OrderCommand),
     /// List leases, as renter and as host
     #[command(
         after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use souk_protocol::{Amount, Millis};
 
-use super::values::duration;
+use super::{StandingArgs, values::duration};
 use crate::api::types::RentalKind;
 
 /// `souk search`.
@@ -32,6 +32,14 @@ pub struct SearchArgs {
     pub all: bool,
 }
 
+/// `souk market`.
+#[derive(Debug, Args)]
+pub struct MarketArgs {
+    /// A GPU's model or a part of its name, or cpu [default: all]
+    #[arg(value_name = "GPU")]
+    pub gpu: Vec<String>,
+}
+
 /// How slots are rented.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum RentalArg {
@@ -57,7 +65,8 @@ impl From<RentalArg> for RentalKind {
 #[derive(Debug, Args)]
 pub struct RentArgs {
     /// The ask: a row of the last search, or the first digits of its id
-    pub ask: String,
+    #[arg(required_unless_present = "query")]
+    pub ask: Option<String>,
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
@@ -97,6 +106,9 @@ pub struct RentArgs {
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,
+    /// Standing orders.
+    #[command(flatten)]
+    pub standing: StandingArgs,
     /// Return once the lease exists
     #[arg(short, long)]
     pub detach: bool,

@@ -15,9 +15,34 @@ pub(super) fn currency(text: &str) -> Result<Currency, String> {
     Ok(currency)
 }
 
+/// Percent with at most one decimal, as thousandths.
+pub(super) fn permille(text: &str) -> Result<u16, String> {
+    let (whole, tenth) =
+        text.trim().trim_end_matches('%').split_once('.').unwrap_or((text.trim().trim_end_matches('%'), "0"));
+    let one = tenth.len() == 1 && tenth.bytes().all(|b| b.is_ascii_digit());
+    let digits = !whole.is_empty() && whole.len() <= 3 && whole.bytes().all(|b| b.is_ascii_digit());
+    let value = format!("{whole}{tenth}").parse::<u16>().ok().filter(|n| *n <= 1000 && one && digits);
+    value.ok_or_else(|| "write it in percent, like 20 or 12.5, up to 100".to_owned())
+}
+
 pub(super) fn who(text: &str) -> Result<Who, String> {
     if text == "anyone" {
         return Ok(Who::Anyone);
     }
     text.parse::<NodeId>().map(Who::Peer).map_err(|e| format!("{e}, nor the word anyone"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permille;
+
+    #[test]
+    fn percents_are_thousandths() {
+        for (text, value) in [("20", 200), ("12.5", 125), ("0", 0), ("100", 1000), ("7.5%", 75)] {
+            assert_eq!(permille(text), Ok(value), "{text}");
+        }
+        for bad in ["", "100.1", "-1", "1.25", "1e1", "12.", ".", "99999999999"] {
+            assert!(permille(bad).is_err(), "{bad}");
+        }
+    }
 }

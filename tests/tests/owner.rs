@@ -91,6 +91,13 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
     let _ = laptop.json(&["host", "list", "--price", "0.90", "--machine", &machine[..8]]);
     until("one has another", || (priced(&a, "0.9") && priced(&b, "0.8")).then_some(()));
 
+    let _ = laptop.json(&["host", "price", "--price", "0.95", "--machine", &machine[..8]]);
+    until("the price is another again", || (priced(&a, "0.95") && priced(&b, "0.8")).then_some(()));
+    // Which program says prices is not for others to name.
+    let by = ["host", "price", "--strategy", "command", "--command", "id", "--machine", "all"];
+    let (code, message) = laptop.refused(&by);
+    assert_eq!(code, "bad_request", "{message}");
+
     // A machine off the market is still told to come back.
     let _ = laptop.json(&["host", "unlist", "--machine", &machine]);
     becomes(&laptop, &a, "unlisted");

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod hooks;
 pub mod host;
 pub mod identity;
 pub mod ledger;

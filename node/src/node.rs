@@ -13,11 +13,12 @@ use crate::{
     api,
     clock::now,
     config::Config,
+    hooks,
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
     market::{About, MarketHandle, owned::Owned, task, views},
-    orders, owner,
+    orders,
     seal::Seal,
 };
 
@@ -75,6 +76,10 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let _network_ends = network_stop.clone().drop_guard();
     let (network, events) = souk_network::spawn(network_config(&config, &identity)?, network_stop)?;
     let (market, commands) = MarketHandle::channel();
+    let (hooks, feed, hooks_task) = {
+        let (dir, key) = (dir.clone(), identity.keypair.clone());
+        tokio::task::spawn_blocking(move || hooks::open(&dir, key)).await?.context("the hooks can't be read")?
+    };
     let about = About {
         started: now(),
         network_name: config.network.name.clone(),
@@ -84,9 +89,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
     };
-    // Whoever wants to hear of the owner's machines subscribes to this.
-    let machine_events = tokio::sync::broadcast::Sender::new(owner::EVENTS);
-    let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after, machine_events)?;
+    let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
     let parts = task::Parts {
         engine,
@@ -100,12 +103,17 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         locks,
         owned,
         about,
+        hooks: feed,
     };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();
     let running = tokio::spawn(task::run(parts, market_stop));
+    // Hooks hear of what the market does while it stops.
+    let hooks_stop = CancellationToken::new();
+    let _hooks_end = hooks_stop.clone().drop_guard();
+    let telling = tokio::spawn(hooks_task.run(hooks_stop.clone()));
 
-    let server = api::Server::bind(&config.api, &dir).await?;
+    let server = api::Server::bind(&config.api, &dir).await?.with_hooks(hooks);
     let socket = server.socket().to_owned();
     let orders = orders::spawn(&dir, Seal::of(&identity.keypair), market.clone(), stop.child_token())?;
     let server = tokio::spawn(server.serve(market, orders, stop.clone()));
@@ -115,6 +123,8 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let result = running.await.context("the market task broke")?;
     stop.cancel();
     server.await.ok();
+    hooks_stop.cancel();
+    telling.await.ok();
     result
 }
 

@@ -41,16 +41,19 @@ fn done(output: &Output) -> String {
 #[test]
 fn every_answer_is_printed_and_parses_as_json() {
     let node = Scripted::start();
-    let words: [(&[&str], &str); 15] = [
+    let words: [(&[&str], &str); 18] = [
         (&["status"], "12D3KooW"),
         (&["peers"], "/ip4/127.0.0.1/tcp/1"),
-        (&["search", "num_gpus>=1", "--explain"], "RTX 4090 x2"),
+        (&["search", "num_gpus>=1", "--explain"], "RTX 4090"),
         (&["ps", "-a"], "paused(stopped)"),
         (&["show", "1"], "sha256:"),
         (&["events", "1"], "renter"),
         (&["stop", "1"], "paused(stopped)"),
         (&["label", "1", "train"], "train"),
+        (&["events"], "tr?ain"),
+        (&["events", "--limit", "1", "1"], "paused(stopped)"),
         (&["receipts"], "$0.35"),
+        (&["host", "earnings", "--days", "30"], "2025-12-31"),
         (&["host", "show"], "nobody yet"),
         (&["host", "list", "--gpu-price", "0.35"], "offered"),
         (&["host", "accept", "anyone"], "anyone"),
@@ -72,6 +75,45 @@ fn every_answer_is_printed_and_parses_as_json() {
     assert_eq!(lease["reason"], "stopped");
     assert_eq!(lease["price_hour"], "0.35");
     assert_eq!(lease["events"][0]["state"], "running");
+}
+
+#[test]
+fn a_host_sees_slots_leases_bids_and_its_offer() {
+    let node = Scripted::start();
+    let shown = done(&run(&node, &["host", "list", "--gpu-price", "0.35"]));
+    for words in [
+        "number 7, 1 of 2 slots free, sold as 1x 2x, valid until 2026-01-01T00:30:00Z",
+        "1 abababab",
+        "another node of this machine",
+        "nobody (not sold any more)",
+        "on-demand",
+        "RANK",
+        "0.175",
+    ] {
+        assert!(shown.contains(words), "`{words}` is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn earnings_are_a_table_with_bars_or_values_for_a_spreadsheet() {
+    let node = Scripted::start();
+    let shown = done(&run(&node, &["host", "earnings"]));
+    assert!(shown.is_ascii(), "no terminal, so nothing but ASCII: {shown}");
+    assert!(shown.contains("$0.30") && !shown.contains("0.300000001"), "rounded down: {shown}");
+    let bars: Vec<&str> = shown.lines().filter(|l| l.starts_with("202") && !l.contains("h 0 min")).collect();
+    assert_eq!(bars.len(), 3, "one a day, the empty one between too: {shown}");
+    assert!(bars[0].contains("#.") && !bars[1].contains('#'), "{shown}");
+
+    let csv = done(&run(&node, &["host", "earnings", "--csv"]));
+    let rows: Vec<Vec<&str>> = csv.lines().map(|l| l.split(',').collect()).collect();
+    assert_eq!(rows.len(), 3);
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()));
+    let compute = rows[0].iter().position(|c| *c == "acknowledged_compute").unwrap();
+    assert_eq!(rows[1][compute], "0.300000001", "exact");
+
+    let bad = run(&node, &["host", "earnings", "--from", "yesterday"]);
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(text(&bad.stderr).contains("`yesterday` is not a day like 2026-11-22"), "{}", text(&bad.stderr));
 }
 
 #[test]

@@ -164,6 +164,10 @@ fn bad_usage_is_exit_code_2() {
         &["host", "price", "--strategy", "greedy"],
         &["host", "price", "--price", "99999999999999999999"],
         &["host", "price", "--reserved-discount", "101"],
+        &["host", "earnings", "--days", "3", "--from", "2026-11-01"],
+        &["host", "earnings", "--days", "0"],
+        &["ps", "--before", "7"],
+        &["events", "--limit", "0"],
         &["completions", "tcsh"],
     ] {
         fails(&run(dir.path(), args), 2, &["error: "]);

@@ -385,6 +385,33 @@ mod tests {
         assert!(matches!(take(carrying(renewed, 3)), Intake::New(_)));
     }
 
+    #[test]
+    fn search_names_the_owner_and_the_host_again_when_it_leaves() {
+        use crate::{
+            machine::search::{AskIndex, Options, search},
+            query::{Field, Query},
+        };
+        let mut index = AskIndex::default();
+        let owned = |by: u8, seq| carrying(signed(membership(by, 1), &key(by)), seq).verify(&network()).unwrap();
+        let own = |seq| Verified::sign(offer(1, seq, NOW), &key(1), &network()).unwrap();
+        let mut offers = vec![own(1), owned(9, 2), owned(9, 3), owned(8, 4), own(5)];
+        // Another machine of the host is its own all the time.
+        let other = Offer { machine: MachineId([7; 16]), ..offer(1, 1, NOW) };
+        let other = Verified::sign(other, &key(1), &network()).unwrap();
+        index.insert(other.id(), &other);
+        offers.extend([owned(9, 6)]);
+        for offer in &offers {
+            index.insert(offer.id(), offer);
+            let options = Options { all: true, ..Options::at(NOW) };
+            let found = search(&index, &Query::parse("").unwrap(), &options);
+            for row in &found.rows {
+                let wanted = if row.machine == offer.machine { offer.host_id() } else { other.host_id() };
+                assert_eq!(row.text(Field::HostId), Some(wanted.to_string().as_str()), "seq {}", offer.seq);
+            }
+            assert!(found.rows.iter().any(|row| row.machine == offer.machine));
+        }
+    }
+
     proptest! {
         /// Whatever the times and names in a membership are, an offer verifies with it only if it covers the whole offer.
         #[test]

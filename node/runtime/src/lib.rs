@@ -20,6 +20,7 @@ mod engine;
 pub mod error;
 pub mod exec;
 pub mod firewall;
+pub mod gpu_use;
 mod helper;
 mod hijack;
 pub mod image;
@@ -44,6 +45,7 @@ pub use config::{DiskQuota, LogLimit, NewConnections, Nvidia, RuntimeConfig, Run
 pub use container::CAPABILITIES;
 pub use error::{ImageError, RuntimeError};
 pub use exec::{ExecControl, ExecInput, ExecSession, ExecSpec};
+pub use gpu_use::{GpuMeter, GpuUse};
 pub use helper::HELPER_IN_INSTANCE;
 pub use image::{ImagePin, ResolvedImage};
 pub use inventory::{CpuInfo, GpuInfo, HostInventory};

@@ -54,6 +54,13 @@ pub enum InstanceEvent {
     },
     /// Bytes over its network so far: told before the end of a run, and before it is gone. In between, ask.
     Traffic(Usage),
+    /// The disk is nearly full, or not any more; told at each change, where no quota holds the disk and use is looked at.
+    DiskUse {
+        /// Bytes written.
+        used_bytes: u64,
+        /// Bytes granted.
+        limit_bytes: u64,
+    },
     /// The container is gone without our doing (removed by hand, say); its disk is lost.
     Gone,
     /// Container, network and files of the instance are removed.

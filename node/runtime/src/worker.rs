@@ -74,7 +74,13 @@ pub(crate) struct Worker {
     disk_full_told: bool,
     /// A notice was written that the next run must not find.
     noticed: bool,
+    disk_nearly_full: bool,
 }
+
+/// Parts in a hundred of the granted disk from which on it is nearly full.
+const NEARLY_FULL: u128 = 90;
+/// Parts in a hundred below which it is not any more.
+const EASED: u128 = 80;
 
 /// What to do when the backlog has a command while something long runs.
 enum Interruption {
@@ -102,6 +108,7 @@ impl Worker {
             disk_mb: None,
             disk_full_told: false,
             noticed: false,
+            disk_nearly_full: false,
         };
         let stop = shared.stop.clone();
         shared.tasks.spawn(worker.run(stop));
@@ -473,7 +480,14 @@ impl Worker {
                 self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;
                 self.stop(0).await;
             }
-            Ok(_) => {}
+            Ok(used_bytes) => {
+                let parts = if self.disk_nearly_full { EASED } else { NEARLY_FULL };
+                let nearly_full = u128::from(used_bytes) * 100 >= u128::from(limit_bytes) * parts;
+                if nearly_full != self.disk_nearly_full {
+                    self.disk_nearly_full = nearly_full;
+                    self.report(InstanceEvent::DiskUse { used_bytes, limit_bytes }).await;
+                }
+            }
             Err(code) => {
                 tracing::debug!(?code, lease = %self.instance.lease, "disk use is unknown")
             }

@@ -17,11 +17,13 @@
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
 //! | `GET owner`, `POST owner/{join,leave,refresh}` | whose this node is |
 //! | `GET host/machines`, `POST host/machines/order` | the owner's machines, and what they are told |
+//! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
 //! | `POST shutdown` | stops the node |
 
 pub mod client;
 mod error;
 pub mod frames;
+mod hooks;
 mod owner;
 mod routes;
 mod server;

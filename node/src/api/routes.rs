@@ -5,7 +5,6 @@ use axum::{
     extract::{Path, Query, State},
     routing::{get, post},
 };
-use serde::Deserialize;
 use souk_protocol::message::Action;
 
 use super::{
@@ -13,9 +12,10 @@ use super::{
     server::Shared,
     streams,
     types::{
-        AcceptRequest, EventView, HostView, IdleJobRequest, IdleJobView, LabelRequest, LeaseDetail, LeaseView,
-        LedgerCheckView, ListRequest, MarketRequest, MarketView, OrderRequest, OrderView, PeerView, PriceRequest,
-        QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
+        IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
+        MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
+        RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -39,17 +39,20 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/orders", get(orders).post(order_add))
         .route("/orders/{number}/cancel", post(order_cancel))
         .route("/receipts", get(receipts))
+        .route("/events", get(all_events))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
         .merge(super::owner::routes())
         .route("/host", get(host))
+        .route("/host/earnings", get(host_earnings))
         .route("/host/list", post(host_list))
         .route("/host/price", post(host_price))
         .route("/market", post(market))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
         .route("/host/idle-job", get(idle_job).post(set_idle_job))
-        .route("/shutdown", post(shutdown));
+        .route("/shutdown", post(shutdown))
+        .merge(super::hooks::router());
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
 
@@ -87,17 +90,8 @@ async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<Ren
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct LeasesQuery {
-    #[serde(default)]
-    all: bool,
-}
-
-async fn leases(
-    State(shared): State<Shared>,
-    Query(LeasesQuery { all }): Query<LeasesQuery>,
-) -> Answer<Vec<LeaseView>> {
-    let ask = |reply| Command::Leases { all, reply };
+async fn leases(State(shared): State<Shared>, Query(request): Query<LeasesRequest>) -> Answer<Vec<LeaseView>> {
+    let ask = |reply| Command::Leases { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
@@ -140,17 +134,18 @@ async fn label(
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct ReceiptsQuery {
-    lease: Option<String>,
+async fn receipts(State(shared): State<Shared>, Query(request): Query<ReceiptsRequest>) -> Answer<Vec<ReceiptView>> {
+    let ask = |reply| Command::Receipts { request, reply };
+    answer(shared.market.ask(ask).await)
 }
 
-async fn receipts(
-    State(shared): State<Shared>,
-    Query(ReceiptsQuery { lease }): Query<ReceiptsQuery>,
-) -> Answer<Vec<ReceiptView>> {
-    let id = lease.map(LeaseSelector);
-    let ask = |reply| Command::Receipts { id, reply };
+async fn all_events(State(shared): State<Shared>, Query(request): Query<EventsRequest>) -> Answer<Vec<HappenedView>> {
+    let ask = |reply| Command::Events { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_earnings(State(shared): State<Shared>, Query(request): Query<EarningsRequest>) -> Answer<EarningsView> {
+    let ask = |reply| Command::HostEarnings { request, reply };
     answer(shared.market.ask(ask).await)
 }
 

@@ -5,15 +5,17 @@ use souk_protocol::Currency;
 
 use super::{
     Context,
-    args::{HostCommand, IdleJobCommand, ListArgs, PriceArgs},
+    args::{EarningsArgs, HostCommand, IdleJobCommand, ListArgs, PriceArgs},
+    earnings,
     error::Failure,
-    machines, node,
+    host_show, machines, node,
     output::{self, Align, Table},
+    watch,
 };
 use crate::{
     api::types::{
-        AcceptRequest, FailureView, HostOrder, HostRole, HostView, IdleJobRequest, IdleJobView, IdleState, ListRequest,
-        PriceRequest, SeenView, SlotHolder, SlotView,
+        AcceptRequest, EarningsRequest, FailureView, HostOrder, HostRole, HostView, IdleJobRequest, IdleJobView,
+        IdleState, ListRequest, PriceRequest, SeenView,
     },
     config::Strategy,
 };
@@ -22,6 +24,14 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
     let only_prices = matches!(command, HostCommand::Price(_));
     let (order, on) = match command {
         HostCommand::IdleJob(command) => return idle_job(context, command).await,
+        HostCommand::Show(args) if args.watch && args.on.machine.is_none() => {
+            return watch::show(context, true, "host", |view: &HostView| describe(view)).await;
+        }
+        HostCommand::Earnings(args) if args.on.machine.is_none() => return earnings::earnings(context, &args).await,
+        HostCommand::Earnings(args) => {
+            let EarningsArgs { days, from, to, on, .. } = args;
+            (HostOrder::Earnings(EarningsRequest { days, from, to }), on)
+        }
         HostCommand::Price(args) => {
             let on = args.on.clone();
             let request = price_request(*args);
@@ -29,7 +39,7 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
             (if asked { HostOrder::Show } else { HostOrder::Price(Box::new(request)) }, on)
         }
         HostCommand::Machines => return machines::list(context).await,
-        HostCommand::Show(on) => (HostOrder::Show, on),
+        HostCommand::Show(args) => (HostOrder::Show, args.on),
         HostCommand::List(args) => {
             let on = args.on.clone();
             (HostOrder::List(request(args)), on)
@@ -51,7 +61,7 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
             return shown_prices(context, &view);
         }
         HostOrder::Show if only_prices => return shown_prices(context, &client.get("host").await?),
-        HostOrder::Show | HostOrder::Join(_) | HostOrder::Leave => client.get("host").await?,
+        HostOrder::Show | HostOrder::Earnings(_) | HostOrder::Join(_) | HostOrder::Leave => client.get("host").await?,
     };
     if context.json {
         output::json(&view)?;
@@ -261,6 +271,7 @@ fn describe(view: &HostView) -> String {
     let mut lines = vec![
         ("machine", view.machine.to_string()),
         ("state", listed.to_owned()),
+        ("offer", view.offer.as_ref().map(host_show::offer).unwrap_or_default()),
         ("gpus", gpus.join(", ")),
         ("cpu", format!("{} ({} threads)", hardware.cpu.model, hardware.cpu.cores)),
         ("memory", output::megabytes(hardware.ram_mb)),
@@ -273,27 +284,9 @@ fn describe(view: &HostView) -> String {
     lines.extend(conditions(view));
     lines.extend([("registries", view.registries.join(", ")), ("engine", engine)]);
     let mut text = output::pairs(&lines);
-    if !view.slots.is_empty() {
+    for table in host_show::tables(view) {
         text.push_str("\n\n");
-        text.push_str(&slots(&view.slots));
+        text.push_str(&table);
     }
     text
-}
-
-fn slots(slots: &[SlotView]) -> String {
-    let mut table =
-        Table::new(&[("SLOT", Align::Right), ("WHAT", Align::Left), ("DEVICE", Align::Left), ("HELD BY", Align::Left)]);
-    for slot in slots {
-        table.row([
-            slot.slot.to_string(),
-            slot.gpu.clone().unwrap_or_else(|| "CPU".to_owned()),
-            slot.device.clone().unwrap_or_else(|| "-".to_owned()),
-            match &slot.holder {
-                SlotHolder::Free => "nobody".to_owned(),
-                SlotHolder::Lease { lease } => lease.short(),
-                SlotHolder::Elsewhere => "another node of this machine".to_owned(),
-            },
-        ]);
-    }
-    table.text()
 }

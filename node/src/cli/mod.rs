@@ -4,20 +4,27 @@
 
 pub mod args;
 mod config;
+mod earnings;
 mod error;
+mod events;
 mod exec;
+mod hooks;
 mod host;
+mod host_show;
 mod leases;
 mod ledger;
 mod machines;
 mod market;
+mod listing;
 mod node;
 mod orders;
 mod output;
 mod owner;
+mod plot;
 mod progress;
 mod rent;
 mod search;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -98,19 +105,20 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
-        Command::Events(args) => leases::events(context, &args.id).await,
+        Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,
         Command::Start(args) => leases::control(context, &args.ids, "start").await,
         Command::Destroy(args) => leases::destroy(context, &args).await,
         Command::Label(args) => leases::label(context, args).await,
         Command::Logs(args) => exec::logs(context, args).await,
         Command::Exec(args) => exec::exec(context, args).await,
-        Command::Receipts(args) => ledger::receipts(context, args.id.as_deref()).await,
+        Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
         Command::Owner(command) => owner::owner(context, command).await,
+        Command::Hook(command) => hooks::hook(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),
         Command::Completions(args) => config::completions(args.shell),

@@ -126,7 +126,9 @@ pub(super) async fn order(context: &Context, command: OrderCommand) -> Result<u8
             if context.json {
                 output::json(&orders)?;
             } else if orders.is_empty() {
-                output::note("no standing orders; souk rent --query 'gpu_name=RTX_4090 dph<0.4' --wait --image IMAGE makes one");
+                output::note(
+                    "no standing orders; souk rent --query 'gpu_name=RTX_4090 dph<0.4' --wait --image IMAGE makes one",
+                );
             } else {
                 output::line(table(&orders))?;
             }

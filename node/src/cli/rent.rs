@@ -9,6 +9,7 @@ use super::{
     leases, orders,
     output::{self, Align, Table, money},
     progress::Display,
+    search,
 };
 use crate::{
     api::types::{Environment, LeaseView, QuoteView, RentRequest, RentStep},
@@ -28,6 +29,9 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
     let quote: QuoteView = client.post("quote", &request).await?;
     if !context.json {
         output::note(describe(&quote));
+    }
+    if let Some(host) = &quote.avoided {
+        output::note(format!("warning: {}", search::avoided_host(host)));
     }
     if !yes && !output::confirm("Rent it?", true, true)? {
         return Err(Failure::new("nothing was rented"));

@@ -254,6 +254,7 @@ impl IdleJob {
                 | InstanceEvent::NotRunning
                 | InstanceEvent::Failed(_)
                 | InstanceEvent::DiskFull { .. }
+                | InstanceEvent::DiskUse { .. }
                 | InstanceEvent::Traffic(_)
                 | InstanceEvent::Gone
                 | InstanceEvent::Destroyed,

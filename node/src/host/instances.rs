@@ -92,6 +92,8 @@ pub fn report(event: InstanceEvent) -> Option<Report> {
         InstanceEvent::Failed(failure) => failed(failure)?,
         InstanceEvent::DiskFull { .. } => Report::DiskFull,
         InstanceEvent::Traffic(usage) => Report::Traffic { rx_bytes: usage.rx_bytes, tx_bytes: usage.tx_bytes },
+        // For the owner's hooks, not for the market.
+        InstanceEvent::DiskUse { .. } => return None,
         InstanceEvent::Gone => Report::Missing,
         InstanceEvent::Destroyed => Report::Destroyed,
     })

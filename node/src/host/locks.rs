@@ -11,7 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{DirBuilder, File, OpenOptions},
-    io,
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -25,6 +25,9 @@ const NO_FOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 const TRIES: u32 = 4;
 /// Between two of them.
 const BETWEEN_TRIES: Duration = Duration::from_millis(1);
+
+/// Bytes of the kernel's list of locks that are read.
+const LOCKS_BYTES: u64 = 1 << 20;
 
 /// The slots' locks of one node.
 #[derive(Debug)]
@@ -51,6 +54,29 @@ impl SlotLocks {
             None => format!("cpu-{n}"),
         };
         self.names = devices.iter().enumerate().map(name).collect();
+    }
+
+    /// Slots that other processes of this machine hold: another node's. Looks at the kernel's list of locks and takes none, so
+    /// that nobody who rents at this moment finds a slot taken. Slots of nodes in other process namespaces are not in it.
+    #[must_use]
+    pub fn elsewhere(&self) -> BTreeSet<usize> {
+        let mut locks = String::new();
+        if let Ok(file) = File::open("/proc/locks") {
+            // What can't be read is not shown; renting asks the locks themselves.
+            drop(file.take(LOCKS_BYTES).read_to_string(&mut locks));
+        }
+        let locked: BTreeSet<&str> = locks
+            .lines()
+            .filter(|line| line.contains(" FLOCK "))
+            .filter_map(|line| line.split_whitespace().nth(5))
+            .collect();
+        let taken = |name: &String| {
+            let file = std::fs::symlink_metadata(self.dir.join(format!("{name}.lock"))).ok()?;
+            let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+            Some(locked.contains(format!("{major:02x}:{minor:02x}:{}", file.ino()).as_str()))
+        };
+        let others = self.names.iter().enumerate().filter(|(_, name)| !self.held.contains_key(*name));
+        others.filter(|(_, name)| taken(name) == Some(true)).map(|(n, _)| n).collect()
     }
 
     /// Takes all of these, or none. Those held already are fine.
@@ -181,6 +207,7 @@ mod tests {
         assert!(a.lock(&[0]).unwrap());
         assert!(a.lock(&[0]).unwrap(), "again is fine");
         assert!(!b.lock(&[1, 0]).unwrap(), "all or none");
+        assert_eq!((a.elsewhere(), b.elsewhere()), (BTreeSet::new(), BTreeSet::from([0])));
         assert!(a.lock(&[1]).unwrap(), "so 1 was not kept");
         a.unlock(&[0]);
         assert!(b.lock(&[0]).unwrap());

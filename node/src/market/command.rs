@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, IdleJobRequest, IdleJobView, JoinRequest, LeaseDetail, LeaseView,
-    LedgerCheckView, ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView,
-    OwnerView, PeerView, PriceRequest, QuoteView, ReceiptView, RefreshRequest, RentRequest, RentStep, SearchRequest,
-    SearchResults, StatusView,
+    AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
+    IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
+    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
+    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -102,8 +102,8 @@ pub enum Command {
     },
     /// Leases of this node, as renter and as host.
     Leases {
-        /// Ended ones too.
-        all: bool,
+        /// Which.
+        request: LeasesRequest,
         /// The answer, newest last.
         reply: Reply<Vec<LeaseView>>,
     },
@@ -153,10 +153,17 @@ pub enum Command {
     },
     /// The newest receipts, one for each lease.
     Receipts {
-        /// Of one lease only.
-        id: Option<LeaseSelector>,
+        /// Of which leases.
+        request: ReceiptsRequest,
         /// The answer.
         reply: Reply<Vec<ReceiptView>>,
+    },
+    /// What happened to leases, of all of them.
+    Events {
+        /// Which.
+        request: EventsRequest,
+        /// The answer, newest last.
+        reply: Reply<Vec<HappenedView>>,
     },
     /// Checks the node's own ledger as a stranger would.
     LedgerCheck(Reply<LedgerCheckView>),
@@ -166,6 +173,13 @@ pub enum Command {
         id: Option<LeaseSelector>,
         /// Pieces in order; make the channel with [`EXPORT_PIECES`].
         reply: Reply<mpsc::Receiver<Result<Bytes, CommandError>>>,
+    },
+    /// What this node earned as a host.
+    HostEarnings {
+        /// In which days.
+        request: EarningsRequest,
+        /// The answer.
+        reply: Reply<EarningsView>,
     },
     /// What this machine offers.
     HostShow(Reply<HostView>),
@@ -261,6 +275,8 @@ impl fmt::Debug for Command {
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",
             Self::LedgerExport { .. } => "LedgerExport",
+            Self::Events { .. } => "Events",
+            Self::HostEarnings { .. } => "HostEarnings",
             Self::HostShow(_) => "HostShow",
             Self::HostList { .. } => "HostList",
             Self::HostPrice { .. } => "HostPrice",

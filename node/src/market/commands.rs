@@ -2,10 +2,7 @@
 
 use souk_protocol::{
     LeaseId, Millis, Nonce, Timestamp,
-    machine::{
-        io::{Command as EngineCommand, Input, Refusal, Token, Wish},
-        record::{Private, Record},
-    },
+    machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
     message::{Action, StreamOpen},
     workload::Workload,
 };
@@ -14,26 +11,17 @@ use super::{
     command::{ByteStream, Command, CommandError, ErrorCode, LeaseSelector, Reply, StepSender},
     rentals::{refused, unknown_ask},
     search::{currency_of, disk_of, egress_of},
-    select::{self, Candidate},
     task::Market,
     views,
 };
 use crate::{
     access,
     api::types::{
-        ExecRequest, HostRole, HostView, LeaseDetail, LeaseView, ListRequest, LogsRequest, PeerView, ReceiptView,
-        RentRequest, RentStep, StatusView,
+        ExecRequest, HostRole, HostView, LeaseDetail, LeaseView, ListRequest, LogsRequest, PeerView, RentRequest,
+        RentStep, StatusView,
     },
     clock::{now, random},
 };
-
-/// What a record says that lists show.
-pub(super) enum Noted {
-    Nothing,
-    Opened(LeaseId, u64),
-    Command(LeaseId, String),
-    Label(LeaseId, String),
-}
 
 /// How long a stop, start or destroy is waited for before the lease is shown as it is.
 const CONTROL_WITHIN: Millis = Millis::from_secs(20);
@@ -55,13 +43,15 @@ impl Market {
             },
             Command::RentAs { request, nonce, steps } => self.rent(*request, nonce, &steps),
             Command::LeaseOf { nonce, reply } => answer(reply, Ok(self.lease_of(nonce))),
-            Command::Leases { all, reply } => answer(reply, Ok(self.leases(all))),
+            Command::Leases { request, reply } => answer(reply, Ok(self.leases(&request))),
             Command::Lease { id, reply } => answer(reply, self.find(&id).and_then(|lease| self.detail(lease))),
             Command::Control { id, action, reply } => self.control(&id, action, reply),
             Command::Label { id, text, reply } => self.label(&id, text, reply),
             Command::Logs { id, request, reply } => self.logs(&id, request, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
-            Command::Receipts { id, reply } => answer(reply, self.receipts(id.as_ref())),
+            Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),
+            Command::Events { request, reply } => self.ledger.happened(request, reply),
+            Command::HostEarnings { request, reply } => self.ledger.earnings(request, reply),
             Command::LedgerCheck(reply) => self.ledger.check(reply),
             Command::LedgerExport { id, reply } => match id.map(|id| self.find(&id)).transpose() {
                 Ok(lease) => self.ledger.export(lease, reply),
@@ -140,17 +130,7 @@ impl Market {
             let answered = !matches!(held.answer(), souk_protocol::machine::renter_lease::Opened::Waiting);
             return Some((self.view(held.id())?, answered));
         }
-        let past = self.ledger.rows(true).into_iter().rev().find(|row| {
-            let limit = souk_protocol::limits::ENTRY_BYTES;
-            let open = souk_protocol::encode::from_bytes::<souk_protocol::entry::Entry>(row.open.payload(), limit).ok();
-            let draft = open.as_ref().and_then(|e| e.body.draft()).map(souk_protocol::Signed::payload);
-            let draft = draft.and_then(|bytes| {
-                let limit = souk_protocol::limits::DRAFT_BYTES;
-                souk_protocol::encode::from_bytes::<souk_protocol::lease::LeaseDraft>(bytes, limit).ok()
-            });
-            draft.is_some_and(|d| d.nonce == nonce && d.renter == self.engine.me())
-        })?;
-        Some((self.view(past.lease)?, true))
+        Some((self.view(self.ledger.negotiated(&nonce)?)?, true))
     }
 
     fn rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) {
@@ -191,40 +171,18 @@ impl Market {
         let (host, currency) = (offer.host, currency_of(offer));
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
-        self.rentals.begin(token, steps.clone(), currency, request.detach);
+        self.rentals.begin(token, host, steps.clone(), currency, request.detach);
         self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
         Ok(())
     }
 
-    /// The lease that a person means.
-    fn find(&self, id: &LeaseSelector) -> Result<LeaseId, CommandError> {
-        let rows = self.ledger.rows(true);
-        let candidates = rows.iter().map(|row| Candidate {
-            lease: row.lease,
-            number: row.number,
-            label: row.label.as_deref(),
-            ended: !self.is_open(&row.lease),
-        });
-        select::resolve(&id.0, candidates)
-    }
-
-    fn is_open(&self, lease: &LeaseId) -> bool {
-        let hosted = self.engine.host().leases().get(lease).is_some_and(|l| !l.state().is_ended());
-        hosted || self.engine.renter().leases().get(lease).is_some_and(|l| !l.state().is_ended())
-    }
-
     pub(super) fn view(&self, lease: LeaseId) -> Option<LeaseView> {
-        let meta = self.meta.get(&lease).cloned().unwrap_or_default();
-        let live = views::live(&self.engine, &meta, lease, now());
-        live.or_else(|| views::past(self.engine.me(), &self.ledger.row(&lease)?))
+        self.live(lease).or_else(|| views::past(self.engine.me(), &self.ledger.row(&lease)?))
     }
 
-    fn leases(&self, all: bool) -> Vec<LeaseView> {
-        let rows = self.ledger.rows(all);
-        let mut shown: Vec<LeaseView> = rows.iter().filter_map(|row| self.view(row.lease)).collect();
-        shown.retain(|v| all || !v.state.is_ended());
-        shown.sort_by_key(|v| v.number);
-        shown
+    pub(super) fn live(&self, lease: LeaseId) -> Option<LeaseView> {
+        let meta = self.meta.get(&lease).cloned().unwrap_or_default();
+        views::live(&self.engine, &meta, lease, now())
     }
 
     fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {
@@ -304,9 +262,10 @@ impl Market {
                 let message = "a label is at most 64 bytes, without control characters";
                 return Err(CommandError::new(ErrorCode::BadRequest, message));
             }
-            self.meta.entry(lease).or_default().label = Some(text.clone()).filter(|t| !t.is_empty());
-            self.input(Input::Command(EngineCommand::Label { lease, text }));
-            self.shown(lease)
+            self.input(Input::Command(EngineCommand::Label { lease, text: text.clone() }));
+            let label = Some(text).filter(|t| !t.is_empty());
+            // The record is on its way; what is shown is what it says.
+            self.shown(lease).map(|view| LeaseView { label, ..view })
         });
         answer(reply, labelled);
     }
@@ -365,18 +324,8 @@ impl Market {
         });
     }
 
-    fn receipts(&self, id: Option<&LeaseSelector>) -> Result<Vec<ReceiptView>, CommandError> {
-        let rows = match id {
-            Some(id) => self.find(id).map(|lease| self.ledger.row(&lease).into_iter().collect())?,
-            None => self.ledger.rows(true),
-        };
-        let mut shown: Vec<ReceiptView> =
-            rows.iter().filter_map(|row| views::receipt(self.engine.me(), self.engine.network(), row)).collect();
-        shown.sort_by_key(|r| r.number);
-        Ok(shown)
-    }
-
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
+        self.hooks.mark(lease);
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
         let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
         if let Some(server) = &self.server
@@ -395,41 +344,6 @@ impl Market {
         self.rentals = rentals;
         for (lease, reply) in self.rentals.controlled(Some((lease, state, events)), Timestamp(0)) {
             answer(reply, self.shown(lease));
-        }
-    }
-
-    /// What a record that is about to be written says of a lease's number, label or command.
-    pub(super) fn noted(&self, record: &Record) -> Noted {
-        match record {
-            Record::Entry(entry) => {
-                let limit = souk_protocol::limits::ENTRY_BYTES;
-                let read =
-                    souk_protocol::encode::from_bytes::<souk_protocol::entry::Entry>(entry.payload(), limit).ok();
-                let opened = read.filter(|e| e.body.draft().is_some()).and_then(|e| e.lease);
-                opened
-                    .filter(|l| !self.meta.contains_key(l))
-                    .map_or(Noted::Nothing, |l| Noted::Opened(l, self.ledger.next_number()))
-            }
-            Record::Private(Private::Workload { lease, bytes }) => {
-                let line = Workload::from_bytes(bytes).map(|w| views::command_line(&w));
-                line.map_or(Noted::Nothing, |line| Noted::Command(*lease, line))
-            }
-            Record::Private(Private::Label { lease, text }) => Noted::Label(*lease, text.clone()),
-            Record::Private(Private::Event { .. } | Private::OfferSeq(_)) | Record::Usage(_) | Record::Ack(_) => {
-                Noted::Nothing
-            }
-        }
-    }
-
-    /// Keeps it.
-    pub(super) fn note(&mut self, noted: Noted) {
-        match noted {
-            Noted::Nothing => {}
-            Noted::Opened(lease, number) => self.meta.entry(lease).or_default().number = number,
-            Noted::Command(lease, line) => self.meta.entry(lease).or_default().command = line,
-            Noted::Label(lease, text) => {
-                self.meta.entry(lease).or_default().label = Some(text).filter(|t| !t.is_empty());
-            }
         }
     }
 

@@ -50,12 +50,16 @@ impl Market {
                     return self.idle_report(slot, &event);
                 }
                 let Ok(lease) = lease.parse() else { return };
-                if !matches!(event, InstanceEvent::PullProgress(_)) && self.engine.host().leases().contains_key(&lease)
+                if !matches!(event, InstanceEvent::PullProgress(_) | InstanceEvent::DiskUse { .. })
+                    && self.engine.host().leases().contains_key(&lease)
                 {
                     *self.reported.entry(lease).or_default() += 1;
                 }
                 if matches!(&event, InstanceEvent::Failed(f) if instances::passes(f.code)) {
                     self.look_later();
+                }
+                if let InstanceEvent::DiskUse { used_bytes, limit_bytes } = event {
+                    self.hooks.disk(lease, used_bytes, limit_bytes);
                 }
                 if let Some(report) = instances::report(event) {
                     self.input(Input::Runtime { lease, report });
@@ -64,11 +68,13 @@ impl Market {
             ContainerReport::EngineDown => {
                 tracing::warn!("the container engine does not answer any more");
                 self.runtime_problem = Some("the container engine does not answer".to_owned());
+                self.hooks.mark_machine();
                 self.input(Input::RuntimeUp(false));
             }
             ContainerReport::EngineUp => {
                 tracing::info!("the container engine is back");
                 self.runtime_problem = None;
+                self.hooks.mark_machine();
                 self.offer_machine();
                 self.input(Input::RuntimeUp(true));
             }

@@ -8,9 +8,7 @@ use super::{
     task::Market,
 };
 use crate::{
-    api::types::{
-        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, SlotHolder, SlotView,
-    },
+    api::types::{ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem},
     host::HostSide,
 };
 
@@ -75,21 +73,14 @@ impl Market {
         let host = self.host.as_ref().ok_or_else(not_a_host)?;
         let info = self.runtime.as_ref().map(|r| souk_runtime::Runtime::info(&**r));
         let setup = self.engine.host().setup();
-        let devices = host.devices();
-        let slots = (0u16..).zip(&devices).map(|(n, (device, gpu))| {
-            let lease = self.engine.host().slots().all().get(usize::from(n)).and_then(|s| s.lease);
-            SlotView {
-                slot: n,
-                device: device.clone(),
-                gpu: gpu.clone(),
-                holder: lease.map_or(SlotHolder::Free, |lease| SlotHolder::Lease { lease }),
-            }
-        });
+        let leases: Vec<_> = self.engine.host().leases().keys().filter_map(|lease| self.view(*lease)).collect();
         Ok(HostView {
             role: if self.engine.host().offer().is_some() { HostRole::Listed } else { HostRole::Unlisted },
             machine: host.machine(),
             hardware: host.hardware(),
-            slots: slots.collect(),
+            slots: self.slot_views(host),
+            offer: self.offer_view(),
+            bids: self.bid_views(),
             min_slots: host.config().host.min_slots,
             prices: prices(host),
             pricing: self.pricing_view(host),
@@ -103,7 +94,7 @@ impl Market {
                 gpus: info.as_ref().and_then(|i| i.gpu_runtime.clone()),
                 hard_disk_quota: info.as_ref().is_some_and(|i| i.disk_quota == souk_runtime::DiskQuota::Hard),
             },
-            leases: self.engine.host().leases().keys().filter_map(|lease| self.view(*lease)).collect(),
+            leases,
             problems: self.problems(),
         })
     }

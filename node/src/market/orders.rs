@@ -83,6 +83,11 @@ impl Market {
                 ask(Command::HostAccept { request, reply });
                 as_json(answer).boxed()
             }
+            HostOrder::Earnings(request) => {
+                let (reply, answer) = oneshot::channel();
+                ask(Command::HostEarnings { request, reply });
+                as_json(answer).boxed()
+            }
             HostOrder::Join(request) => {
                 let (reply, answer) = oneshot::channel();
                 ask(Command::Owner(OwnerCommand::Join { request, reply }));

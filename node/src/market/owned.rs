@@ -3,7 +3,10 @@
 //!
 //! Owns `owner.toml`. The rules are `Orders` and `Sisters` of the protocol crate; what orders do is in [`super::orders`].
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    path::PathBuf,
+};
 
 use souk_protocol::{
     HostId, MachineId, Millis, NetworkId, NodeId, OwnerId, Signed, Timestamp, Verified,
@@ -16,7 +19,6 @@ use souk_protocol::{
     offer::Offer,
     owner::Membership,
 };
-use tokio::sync::broadcast;
 
 use super::{
     command::{CommandError, ErrorCode, OwnerCommand},
@@ -26,14 +28,17 @@ use super::{
 use crate::{
     api::types::{JoinRequest, MachineOffer, MachineView, MembershipView, OwnerView, Problem, RefreshRequest},
     clock::now,
+    hooks::{EventKind, Happening},
     owner::{
-        MachineEvent, key,
+        key,
         record::{KnownMachine, OwnerRecord},
     },
 };
 
 /// Nodes of the same owner that this one stays in touch with, so that it notices when one goes.
 const KEPT: usize = 64;
+/// News that hooks have not taken.
+const UNTOLD: usize = 256;
 /// A membership that ends sooner is told of as a problem.
 const ENDS_SOON: Millis = Millis::from_hours(30 * 24);
 
@@ -49,21 +54,16 @@ pub struct Owned {
     key_of: Option<OwnerId>,
     pub(super) orders: Orders,
     sisters: Sisters,
-    events: broadcast::Sender<MachineEvent>,
+    /// Machines that went, not yet told to hooks; at most [`UNTOLD`], the oldest go.
+    untold: VecDeque<(SisterEvent, Timestamp)>,
 }
 
 impl Owned {
-    /// As the data directory has it. News of machines go to `events`.
+    /// As the data directory has it.
     ///
     /// # Errors
     /// If `owner.toml` or the owner's key can't be read, or the membership is not this node's in this network.
-    pub fn open(
-        dir: PathBuf,
-        network: NetworkId,
-        me: NodeId,
-        offline_after: Millis,
-        events: broadcast::Sender<MachineEvent>,
-    ) -> anyhow::Result<Self> {
+    pub fn open(dir: PathBuf, network: NetworkId, me: NodeId, offline_after: Millis) -> anyhow::Result<Self> {
         use anyhow::Context;
         let record = OwnerRecord::load(&dir)?;
         let key_of = key::load(&dir)?.map(|key| key::id_of(&key));
@@ -77,7 +77,7 @@ impl Owned {
         );
         let orders = Orders::new(network, me, Timestamp(record.orders_until_ms));
         let sisters = Sisters::new(me, offline_after);
-        let mut owned = Self { dir, network, me, record, membership, key_of, orders, sisters, events };
+        let mut owned = Self { dir, network, me, record, membership, key_of, orders, sisters, untold: VecDeque::new() };
         owned.settle();
         Ok(owned)
     }
@@ -223,7 +223,7 @@ impl Owned {
         machines.chain(self.sisters.machineless().map(|node| (node, None))).collect()
     }
 
-    fn news(&self, events: impl IntoIterator<Item = SisterEvent>) {
+    fn news(&mut self, events: impl IntoIterator<Item = SisterEvent>) {
         for event in events {
             let SisterEvent { node, machine, online, .. } = event;
             if online {
@@ -231,8 +231,12 @@ impl Owned {
             } else {
                 tracing::warn!(%node, %machine, "machine_offline: a machine of this owner has gone without a word");
             }
-            // Nobody has to listen.
-            self.events.send(event.into()).ok();
+            if !online {
+                if self.untold.len() >= UNTOLD {
+                    self.untold.pop_front();
+                }
+                self.untold.push_back((event, now()));
+            }
         }
     }
 
@@ -301,6 +305,27 @@ impl Market {
             self.owned.connected(node, |key| book.offer(key).is_some());
         }
         self.owned.view()
+    }
+
+    /// Tells hooks which machines have gone, as far as there is room.
+    pub(super) fn tell_machines(&mut self) {
+        while let Some((event, at)) = self.owned.untold.front() {
+            let SisterEvent { node, machine, seen_at, .. } = *event;
+            let told = self.hooks.tell(Happening {
+                kind: EventKind::MachineOffline,
+                at: *at,
+                machine: Some(machine),
+                lease: None,
+                text: format!("machine {} of this owner has gone without a word", machine.short()),
+                data: serde_json::json!({ "node": node, "owner": self.owned.owner(), "seen_ms": seen_at }),
+                subject: [node.0.as_slice(), machine.0.as_slice()].concat(),
+                number: at.0,
+            });
+            if !told {
+                return;
+            }
+            self.owned.untold.pop_front();
+        }
     }
 
     pub(super) fn host_id(&self) -> HostId {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use souk_protocol::{
-    AskId, Currency, LeaseId, Timestamp,
+    AskId, Currency, LeaseId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
     machine::io::{Refusal, Step, Token},
     message::{Action, Progress},
@@ -21,6 +21,7 @@ use crate::{
 /// One rent command under way.
 #[derive(Debug)]
 struct Rental {
+    host: NodeId,
     steps: StepSender,
     currency: Currency,
     detach: bool,
@@ -64,8 +65,13 @@ impl Control {
 
 impl Rentals {
     /// A rent command begins.
-    pub fn begin(&mut self, token: Token, steps: StepSender, currency: Currency, detach: bool) {
-        self.rentals.insert(token, Rental { steps, currency, detach, lease: None, told: None, round: 0 });
+    pub fn begin(&mut self, token: Token, host: NodeId, steps: StepSender, currency: Currency, detach: bool) {
+        self.rentals.insert(token, Rental { host, steps, currency, detach, lease: None, told: None, round: 0 });
+    }
+
+    /// The host of a rental in which nothing is signed yet.
+    pub fn attempt(&self, token: Token) -> Option<NodeId> {
+        self.rentals.get(&token).filter(|r| r.lease.is_none()).map(|r| r.host)
     }
 
     /// A control command begins.

@@ -28,7 +28,8 @@ const SHORTEST_PREFIX: usize = 4;
 impl Market {
     pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
         let (query, options) = request.parse(now(), self.host_id(), self.about.currency.clone())?;
-        Ok(search(&self.index, &query, &options).into())
+        let results = SearchResults::from(search(&self.index, &query, &options));
+        Ok(SearchResults { avoided: self.avoided_hosts(), ..results })
     }
 
     /// The ask a person means: an id, or the first digits of one; row numbers are the API's.
@@ -98,6 +99,7 @@ impl Market {
         Ok(QuoteView {
             ask,
             host: offer.host,
+            avoided: self.avoided(&offer.host),
             resources,
             currency: terms.currency.clone(),
             price_hour,

@@ -15,8 +15,9 @@ use souk_protocol::{
     LeaseId, NodeId,
     entry::Entry,
     machine::{
+        backoff::Backoff,
         engine::Engine,
-        io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        io::{Input, NoAnswer, Output, RuntimeReport, Step, Ticket, Token},
         pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
@@ -118,6 +119,8 @@ pub struct Parts {
     pub owned: Owned,
     /// What a status tells of the node.
     pub about: super::About,
+    /// Where the owner's hooks are told what happens.
+    pub hooks: crate::hooks::Feed,
 }
 
 pub(super) struct Market {
@@ -129,7 +132,9 @@ pub(super) struct Market {
     pub(super) locks: SlotLocks,
     pub(super) owned: Owned,
     pub(super) about: super::About,
+    pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
+    pub(super) backoff: Backoff,
     pub(super) rentals: Rentals,
     pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
@@ -145,6 +150,8 @@ pub(super) struct Market {
     pub(super) adopt: bool,
     /// Reports of the runtime about each hosted lease.
     pub(super) reported: BTreeMap<LeaseId, u64>,
+    /// Leases opened whose numbers the ledger has not given yet.
+    pub(super) unnumbered: BTreeSet<LeaseId>,
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
@@ -158,8 +165,20 @@ pub(super) struct Market {
 pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
-    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, owned, about } =
-        parts;
+    let Parts {
+        engine,
+        ledger,
+        meta,
+        mut progress,
+        network,
+        mut events,
+        mut commands,
+        host,
+        locks,
+        owned,
+        about,
+        hooks,
+    } = parts;
     let mut market = Market {
         engine,
         ledger,
@@ -169,7 +188,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         locks,
         owned,
         about,
+        hooks,
         index: AskIndex::default(),
+        backoff: Backoff::default(),
         rentals: Rentals::default(),
         prices: Prices::default(),
         runtime: None,
@@ -184,10 +205,12 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         next_token: 1,
         adopt: false,
         reported: BTreeMap::new(),
+        unnumbered: BTreeSet::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
     };
+    market.remember_failures();
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
     } else {
@@ -230,7 +253,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.ask_traffic();
                 market.controls_overdue();
                 market.owned.tick();
+                market.tell_machines();
                 market.follow_market();
+                market.mark_all();
+                market.forget();
             }
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
@@ -286,14 +312,17 @@ impl Market {
             self.adopt_all();
         }
         self.keep_peers();
+        self.show_marked();
     }
 
     async fn durable(&mut self, ticket: Ticket) {
+        self.number_new();
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
         }
         for lease in std::mem::take(&mut self.settling) {
             if self.view(lease).is_some_and(|v| v.state.is_ended()) {
+                self.judge(lease);
                 self.lease_changed(lease);
                 self.settling.remove(&lease);
             } else {
@@ -359,6 +388,11 @@ impl Market {
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
             Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
+                if let Step::Failed { why } = &*step
+                    && let Some(host) = self.rentals.attempt(token)
+                {
+                    self.attempt_failed(host, why);
+                }
                 let meta = &self.meta;
                 let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));
                 if !heard {
@@ -367,7 +401,10 @@ impl Market {
                 }
             }
             Output::Done { token, result } => self.control_done(token, result),
-            Output::Changed { lease, .. } => self.lease_changed(lease),
+            Output::Changed { lease, .. } => {
+                self.judge(lease);
+                self.lease_changed(lease);
+            }
             Output::BookChanged { key } => {
                 let book = self.engine.book();
                 let offer = book.offer(&key);

@@ -9,6 +9,7 @@ use souk_protocol::{
     money::Counters,
     receipt::{Ack, Usage},
     signed::{Document, Signed},
+    terms::LeaseTerms,
     workload::Workload,
 };
 
@@ -64,6 +65,7 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         image: parts.draft.image.reference.clone(),
         command: meta.command.clone(),
         resources: parts.draft.resources.clone(),
+        rental: parts.draft.rental,
         price_hour: parts.draft.rates.compute_hour,
         due: parts.due,
         acked: parts.acked,
@@ -95,7 +97,9 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
             progress: held.progress(),
             reachable: connected(&held.draft().renter),
         };
-        return Some(view(engine.me(), meta, &parts));
+        let mut shown = view(engine.me(), meta, &parts);
+        in_force(&mut shown, held.terms());
+        return Some(shown);
     }
     let held = engine.renter().leases().get(&lease)?;
     let reachable = connected(&held.host());
@@ -113,6 +117,7 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
         reachable,
     };
     let mut shown = view(engine.me(), meta, &parts);
+    in_force(&mut shown, held.terms());
     match held.answer() {
         Opened::Waiting => shown.note = "waiting for the host's answer".to_owned(),
         Opened::GivenUp => {
@@ -126,6 +131,12 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
         Opened::Accepted(_) => {}
     }
     Some(shown)
+}
+
+/// Shows the terms as they were amended.
+const fn in_force(shown: &mut LeaseView, terms: &LeaseTerms) {
+    shown.price_hour = terms.compute_hour;
+    shown.ends_at_ms = terms.ends_at;
 }
 
 /// The renter's estimate between two receipts: what the last one says, and what has passed since while it ran in sight.

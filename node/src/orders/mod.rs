@@ -91,7 +91,8 @@ pub fn spawn(dir: &Path, seal: Seal, market: MarketHandle, stop: CancellationTok
     let store = Store::new(dir, seal);
     let orders = store.load()?;
     let (handle, mut messages) = mpsc::channel(QUEUE);
-    let mut actor = Actor { store, orders, running: BTreeMap::new(), market, handle: handle.clone(), stop: stop.clone() };
+    let mut actor =
+        Actor { store, orders, running: BTreeMap::new(), market, handle: handle.clone(), stop: stop.clone() };
     tokio::spawn(async move {
         let open: Vec<Order> = actor.orders.orders.iter().filter(|o| !o.is_over()).cloned().collect();
         open.into_iter().for_each(|order| actor.pursue(order));
@@ -157,8 +158,7 @@ impl Actor {
         }
         let number = self.orders.last.saturating_add(1);
         let note = "waits for a match".to_owned();
-        let order =
-            Order { number, request, created: now(), state: State::Waiting, replaced: Vec::new(), note };
+        let order = Order { number, request, created: now(), state: State::Waiting, replaced: Vec::new(), note };
         self.orders.last = number;
         self.orders.orders.push(order.clone());
         self.save().inspect_err(|_| {
@@ -170,9 +170,8 @@ impl Actor {
     }
 
     fn cancel(&mut self, number: u32) -> Result<OrderView, CommandError> {
-        let missing = || {
-            CommandError::new(ErrorCode::NotFound, format!("there is no order {number}")).hint("souk order list")
-        };
+        let missing =
+            || CommandError::new(ErrorCode::NotFound, format!("there is no order {number}")).hint("souk order list");
         let at = self.orders.orders.iter().position(|o| o.number == number).ok_or_else(missing)?;
         if let Some(stop) = self.running.remove(&number) {
             stop.cancel();

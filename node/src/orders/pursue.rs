@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use souk_protocol::{
-    AskId, LeaseId, Millis, Nonce, NodeId, Timestamp,
+    AskId, LeaseId, Millis, NodeId, Nonce, Timestamp,
     machine::standing::{Tried, Watched, watch},
     message::Action,
     resources::SlotClass,
@@ -18,7 +18,10 @@ use super::{
 use crate::{
     api::types::{AskRow, LeaseView, RentStep, SearchRequest},
     clock::{now, random},
-    market::{Command, CommandError, ErrorCode, MarketHandle, command::{AskSelector, LeaseSelector, StepSender}},
+    market::{
+        Command, CommandError, ErrorCode, MarketHandle,
+        command::{AskSelector, LeaseSelector, StepSender},
+    },
 };
 
 /// Between two looks at the market, or at the lease.

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Digest, LeaseId, Millis, Nonce, NodeId, Timestamp};
+use souk_protocol::{Digest, LeaseId, Millis, NodeId, Nonce, Timestamp};
 
 use crate::{api::types::OrderRequest, seal::Seal};
 
@@ -117,7 +117,8 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Orders::default()),
             Err(e) => return Err(e).with_context(|| format!("{} can't be read", self.path.display())),
         };
-        let damaged = || format!("{} is damaged, or another node's; move it away to go on without it", self.path.display());
+        let damaged =
+            || format!("{} is damaged, or another node's; move it away to go on without it", self.path.display());
         let plain = self.seal.open(&binding(), &sealed).with_context(damaged)?;
         serde_json::from_slice(&plain).with_context(damaged)
     }
@@ -129,8 +130,7 @@ impl Store {
     pub fn save(&self, orders: &Orders) -> anyhow::Result<()> {
         let sealed = self.seal.close(&binding(), &serde_json::to_vec(orders)?)?;
         let dir = self.path.parent().context("the data directory has no path")?;
-        let mut file =
-            tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)?;
+        let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o600)).tempfile_in(dir)?;
         file.write_all(&sealed)?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;

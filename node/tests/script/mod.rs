@@ -140,6 +140,10 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 answer(reply, Ok(Box::new(near) as ByteStream));
             }
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
+            Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),
+            Command::HostEarnings { request, reply } => {
+                answer(reply, request.span(views::at(0)).map(|_| views::earnings()));
+            }
             Command::LedgerCheck(reply) => answer(reply, Ok(views::check())),
             Command::LedgerExport { id, reply } => answer(reply, Ok(export(id))),
             Command::HostShow(reply) => answer(reply, Ok(views::host(false, false))),

@@ -5,8 +5,9 @@ use souk_protocol::{
     Amount, AskId, Currency, Digest, DocumentId, MachineId, Millis, NetworkId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
     machine::{self, search::AskIndex},
-    message::Cause,
+    message::{Cause, EventCode},
     money::Counters,
+    negotiation::RentalType,
     offer::{Accepts, Availability, Offer, Reachability, Terms},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
 };
@@ -155,6 +156,7 @@ pub fn quote() -> QuoteView {
     QuoteView {
         ask: ask(),
         host: node(2),
+        avoided: None,
         resources: resources(),
         currency: Currency::usd(),
         price_hour: price("0.30"),
@@ -205,6 +207,7 @@ pub fn lease() -> LeaseView {
         image: "debian:12".to_owned(),
         command: "sleep 1h".to_owned(),
         resources: resources(),
+        rental: RentalType::OnDemand,
         price_hour: price("0.35"),
         due: price("0.35"),
         acked: price("0.30"),
@@ -239,8 +242,15 @@ pub fn receipt() -> ReceiptView {
 }
 
 pub fn detail() -> LeaseDetail {
-    let event =
-        |n, state, by| EventView { n, at_ms: at(u64::from(n)), state, by, exit_code: None, note: String::new() };
+    let event = |n, state, by| EventView {
+        n,
+        at_ms: at(u64::from(n)),
+        state,
+        what: EventCode::State,
+        by,
+        exit_code: None,
+        note: String::new(),
+    };
     LeaseDetail {
         view: lease(),
         machine: MachineId([3; 16]),
@@ -283,9 +293,11 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
                 slot: 0,
                 device: Some("GPU-1".to_owned()),
                 gpu: Some("RTX 4090".to_owned()),
+                listed: true,
                 holder: SlotHolder::Lease { lease: super::lease_id() },
             },
-            SlotView { slot: 1, device: None, gpu: None, holder: SlotHolder::Free },
+            SlotView { slot: 1, device: None, gpu: None, listed: true, holder: SlotHolder::Elsewhere },
+            SlotView { slot: 2, device: None, gpu: None, listed: false, holder: SlotHolder::Free },
         ],
         min_slots: 1,
         prices: None,
@@ -300,7 +312,29 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
             gpus: None,
             hard_disk_quota: false,
         },
-        leases: vec![],
+        offer: listed.then(|| OfferView {
+            id: DocumentId([8; 32]),
+            seq: 7,
+            issued_at_ms: at(0),
+            valid_until_ms: at(1800),
+            slots_total: 2,
+            slots_free: 1,
+            slices: vec![1, 2],
+        }),
+        leases: vec![LeaseView { role: Role::Host, ..lease() }],
+        bids: vec![BidView {
+            rank: 1,
+            number: 1,
+            lease: super::lease_id(),
+            renter: node(4),
+            slots: 2,
+            price_hour: price("0.35"),
+            slot_hour: price("0.175"),
+            currency: Currency::usd(),
+            bid_at_ms: at(50),
+            state: LeaseState::Paused(PauseReason::Stopped),
+            since_ms: at(60),
+        }],
         problems: vec![],
     }
 }
@@ -309,4 +343,45 @@ pub fn idle_job(request: Option<IdleJobRequest>) -> IdleJobView {
     let IdleJobRequest { image, command } = request.unwrap_or_default();
     let slots = image.iter().map(|_| IdleSlotView { slot: 3, state: IdleState::Running, note: None }).collect();
     IdleJobView { image, digest: None, command, problem: None, slots }
+}
+
+pub fn happened(request: &EventsRequest) -> Vec<HappenedView> {
+    let event = |n: u32| HappenedView {
+        record: 10 * u64::from(n),
+        number: 1,
+        lease: super::lease_id(),
+        label: Some("tr\u{1b}ain".to_owned()),
+        role: Role::Renter,
+        event: detail().events[n as usize - 1].clone(),
+    };
+    let after = request.after.unwrap_or(0);
+    [event(1), event(2)].into_iter().filter(|e| e.record > after).collect()
+}
+
+pub fn earnings() -> EarningsView {
+    let parts = |compute: &str, storage: &str, total: &str| PartsView {
+        compute: price(compute),
+        storage: price(storage),
+        traffic: Amount::ZERO,
+        other: Amount::ZERO,
+        total: price(total),
+    };
+    let row = |day: Option<&str>, machine: Option<MachineId>| EarnedView {
+        day: day.map(str::to_owned),
+        machine,
+        currency: Currency::usd(),
+        leases: 1,
+        acknowledged: parts("0.300000001", "0.019999999", "0.32"),
+        unacknowledged: price("0.03"),
+        claimed: parts("0.33", "0.02", "0.35"),
+        counters: Counters { active: Millis::from_hours(1), ..Counters::default() }.into(),
+    };
+    let machine = Some(MachineId([3; 16]));
+    EarningsView {
+        from: "2025-12-03".to_owned(),
+        to: "2026-01-01".to_owned(),
+        days: vec![row(Some("2025-12-30"), machine), row(Some("2026-01-01"), machine)],
+        machines: vec![row(None, machine)],
+        total: vec![row(None, None)],
+    }
 }

@@ -4,7 +4,9 @@
 //! out. None of them reads a clock, draws randomness, signs before its record is asked to be stored, or panics on any input.
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
+pub mod accept;
 pub mod auction;
+pub mod backoff;
 pub mod book;
 pub mod chain;
 mod context;

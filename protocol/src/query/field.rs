@@ -90,6 +90,7 @@ fields! {
     FlopsUsd "flops_usd" Number "TFLOPS/$/h" "total_flops over dph.";
     Dph "dph" Number "$/h" "Price of the whole ask with the disk asked for.";
     MinBid "min_bid" Number "$/h" "Lowest bid for the whole ask, disk not included.";
+    ReservedDiscount "reserved_discount" Number "0 to 1" "What a reserved term takes off the price; 0 where there is none.";
     StorageCost "storage_cost" Number "$/GB/month" "Price of disk, for a month of 30 days.";
     InetUp "inet_up" Number "Mbit/s" "Measured upload of the machine.";
     InetDown "inet_down" Number "Mbit/s" "Measured download of the machine.";
@@ -124,6 +125,7 @@ fields! {
     Runtime "runtime" Text "" "What runs workloads there: docker.";
     EvictionNotice "eviction_notice" Number "s" "Warning before an interruptible instance is stopped for a higher bid.";
     Owed "owed" Number "$" "What you owe the host; negative where it owes you.";
+    Avoided "avoided" Bool "" "Whether the host failed you lately; left out unless the query says otherwise.";
 }
 
 /// Vast.ai's other names for some fields, as its API and older scripts have them.

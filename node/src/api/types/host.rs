@@ -1,9 +1,13 @@
 //! The host's side: what this machine offers, to whom, and who is on it.
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, LeaseId, MachineId, NodeId, resources::Egress, resources::Hardware};
+use souk_protocol::{
+    Amount, Currency, DocumentId, LeaseId, MachineId, NodeId, Timestamp,
+    lease::LeaseState,
+    resources::{Egress, Hardware},
+};
 
-use super::{ConditionsView, HostRole, LeaseView, PricingView, Problem, decimal};
+use super::{ConditionsView, HostRole, LeaseView, PricingView, Problem, decimal, lease::StateFields};
 
 /// What a host offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +38,12 @@ pub struct HostView {
     pub registries: Vec<String>,
     /// The container engine.
     pub engine: EngineView,
+    /// The offer that is out; none while it is not offered.
+    pub offer: Option<OfferView>,
     /// Leases on this machine that are not over.
     pub leases: Vec<LeaseView>,
+    /// Those of them that were bid for, by rank.
+    pub bids: Vec<BidView>,
     /// What is not as it should be.
     pub problems: Vec<Problem>,
 }
@@ -49,6 +57,8 @@ pub struct SlotView {
     pub device: Option<String>,
     /// The GPU's model.
     pub gpu: Option<String>,
+    /// Whether the machine is cut so that it has this slot; one that is beyond the cut is kept while a lease holds it.
+    pub listed: bool,
     /// Who holds it.
     #[serde(flatten)]
     pub holder: SlotHolder,
@@ -67,6 +77,55 @@ pub enum SlotHolder {
     },
     /// Another node of this machine.
     Elsewhere,
+}
+
+/// An offer as it is out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferView {
+    /// Its id.
+    pub id: DocumentId,
+    /// Its number: each new offer has a higher one.
+    pub seq: u64,
+    /// When it was made.
+    pub issued_at_ms: Timestamp,
+    /// When it ends, if it is not made anew.
+    pub valid_until_ms: Timestamp,
+    /// Slots it has.
+    pub slots_total: u16,
+    /// Slots it has free.
+    pub slots_free: u16,
+    /// The sizes it is sold in, in slots.
+    pub slices: Vec<u16>,
+}
+
+/// A lease that was bid for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BidView {
+    /// 1 for the highest price of a slot.
+    pub rank: u32,
+    /// The lease's row number.
+    pub number: u64,
+    /// The lease.
+    pub lease: LeaseId,
+    /// Who bids.
+    pub renter: NodeId,
+    /// For how many slots.
+    pub slots: u16,
+    /// For all of them and an hour.
+    #[serde(with = "decimal")]
+    pub price_hour: Amount,
+    /// For one slot and hour, rounded down.
+    #[serde(with = "decimal")]
+    pub slot_hour: Amount,
+    /// Its currency.
+    pub currency: Currency,
+    /// When that price was bid: of equal ones the older goes first.
+    pub bid_at_ms: Timestamp,
+    /// Whether it runs or waits.
+    #[serde(flatten, with = "StateFields")]
+    pub state: LeaseState,
+    /// Since when it does.
+    pub since_ms: Timestamp,
 }
 
 /// What a host asks for.

@@ -3,6 +3,9 @@
 //! Amounts are decimal strings in the unit beside them (`"0.35"`), never floats. Points in time are milliseconds since the Unix
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
+mod hook;
+mod earnings;
+mod events;
 mod host;
 mod lease;
 mod order;
@@ -11,6 +14,9 @@ mod pricing;
 mod rent;
 mod search;
 
+pub use hook::*;
+pub use earnings::*;
+pub use events::*;
 pub use host::*;
 pub use lease::*;
 pub use order::*;

@@ -5,7 +5,7 @@ use souk_protocol::{
     Amount, Currency, MachineId, NodeId, OwnerId, Timestamp, machine::sisters::SisterState, owner::Membership,
 };
 
-use super::{AcceptRequest, ListRequest, PriceRequest, decimal};
+use super::{AcceptRequest, EarningsRequest, ListRequest, PriceRequest, decimal};
 use crate::market::{CommandError, ErrorCode};
 
 /// Whose this node is.
@@ -118,6 +118,8 @@ pub enum HostOrder {
     Unlist,
     /// Change who may rent.
     Accept(AcceptRequest),
+    /// Say what was earned. Answered with an `EarningsView`.
+    Earnings(EarningsRequest),
     /// Take a newer membership. Answered with an [`OwnerView`].
     Join(JoinRequest),
     /// Belong to the owner no more. Answered with an [`OwnerView`].
@@ -140,6 +142,7 @@ impl HostOrder {
             | Self::Price(_)
             | Self::Unlist
             | Self::Accept(_)
+            | Self::Earnings(_)
             | Self::Join(_)
             | Self::Leave => Ok(()),
         }

@@ -9,7 +9,7 @@ use souk_protocol::{
     resources::{Egress, Resources},
 };
 
-use super::{LeaseView, decimal};
+use super::{AvoidedHost, LeaseView, decimal};
 use crate::market::{CommandError, command::AskSelector};
 
 /// Environment variables. Their values are secrets: `Debug` shows names only.
@@ -82,6 +82,9 @@ pub struct QuoteView {
     pub ask: AskId,
     /// Whose machine.
     pub host: NodeId,
+    /// Given if the host has failed this node lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avoided: Option<AvoidedHost>,
     /// What would be granted.
     pub resources: Resources,
     /// The currency of every amount here.

@@ -16,6 +16,12 @@ use crate::{api::types::Who, config::Strategy};
 pub struct ReceiptsArgs {
     /// Of this lease only
     pub id: Option<String>,
+    /// Of so many leases, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub limit: u32,
+    /// Only of leases with numbers below this
+    #[arg(long, value_name = "NUMBER")]
+    pub before: Option<u64>,
 }
 
 /// `souk ledger`.
@@ -53,9 +59,17 @@ pub struct VerifyArgs {
 pub enum HostCommand {
     /// What this machine offers, to whom, and who is on it
     #[command(
-        after_help = "Examples:\n  souk host show\n  souk host show --json | jq .problems\n  souk host show --machine all"
+        after_help = "Examples:\n  souk host show\n  souk host show -w\n  souk host show --json | jq .problems\n  souk host show --machine all"
     )]
-    Show(MachineArg),
+    Show(HostShowArgs),
+    /// What this node earned as a host, by day and machine (days are of UTC)
+    #[command(
+        after_help = "Acknowledged is what renters have signed for; the rest is claimed and not signed for yet.\n\
+                      The table rounds down to a millionth; --json and --csv are exact.\n\n\
+                      Examples:\n  souk host earnings\n  souk host earnings --days 7\n  \
+                      souk host earnings --from 2026-11-01 --to 2026-11-30 --csv > november.csv"
+    )]
+    Earnings(EarningsArgs),
     /// All machines of the same owner, and how they are
     #[command(
         after_help = "Examples:\n  souk host machines\n  souk host machines --json | jq '.[] | select(.state == \"offline\")'"
@@ -117,6 +131,37 @@ pub struct IdleJobArgs {
     /// What it runs, in place of the image's own
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// `souk host show`.
+#[derive(Debug, Args)]
+pub struct HostShowArgs {
+    /// Keep showing, as it changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
+}
+
+/// `souk host earnings`.
+#[derive(Debug, Args)]
+pub struct EarningsArgs {
+    /// So many days up to the last [default: 30]
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = clap::value_parser!(u32).range(1..=3660))]
+    pub days: Option<u32>,
+    /// The first day, as 2026-11-22
+    #[arg(long, value_name = "DAY")]
+    pub from: Option<String>,
+    /// The last day [default: today]
+    #[arg(long, value_name = "DAY")]
+    pub to: Option<String>,
+    /// Print comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// `souk host list`.

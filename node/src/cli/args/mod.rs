@@ -1,5 +1,6 @@
 //! The command line's grammar: commands, options, help with examples.
 
+mod hooks;
 mod hosting;
 mod orders;
 mod owner;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use souk_protocol::Millis;
 
+pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
 pub use owner::*;
@@ -70,6 +72,13 @@ pub enum Command {
     /// Look for machines to rent
     #[command(
         after_help = "Conditions are FIELD OP VALUE, with < <= = != >= > in notin; all must hold, or use `or`, `not` and ( ).\n\n\
+                      Fields (docs/search.md says what each is, and its unit):\n  gpu_name num_gpus gpu_ram gpu_total_ram gpu_frac gpu_mem_bw gpu_max_power compute_cap\n  \
+                      cuda_vers driver_version total_flops dlperf dlperf_usd flops_usd dph min_bid\n  \
+                      reserved_discount storage_cost inet_up inet_down inet_up_cost inet_down_cost cpu_name\n  \
+                      cpu_cores cpu_cores_effective cpu_ghz cpu_ram cpu_arch has_avx disk_space disk_bw pcie_bw\n  \
+                      pci_gen duration geolocation reliability verified datacenter rentable rented static_ip\n  \
+                      direct_port_count host_id machine_id id score trust reachability runtime eviction_notice\n  \
+                      owed avoided\n\n\
                       Examples:\n  souk search\n  souk search 'gpu_name=RTX_4090 num_gpus>=2' -o dph\n  \
                       souk search 'cpu_cores>=8 cpu_ram>=32' --storage 100\n  \
                       souk search 'gpu_ram>=80' --explain        why there is nothing"
@@ -96,7 +105,7 @@ pub enum Command {
     Order(OrderCommand),
     /// List leases, as renter and as host
     #[command(
-        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
+        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps -a --before 801        older ones\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
     )]
     Ps(PsArgs),
     /// All about one lease
@@ -113,8 +122,11 @@ pub enum Command {
     )]
     Exec(ExecArgs),
     /// What happened to a lease, and who caused it
-    #[command(after_help = "Examples:\n  souk events 1\n  souk events train --json")]
-    Events(LeaseArg),
+    #[command(
+        after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \
+                      souk events --limit 20          of all leases, newest last\n  souk events -f --json | jq -r .state"
+    )]
+    Events(EventsArgs),
     /// End an instance's processes; its disk is kept, and billed
     #[command(after_help = "Examples:\n  souk stop 1\n  souk stop train 3fa9")]
     Stop(LeaseArgs),
@@ -143,6 +155,12 @@ pub enum Command {
         after_help = "Examples:\n  souk host list --price 0.35\n  souk host accept anyone\n  souk host show"
     )]
     Host(HostCommand),
+    /// Tell URLs and programs what happens: outbid, offline, rented …
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  souk hook add rented -- /usr/local/bin/on-rented\n  souk hook test hook1\n  souk hook log"
+    )]
+    Hook(HookCommand),
     /// One owner, many machines: whose this node is
     #[command(
         subcommand,
@@ -229,4 +247,22 @@ pub enum ConfigCommand {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_help_of_search_names_every_field() {
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("search").unwrap().render_help().to_string();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        for info in souk_protocol::query::fields() {
+            assert!(words.contains(&info.name), "souk search --help does not name {}", info.name);
+        }
+    }
 }

@@ -117,12 +117,23 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
     let (code, _) = laptop.refused(&["host", "unlist", "--machine", "beef0000"]);
     assert_eq!(code, "not_found");
 
+    let earned = laptop.json(&["host", "earnings", "--days", "2", "--machine", "all"]);
+    let earned = earned.as_array().unwrap();
+    assert!(earned.len() == 2 && earned.iter().all(|r| r["done"]["from"].is_string()), "{earned:?}");
+
+    let heard = world.path().join("heard.json");
+    let line = format!("cat > {0}.new && mv {0}.new {0}", heard.display());
+    let _ = a.json(&["hook", "add", "machine_offline", "--", "/bin/sh", "-c", &line]);
+
     // One goes without a word: its sister and the owner notice, and its return, too.
     b.kill();
     for node in [&a, &laptop] {
         becomes(node, &b, "offline");
         assert!(node.log().contains("machine_offline"), "{}", node.log());
     }
+    let told = until("the hook heard of it", || std::fs::read_to_string(&heard).ok());
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((told["event"].as_str(), told["data"]["node"].as_str()), (Some("machine_offline"), Some(b.id.as_str())));
     let failed = laptop.souk(&["host", "show", "--machine", "all"], &[]);
     assert_eq!(failed.code, 1);
     let failed: Value = serde_json::from_str(&failed.out).unwrap();

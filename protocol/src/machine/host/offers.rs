@@ -16,6 +16,8 @@ use crate::{
 
 /// Offers of ours that a proposal may still name, if what they say is what we say today.
 const RECENT_OFFERS: usize = 8;
+/// Between two of our notices once the burst is used up: what others count, and what one may be longer on its way than the next.
+const INTERVAL: Millis = Millis(limits::OFFER_INTERVAL.0 + 500);
 /// An offer that ends early, with its membership, is replaced this long before.
 const RENEW_BEFORE_END: Millis = Millis::from_mins(1);
 
@@ -115,18 +117,20 @@ impl Host {
 
     /// Counts a notice of ours as the books of others do, withdrawals too: an offer they would not take is held back.
     fn count_notice(&mut self, now: Timestamp) {
-        let earned = u32::try_from(now.since(self.counted_at).0 / limits::OFFER_INTERVAL.0).unwrap_or(u32::MAX);
-        self.allowance = self.allowance.saturating_add(earned).min(limits::OFFER_BURST).saturating_sub(1);
-        if earned > 0 {
+        let earned = u32::try_from(now.since(self.counted_at).0 / INTERVAL.0).unwrap_or(u32::MAX);
+        let left = self.allowance.saturating_add(earned).min(limits::OFFER_BURST).checked_sub(1);
+        // A withdrawal does not wait; what comes after one that was too early does.
+        if earned > 0 || left.is_none() {
             self.counted_at = now;
         }
+        self.allowance = left.unwrap_or(0);
     }
 
     /// When the next offer is due, if the machine is offered: what matters to a renter at once, the rest after a while, and
     /// always as far as the rate that others take allows.
     pub(super) fn publish_at(&self) -> Option<Timestamp> {
         let setup = self.setup.as_ref().filter(|_| self.runtime_up)?;
-        let allowed = if self.allowance > 0 { Timestamp(0) } else { self.counted_at + limits::OFFER_INTERVAL };
+        let allowed = if self.allowance > 0 { Timestamp(0) } else { self.counted_at + INTERVAL };
         let due = match &self.offer {
             None => Timestamp(0),
             Some(offer) if self.dirty && self.is_urgent(setup, offer) => Timestamp(0),
@@ -234,10 +238,14 @@ mod tests {
         }
         host.configure(&mut cx, &mut book, Some(setup()), NOW);
         let at = host.publish_at().unwrap();
-        assert_eq!(at, NOW + limits::OFFER_INTERVAL);
+        assert_eq!(at, NOW + INTERVAL);
         host.tick(&mut cx, &mut book, at);
         taken(&mut cx, at);
-        assert!(host.offer().is_some());
+        // A withdrawal that others may be too early for is told nonetheless, and the next offer comes later.
+        host.configure(&mut cx, &mut book, None, at);
+        outputs(&mut cx);
+        host.configure(&mut cx, &mut book, Some(setup()), at);
+        assert_eq!(host.publish_at(), Some(at + INTERVAL));
     }
 
     #[test]

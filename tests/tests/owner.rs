@@ -121,6 +121,11 @@ fn one_owner_has_one_name_gives_orders_and_misses_a_machine_that_goes() {
     let earned = earned.as_array().unwrap();
     assert!(earned.len() == 2 && earned.iter().all(|r| r["done"]["from"].is_string()), "{earned:?}");
 
+    let kept = laptop.json(&["host", "maintenance", "add", "in 3h", "30min", "--machine", "all"]);
+    assert!(kept.as_array().unwrap().iter().all(|r| r["done"]["maintenance"].as_array().is_some_and(|w| w.len() == 1)));
+    let kept = laptop.json(&["host", "maintenance", "remove", "1", "--machine", &machine[..8]]);
+    assert_eq!(kept[0]["done"]["maintenance"].as_array().map(Vec::len), Some(0), "{kept:#}");
+
     let heard = world.path().join("heard.json");
     let line = format!("cat > {0}.new && mv {0}.new {0}", heard.display());
     let _ = a.json(&["hook", "add", "machine_offline", "--", "/bin/sh", "-c", &line]);

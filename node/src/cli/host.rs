@@ -10,7 +10,7 @@ use super::{
     error::Failure,
     host_show, machines, node,
     output::{self, Align, Table},
-    watch,
+    schedule, watch,
 };
 use crate::{
     api::types::{
@@ -32,6 +32,9 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
             let EarningsArgs { days, from, to, on, .. } = args;
             (HostOrder::Earnings(EarningsRequest { days, from, to }), on)
         }
+        HostCommand::Hold(args) => return schedule::hold(context, args).await,
+        HostCommand::Maintenance(command) => return schedule::maintenance(context, command).await,
+        HostCommand::Extend(args) => return schedule::extend(context, args).await,
         HostCommand::Price(args) => {
             let on = args.on.clone();
             let request = price_request(*args);
@@ -61,7 +64,9 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, 
             return shown_prices(context, &view);
         }
         HostOrder::Show if only_prices => return shown_prices(context, &client.get("host").await?),
-        HostOrder::Show | HostOrder::Earnings(_) | HostOrder::Join(_) | HostOrder::Leave => client.get("host").await?,
+        HostOrder::Show | HostOrder::Schedule(_) | HostOrder::Earnings(_) | HostOrder::Join(_) | HostOrder::Leave => {
+            client.get("host").await?
+        }
     };
     if context.json {
         output::json(&view)?;
@@ -81,6 +86,10 @@ fn request(args: ListArgs) -> ListRequest {
         currency: args.currency,
         slots: args.slots,
         min_slots: args.min_slots,
+        latest_end: args.until,
+        max_term_ms: args.max_term,
+        eviction_notice_ms: args.notice,
+        quantum_ms: args.quantum,
     }
 }
 
@@ -279,6 +288,8 @@ fn describe(view: &HostView) -> String {
         ("prices", named_prices.unwrap_or_else(|| "none named".to_owned())),
         ("strategy", if view.prices.is_some() { strategy(view) } else { String::new() }),
         ("slice", format!("{} of {} slots at least", view.min_slots, view.slots.len())),
+        ("held", schedule::held(&view.schedule)),
+        ("maintenance", schedule::announced(&view.schedule)),
         ("accepts", accepts),
     ];
     lines.extend(conditions(view));

@@ -6,8 +6,9 @@ use super::{
     Context,
     error::{FAILED, Failure},
     output::{self, Align, Table},
+    schedule,
 };
-use crate::api::types::{HostOrder, HostRole, HostView, MachineOrder, MachineResult, MachineView};
+use crate::api::types::{HostOrder, HostRole, HostView, MachineOrder, MachineResult, MachineView, ScheduleView};
 
 /// Lists the owner's machines.
 pub(super) async fn list(context: &Context) -> Result<u8, Failure> {
@@ -92,10 +93,23 @@ pub(super) fn finished(context: &Context, results: &[MachineResult]) -> Result<u
     Ok(code)
 }
 
+/// What is kept from renters, in words.
+fn kept(schedule: &ScheduleView) -> String {
+    let held = match schedule::held(schedule) {
+        held if held.is_empty() => "nothing held".to_owned(),
+        held => held,
+    };
+    match schedule::announced(schedule) {
+        windows if windows.is_empty() => format!("{held}, no maintenance"),
+        windows => format!("{held}, maintenance {windows}"),
+    }
+}
+
 /// A machine's answer in a few words: what it offers, where it says that.
 fn summary(done: &serde_json::Value) -> String {
     let Ok(view) = serde_json::from_value::<HostView>(done.clone()) else {
-        return "done".to_owned();
+        let schedule = serde_json::from_value::<ScheduleView>(done.clone());
+        return schedule.map_or_else(|_| "done".to_owned(), |schedule| kept(&schedule));
     };
     let free = view.slots.iter().filter(|s| matches!(s.holder, crate::api::types::SlotHolder::Free)).count();
     match (view.role, &view.prices) {

@@ -17,7 +17,8 @@ use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
     IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
     MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
-    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
+    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
+    SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -123,6 +124,8 @@ pub enum Command {
         /// The lease after it.
         reply: Reply<LeaseView>,
     },
+    /// About the terms of leases.
+    Terms(super::terms::TermsCommand),
     /// Names a lease.
     Label {
         /// Which.
@@ -206,6 +209,13 @@ pub enum Command {
     },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
+    /// What this machine's owner keeps from renters.
+    HostSchedule {
+        /// What changes; none only asks.
+        request: Option<ScheduleRequest>,
+        /// What is kept after it.
+        reply: Reply<ScheduleView>,
+    },
     /// Changes who may rent here.
     HostAccept {
         /// Who, and whether.
@@ -269,6 +279,7 @@ impl fmt::Debug for Command {
             Self::Leases { .. } => "Leases",
             Self::Lease { .. } => "Lease",
             Self::Control { .. } => "Control",
+            Self::Terms(_) => "Terms",
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
@@ -282,6 +293,7 @@ impl fmt::Debug for Command {
             Self::HostPrice { .. } => "HostPrice",
             Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
+            Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
             Self::Owner(_) => "Owner",
             Self::HostIdleJob { .. } => "HostIdleJob",

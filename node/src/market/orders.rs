@@ -83,6 +83,11 @@ impl Market {
                 ask(Command::HostAccept { request, reply });
                 as_json(answer).boxed()
             }
+            HostOrder::Schedule(request) => {
+                let (reply, answer) = oneshot::channel();
+                ask(Command::HostSchedule { request, reply });
+                as_json(answer).boxed()
+            }
             HostOrder::Earnings(request) => {
                 let (reply, answer) = oneshot::channel();
                 ask(Command::HostEarnings { request, reply });

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, owned::Owned, pricing::Prices, rentals::Rentals,
-    views::Meta,
+    terms::Waiters, views::Meta,
 };
 use crate::{
     access::{Permission, Server},
@@ -136,6 +136,7 @@ pub(super) struct Market {
     pub(super) index: AskIndex,
     pub(super) backoff: Backoff,
     pub(super) rentals: Rentals,
+    pub(super) waiters: Waiters,
     pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
@@ -192,6 +193,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         index: AskIndex::default(),
         backoff: Backoff::default(),
         rentals: Rentals::default(),
+        waiters: Waiters::default(),
         prices: Prices::default(),
         runtime: None,
         runtime_problem: None,
@@ -254,6 +256,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.controls_overdue();
                 market.owned.tick();
                 market.tell_machines();
+                market.waiters_overdue();
                 market.follow_market();
                 market.mark_all();
                 market.forget();

@@ -123,6 +123,7 @@ impl Pursuit {
         let request = SearchRequest {
             query: wanted.query.clone(),
             order: wanted.order.clone(),
+            rental: wanted.rent.rental,
             storage_gb: wanted.rent.disk_mb.map(|mb| mb.div_ceil(1000)),
             limit: Some(50),
             ..SearchRequest::default()

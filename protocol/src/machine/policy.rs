@@ -247,7 +247,9 @@ pub fn agree(
             }
         }
         Change::Extend { ends_at, compute_hour } => {
-            let paid = compute_hour.unwrap_or(terms.compute_hour);
+            // Without another price, one that is agreed on already holds on.
+            let agreed = terms.next.map_or(terms.compute_hour, |next| next.compute_hour);
+            let paid = compute_hour.unwrap_or(agreed);
             let offered = asked.filter(|a| now < a.valid_until && ends_at <= a.ends_at && paid >= a.compute_hour);
             if offered.is_some() {
                 return Ok(());
@@ -349,6 +351,21 @@ mod tests {
             panic!("no draft")
         };
         assert_eq!(price_hour, Amount(LISTED));
+    }
+
+    #[test]
+    fn a_contract_that_gets_dearer_is_extended_at_the_price_agreed_on() {
+        let (setup, draft) = (setup(), crate::machine::testkit::draft(None, Amount(0)));
+        let terms = LeaseTerms::drafted(&draft);
+        let agreed = |terms: &LeaseTerms, hours, compute_hour| {
+            let ends_at = draft.ends_at + Millis::from_hours(hours);
+            agree(Some(&setup), None, &draft, terms, None, &Change::Extend { ends_at, compute_hour }, NOW)
+        };
+        let price = extension_price(Some(&setup), None, &draft, &terms, draft.ends_at + Millis(1), NOW).unwrap();
+        let cheap = LeaseTerms { compute_hour: Amount(price.0 - 1), ..terms };
+        assert!(agreed(&cheap, 1, None).is_err() && agreed(&cheap, 1, Some(price)).is_ok());
+        let next = Some(crate::terms::NextPrice { from: draft.ends_at, compute_hour: price });
+        assert!(agreed(&LeaseTerms { next, ..cheap }, 2, None).is_ok());
     }
 
     #[test]

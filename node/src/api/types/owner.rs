@@ -5,7 +5,7 @@ use souk_protocol::{
     Amount, Currency, MachineId, NodeId, OwnerId, Timestamp, machine::sisters::SisterState, owner::Membership,
 };
 
-use super::{AcceptRequest, EarningsRequest, ListRequest, PriceRequest, decimal};
+use super::{AcceptRequest, EarningsRequest, ListRequest, PriceRequest, ScheduleRequest, decimal};
 use crate::market::{CommandError, ErrorCode};
 
 /// Whose this node is.
@@ -118,6 +118,8 @@ pub enum HostOrder {
     Unlist,
     /// Change who may rent.
     Accept(AcceptRequest),
+    /// Keep slots, or announce maintenance; none only asks. Answered with a `ScheduleView`.
+    Schedule(Option<ScheduleRequest>),
     /// Say what was earned. Answered with an `EarningsView`.
     Earnings(EarningsRequest),
     /// Take a newer membership. Answered with an [`OwnerView`].
@@ -142,6 +144,7 @@ impl HostOrder {
             | Self::Price(_)
             | Self::Unlist
             | Self::Accept(_)
+            | Self::Schedule(_)
             | Self::Earnings(_)
             | Self::Join(_)
             | Self::Leave => Ok(()),

@@ -12,6 +12,7 @@ use souk_protocol::{
         backoff::Avoided,
         search::{self, AskView, Datum, OrderBy, Pricing},
     },
+    negotiation::RentalType,
     query::{Field, Query, fields},
 };
 
@@ -50,6 +51,16 @@ pub enum RentalKind {
     Bid,
     /// At a discount, for a term.
     Reserved,
+}
+
+impl From<RentalKind> for RentalType {
+    fn from(kind: RentalKind) -> Self {
+        match kind {
+            RentalKind::OnDemand => Self::OnDemand,
+            RentalKind::Bid => Self::Interruptible,
+            RentalKind::Reserved => Self::Reserved,
+        }
+    }
 }
 
 impl SearchRequest {

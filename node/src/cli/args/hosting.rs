@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use souk_protocol::{Amount, Currency};
+use souk_protocol::{Amount, Currency, Millis};
 
 use super::{
-    MachineArg,
-    values::{currency, permille, who},
+    HoldArgs, HostExtendArgs, MachineArg, MaintenanceCommand,
+    values::{currency, duration, permille, until, who},
 };
-use crate::{api::types::Who, config::Strategy};
+use crate::{
+    api::types::{Until, Who},
+    config::Strategy,
+};
 
 /// `souk receipts`.
 #[derive(Debug, Args)]
@@ -77,9 +80,21 @@ pub enum HostCommand {
     Machines,
     /// Offer this machine, or change its prices; running leases keep theirs
     #[command(
-        after_help = "Examples:\n  souk host list --gpu-price 0.35 --min-bid 0.12\n  souk host list --price 0.02 --slots 4 --storage-price 0.10\n  souk host list --price 0.40 --machine all"
+        after_help = "Examples:\n  souk host list --gpu-price 0.35 --min-bid 0.12\n  souk host list --price 0.02 --slots 4 --storage-price 0.10\n  souk host list --until 2026-12-24T00:00Z --for 7days --notice 2min\n  souk host list --price 0.40 --machine all"
     )]
     List(ListArgs),
+    /// Keep slots for your own work: bids give way with notice, signed contracts at a fixed price do not
+    #[command(after_help = "Examples:\n  souk host hold 2\n  souk host hold 0                 gives them back")]
+    Hold(HoldArgs),
+    /// Say when the machine is maintained
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk host maintenance add 2026-11-23T10:00Z 2h\n  souk host maintenance list\n  souk host maintenance remove 1"
+    )]
+    Maintenance(MaintenanceCommand),
+    /// Ask the renter of a lease for a longer contract, at the same price or another
+    #[command(after_help = "Examples:\n  souk host extend 3 24h\n  souk host extend 3 7days --price 0.45")]
+    Extend(HostExtendArgs),
     /// Show this machine's prices, or change them at once; signed leases keep theirs
     #[command(
         after_help = "Strategies: fixed is the listed price; floor comes down to the lowest bid while slots are free; command asks \
@@ -191,6 +206,18 @@ pub struct ListArgs {
     /// The smallest slice, in slots
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub min_slots: Option<u16>,
+    /// No contract runs past this: 2026-12-24T00:00Z, 'in 90days', or `none`
+    #[arg(long, value_name = "WHEN", value_parser = until)]
+    pub until: Option<Until>,
+    /// The longest contract, such as 30days
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub max_term: Option<Millis>,
+    /// Warning before an instance that was rented by bid is stopped for others
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub notice: Option<Millis>,
+    /// A run of such an instance that others cut shorter than this is free
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub quantum: Option<Millis>,
     /// Where.
     #[command(flatten)]
     pub on: MachineArg,

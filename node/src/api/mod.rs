@@ -18,6 +18,8 @@
 //! | `GET orders`, `POST orders` `orders/{number}/cancel` | standing orders |
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
+//! | `GET owner`, `POST owner/{join,leave,refresh}` | whose this node is |
+//! | `GET host/machines`, `POST host/machines/order` | the owner's machines, and what they are told |
 //! | `GET host/schedule`, `POST host/schedule` | slots held, maintenance |
 //! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
 //! | `POST shutdown` | stops the node |
@@ -26,6 +28,7 @@ pub mod client;
 mod error;
 pub mod frames;
 mod hooks;
+mod owner;
 mod routes;
 mod server;
 mod streams;

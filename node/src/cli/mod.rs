@@ -13,11 +13,13 @@ mod host;
 mod host_show;
 mod leases;
 mod ledger;
+mod machines;
 mod market;
 mod listing;
 mod node;
 mod orders;
 mod output;
+mod owner;
 mod plot;
 mod progress;
 mod rent;
@@ -121,6 +123,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
+        Command::Owner(command) => owner::owner(context, command).await,
         Command::Hook(command) => hooks::hook(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),

@@ -2,21 +2,28 @@
 
 use super::{
     Context,
-    args::{HoldArgs, HostExtendArgs, MaintenanceCommand},
+    args::{HoldArgs, HostExtendArgs, MachineArg, MaintenanceCommand, WindowArg},
     error::Failure,
+    machines,
     output::{self, Align, Table, money},
 };
 use crate::{
     api::{
         client::escape,
-        types::{LeaseDetail, OfferExtensionRequest, ScheduleRequest, ScheduleView, WindowView},
+        types::{
+            HostOrder, LeaseDetail, MachineOrder, MachineResult, OfferExtensionRequest, ScheduleRequest, ScheduleView,
+            WindowView,
+        },
     },
     market::ErrorCode,
 };
 
 pub(super) async fn hold(context: &Context, args: HoldArgs) -> Result<u8, Failure> {
-    let view: ScheduleView =
-        context.client()?.post("host/schedule", &ScheduleRequest::Hold { slots: args.slots }).await?;
+    let request = ScheduleRequest::Hold { slots: args.slots };
+    if let Some(machine) = args.on.machine {
+        return machines::order(context, machine, HostOrder::Schedule(Some(request))).await;
+    }
+    let view: ScheduleView = context.client()?.post("host/schedule", &request).await?;
     if context.json {
         output::json(&view)?;
     } else if view.hold == 0 {
@@ -33,19 +40,23 @@ pub(super) async fn hold(context: &Context, args: HoldArgs) -> Result<u8, Failur
 pub(super) async fn maintenance(context: &Context, command: MaintenanceCommand) -> Result<u8, Failure> {
     let client = context.client()?;
     let view: ScheduleView = match command {
-        MaintenanceCommand::List => client.get("host/schedule").await?,
+        MaintenanceCommand::List(MachineArg { machine: Some(machine) }) => {
+            return machines::order(context, machine, HostOrder::Schedule(None)).await;
+        }
+        MaintenanceCommand::List(MachineArg { machine: None }) => client.get("host/schedule").await?,
         MaintenanceCommand::Add(args) => {
             let request = ScheduleRequest::AddMaintenance { from_ms: args.from, for_ms: args.lasts };
+            if let Some(machine) = args.on.machine {
+                return machines::order(context, machine, HostOrder::Schedule(Some(request))).await;
+            }
             client.post("host/schedule", &request).await?
         }
-        MaintenanceCommand::Remove(args) => {
+        MaintenanceCommand::Remove(WindowArg { number, on: MachineArg { machine: Some(machine) } }) => {
+            return remove_on(context, machine, number).await;
+        }
+        MaintenanceCommand::Remove(WindowArg { number, on: MachineArg { machine: None } }) => {
             let announced: ScheduleView = client.get("host/schedule").await?;
-            let window = args.number.checked_sub(1).and_then(|i| announced.maintenance.get(i)).ok_or_else(|| {
-                Failure::new(format!("no window of number {} is announced", args.number))
-                    .code(ErrorCode::NotFound)
-                    .hint("souk host maintenance list")
-            })?;
-            client.post("host/schedule", &ScheduleRequest::RemoveMaintenance { from_ms: window.from_ms }).await?
+            client.post("host/schedule", &removal(&announced, number)?).await?
         }
     };
     if context.json {
@@ -54,6 +65,38 @@ pub(super) async fn maintenance(context: &Context, command: MaintenanceCommand) 
         output::line(windows(&view))?;
     }
     Ok(0)
+}
+
+/// Takes back the window of that number in a machine's own list.
+fn removal(announced: &ScheduleView, number: usize) -> Result<ScheduleRequest, Failure> {
+    let window = number.checked_sub(1).and_then(|i| announced.maintenance.get(i)).ok_or_else(|| {
+        Failure::new(format!("no window of number {number} is announced"))
+            .code(ErrorCode::NotFound)
+            .hint("souk host maintenance list")
+    })?;
+    Ok(ScheduleRequest::RemoveMaintenance { from_ms: window.from_ms })
+}
+
+/// Asks each machine for its list first: the numbers are each its own.
+async fn remove_on(context: &Context, machine: String, number: usize) -> Result<u8, Failure> {
+    let client = context.client()?;
+    let ask = MachineOrder { machine, order: HostOrder::Schedule(None) };
+    let listed: Vec<MachineResult> = client.post("host/machines/order", &ask).await?;
+    let mut results = Vec::new();
+    for mut result in listed {
+        let announced = result.done.take().and_then(|done| serde_json::from_value::<ScheduleView>(done).ok());
+        match announced.map(|announced| removal(&announced, number)) {
+            Some(Ok(request)) => {
+                let order = HostOrder::Schedule(Some(request));
+                let order = MachineOrder { machine: result.node.to_string(), order };
+                let done: Vec<MachineResult> = client.post("host/machines/order", &order).await?;
+                results.extend(done);
+            }
+            Some(Err(failure)) => results.push(MachineResult { error: Some(failure.error), ..result }),
+            None => results.push(result),
+        }
+    }
+    machines::finished(context, &results)
 }
 
 /// Slots held, in words; empty for none.

@@ -38,6 +38,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Renting from others.
     pub renter: Renter,
+    /// Other machines of the same owner.
+    pub owner: Owner,
     /// The local API.
     pub api: Api,
     /// What is logged.
@@ -310,6 +312,21 @@ impl Default for Renter {
     }
 }
 
+/// Other machines of the same owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Owner {
+    /// A machine of the owner's whose connection has been gone for so long, without a word, is offline.
+    #[serde(with = "values::duration")]
+    pub offline_after: Millis,
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self { offline_after: Millis::from_secs(90) }
+    }
+}
+
 /// The local API.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -451,6 +468,11 @@ impl Config {
                 .all(|g| !g.devices.is_empty() && g.uuid.as_ref().is_none_or(|u| u.len() == g.devices.len())),
             "host.declared_gpus",
             "each needs a list of device paths for each GPU, and as many UUIDs if any",
+        )?;
+        unless(
+            (Millis::from_secs(1)..=Millis::from_hours(24)).contains(&self.owner.offline_after),
+            "owner.offline_after",
+            "it must be between 1s and 24h",
         )?;
         unless(
             self.api.tcp.is_none_or(|a| a.ip().is_loopback()),

@@ -128,6 +128,10 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 #? max_price = "1.00"
 # currency = "USD"
 
+[owner]
+# Another machine of the same owner is offline when its connection has been gone for so long, without a word.
+# offline_after = "90s"
+
 [api]
 # The local API's socket; without this, api.sock beside this file.
 #? socket = "/run/souk/api.sock"

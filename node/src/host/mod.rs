@@ -387,6 +387,7 @@ impl HostSide {
             tick: host.tick,
             max_term: host.max_term,
             reachability: Reachability::Unknown,
+            membership: None,
         }
     }
 

@@ -15,9 +15,10 @@ use tokio::{
 
 use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
-    IdleJobView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest, MarketRequest,
-    MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RentRequest, RentStep,
-    ScheduleRequest, ScheduleView, SearchRequest, SearchResults, StatusView,
+    IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
+    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
+    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
+    SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -229,6 +230,40 @@ pub enum Command {
         /// The job after it.
         reply: Reply<IdleJobView>,
     },
+    /// About the owner of this node, and the owner's other machines.
+    Owner(OwnerCommand),
+}
+
+/// One thing asked about the owner.
+#[derive(Debug)]
+pub enum OwnerCommand {
+    /// Whose this node is.
+    Show(Reply<OwnerView>),
+    /// Belongs to an owner from now on.
+    Join {
+        /// By this membership.
+        request: JoinRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// Belongs to nobody else any more.
+    Leave(Reply<OwnerView>),
+    /// The owner's key or members have changed.
+    Refresh {
+        /// Which members.
+        request: RefreshRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// The owner's machines.
+    Machines(Reply<Vec<MachineView>>),
+    /// Tells machines of the owner's to do something.
+    Order {
+        /// Which, and what.
+        request: MachineOrder,
+        /// What came of it, for each.
+        reply: Reply<Vec<MachineResult>>,
+    },
 }
 
 impl fmt::Debug for Command {
@@ -260,6 +295,7 @@ impl fmt::Debug for Command {
             Self::HostUnlist(_) => "HostUnlist",
             Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
+            Self::Owner(_) => "Owner",
             Self::HostIdleJob { .. } => "HostIdleJob",
         })
     }

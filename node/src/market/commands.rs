@@ -70,6 +70,7 @@ impl Market {
                 let changed = self.change_host(|host| host.accept(&request));
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
+            Command::Owner(command) => self.owner_command(command),
         }
     }
 

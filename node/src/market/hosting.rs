@@ -1,12 +1,6 @@
 //! The host's side of the node, as its owner sees and changes it.
 
-use souk_protocol::{
-    entry::Body,
-    machine::{
-        host_lease::HostLease,
-        io::{Command as EngineCommand, Input},
-    },
-};
+use souk_protocol::{entry::Body, machine::host_lease::HostLease};
 
 use super::{
     command::{CommandError, ErrorCode},
@@ -34,7 +28,7 @@ impl Market {
             setup.slots.resize(setup.slots.len().max(least), None);
         }
         self.locks.name(&setup.slots);
-        self.input(Input::Command(EngineCommand::Host(Some(Box::new(setup)))));
+        self.offer_as_owned(setup);
     }
 
     pub(super) fn change_host(
@@ -81,6 +75,7 @@ impl Market {
             );
         }
         problems.extend(host.problems());
+        problems.extend(self.membership_problem());
         problems
     }
 

@@ -28,7 +28,7 @@ const SHORTEST_PREFIX: usize = 4;
 
 impl Market {
     pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
-        let (query, options) = request.parse(now(), self.engine.me(), self.about.currency.clone())?;
+        let (query, options) = request.parse(now(), self.host_id(), self.about.currency.clone())?;
         let results = SearchResults::from(search(&self.index, &query, &options));
         Ok(SearchResults { avoided: self.avoided_hosts(), ..results })
     }

@@ -130,7 +130,7 @@ impl Pursuit {
         };
         let found = self.market.ask(|reply| Command::Search { request, reply }).await?;
         let first = wanted.first.filter(|_| self.order.replaced.is_empty());
-        let row = |row: &AskRow| (row.id, row.host_id);
+        let row = |row: &AskRow| (row.id, row.node);
         let mut matches: Vec<(AskId, NodeId)> = found.rows.iter().map(row).collect();
         matches.sort_by_key(|(ask, _)| Some(*ask) != first);
         if let Some(first) = first.filter(|first| matches.iter().all(|(ask, _)| ask != first)) {

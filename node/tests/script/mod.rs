@@ -18,7 +18,7 @@ use souk::{
     config::Api,
     market::{
         Command, CommandError, ErrorCode, MarketHandle,
-        command::{ByteStream, EXPORT_PIECES, LeaseSelector, StepSender},
+        command::{ByteStream, EXPORT_PIECES, LeaseSelector, OwnerCommand, StepSender},
         select,
         terms::TermsCommand,
     },
@@ -155,6 +155,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::HostPrice { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+            Command::Owner(command) => owner(command),
             Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
     }
@@ -277,4 +278,14 @@ fn export(id: Option<LeaseSelector>) -> mpsc::Receiver<Result<Bytes, CommandErro
 /// The id that all views share.
 pub fn lease_id() -> LeaseId {
     LeaseId([0xab; 32])
+}
+
+fn owner(command: OwnerCommand) {
+    let nobody = || CommandError::new(ErrorCode::WrongState, "this node belongs to no owner");
+    match command {
+        OwnerCommand::Show(reply) | OwnerCommand::Leave(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Join { reply, .. } | OwnerCommand::Refresh { reply, .. } => answer(reply, Err(nobody())),
+        OwnerCommand::Machines(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Order { reply, .. } => answer(reply, Err(nobody())),
+    }
 }

@@ -85,7 +85,7 @@ pub fn peer() -> PeerView {
 
 /// What the real search finds in an index of two offers, one of them rented.
 pub fn search(request: &SearchRequest) -> Result<SearchResults, souk::market::CommandError> {
-    let (query, options) = request.parse(at(60), node(1), Currency::usd())?;
+    let (query, options) = request.parse(at(60), souk_protocol::HostId::Node(node(1)), Currency::usd())?;
     let mut index = AskIndex::new();
     for (machine, free) in [(3, 2), (4, 0)] {
         index.insert(DocumentId([machine; 32]), &offer(machine, free));
@@ -148,6 +148,7 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             reachability: Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 

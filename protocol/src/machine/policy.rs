@@ -3,7 +3,7 @@
 //! Pure functions of a proposal, the offer and the owner's settings. They decide; the host's and renter's machines act.
 
 use crate::{
-    Amount, MachineId, Millis, NodeId, Timestamp,
+    Amount, MachineId, Millis, NodeId, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
     machine::pricing::OwnerAsked,
@@ -11,6 +11,7 @@ use crate::{
     money::Rates,
     negotiation::{Proposal, Reject, RejectCode, RentalType},
     offer::{Offer, Reachability, Terms, Window},
+    owner::Membership,
     resources::{Hardware, Resources},
     terms::{Change, LeaseTerms},
 };
@@ -48,6 +49,16 @@ pub struct HostSetup {
     pub maintenance: Vec<Window>,
     /// How the machine is reached.
     pub reachability: Reachability,
+    /// Whose it is, if not the host's own. Left out of offers once it ends.
+    pub membership: Option<Verified<Membership>>,
+}
+
+impl HostSetup {
+    /// The membership that offers made at `now` carry: none once it is about to end.
+    #[must_use]
+    pub fn membership_at(&self, now: Timestamp) -> Option<&Verified<Membership>> {
+        self.membership.as_ref().filter(|m| m.holds_at(now) && now + limits::MEMBERSHIP_LEAST < m.valid_until)
+    }
 }
 
 /// What the host makes of a proposal.

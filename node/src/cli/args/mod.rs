@@ -3,6 +3,7 @@
 mod hooks;
 mod hosting;
 mod orders;
+mod owner;
 mod renting;
 mod terms;
 mod values;
@@ -16,6 +17,7 @@ use souk_protocol::Millis;
 pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
+pub use owner::*;
 pub use renting::*;
 pub use terms::*;
 use values::duration;
@@ -181,6 +183,15 @@ pub enum Command {
         after_help = "Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  souk hook add rented -- /usr/local/bin/on-rented\n  souk hook test hook1\n  souk hook log"
     )]
     Hook(HookCommand),
+    /// One owner, many machines: whose this node is
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk owner init                       once, on your own computer\n  \
+                      souk owner sign 12D3KooW…             there, for each of your hosts\n  \
+                      souk owner join soukmember…           on that host\n  \
+                      souk host machines                    all of them"
+    )]
+    Owner(OwnerCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),

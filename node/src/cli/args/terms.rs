@@ -3,7 +3,10 @@
 use clap::{Args, Subcommand};
 use souk_protocol::{Amount, Millis, Timestamp};
 
-use super::values::{amount_or_none, duration, length_or_off, moment};
+use super::{
+    MachineArg,
+    values::{amount_or_none, duration, length_or_off, moment},
+};
 
 /// `souk quote`.
 #[derive(Debug, Args)]
@@ -72,6 +75,9 @@ pub struct HoldArgs {
     /// How many slots; 0 for none
     #[arg(value_parser = clap::value_parser!(u16).range(0..=256))]
     pub slots: u16,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// `souk host maintenance`.
@@ -79,14 +85,14 @@ pub struct HoldArgs {
 pub enum MaintenanceCommand {
     /// Announce maintenance: no new contract crosses it, renters are told, and nothing runs in it
     #[command(
-        after_help = "Examples:\n  souk host maintenance add 'in 3h' 30min\n  souk host maintenance add 2026-11-23T10:00Z 2h"
+        after_help = "Examples:\n  souk host maintenance add 'in 3h' 30min\n  souk host maintenance add 2026-11-23T10:00Z 2h\n  souk host maintenance add 'in 3h' 30min --machine all"
     )]
     Add(MaintenanceArgs),
     /// What is announced
     #[command(
         after_help = "Examples:\n  souk host maintenance list\n  souk host maintenance list --json | jq .maintenance"
     )]
-    List,
+    List(MachineArg),
     /// Take an announcement back
     #[command(after_help = "Examples:\n  souk host maintenance remove 1")]
     Remove(WindowArg),
@@ -101,6 +107,9 @@ pub struct MaintenanceArgs {
     /// For how long, such as 30min
     #[arg(value_name = "TIME", value_parser = duration)]
     pub lasts: Millis,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// A window.
@@ -109,6 +118,9 @@ pub struct WindowArg {
     /// Its number in the list
     #[arg(value_name = "N")]
     pub number: usize,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// `souk host extend`.

@@ -408,7 +408,11 @@ impl Host {
             Request::AskExtension { lease, ends_at } => {
                 self.asked_extension(cx, from, token, (lease, ends_at), now);
             }
-            Request::BookSummary | Request::BookPage { .. } | Request::BookFetch { .. } | Request::Update(_) => {
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Update(_)
+            | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }
         }

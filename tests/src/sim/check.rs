@@ -189,7 +189,7 @@ fn both(
     let money = |holds: bool, what: String| ensure(holds, || format!("money-conserved: {name}: {what}"));
     money(
         *agreed == acked && acked == claimed,
-        format!("{claimed} claimed, {acked} acknowledged, {agreed} agreed to"),
+        format!("{claimed} claimed, {acked} acknowledged, {agreed} agreed to: {:?} after {:?}", theirs.ack.as_ref().and_then(|a| renter.store.read(a)), ours.events),
     )?;
     let fold = host.store.fold_of(id).ok_or("no draft")?;
     let mut tally = Tally { accepted: true, acknowledged: acked, amended: u64::from(fold.n), ..Tally::default() };

@@ -98,7 +98,7 @@ impl Fold {
                         let raise = compute_hour > self.price;
                         let enough = u128::from(compute_hour.0) * 100 >= u128::from(self.price.0) * 105;
                         // Rounded down, a raise may be a unit short of a twentieth.
-                        let enough = enough || u128::from(compute_hour.0 + 1) * 100 > u128::from(self.price.0) * 105;
+                        let enough = enough || (u128::from(compute_hour.0) + 1) * 100 > u128::from(self.price.0) * 105;
                         if !interruptible || compute_hour == self.price || (raise && !enough) {
                             return Err("a bid that is none".to_owned());
                         }

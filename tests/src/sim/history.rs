@@ -39,7 +39,7 @@ pub fn runs(draft: &LeaseDraft, events: &[LeaseEvent]) -> Runs {
                 runs.count += 1;
                 (began, quantum_from) = (Some(event.at), Some(event.at));
             }
-            (LeaseState::Running, EventCode::Amended) if event.note.contains("bid") || event.note.contains("price of") => {
+            (LeaseState::Running, EventCode::Repriced) => {
                 quantum_from = Some(event.at);
             }
             (LeaseState::Running, _) => {}
@@ -82,6 +82,7 @@ pub fn warned(draft: &LeaseDraft, events: &[LeaseEvent], slack: Millis) -> Resul
             }
             EventCode::Exited
             | EventCode::Amended
+            | EventCode::Repriced
             | EventCode::ExtensionAsked
             | EventCode::ExtensionDeclined
             | EventCode::MaintenanceAnnounced

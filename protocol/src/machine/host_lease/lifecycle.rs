@@ -301,7 +301,9 @@ impl HostLease {
     /// Its slots are used by another node of this machine.
     pub(in super::super) fn slots_lost(&mut self, cx: &mut Context, now: Timestamp) {
         let note = "its slots are used by another node of this machine".to_owned();
-        if self.meter.has_disk() {
+        if !self.draft.rental.is_firm() {
+            self.pause_with(cx, PauseReason::Outbid, Cause::Host, note, now);
+        } else if self.meter.has_disk() {
             self.pause_with(cx, PauseReason::Stopped, Cause::Host, note, now);
         } else if self.needs_slots() {
             self.end(cx, EndReason::CreateFailed, Cause::Host, note, now);
@@ -441,6 +443,14 @@ impl HostLease {
                     self.pause(cx, PauseReason::NoCredit, Cause::Clock, now);
                 }
             }
+            // It has waited for slots until its contract was over.
+            LeaseState::Preparing if self.prepare_by == Timestamp(u64::MAX) && now >= self.terms.ends_at => {
+                if self.meter.has_disk() {
+                    self.pause(cx, PauseReason::Expired, Cause::Clock, now);
+                } else {
+                    self.end(cx, EndReason::Expired, Cause::Clock, String::new(), now);
+                }
+            }
             LeaseState::Preparing if now >= self.prepare_by => {
                 let note = format!("preparing took more than {}", limits::PREPARE_WITHIN);
                 if self.has_run() {
@@ -487,6 +497,7 @@ impl HostLease {
                 let evicted = self.eviction.map_or(self.terms.ends_at, |e| e.at);
                 Some(self.terms.ends_at.min(evicted).min(self.spent_at()))
             }
+            LeaseState::Preparing if self.prepare_by == Timestamp(u64::MAX) => Some(self.terms.ends_at),
             LeaseState::Preparing => Some(self.prepare_by),
             LeaseState::Paused(PauseReason::EngineRestart | PauseReason::HostRestart) => {
                 Some((self.since + limits::DISK_KEPT).min(self.gone_at()))

@@ -54,6 +54,8 @@ pub struct HostLease {
     amended: Vec<Verified<Entry>>,
     /// When the renter's wishes for changes are counted from, and how many came since.
     amends: (Timestamp, u32),
+    /// The number in the renter's chain of the newest change that was refused.
+    refused_to: Option<u64>,
     eviction: Option<Eviction>,
     rank: Option<Rank>,
     asked: Option<Extension>,
@@ -128,6 +130,7 @@ impl HostLease {
             terms: LeaseTerms::drafted(&draft),
             amended: Vec::new(),
             amends: (now, 0),
+            refused_to: None,
             eviction: None,
             rank: None,
             asked: None,
@@ -277,7 +280,8 @@ impl HostLease {
         let mut meter = self.meter.clone();
         meter.advance(now);
         let expected = meter.expected();
-        (expected, self.terms.due(&self.draft, &expected).unwrap_or(Amount(u64::MAX)))
+        let state = self.ending.as_ref().map_or(self.state, |(reason, ..)| LeaseState::Ended(*reason));
+        (expected, self.terms.due_in(&self.draft, &expected, state).unwrap_or(Amount(u64::MAX)))
     }
 
     /// Whether nothing is left to do: over, and agreed on.

@@ -31,7 +31,9 @@ impl World {
         if let Some((at, why)) = engine.deadline()
             && at <= time
         {
-            return Err(format!("bounded: the engine would spin, since {why}"));
+            let leases: Vec<_> = engine.host().leases().values().map(|l| (l.id().short(), l.state(), l.terms().ends_at, l.asked(), l.terms().next, l.terms().n)).collect();
+            let rented: Vec<_> = engine.renter().leases().values().map(|l| (l.id().short(), l.state(), l.pending_change())).collect();
+            return Err(format!("bounded: the engine would spin at {at:?}, since {why}: {leases:?} {rented:?}"));
         }
         self.drain(node)?;
         check::at_each_step(&self.nodes[node], time)

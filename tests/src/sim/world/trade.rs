@@ -100,7 +100,7 @@ impl World {
         };
         let token = self.nodes[node].token();
         self.nodes[node].waiting.insert(token);
-        let compute_hour = Amount(price.0 / 100 * self.dice.range(50, 200));
+        let compute_hour = Amount((price.0 / 100).saturating_mul(self.dice.range(50, 200)));
         let ends_at = ends_at + Millis::from_secs(self.dice.range(0, 200));
         self.feed(node, Input::Command(Command::OfferExtension { token, lease, ends_at, compute_hour }))
     }

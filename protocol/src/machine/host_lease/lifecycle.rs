@@ -414,6 +414,9 @@ impl HostLease {
             return;
         }
         self.reprice(cx, now);
+        if now >= self.terms.ends_at {
+            self.extend_again_at = self.extend_again_at.max(self.terms.ends_at);
+        }
         if self.asked.is_some_and(|asked| now >= asked.valid_until) {
             self.decline_extension(cx, Cause::Clock, now);
         }

@@ -204,8 +204,8 @@ impl RenterLease {
         if !about {
             return cx.wrong_answer(host, "terms of another lease");
         }
-        if amended.terms.n != self.terms.n.saturating_add(1) {
-            // Known, or one before it is missing, which comes again with the next news.
+        if self.close.is_some() || amended.terms.n != self.terms.n.saturating_add(1) {
+            // It is over, known, or one before it is missing, which comes again with the next news.
             return;
         }
         let asked = self.amending.iter().map(|a| &a.entry).chain(&self.refused);

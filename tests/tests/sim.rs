@@ -76,18 +76,19 @@ fn an_auction_of_hundreds() {
             hosts: 3,
             slots: 8,
             lasts: 300_000,
-            rents: 400,
+            rents: 700,
             kept: 500_000,
             crashes: 8,
             rivals: 6,
             bids: 850,
-            changes: 3,
+            changes: 5,
             rethinks: 10,
+            calm: 400_000,
             ..small("an_auction_of_hundreds", seed)
         };
         let outcome = run(auction);
         println!("{outcome:?}");
-        let enough = outcome.accepted >= 200 && outcome.evicted > 100 && outcome.freed > 10 && outcome.amended > 100;
+        let enough = outcome.accepted >= 200 && outcome.evicted > 30 && outcome.freed > 10 && outcome.amended > 100;
         assert!(std::env::var_os("SOUK_SIM_SEED").is_some() || enough, "{outcome:?}");
     }
 }

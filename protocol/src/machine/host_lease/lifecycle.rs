@@ -65,10 +65,12 @@ impl HostLease {
             }
             RuntimeReport::Started => self.started(cx, now),
             RuntimeReport::Exited { code, by, note } => self.exited(cx, code, by, note, now),
-            RuntimeReport::NotRunning => {
+            // Of a start ordered since, this says nothing.
+            RuntimeReport::NotRunning if self.is_stopping() || self.ending.is_some() => {
                 self.processes = false;
-                self.adopting = false;
+                self.stop_ordered = false;
             }
+            RuntimeReport::NotRunning => {}
             RuntimeReport::DiskFull => {
                 if self.state == LeaseState::Running && self.ending.is_none() {
                     let note = format!("the instance wrote more than its {} MB of disk", self.draft.resources.disk_mb);
@@ -99,7 +101,7 @@ impl HostLease {
             self.enter(cx, LeaseState::Running, Cause::Host, None, String::new(), now);
         } else if wanted {
             self.pause(cx, PauseReason::Expired, Cause::Clock, now);
-        } else if self.state != LeaseState::Running {
+        } else if self.state != LeaseState::Running && !self.stop_ordered {
             // It runs though its lease is paused: the node died between writing that down and stopping it.
             self.order_stop(cx, now);
         }
@@ -107,6 +109,7 @@ impl HostLease {
 
     fn exited(&mut self, cx: &mut Context, code: i32, by: Cause, note: String, now: Timestamp) {
         self.processes = false;
+        self.stop_ordered = false;
         let found = std::mem::replace(&mut self.adopting, false);
         if self.ending.is_some() {
             return;
@@ -181,6 +184,7 @@ impl HostLease {
 
     fn adopt(&mut self, cx: &mut Context) {
         self.adopting = true;
+        self.stop_ordered = false;
         let draft = self.draft.clone();
         self.order(cx, RuntimeOrder::Adopt { draft });
     }
@@ -192,6 +196,7 @@ impl HostLease {
         }
         if now < self.terms.ends_at {
             self.processes = true;
+            self.stop_ordered = false;
             let devices = self.devices();
             self.order(cx, RuntimeOrder::Start { devices });
         } else {
@@ -201,6 +206,7 @@ impl HostLease {
 
     fn order_stop(&mut self, cx: &mut Context, now: Timestamp) {
         self.order_again_at = now + ORDER_AGAIN;
+        self.stop_ordered = true;
         self.order(cx, RuntimeOrder::Stop(limits::STOP_GRACE));
     }
 
@@ -274,7 +280,8 @@ impl HostLease {
             return;
         }
         self.enter(cx, LeaseState::Paused(reason), by, None, note, now);
-        if self.processes {
+        // While it is not known what there is, what is found running is stopped then.
+        if self.processes && !self.adopting {
             self.order_stop(cx, now);
         }
     }
@@ -480,7 +487,9 @@ impl HostLease {
                 let note = "its spending limit is used up".to_owned();
                 self.end(cx, EndReason::Expired, Cause::Clock, note, now);
             }
-            LeaseState::Paused(_) if again && self.processes && !self.needs_slots() => self.order_stop(cx, now),
+            LeaseState::Paused(_) if again && self.processes && !self.adopting && !self.needs_slots() => {
+                self.order_stop(cx, now);
+            }
             LeaseState::Paused(_) | LeaseState::Preparing | LeaseState::Ended(_) => {}
         }
     }
@@ -511,7 +520,7 @@ impl HostLease {
             LeaseState::Paused(_) => Some(self.gone_at()),
             LeaseState::Ended(_) => None,
         };
-        let stop = again.filter(|_| self.processes && !self.needs_slots());
+        let stop = again.filter(|_| self.processes && !self.adopting && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
         let amended = [self.terms.next.map(|next| next.from), self.extension_due(), self.asked.map(|a| a.valid_until)];
         let soon = self.expiry_due();

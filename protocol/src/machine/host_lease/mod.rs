@@ -81,8 +81,10 @@ pub struct HostLease {
     ending: Option<(EndReason, Cause, String)>,
     /// Whether processes of the instance may be alive: its devices are in use until they are known to be gone.
     processes: bool,
-    /// Whether the runtime has been asked what it has, and has not said.
+    /// Whether it is not known what the runtime has: it is asked after a restart, and until it has said, nothing is stopped.
     adopting: bool,
+    /// Whether a stop is under way.
+    stop_ordered: bool,
     progress: Option<Progress>,
     prepare_by: Timestamp,
     order_again_at: Timestamp,
@@ -154,6 +156,7 @@ impl HostLease {
             ending: None,
             processes: false,
             adopting: false,
+            stop_ordered: false,
             progress: None,
             // Preparing is timed from when it has slots.
             prepare_by: Timestamp(u64::MAX),
@@ -186,6 +189,7 @@ impl HostLease {
         lease.state = state;
         lease.confirmed = ack.is_some();
         lease.processes = placement.is_some() && !state.is_ended();
+        lease.adopting = lease.processes;
         if placement.is_some() {
             lease.prepare_by = now + limits::PREPARE_WITHIN;
         }

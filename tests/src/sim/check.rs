@@ -54,6 +54,7 @@ pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
 pub fn is_at_rest(world: &World) -> bool {
     world.nodes.iter().all(|node| {
         node.outbox.is_empty()
+            && node.waiting.is_empty()
             && node.store.waiting() == 0
             && node.engine.as_ref().is_some_and(|e| {
                 e.host().leases().is_empty() && e.renter().leases().values().all(|l| *l.answer() == Opened::GivenUp)

@@ -81,6 +81,9 @@ impl World {
             _ => Command::Amend { token, lease, change },
         };
         self.outcome.changes += 1;
+        if self.trace {
+            super::eprint_line(&format!("wishes {token:?}: {command:?}"));
+        }
         self.feed(node, Input::Command(command))
     }
 

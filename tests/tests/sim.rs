@@ -73,10 +73,10 @@ fn an_auction_of_hundreds() {
     for seed in seeds(500, scale) {
         let auction = Settings {
             nodes: 40,
-            hosts: 3,
-            slots: 8,
+            hosts: 6,
+            slots: 6,
             lasts: 300_000,
-            rents: 450,
+            rents: 420,
             kept: 500_000,
             crashes: 8,
             rivals: 6,

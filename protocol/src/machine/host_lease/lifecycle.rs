@@ -54,11 +54,14 @@ impl HostLease {
                 cx.changed(self.id(), now);
             }
             RuntimeReport::Prepared => {
-                self.processes = false;
-                self.adopting = false;
+                // Of a start ordered since, only what was asked for after it says that nothing runs.
+                if std::mem::replace(&mut self.adopting, false) {
+                    self.processes = false;
+                }
                 if self.ending.is_none() {
                     self.meter.disk_created(now);
-                    if self.state == LeaseState::Preparing || RESTARTING.contains(&self.state) {
+                    let waits = self.state == LeaseState::Preparing || RESTARTING.contains(&self.state);
+                    if waits && !self.processes {
                         self.order_start(cx, now);
                     }
                 }

@@ -138,8 +138,10 @@ pub enum EventCode {
     EvictionNotice,
     /// They don't, after all.
     NoticeWithdrawn,
-    /// Its terms have changed.
+    /// Its terms have changed, but for the price in force.
     Amended,
+    /// Its price is another from here on, by a bid or as agreed: a new quantum begins.
+    Repriced,
     /// The host asks for a longer contract at another price.
     ExtensionAsked,
     /// The renter does not want it, or its time is past.
@@ -160,6 +162,7 @@ impl EventCode {
             Self::EvictionNotice => "eviction_notice",
             Self::NoticeWithdrawn => "notice_withdrawn",
             Self::Amended => "amended",
+            Self::Repriced => "repriced",
             Self::ExtensionAsked => "extension_asked",
             Self::ExtensionDeclined => "extension_declined",
             Self::MaintenanceAnnounced => "maintenance_announced",

@@ -348,6 +348,7 @@ impl Host {
         self.forget_answered();
         self.give_up_resolving(cx, now);
         self.give_up_asking(cx, now);
+        self.extend_leases(cx, now);
         let ids: Vec<LeaseId> = self.leases.keys().copied().collect();
         for id in ids {
             if let Some(lease) = self.leases.get_mut(&id) {
@@ -355,8 +356,8 @@ impl Host {
             }
             self.settle_slots(id);
         }
-        self.extend_leases(cx, now);
         self.share_out(cx, now);
+        // What sharing out has brought about goes out with the rest.
         for lease in self.leases.values_mut() {
             lease.pump(cx, now);
         }

@@ -35,6 +35,16 @@ impl HostLease {
         self.amended.iter().find(of)
     }
 
+    /// Whether this `amend`, or a later one of the renter's, was refused: its answer stays the same.
+    pub(in super::super) fn was_refused(&self, amend: &Verified<Entry>) -> bool {
+        self.refused_to.is_some_and(|seq| amend.seq <= seq)
+    }
+
+    /// This `amend` is refused.
+    pub(in super::super) fn refuse(&mut self, amend: &Verified<Entry>) {
+        self.refused_to = self.refused_to.max(Some(amend.seq));
+    }
+
     /// Whether the renter asks for changes too often.
     pub(in super::super) fn amends_too_often(&mut self, now: Timestamp) -> bool {
         if now.since(self.amends.0) > MINUTE {
@@ -62,13 +72,27 @@ impl HostLease {
         if now > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
             return Err(Reject::passing(RejectCode::Stale, "the change came too late, or the two clocks differ"));
         }
-        let at = now.max(amend.time);
-        let counters = self.count_segment(&change, now);
+        if amend.time > now + limits::CLOCK_SKEW {
+            return Err(Reject::passing(RejectCode::Stale, "the change is dated in the future; the two clocks differ"));
+        }
+        // What is signed is dated as the chain dates it, which never goes back.
+        let at = cx.chain.head().map_or(now, |head| head.time.max(now));
+        // Its number shows that the renter knows all before it.
+        let known = self.amended.len().saturating_sub(1);
+        self.amended.drain(..known);
+        let mut meter = self.meter.clone();
+        if matches!(change, Change::Bid { .. }) {
+            // What ran at the former price is counted at it.
+            meter.price_changes(now);
+        }
+        meter.advance(now);
+        let counters = *meter.counters();
         let terms = self
             .terms
             .changed(&self.draft, &change, &counters, at)
             .map_err(|why| Reject::lasting(RejectCode::Terms, why.to_string()))?;
         cx.persist(Record::from(amend));
+        self.meter = meter;
         let amended = Amended { amend: Some(amend.id()), terms };
         let busy = || Reject::passing(RejectCode::Unavailable, "the host can't sign right now");
         self.put_in_force(cx, amended, at).then_some(()).ok_or_else(busy)?;
@@ -77,19 +101,11 @@ impl HostLease {
             self.expiry_told = false;
         }
         let note = self.describe(&change);
-        self.log_code(cx, EventCode::Amended, Cause::Renter, note, now);
+        let bid = matches!(change, Change::Bid { .. });
+        let what = if bid { EventCode::Repriced } else { EventCode::Amended };
+        self.log_code(cx, what, Cause::Renter, note, now);
         self.issue_usage(cx, now);
         Ok(())
-    }
-
-    /// What is used as the segment closes. A change of price counts what ran at the former one.
-    fn count_segment(&mut self, change: &Change, now: Timestamp) -> crate::money::Counters {
-        if matches!(change, Change::Bid { .. }) {
-            self.meter.price_changes(now);
-        } else {
-            self.meter.advance(now);
-        }
-        *self.meter.counters()
     }
 
     fn put_in_force(&mut self, cx: &mut Context, amended: Amended, at: Timestamp) -> bool {
@@ -100,9 +116,6 @@ impl HostLease {
         self.durable = Some(ticket);
         self.terms = terms;
         self.meter.compute_until(terms.ends_at);
-        if self.amended.len() >= limits::UPDATE_ENTRIES / 2 {
-            self.amended.remove(0);
-        }
         self.amended.push(entry);
         true
     }
@@ -124,7 +137,7 @@ impl HostLease {
 
     /// The agreed price holds from now on, if its time has come.
     pub(super) fn reprice(&mut self, cx: &mut Context, now: Timestamp) {
-        if self.terms.next.is_none_or(|next| now < next.from) || self.ending.is_some() {
+        if self.terms.next.is_none_or(|next| now < next.from) || self.ending.is_some() || self.untold() {
             return;
         }
         self.meter.price_changes(now);
@@ -132,23 +145,30 @@ impl HostLease {
             && self.put_in_force(cx, Amended { amend: None, terms }, now)
         {
             let note = format!("the agreed price of {} {}/h holds now", terms.compute_hour, self.draft.currency);
-            self.log_code(cx, EventCode::Amended, Cause::Clock, note, now);
+            self.log_code(cx, EventCode::Repriced, Cause::Clock, note, now);
             self.issue_usage(cx, now);
         }
     }
 
     /// To when the host may extend the lease by itself now, since the renter allows it and the end is near.
     pub(in super::super) fn wants_extension(&self, now: Timestamp) -> Option<Timestamp> {
-        self.extension_due().filter(|at| now >= *at).and_then(|_| self.extended_end())
+        self.extension_due().filter(|at| now >= *at && now < self.terms.ends_at).and_then(|_| self.extended_end())
     }
 
     /// When it will want that.
     pub(super) fn extension_due(&self) -> Option<Timestamp> {
         let open = self.ending.is_none() && !self.state.is_ended() && self.extended_end().is_some();
-        let expired = self.state == LeaseState::Paused(PauseReason::Expired);
+        let expired = self.state == LeaseState::Paused(PauseReason::Expired) || self.untold();
         let before = Millis(limits::EXTEND_BEFORE.0.min(self.first_term().0 / 4));
         let at = Timestamp(self.terms.ends_at.0.saturating_sub(before.0));
-        (open && !expired).then_some(at.max(self.extend_again_at))
+        let at = at.max(self.extend_again_at);
+        // A contract that is over is not extended any more, nor one whose renter knows nothing of the last extensions.
+        (open && !expired && at < self.terms.ends_at).then_some(at)
+    }
+
+    /// Whether the renter lacks as many amendments as an update can tell.
+    fn untold(&self) -> bool {
+        self.amended.len() >= limits::UPDATE_ENTRIES / 2
     }
 
     /// A lease grows by the term it began with.

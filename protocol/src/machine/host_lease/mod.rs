@@ -54,6 +54,8 @@ pub struct HostLease {
     amended: Vec<Verified<Entry>>,
     /// When the renter's wishes for changes are counted from, and how many came since.
     amends: (Timestamp, u32),
+    /// The number in the renter's chain of the newest change that was refused.
+    refused_to: Option<u64>,
     eviction: Option<Eviction>,
     rank: Option<Rank>,
     asked: Option<Extension>,
@@ -79,8 +81,10 @@ pub struct HostLease {
     ending: Option<(EndReason, Cause, String)>,
     /// Whether processes of the instance may be alive: its devices are in use until they are known to be gone.
     processes: bool,
-    /// Whether the runtime has been asked what it has, and has not said.
+    /// Whether it is not known what the runtime has: it is asked after a restart, and until it has said, nothing is stopped.
     adopting: bool,
+    /// Whether a stop is under way.
+    stop_ordered: bool,
     progress: Option<Progress>,
     prepare_by: Timestamp,
     order_again_at: Timestamp,
@@ -128,6 +132,7 @@ impl HostLease {
             terms: LeaseTerms::drafted(&draft),
             amended: Vec::new(),
             amends: (now, 0),
+            refused_to: None,
             eviction: None,
             rank: None,
             asked: None,
@@ -151,6 +156,7 @@ impl HostLease {
             ending: None,
             processes: false,
             adopting: false,
+            stop_ordered: false,
             progress: None,
             // Preparing is timed from when it has slots.
             prepare_by: Timestamp(u64::MAX),
@@ -183,6 +189,7 @@ impl HostLease {
         lease.state = state;
         lease.confirmed = ack.is_some();
         lease.processes = placement.is_some() && !state.is_ended();
+        lease.adopting = lease.processes;
         if placement.is_some() {
             lease.prepare_by = now + limits::PREPARE_WITHIN;
         }
@@ -277,7 +284,8 @@ impl HostLease {
         let mut meter = self.meter.clone();
         meter.advance(now);
         let expected = meter.expected();
-        (expected, self.terms.due(&self.draft, &expected).unwrap_or(Amount(u64::MAX)))
+        let state = self.ending.as_ref().map_or(self.state, |(reason, ..)| LeaseState::Ended(*reason));
+        (expected, self.terms.due_in(&self.draft, &expected, state).unwrap_or(Amount(u64::MAX)))
     }
 
     /// Whether nothing is left to do: over, and agreed on.

@@ -40,6 +40,7 @@ impl RenterLease {
         let partial = (due < usage.due).then(|| partial.unwrap_or(PartialReason::NotAsked));
         let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
         let Some(ack) = cx.sign(ack) else { return };
+        self.not_taken(&usage);
         cx.persist(Record::from(&usage));
         self.durable = Some(cx.persist(Record::from(&ack)));
         self.usage = Some(usage);
@@ -117,7 +118,7 @@ impl RenterLease {
             match event.state {
                 LeaseState::Running if event.what == EventCode::State => began = began.or(Some(event.at)),
                 // A new price begins a new quantum.
-                LeaseState::Running if event.what == EventCode::Amended => began = began.map(|_| event.at),
+                LeaseState::Running if event.what == EventCode::Repriced => began = began.map(|_| event.at),
                 LeaseState::Running => {}
                 LeaseState::Paused(PauseReason::Outbid) => {
                     let run = began.take().map_or(Millis(0), |at| event.at.since(at));

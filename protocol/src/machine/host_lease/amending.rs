@@ -59,10 +59,11 @@ impl HostLease {
         if n != self.terms.n.saturating_add(1) {
             return Err(Reject::passing(RejectCode::Stale, "its terms have changed in the meantime; look again"));
         }
-        if now > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
+        // Dated as the entry will be: others recompute the terms from it, and the renter's date is anybody's.
+        let at = cx.chain.next_time(now);
+        if at > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
             return Err(Reject::passing(RejectCode::Stale, "the change came too late, or the two clocks differ"));
         }
-        let at = now.max(amend.time);
         let counters = self.count_segment(&change, now);
         let terms = self
             .terms

@@ -6,6 +6,8 @@
 
 mod amending;
 pub(super) mod contending;
+#[cfg(test)]
+mod hostile;
 mod lifecycle;
 mod news;
 mod receipts;
@@ -172,7 +174,7 @@ impl HostLease {
     pub(super) fn restored(from: Remembered, now: Timestamp) -> Self {
         let Remembered { draft, accept, workload, usage, ack, placement, close, events, amended } = from;
         let state = events.last().map_or(LeaseState::Preparing, |e| e.state);
-        let counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
+        let mut counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
         let ran = counters.storage.0 > 0 || events.iter().any(|e| e.state == LeaseState::Running);
         let mut lease = Self::accepted(draft, accept, workload, None, now);
         lease.starts = match placement.as_ref().map(|p| &p.body) {
@@ -196,6 +198,10 @@ impl HostLease {
         let counted = if lease.ending.is_some() { LeaseState::Ended(EndReason::Destroyed) } else { state };
         if let Some(amended) = amended.last().and_then(|e| e.body.amended()) {
             lease.terms = amended.terms;
+            // The node may have died between new terms and the first usage under them.
+            if !counters.covers(&amended.terms.counted) {
+                counters = amended.terms.counted;
+            }
         }
         lease.amended = amended;
         let quantum = quantum_of(&lease.draft);

@@ -64,7 +64,9 @@ impl HostLease {
         if at > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
             return Err(Reject::passing(RejectCode::Stale, "the change came too late, or the two clocks differ"));
         }
-        let counters = self.count_segment(&change, now);
+        // Whatever the renter changes closes a segment, and counts what ran so far.
+        self.meter.price_changes(now);
+        let counters = *self.meter.counters();
         let terms = self
             .terms
             .changed(&self.draft, &change, &counters, at)
@@ -81,16 +83,6 @@ impl HostLease {
         self.log_code(cx, EventCode::Amended, Cause::Renter, note, now);
         self.issue_usage(cx, now);
         Ok(())
-    }
-
-    /// What is used as the segment closes. A change of price counts what ran at the former one.
-    fn count_segment(&mut self, change: &Change, now: Timestamp) -> crate::money::Counters {
-        if matches!(change, Change::Bid { .. }) {
-            self.meter.price_changes(now);
-        } else {
-            self.meter.advance(now);
-        }
-        *self.meter.counters()
     }
 
     fn put_in_force(&mut self, cx: &mut Context, amended: Amended, at: Timestamp) -> bool {

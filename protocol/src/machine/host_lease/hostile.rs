@@ -108,3 +108,16 @@ fn a_crash_between_new_terms_and_their_first_usage_loses_nothing() {
     assert!(usage.counters.covers(&terms.counted), "the ledger refuses a usage below its terms");
     assert_eq!((usage.terms, usage.due >= terms.carried), (1, true));
 }
+
+/// The renter reckons from the events alone, so each change of its own begins a quantum, and counts what ran.
+#[test]
+fn every_change_by_the_renter_counts_what_ran_before_it() {
+    let cx = &mut testkit::context();
+    let mut lease = running(cx, interruptible());
+    let ceiling = Change::Ceiling { max_spend: Some(Amount(900_000_000)) };
+    let entry = amend(&lease, ceiling, at(300), at(300) + limits::AMEND_WITHIN);
+    lease.amend(cx, &entry, at(300)).unwrap();
+    assert_eq!(lease.terms().counted.active, Millis::from_secs(300), "a ceiling is held against all that ran");
+    lease.pause(cx, PauseReason::Outbid, Cause::Market, at(660));
+    assert_eq!(lease.usage().unwrap().counters.waived, Millis::from_secs(360));
+}

@@ -72,7 +72,7 @@ impl RenterLease {
         if self.amending.is_some() || self.refused.len() >= REFUSED {
             return Err(Refusal::Pending);
         }
-        if self.state.is_ended() {
+        if self.state.is_ended() || self.close.is_some() {
             return Err(Refusal::UnknownLease(self.id()));
         }
         let counters = self.usage.as_ref().map(|u| u.counters).unwrap_or_default();
@@ -155,7 +155,7 @@ impl RenterLease {
         if !about {
             return cx.wrong_answer(host, "terms of another lease");
         }
-        if amended.terms.n != self.terms.n.saturating_add(1) {
+        if amended.terms.n != self.terms.n.saturating_add(1) || self.close.is_some() {
             // Known, or one before it is missing, which comes again with the next news.
             return;
         }
@@ -169,6 +169,9 @@ impl RenterLease {
         let late = ours.is_some_and(|e| entry.time > until(e));
         if late || !amended.terms.follows(&self.terms, &self.draft, change.as_ref(), entry.time) {
             return cx.false_receipt(host, "terms that do not follow from those in force");
+        }
+        if self.usage.as_ref().is_some_and(|known| !amended.terms.counted.covers(&known.counters)) {
+            return cx.false_receipt(host, "terms that carry less than was used");
         }
         if entry.time > now + limits::CLOCK_SKEW || !self.believes(&amended.terms.counted, entry.time, now) {
             return cx.false_receipt(host, "terms that carry more than can have been used");

@@ -6,6 +6,8 @@
 
 mod amending;
 mod giving_up;
+#[cfg(test)]
+mod hostile;
 mod receipts;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,7 @@ use super::{
     record::{Private, Record},
 };
 use crate::{
-    Amount, LeaseId, Millis, NodeId, Timestamp, Verified,
+    Amount, LeaseId, Millis, NodeId, Timestamp, Verified, encode,
     entry::{Body, Entry, VoidCode},
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
@@ -329,7 +331,8 @@ impl RenterLease {
     /// The host's news. Returns our answer, to be sent once all it rests on is durable.
     pub(super) fn update(&mut self, cx: &mut Context, update: &LeaseUpdate, now: Timestamp) -> Response {
         self.heard_at = Some(now);
-        for entry in &update.entries {
+        let amends = |entry: &&Signed<Entry>| is_amended(entry);
+        for entry in update.entries.iter().filter(|entry| !amends(entry)) {
             self.take_entry(cx, entry, now);
         }
         if !matches!(self.opened, Opened::Accepted(_)) {
@@ -345,6 +348,10 @@ impl RenterLease {
             cx.changed(self.id(), now);
         }
         self.take_events(cx, &update.events, now);
+        // What new terms carry is measured by how long it ran, which the events tell.
+        for entry in update.entries.iter().filter(amends) {
+            self.take_entry(cx, entry, now);
+        }
         if let Some(usage) = &update.usage {
             self.take_usage(cx, usage, now);
         }
@@ -429,4 +436,8 @@ impl RenterLease {
     pub fn host(&self) -> NodeId {
         self.draft.host
     }
+}
+
+fn is_amended(entry: &Signed<Entry>) -> bool {
+    encode::from_bytes::<Entry>(entry.payload(), limits::ENTRY_BYTES).is_ok_and(|e| e.body.amended().is_some())
 }

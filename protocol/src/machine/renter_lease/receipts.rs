@@ -7,7 +7,7 @@ use crate::{
     lease::{LeaseState, PauseReason},
     limits,
     machine::{context::Context, record::Record},
-    message::{EventCode, LeaseUpdate},
+    message::{Cause, EventCode, LeaseUpdate},
     money::Counters,
     receipt::{Ack, PartialReason, Usage},
     signed::Signed,
@@ -55,6 +55,9 @@ impl RenterLease {
         if self.terms.due_in(&self.draft, &usage.counters, usage.state) != Ok(usage.due) {
             return Err("its due is not what its counters cost");
         }
+        if !usage.counters.covers(&self.terms.counted) {
+            return Err("it counts less than its terms began with");
+        }
         let Some(known) = self.usage.as_ref().filter(|known| usage.n >= known.n) else {
             return Ok(());
         };
@@ -63,6 +66,10 @@ impl RenterLease {
         }
         if !usage.counters.covers(&known.counters) {
             return Err("its counters shrink");
+        }
+        // We have agreed to what was due already, and can't agree to less.
+        if usage.due < self.acked() {
+            return Err("less is due than was agreed to");
         }
         if usage.time < known.time {
             return Err("it is dated before the one before");
@@ -116,8 +123,10 @@ impl RenterLease {
         for event in &self.events {
             match event.state {
                 LeaseState::Running if event.what == EventCode::State => began = began.or(Some(event.at)),
-                // A new price begins a new quantum.
-                LeaseState::Running if event.what == EventCode::Amended => began = began.map(|_| event.at),
+                // A change of ours, or a price we had agreed on, begins a new quantum; what the host does alone does not.
+                LeaseState::Running if event.what == EventCode::Amended && event.by != Cause::Host => {
+                    began = began.map(|_| event.at)
+                }
                 LeaseState::Running => {}
                 LeaseState::Paused(PauseReason::Outbid) => {
                     let run = began.take().map_or(Millis(0), |at| event.at.since(at));

@@ -15,6 +15,8 @@ use crate::{
 };
 
 const MINUTE: Millis = Millis::from_mins(1);
+/// Amendments told again until the renter shows to know them.
+pub(super) const AMENDED: usize = limits::UPDATE_ENTRIES / 2;
 
 impl HostLease {
     /// The terms in force.
@@ -93,7 +95,7 @@ impl HostLease {
         self.durable = Some(ticket);
         self.terms = terms;
         self.meter.compute_until(terms.ends_at);
-        if self.amended.len() >= limits::UPDATE_ENTRIES / 2 {
+        if self.amended.len() >= AMENDED {
             self.amended.remove(0);
         }
         self.amended.push(entry);
@@ -117,10 +119,11 @@ impl HostLease {
 
     /// The agreed price holds from now on, if its time has come.
     pub(super) fn reprice(&mut self, cx: &mut Context, now: Timestamp) {
-        if self.terms.next.is_none_or(|next| now < next.from) || self.ending.is_some() {
+        if self.reprice_due().is_none_or(|at| now < at) || self.ending.is_some() {
             return;
         }
         self.meter.price_changes(now);
+        self.reprice_again_at = now + MINUTE;
         if let Ok(Some(terms)) = self.terms.repriced(&self.draft, self.meter.counters(), now)
             && self.put_in_force(cx, Amended { amend: None, terms }, now)
         {
@@ -128,6 +131,11 @@ impl HostLease {
             self.log_code(cx, EventCode::Amended, Cause::Clock, note, now);
             self.issue_usage(cx, now);
         }
+    }
+
+    /// When the agreed price begins to hold; later where that could not be signed.
+    pub(super) fn reprice_due(&self) -> Option<Timestamp> {
+        self.terms.next.map(|next| next.from.max(self.reprice_again_at))
     }
 
     /// To when the host may extend the lease by itself now, since the renter allows it and the end is near.
@@ -163,6 +171,10 @@ impl HostLease {
         now: Timestamp,
     ) {
         self.extend_again_at = now + MINUTE;
+        // A renter that has not heard of so many changes could not follow if the first of them were dropped.
+        if self.amended.len() + 1 >= AMENDED {
+            return;
+        }
         self.meter.advance(now);
         let price = if self.draft.rental == RentalType::Interruptible || self.terms.next.is_some() {
             self.terms.compute_hour

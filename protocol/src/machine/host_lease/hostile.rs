@@ -121,3 +121,42 @@ fn every_change_by_the_renter_counts_what_ran_before_it() {
     lease.pause(cx, PauseReason::Outbid, Cause::Market, at(660));
     assert_eq!(lease.usage().unwrap().counters.waived, Millis::from_secs(360));
 }
+
+#[test]
+fn what_waits_for_slots_does_not_wait_past_its_end() {
+    let cx = &mut testkit::context();
+    let draft = testkit::draft(None, Amount(500_000_000));
+    let accept = testkit::accept(cx, &draft);
+    let mut lease = HostLease::accepted(draft, accept, Workload::default(), None, NOW);
+    lease.wait_for_slots(cx, Cause::Market, NOW);
+    let end = lease.terms().ends_at;
+    assert_eq!(lease.deadline(true, false).map(|at| at <= end), Some(true));
+    lease.tick(cx, true, end);
+    assert!(!lease.wants_slots(), "nobody else gets the slots it waits for");
+}
+
+/// Terms follow one from the other: a renter that misses one could agree to nothing any more.
+#[test]
+fn a_silent_renter_is_not_extended_beyond_what_it_can_be_told() {
+    let cx = &mut testkit::context();
+    let draft = (*testkit::draft(None, Amount(u64::MAX))).clone();
+    let draft = LeaseDraft { extend_until: Some(draft.ends_at + Millis::from_hours(1000)), ..draft };
+    let draft = Verified::sign(draft, &key(1), &network()).unwrap();
+    let mut lease = running(cx, draft);
+    let price = lease.terms().compute_hour;
+    for _ in 0..100 {
+        let Some(due) = lease.extension_due() else { break };
+        if let Some(longer) = lease.wants_extension(due) {
+            lease.extend_alone(cx, longer, price, due);
+        }
+        lease.tick(cx, true, due);
+    }
+    assert!(lease.terms().n > 4);
+    let told: Vec<u32> = lease
+        .update(0)
+        .entries
+        .iter()
+        .filter_map(|e| e.verify(&network()).ok()?.body.amended().map(|a| a.terms.n))
+        .collect();
+    assert_eq!(told, (1..=lease.terms().n).collect::<Vec<u32>>(), "each of them is still told");
+}

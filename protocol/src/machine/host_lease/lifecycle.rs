@@ -441,6 +441,13 @@ impl HostLease {
                     self.pause(cx, PauseReason::NoCredit, Cause::Clock, now);
                 }
             }
+            LeaseState::Preparing if now >= self.terms.ends_at => {
+                if self.meter.has_disk() || self.processes {
+                    self.pause(cx, PauseReason::Expired, Cause::Clock, now);
+                } else {
+                    self.end(cx, EndReason::Expired, Cause::Clock, "its contract ended before it ran".to_owned(), now);
+                }
+            }
             LeaseState::Preparing if now >= self.prepare_by => {
                 let note = format!("preparing took more than {}", limits::PREPARE_WITHIN);
                 if self.has_run() {
@@ -487,7 +494,7 @@ impl HostLease {
                 let evicted = self.eviction.map_or(self.terms.ends_at, |e| e.at);
                 Some(self.terms.ends_at.min(evicted).min(self.spent_at()))
             }
-            LeaseState::Preparing => Some(self.prepare_by),
+            LeaseState::Preparing => Some(self.prepare_by.min(self.terms.ends_at)),
             LeaseState::Paused(PauseReason::EngineRestart | PauseReason::HostRestart) => {
                 Some((self.since + limits::DISK_KEPT).min(self.gone_at()))
             }
@@ -499,7 +506,7 @@ impl HostLease {
         };
         let stop = again.filter(|_| self.processes && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
-        let amended = [self.terms.next.map(|next| next.from), self.extension_due(), self.asked.map(|a| a.valid_until)];
+        let amended = [self.reprice_due(), self.extension_due(), self.asked.map(|a| a.valid_until)];
         let soon = self.expiry_due();
         [news, step, stop, tick, soon].into_iter().chain(amended).flatten().min()
     }

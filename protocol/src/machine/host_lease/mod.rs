@@ -60,6 +60,7 @@ pub struct HostLease {
     rank: Option<Rank>,
     asked: Option<Extension>,
     extend_again_at: Timestamp,
+    reprice_again_at: Timestamp,
     expiry_told: bool,
     maintenance_told: Option<Window>,
     usage: Option<Verified<Usage>>,
@@ -134,6 +135,7 @@ impl HostLease {
             rank: None,
             asked: None,
             extend_again_at: Timestamp(0),
+            reprice_again_at: Timestamp(0),
             expiry_told: false,
             maintenance_told: None,
             state: LeaseState::Preparing,
@@ -203,7 +205,8 @@ impl HostLease {
                 counters = amended.terms.counted;
             }
         }
-        lease.amended = amended;
+        let known = amended.len().saturating_sub(amending::AMENDED);
+        lease.amended = amended.into_iter().skip(known).collect();
         let quantum = quantum_of(&lease.draft);
         lease.meter = Meter::new(counters, counted, ran, lease.terms.ends_at, quantum, now);
         lease.usage = usage;
@@ -416,6 +419,7 @@ impl HostLease {
             soon(&mut eviction.at, self.draft.notice);
         }
         soon(&mut self.extend_again_at, limits::EXTEND_BEFORE);
+        soon(&mut self.reprice_again_at, Millis(0));
         self.amends = (now, 0);
         soon(&mut self.anchored_at, Millis(0));
     }

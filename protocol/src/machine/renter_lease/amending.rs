@@ -111,7 +111,7 @@ impl RenterLease {
         Some(again.map_or(until, |at| at.min(until)))
     }
 
-    fn amend_settled(&mut self, cx: &mut Context, result: Result<(), Refusal>) {
+    pub(super) fn amend_settled(&mut self, cx: &mut Context, result: Result<(), Refusal>) {
         if let Some(token) = self.amending.take().and_then(|a| a.token) {
             cx.out(Output::Done { token, result });
         }

@@ -5,18 +5,18 @@ use super::RenterLease;
 use crate::{
     Amount, LeaseId, Millis, Timestamp, Verified,
     entry::Body,
-    lease::{LeaseDraft, LeaseState, PauseReason},
+    lease::{EndReason, LeaseDraft, LeaseState, PauseReason},
     machine::{
         chain::Chain,
         context::Context,
-        io::Output,
+        io::{Output, Token},
         testkit::{self, NOW, key, network},
     },
     message::{Cause, EventCode, LeaseEvent, LeaseUpdate},
     money::Counters,
     negotiation::RentalType,
     receipt::Usage,
-    terms::{Amended, LeaseTerms},
+    terms::{Amended, Change, LeaseTerms},
 };
 
 fn at(secs: u64) -> Timestamp {
@@ -171,4 +171,28 @@ fn a_longer_contract_by_the_host_alone_begins_no_quantum() {
     let usage = bench.usage(used(660), &terms, at(660));
     assert_eq!(bench.tell(events, Vec::new(), Some(&usage), at(661)), 0);
     assert_eq!(bench.lease.acked(), usage.due, "the whole run was past its quantum");
+}
+
+#[test]
+fn who_waits_for_a_change_hears_that_the_lease_has_ended() {
+    let mut bench = Bench::new(RentalType::OnDemand);
+    let change = Change::AutoExtend { until: None };
+    bench.lease.amend(&mut bench.cx, Token(5), change, at(1)).unwrap();
+    testkit::outputs(&mut bench.cx);
+    let body = Body::Close { reason: EndReason::HostAborted, usage: None, due: Amount::ZERO };
+    let close = bench.host.append(bench.lease.id(), key(2).node_id(), body, at(2)).unwrap().to_signed();
+    let update = LeaseUpdate {
+        lease: bench.lease.id(),
+        events: Vec::new(),
+        progress: None,
+        entries: vec![close],
+        usage: None,
+        eviction: None,
+        rank: None,
+        asked: None,
+    };
+    bench.lease.update(&mut bench.cx, &update, at(2));
+    assert!(bench.lease.is_closed());
+    let told = testkit::outputs(&mut bench.cx);
+    assert!(told.iter().any(|o| matches!(o, Output::Done { token: Token(5), result: Err(_) })));
 }

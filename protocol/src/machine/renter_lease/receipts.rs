@@ -6,7 +6,7 @@ use crate::{
     entry::{Body, Entry},
     lease::{LeaseState, PauseReason},
     limits,
-    machine::{context::Context, record::Record},
+    machine::{context::Context, io::Refusal, record::Record},
     message::{Cause, EventCode, LeaseUpdate},
     money::Counters,
     receipt::{Ack, PartialReason, Usage},
@@ -170,6 +170,8 @@ impl RenterLease {
             self.state = LeaseState::Ended(reason);
             self.since = now;
         }
+        // The lease is forgotten now, and with it who waits for a change of it.
+        self.amend_settled(cx, Err(Refusal::UnknownLease(self.id())));
         cx.changed(self.id(), now);
     }
 

@@ -17,7 +17,7 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, task, views},
+    market::{About, MarketHandle, owned::Owned, task, views},
     orders,
     seal::Seal,
 };
@@ -89,6 +89,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
     };
+    let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
     let parts = task::Parts {
         engine,
@@ -100,6 +101,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         commands,
         host,
         locks,
+        owned,
         about,
         hooks: feed,
     };

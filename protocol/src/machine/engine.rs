@@ -240,7 +240,9 @@ impl Engine {
                     });
                 }
             },
-            Request::Propose(_)
+            // Orders change how the machine is offered: they are the shell's, which then tells the engine.
+            Request::Order(_)
+            | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }
             | Request::Amend { .. }

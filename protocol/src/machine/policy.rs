@@ -3,7 +3,7 @@
 //! Pure functions of a proposal, the offer and the owner's settings. They decide; the host's and renter's machines act.
 
 use crate::{
-    Amount, MachineId, Millis, NodeId, Timestamp,
+    Amount, MachineId, Millis, NodeId, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
     machine::pricing::OwnerAsked,
@@ -11,6 +11,7 @@ use crate::{
     money::Rates,
     negotiation::{Proposal, Reject, RejectCode, RentalType},
     offer::{Offer, Reachability, Terms, Window},
+    owner::Membership,
     resources::{Hardware, Resources},
     terms::{Change, LeaseTerms},
 };
@@ -48,6 +49,16 @@ pub struct HostSetup {
     pub maintenance: Vec<Window>,
     /// How the machine is reached.
     pub reachability: Reachability,
+    /// Whose it is, if not the host's own. Left out of offers once it ends.
+    pub membership: Option<Verified<Membership>>,
+}
+
+impl HostSetup {
+    /// The membership that offers made at `now` carry: none once it is about to end.
+    #[must_use]
+    pub fn membership_at(&self, now: Timestamp) -> Option<&Verified<Membership>> {
+        self.membership.as_ref().filter(|m| m.holds_at(now) && now + limits::MEMBERSHIP_LEAST < m.valid_until)
+    }
 }
 
 /// What the host makes of a proposal.
@@ -342,6 +353,21 @@ mod tests {
             panic!("no draft")
         };
         assert_eq!(price_hour, Amount(LISTED));
+    }
+
+    #[test]
+    fn a_contract_that_gets_dearer_is_extended_at_the_price_agreed_on() {
+        let (setup, draft) = (setup(), crate::machine::testkit::draft(None, Amount(0)));
+        let terms = LeaseTerms::drafted(&draft);
+        let agreed = |terms: &LeaseTerms, hours, compute_hour| {
+            let ends_at = draft.ends_at + Millis::from_hours(hours);
+            agree(Some(&setup), None, &draft, terms, None, &Change::Extend { ends_at, compute_hour }, NOW)
+        };
+        let price = extension_price(Some(&setup), None, &draft, &terms, draft.ends_at + Millis(1), NOW).unwrap();
+        let cheap = LeaseTerms { compute_hour: Amount(price.0 - 1), ..terms };
+        assert!(agreed(&cheap, 1, None).is_err() && agreed(&cheap, 1, Some(price)).is_ok());
+        let next = Some(crate::terms::NextPrice { from: draft.ends_at, compute_hour: price });
+        assert!(agreed(&LeaseTerms { next, ..cheap }, 2, None).is_ok());
     }
 
     #[test]

@@ -81,6 +81,7 @@ pub(crate) fn setup() -> HostSetup {
         tick: Millis::from_secs(10),
         max_term: Millis::from_hours(100),
         reachability: Reachability::Direct,
+        membership: None,
     }
 }
 
@@ -101,6 +102,7 @@ pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
             reachability: Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 

@@ -3,7 +3,9 @@
 mod hooks;
 mod hosting;
 mod orders;
+mod owner;
 mod renting;
+mod terms;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -15,7 +17,9 @@ use souk_protocol::Millis;
 pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
+pub use owner::*;
 pub use renting::*;
+pub use terms::*;
 use values::duration;
 
 /// A market for compute where the price is settled face to face: rent other people's machines, or rent out your own.
@@ -92,6 +96,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
                       souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job\n  \
+                      souk rent 1 --image debian:12 --bid 0.12 -- ./job              runs while nobody bids more\n  \
+                      souk rent 1 --image debian:12 --type reserved --for 7days --extend 24h -- ./job\n  \
                       souk rent --query 'gpu_ram>=24 dph<0.4' --wait --failover --image debian:12 -- ./job")]
     Rent(Box<RentArgs>),
     /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
@@ -134,6 +140,24 @@ pub enum Command {
     /// End leases; their disks are gone for good
     #[command(after_help = "Examples:\n  souk destroy 1\n  souk destroy -y 1 2 train")]
     Destroy(DestroyArgs),
+    /// What it takes to win slots of a machine now, for each size it is sold in
+    #[command(after_help = "Examples:\n  souk quote 1\n  souk quote 3fa9c1 --json | jq '.slices[].to_win'")]
+    Quote(QuoteArgs),
+    /// Change the bid of a lease that was rented by bid
+    #[command(after_help = "Examples:\n  souk bid 1 0.25\n  souk bid train 0.10 --json | jq .place")]
+    Bid(BidArgs),
+    /// Have a lease end later, or say what to do with what its host asks for
+    #[command(
+        after_help = "The same price or a lower one is taken at once, a higher one with --max-price, -y or your yes; it holds from the \
+                      present end on.\n\n\
+                      Examples:\n  souk extend 1 12h\n  souk extend train 24h --max-price 0.40\n  \
+                      souk extend 1 --auto 48h         the host may, at the same price or a lower one\n  \
+                      souk extend 1 --auto off\n  souk extend 1 --accept           what the host asks for"
+    )]
+    Extend(ExtendArgs),
+    /// Change what a lease may cost at most
+    #[command(after_help = "Examples:\n  souk max-spend 1 20\n  souk max-spend train none")]
+    MaxSpend(MaxSpendArgs),
     /// Name a lease
     #[command(after_help = "Examples:\n  souk label 1 train\n  souk label train ''       takes the name away")]
     Label(LabelArgs),
@@ -159,6 +183,15 @@ pub enum Command {
         after_help = "Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  souk hook add rented -- /usr/local/bin/on-rented\n  souk hook test hook1\n  souk hook log"
     )]
     Hook(HookCommand),
+    /// One owner, many machines: whose this node is
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk owner init                       once, on your own computer\n  \
+                      souk owner sign 12D3KooW…             there, for each of your hosts\n  \
+                      souk owner join soukmember…           on that host\n  \
+                      souk host machines                    all of them"
+    )]
+    Owner(OwnerCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),

@@ -144,6 +144,12 @@ impl HostLease {
         self.pause_with(cx, PauseReason::Outbid, winner.cause(), note, now);
     }
 
+    /// Who caused the end of the processes, in a pause: of those that were told to stop, whoever caused the pause.
+    pub(super) fn ended_by(&self, by: Cause) -> Cause {
+        let pause = self.events.iter().rev().find(|e| e.what == EventCode::State);
+        pause.filter(|_| by == Cause::Renter).map_or(by, |e| e.by)
+    }
+
     /// Its notice is over.
     pub(super) fn evicted(&mut self, cx: &mut Context, eviction: Eviction, now: Timestamp) {
         self.displace(cx, Winner { lease: eviction.winner, slot_hour: eviction.slot_hour }, now);

@@ -115,8 +115,9 @@ impl HostLease {
         let interrupted = matches!(by, Cause::Engine | Cause::Host);
         match self.state {
             state if RESTARTING.contains(&state) && interrupted => self.order_start(cx, now),
-            // Found as its last run had left it: the node died before the start that was ordered was carried out.
-            LeaseState::Preparing if found || interrupted => self.order_start(cx, now),
+            // As its last run had left it: the node died before the start that was ordered was carried out, or late news of the
+            // stop before it. Nobody stops what is to start.
+            LeaseState::Preparing if found || interrupted || by == Cause::Renter => self.order_start(cx, now),
             LeaseState::Running if interrupted => {
                 self.enter(cx, LeaseState::Paused(PauseReason::EngineRestart), Cause::Engine, Some(code), note, now);
                 self.order_start(cx, now);
@@ -126,7 +127,9 @@ impl HostLease {
             | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 self.enter(cx, LeaseState::Paused(PauseReason::Exited), by, Some(code), note, now);
             }
-            LeaseState::Paused(_) if !found => self.log(cx, EventCode::Exited, by, Some(code), note, now),
+            LeaseState::Paused(_) if !found => {
+                self.log(cx, EventCode::Exited, self.ended_by(by), Some(code), note, now);
+            }
             LeaseState::Paused(_) | LeaseState::Ended(_) => {}
         }
     }

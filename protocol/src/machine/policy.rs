@@ -247,9 +247,8 @@ pub fn agree(
             }
         }
         Change::Extend { ends_at, compute_hour } => {
-            // Without another price, one that is agreed on already holds on.
-            let agreed = terms.next.map_or(terms.compute_hour, |next| next.compute_hour);
-            let paid = compute_hour.unwrap_or(agreed);
+            // Where another price is agreed on already, that one holds in the time that is added.
+            let paid = compute_hour.filter(|_| terms.next.is_none()).unwrap_or_else(|| terms.last_price());
             let offered = asked.filter(|a| now < a.valid_until && ends_at <= a.ends_at && paid >= a.compute_hour);
             if offered.is_some() {
                 return Ok(());
@@ -321,7 +320,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::testkit::{NOW, key, offer, proposal, setup};
+    use crate::{
+        machine::testkit::{self, NOW, key, offer, proposal, setup},
+        money::Counters,
+    };
 
     const LISTED: u64 = 1_000_000_000;
     const FLOOR: u64 = 700_000_000;
@@ -461,6 +463,22 @@ mod tests {
             if let Some(next) = next_bid(Amount(last), Amount(limit), Amount(counter)) {
                 prop_assert!(next.0 <= limit);
             }
+        }
+    }
+
+    #[test]
+    fn a_longer_contract_is_paid_at_the_price_that_will_hold_in_it() {
+        let setup = setup();
+        let draft = testkit::draft(None, Amount(0));
+        let terms = LeaseTerms::drafted(&draft);
+        let half = Amount(LISTED / 2);
+        let end = |hours| draft.ends_at + Millis::from_hours(hours);
+        let cheap = Change::Extend { ends_at: end(1), compute_hour: Some(half) };
+        let terms = terms.changed(&draft, &cheap, &Counters::default(), NOW).unwrap();
+        for compute_hour in [None, Some(Amount(LISTED))] {
+            let more = Change::Extend { ends_at: end(9), compute_hour };
+            let agreed = agree(Some(&setup), None, &draft, &terms, None, &more, NOW);
+            assert_eq!(agreed.unwrap_err().code, RejectCode::Price, "it would cost half of what is asked");
         }
     }
 }

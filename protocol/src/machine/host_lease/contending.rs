@@ -4,13 +4,16 @@
 
 use super::{super::context::Context, HostLease};
 use crate::{
-    Amount, LeaseId, Timestamp,
+    Amount, LeaseId, Millis, Timestamp,
     entry::Body,
     lease::{LeaseState, PauseReason},
     machine::{auction::Bid, io::RuntimeOrder},
     message::{Cause, EventCode, Eviction, Rank},
     offer::Window,
 };
+
+/// A waiting lease hears of another rank within this.
+const RANK_WITHIN: Millis = Millis::from_secs(1);
 
 /// Who displaces an interruptible lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +193,11 @@ impl HostLease {
     pub(in super::super) fn ranked(&mut self, cx: &mut Context, rank: Option<Rank>, now: Timestamp) {
         if self.rank != rank {
             self.rank = rank;
-            self.tell(now);
+            // One bid may move a thousand others: each is told a little later, together with what follows.
+            if !self.news {
+                self.news = true;
+                self.send_at = self.send_at.max(now + RANK_WITHIN);
+            }
             cx.changed(self.id(), now);
         }
     }

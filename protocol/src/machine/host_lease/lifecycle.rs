@@ -459,12 +459,11 @@ impl HostLease {
                     self.pause(cx, PauseReason::NoCredit, Cause::Clock, now);
                 }
             }
-            // It has waited for slots until its contract was over.
-            LeaseState::Preparing if self.prepare_by == Timestamp(u64::MAX) && now >= self.terms.ends_at => {
-                if self.meter.has_disk() {
+            LeaseState::Preparing if now >= self.terms.ends_at => {
+                if self.meter.has_disk() || self.processes {
                     self.pause(cx, PauseReason::Expired, Cause::Clock, now);
                 } else {
-                    self.end(cx, EndReason::Expired, Cause::Clock, String::new(), now);
+                    self.end(cx, EndReason::Expired, Cause::Clock, "its contract ended before it ran".to_owned(), now);
                 }
             }
             LeaseState::Preparing if now >= self.prepare_by => {
@@ -515,8 +514,7 @@ impl HostLease {
                 let evicted = self.eviction.map_or(self.terms.ends_at, |e| e.at);
                 Some(self.terms.ends_at.min(evicted).min(self.spent_at()))
             }
-            LeaseState::Preparing if self.prepare_by == Timestamp(u64::MAX) => Some(self.terms.ends_at),
-            LeaseState::Preparing => Some(self.prepare_by),
+            LeaseState::Preparing => Some(self.prepare_by.min(self.terms.ends_at)),
             LeaseState::Paused(PauseReason::EngineRestart | PauseReason::HostRestart) => {
                 Some((self.since + limits::DISK_KEPT).min(self.gone_at()))
             }
@@ -528,7 +526,7 @@ impl HostLease {
         };
         let stop = again.filter(|_| self.processes && !self.adopting && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
-        let amended = [self.terms.next.map(|next| next.from), self.extension_due(), self.asked.map(|a| a.valid_until)];
+        let amended = [self.reprice_due(), self.extension_due(), self.asked.map(|a| a.valid_until)];
         let soon = self.expiry_due();
         [news, step, stop, tick, soon].into_iter().chain(amended).flatten().min()
     }

@@ -5,22 +5,17 @@
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
 };
 
 use serde_json::Value;
 use souk_protocol::Amount;
 use souk_tests::{
-    docker::{BUSYBOX, Docker, nothing_left},
+    docker::{BUSYBOX, nothing_left},
     export::Export,
     node::{Node, Setup, state_of},
     part::have,
     wait::until,
+    watch::Watch,
     world::{World, lease_of},
 };
 
@@ -67,46 +62,6 @@ fn to_win(renter: &Node, ask: &str) -> Value {
     let told = renter.json(&["quote", ask]);
     assert_eq!(told["slices"].as_array().unwrap().len(), 1);
     told["slices"][0].clone()
-}
-
-/// Looks all the time how many containers of a node run.
-struct Watch {
-    over: Arc<AtomicBool>,
-    most: Arc<AtomicUsize>,
-    looks: Option<JoinHandle<usize>>,
-}
-
-impl Watch {
-    fn over(docker: &Docker, node: &Node) -> Self {
-        let (over, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (docker, filter) = (docker.clone(), format!("label=souk.node={}", node.id));
-        let (end, seen) = (Arc::clone(&over), Arc::clone(&most));
-        let looks = std::thread::spawn(move || {
-            let mut looks = 0;
-            while !end.load(Ordering::Relaxed) {
-                let running = docker.cli(&["ps", "-q", "--filter", &filter]).ok().split_whitespace().count();
-                seen.fetch_max(running, Ordering::Relaxed);
-                looks += 1;
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            looks
-        });
-        Self { over, most, looks: Some(looks) }
-    }
-
-    /// How many ran at once at most.
-    fn most(mut self) -> usize {
-        self.over.store(true, Ordering::Relaxed);
-        let looks = self.looks.take().unwrap().join().unwrap();
-        assert!(looks > 10, "it looked {looks} times");
-        self.most.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Time in which a lease ran, by its events.

@@ -54,7 +54,7 @@ fn of_two_who_rent_the_last_slot_at_once_one_has_it() {
         let winner = if codes[0] == 0 { &anna } else { &bert };
         let there = leases(&host);
         assert_eq!(there.len(), 1, "round {round}: {there:#?}");
-        assert_eq!(there[0]["renter"], winner.id.as_str(), "round {round}");
+        assert_eq!(there[0]["peer"], winner.id.as_str(), "round {round}");
         assert!(world.docker().containers(&host.id).len() <= 1, "round {round}");
         let lease = there[0]["lease"].as_str().unwrap();
         let _ = winner.json(&["destroy", "-y", lease]);

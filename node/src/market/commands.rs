@@ -190,8 +190,13 @@ impl Market {
 
     pub(super) fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {
         let missing = || CommandError::new(ErrorCode::NotFound, "the ledger has no such lease").hint("souk ps -a");
-        let row = self.ledger.row(&lease).ok_or_else(missing)?;
+        let mut row = self.ledger.row(&lease).ok_or_else(missing)?;
         let view = self.view(lease).ok_or_else(missing)?;
+        // The newest events may not be durable yet; the state that is shown is theirs.
+        let hosted = self.engine.host().leases().get(&lease).map(|l| l.events());
+        let live = hosted.or_else(|| self.engine.renter().leases().get(&lease).map(|l| l.events())).unwrap_or_default();
+        let known = row.events.last().map_or(0, |e| e.n);
+        row.events.extend(live.iter().filter(|e| e.n > known).cloned());
         let standing = views::Standing::of(&self.engine, lease);
         views::detail(self.engine.me(), self.engine.network(), view, &row, standing).ok_or_else(missing)
     }

@@ -4,6 +4,8 @@
 
 pub mod args;
 mod config;
+mod copy;
+mod copy_display;
 mod earnings;
 mod error;
 mod events;
@@ -21,6 +23,7 @@ mod output;
 mod plot;
 mod progress;
 mod rent;
+mod run;
 mod search;
 mod watch;
 
@@ -103,6 +106,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
+        Command::Copy(args) => copy::copy(context, args).await,
+        Command::Run(args) => run::run(context, *args).await,
         Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,
         Command::Start(args) => leases::control(context, &args.ids, "start").await,

@@ -190,7 +190,8 @@ impl<W: Write> Sink<'_, W> {
             return Ok(());
         }
         match receiving.finish() {
-            Ok(()) => {}
+            Ok(true) => drop(self.progress.entries.fetch_add(1, Relaxed)),
+            Ok(false) => {}
             Err((name, error)) => self.failed(&name, error)?,
         }
         Ok(())

@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// The longest it may take; the lease ends then, whatever happens here
     #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "24h")]
     pub term: Millis,
+    /// Wait so long for a match, such as for slots that were just given back
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub wait: Millis,
     /// Pass standard input on to the command
     #[arg(short, long, conflicts_with = "count")]
     pub interactive: bool,

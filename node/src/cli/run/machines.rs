@@ -3,6 +3,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use souk_protocol::AskId;
@@ -19,6 +20,8 @@ use crate::{
 
 /// Attempts beside those that can succeed.
 const FAILURES: usize = 8;
+/// Between two looks at the market.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A machine that was rented. The lease ends when the steps are dropped.
 pub(super) struct Rented {
@@ -46,10 +49,17 @@ impl Machines {
             limit: Some(200),
             ..SearchRequest::default()
         };
-        let found: SearchResults = client.post("search", &search).await?;
-        if found.rows.is_empty() {
-            return Err(no_machine(None));
-        }
+        let until = Instant::now() + Duration::from_millis(args.wait.0);
+        let found = loop {
+            let found: SearchResults = client.post("search", &search).await?;
+            if !found.rows.is_empty() {
+                break found;
+            }
+            if Instant::now() >= until {
+                return Err(no_machine(None));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        };
         let mut hosts = HashSet::new();
         let (mut first, mut later): (Vec<AskId>, Vec<AskId>) = (Vec::new(), Vec::new());
         for row in &found.rows {

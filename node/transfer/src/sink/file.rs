@@ -28,6 +28,8 @@ pub(super) struct Pending {
     size: u64,
     /// Chunks of the part that count.
     of_part: u64,
+    /// There is one, whether it counts or not.
+    begun: bool,
     /// Of all that was offered.
     digests: Vec<Digest>,
 }
@@ -39,7 +41,8 @@ impl Pending {
         let old = existing(&folder, &name).map(|(file, length, _)| (file, length));
         let part = existing(&folder, &part_name(&name)).filter(|(.., own)| *own);
         let nothing = old.is_none() && part.is_none();
-        let mut pending = Self { folder, name, meta, size, of_part: 0, digests: Vec::new() };
+        let begun = part.is_some();
+        let mut pending = Self { folder, name, meta, size, of_part: 0, begun, digests: Vec::new() };
         if nothing {
             return (pending, Message::Want);
         }
@@ -277,14 +280,14 @@ impl Receiving {
         self.part()?.0.write_all_at(&bytes, at)
     }
 
-    /// Gives it its name, mode and time; else says which file failed and why.
-    pub(super) fn finish(mut self) -> Result<(), (Vec<u8>, io::Error)> {
+    /// Gives it its name, mode and time, and says whether it is in place; else which file failed and why.
+    pub(super) fn finish(mut self) -> Result<bool, (Vec<u8>, io::Error)> {
         let done = match self.broken.take() {
             Some(error) => Err(error),
             None => match self.end {
-                End::Name => self.name(),
-                End::Equal => self.touch(),
-                End::No | End::Incomplete => Ok(()),
+                End::Name => self.name().map(|()| true),
+                End::Equal => self.touch().map(|()| true),
+                End::No | End::Incomplete => Ok(false),
             },
         };
         done.map_err(|error| (self.file.name, error))
@@ -302,6 +305,10 @@ impl Receiving {
 
     /// The content is the same; mode and time may not be.
     fn touch(&self) -> io::Result<()> {
+        if self.file.begun {
+            // Too short to be of use, and of none now.
+            unlinkat(&self.file.folder.fd, part_name(&self.file.name).as_slice(), AtFlags::empty()).ok();
+        }
         let Some((file, ..)) = existing(&self.file.folder, &self.file.name) else { return Ok(()) };
         let now = fstat(&file)?;
         if crate::walk::meta(&now) == self.file.meta {

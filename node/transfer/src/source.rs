@@ -195,7 +195,19 @@ impl<W: Write> Source<'_, W> {
             }
             Message::Want | Message::Skip => None,
             Message::Have(length, chunk, ref digests) => Some((length, chunk, digests.clone())),
-            _ => return Err(Error::Violation("a sink says what only a source may")),
+            Message::Open(_)
+            | Message::Total { .. }
+            | Message::Folder(..)
+            | Message::Leave
+            | Message::File(..)
+            | Message::Link(..)
+            | Message::Data(_)
+            | Message::Hole(_)
+            | Message::Same(_)
+            | Message::End { .. }
+            | Message::Equal
+            | Message::Gone(_)
+            | Message::Finished => return Err(Error::Violation("a sink says what only a source may")),
         };
         let file = self.announced.pop_front().ok_or(Error::Violation("it answers what was not asked"))?;
         self.weight -= file.weight();

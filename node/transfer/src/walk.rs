@@ -89,7 +89,12 @@ impl Walk {
                 let place = Place { folder: Arc::new(above), name, path: path.to_vec() };
                 Root::File(meta(&stat), size(&stat), place)
             }
-            _ => return Err(here(io::Error::other("it is neither a file nor a folder"))),
+            FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => return Err(here(io::Error::other("it is neither a file nor a folder"))),
         };
         Ok(Self { root: Some(root), stack: Vec::new(), excludes })
     }
@@ -174,7 +179,11 @@ impl Walk {
                     Err(error) => problem(&error),
                 }
             }
-            _ => problem(&"it is neither a file, a folder nor a link, and was left out"),
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => problem(&"it is neither a file, a folder nor a link, and was left out"),
         }
     }
 }

@@ -162,7 +162,19 @@ impl Receiving {
                 self.end = End::Incomplete;
                 Ok(())
             }
-            _ => return Err(Error::Violation("this is no content of a file")),
+            Message::Open(_)
+            | Message::Total { .. }
+            | Message::Folder(..)
+            | Message::Leave
+            | Message::File(..)
+            | Message::Link(..)
+            | Message::Problem(_)
+            | Message::Finished
+            | Message::Want
+            | Message::Have(..)
+            | Message::Skip
+            | Message::Done(_)
+            | Message::Failed { .. } => return Err(Error::Violation("this is no content of a file")),
         };
         match done {
             Err(error) if is_full(&error) => return Err(Error::Full(format!(" (writing {})", shown(&self.file.name)))),

@@ -10,11 +10,14 @@
 //!
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
+//! `guest files` is the instance's side of a copy.
+//!
 //! `guest demo` is the workload of `souk demo`.
 //!
 //! It doesn't choose users, limits or networks: the engine has set those before it runs.
 
 mod demo;
+mod files;
 mod init;
 mod notice;
 mod process;
@@ -49,13 +52,14 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Some(verb) if verb == "files" => ExitCode::from(files::run()),
         Some(verb) if verb == "version" => {
             let _ = writeln!(std::io::stdout(), "souk-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Some(_) | None => {
             say(
-                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest version",
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | guest version",
             );
             ExitCode::from(USAGE)
         }

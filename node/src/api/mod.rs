@@ -33,6 +33,7 @@ mod routes;
 mod server;
 mod streams;
 mod terms;
+mod tether;
 pub mod types;
 
 pub use server::{Server, ServerError};

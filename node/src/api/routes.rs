@@ -10,7 +10,7 @@ use souk_protocol::message::Action;
 use super::{
     error::{Answer, JsonBody, answer},
     server::Shared,
-    streams, terms,
+    streams, terms, tether,
     types::{
         AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
         IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
@@ -27,6 +27,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/search", post(search))
         .route("/quote", post(quote))
         .route("/rent", post(streams::rent))
+        .route("/run", post(tether::run))
         .route("/leases", get(leases))
         .route("/leases/{id}", get(lease))
         .route("/leases/{id}/events", get(events))

@@ -4,6 +4,8 @@
 
 pub mod args;
 mod config;
+mod copy;
+mod copy_display;
 mod earnings;
 mod error;
 mod events;
@@ -24,6 +26,7 @@ mod plot;
 mod progress;
 mod rent;
 mod schedule;
+mod run;
 mod search;
 mod terms;
 mod watch;
@@ -107,6 +110,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
+        Command::Copy(args) => copy::copy(context, args).await,
+        Command::Run(args) => run::run(context, *args).await,
         Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,
         Command::Start(args) => leases::control(context, &args.ids, "start").await,

@@ -4,7 +4,7 @@ use souk_protocol::{Amount, resources::SlotClass};
 
 use super::{
     Context,
-    args::{RentArgs, RentalArg},
+    args::{RentArgs, RentalArg, RunArgs},
     error::Failure,
     leases, orders,
     output::{self, Align, Table, money},
@@ -136,6 +136,31 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
         detach: args.detach,
+    })
+}
+
+/// The rental of a run: an instance that only waits for commands.
+pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
+    Ok(RentRequest {
+        ask: AskSelector(String::new()),
+        image: args.image.clone(),
+        rental: None,
+        extend_ms: None,
+        price_hour: None,
+        max_price_hour: args.max_price,
+        disk_mb: args.disk.map(|gb| gb.saturating_mul(1000)),
+        env: environment(&args.env)?,
+        user: args.user.clone(),
+        // Neither the image's entrypoint nor its command.
+        entrypoint: Some(Vec::new()),
+        workdir: args.workdir.clone(),
+        egress: args.egress.map(Into::into),
+        term_ms: Some(args.term),
+        max_spend: args.max_spend,
+        label: None,
+        tick_ms: None,
+        command: None,
+        detach: false,
     })
 }
 

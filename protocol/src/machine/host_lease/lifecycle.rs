@@ -283,8 +283,9 @@ impl HostLease {
             return;
         }
         self.enter(cx, LeaseState::Paused(reason), by, None, note, now);
-        // While it is not known what there is, what is found running is stopped then.
-        if self.processes && !self.adopting {
+        // While it is not known what there is, what is found running is stopped then. One stop is enough: the report of a second
+        // one could be taken for that of a later run.
+        if self.processes && !self.adopting && !self.stop_ordered {
             self.order_stop(cx, now);
         }
     }

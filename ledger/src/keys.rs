@@ -1,6 +1,6 @@
 //! The store's keys: one tag byte, then big-endian parts, so that rows written one after the other lie beside each other.
 
-use souk_protocol::{Currency, LeaseId, NodeId, Timestamp};
+use souk_protocol::{Currency, LeaseId, NodeId, Nonce, Timestamp};
 
 use crate::lease::Status;
 
@@ -8,6 +8,8 @@ use crate::lease::Status;
 pub(crate) const APPLIED: &[u8] = b"!applied";
 /// How many proofs of forks are kept.
 pub(crate) const PROOF_COUNT: &[u8] = b"!proofs";
+/// How many leases were opened: the newest lease's number.
+pub(crate) const LEASE_COUNT: &[u8] = b"!leases";
 /// The journal's owner and network.
 pub(crate) const IDENTITY: &[u8] = b"!identity";
 
@@ -15,8 +17,12 @@ pub(crate) const IDENTITY: &[u8] = b"!identity";
 pub(crate) const HEADS: &[u8] = b"h";
 /// All leases.
 pub(crate) const LEASES: &[u8] = b"l";
+/// All receipts.
+pub(crate) const RECEIPTS: &[u8] = b"r";
 /// All balances.
 pub(crate) const BALANCES: &[u8] = b"b";
+/// What leases earned, by day.
+pub(crate) const EARNED: &[u8] = b"d";
 /// All proofs of forks.
 pub(crate) const PROOFS: &[u8] = b"f";
 
@@ -52,7 +58,7 @@ pub(crate) fn events(lease: &LeaseId) -> Vec<u8> {
     key(b'v', &[&lease.0])
 }
 
-pub(crate) fn event(lease: &LeaseId, n: u64) -> Vec<u8> {
+pub(crate) fn event(lease: &LeaseId, n: u32) -> Vec<u8> {
     key(b'v', &[&lease.0, &n.to_be_bytes()])
 }
 
@@ -100,4 +106,59 @@ pub(crate) fn indexed(index: &[u8], opened: Timestamp, lease: &LeaseId) -> Vec<u
 /// The lease at the end of an index's key.
 pub(crate) fn lease_of(key: &[u8]) -> Option<LeaseId> {
     key.last_chunk().map(|id| LeaseId(*id))
+}
+
+/// The leases by their numbers; the value is the id.
+pub(crate) fn by_number() -> Vec<u8> {
+    key(b'i', &[b"n"])
+}
+
+/// The lease of a number.
+pub(crate) fn numbered(number: u64) -> Vec<u8> {
+    key(b'i', &[b"n", &number.to_be_bytes()])
+}
+
+/// The lease this node opened in the negotiation of a nonce; the value is the id.
+pub(crate) fn of_nonce(nonce: &Nonce) -> Vec<u8> {
+    key(b'i', &[b"o", &nonce.0])
+}
+
+/// The leases of a label, in the order of their opening. A label has no zero byte.
+pub(crate) fn by_label(label: &str) -> Vec<u8> {
+    key(b'i', &[b"l", label.as_bytes(), &[0]])
+}
+
+/// All leases whose ids begin with these bytes.
+pub(crate) fn leases_like(start: &[u8]) -> Vec<u8> {
+    key(b'l', &[start])
+}
+
+/// The events of all leases, in the order in which they were written.
+pub(crate) fn by_record() -> Vec<u8> {
+    key(b'i', &[b"v"])
+}
+
+/// The event in a record of the journal; the value is lease and number.
+pub(crate) fn recorded(index: u64) -> Vec<u8> {
+    key(b'i', &[b"v", &index.to_be_bytes()])
+}
+
+/// The number at the end of [`recorded`].
+pub(crate) fn index_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|index| u64::from_be_bytes(*index))
+}
+
+/// What all leases earned from a day on.
+pub(crate) fn earned_from(day: u32) -> Vec<u8> {
+    key(b'd', &[&day.to_be_bytes()])
+}
+
+/// What a lease earned in a day.
+pub(crate) fn earned(day: u32, lease: &LeaseId) -> Vec<u8> {
+    key(b'd', &[&day.to_be_bytes(), &lease.0])
+}
+
+/// The day of such a row.
+pub(crate) fn day_of(key: &[u8]) -> Option<u32> {
+    key.get(1..5)?.first_chunk().map(|day| u32::from_be_bytes(*day))
 }

@@ -93,8 +93,12 @@ pub struct Lease {
     pub renter_close_ack: Option<Held<Entry>>,
     /// The state this node last saw it in, and since when.
     pub state: Option<(LeaseState, Timestamp)>,
-    /// Events recorded so far, dropped ones included.
-    pub events: u64,
+    /// The number of its newest event.
+    pub events: u32,
+    /// Its row number: this ledger's leases from 1, in the order of their opens.
+    pub number: u64,
+    /// Its name for people.
+    pub label: Option<String>,
     /// The newest receipts. Kept in a row of their own.
     #[serde(skip)]
     pub receipts: Receipts,

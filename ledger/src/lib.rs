@@ -12,6 +12,7 @@
 pub mod chain;
 pub mod check;
 pub mod commit;
+pub mod earnings;
 pub mod export;
 #[cfg(test)]
 mod fixture;

@@ -9,6 +9,7 @@ use souk_protocol::{
     encode::{self, DecodeError},
     entry::Entry,
     lease::LeaseState,
+    message::LeaseEvent,
     receipt::{Ack, Usage},
     signed::{Document, Signed, Verified},
 };
@@ -39,13 +40,18 @@ pub enum Private {
         /// Which state.
         state: LeaseState,
     },
-    /// Something a person may want to know about a lease. The last [`souk_protocol::limits::EVENTS_PER_LEASE`] are kept.
+    /// A step of a lease. The last [`souk_protocol::limits::EVENTS_PER_LEASE`] are kept; a number already there is ignored.
     Event {
         /// Which lease.
         lease: LeaseId,
-        /// When.
-        time: Timestamp,
-        /// What happened.
+        /// The step.
+        event: LeaseEvent,
+    },
+    /// A lease's name for people.
+    Label {
+        /// Which lease.
+        lease: LeaseId,
+        /// The name, without control characters; empty for none.
         text: String,
     },
     /// A row of the caller's own, or its end.

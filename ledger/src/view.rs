@@ -2,13 +2,17 @@
 //!
 //! Each answer holds what was committed when it was read; two rows of one answer may be one group apart.
 
+mod earned;
+mod events;
+mod names;
+
 use std::{
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::de::DeserializeOwned;
-use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, Timestamp, entry::Entry, signed::Signed};
+use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, entry::Entry, signed::Signed};
 
 use crate::{
     chain::{EntryRow, ForkProof, ForkRow, Head},
@@ -19,6 +23,8 @@ use crate::{
     state::decode,
     store::{Kv, KvError},
 };
+
+pub use events::Happened;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +113,7 @@ impl View {
             Select::Status(status) => keys::by_status(status),
         };
         let mut ids = Vec::new();
-        self.kv.scan_back(&index, &mut |key, _| {
+        self.kv.scan_back(&index, None, &mut |key, _| {
             if ids.len() >= limit {
                 return ControlFlow::Break(());
             }
@@ -219,15 +225,6 @@ impl View {
     /// [`QueryError`] if the store fails.
     pub fn workload(&self, lease: &LeaseId) -> Result<Option<Vec<u8>>, QueryError> {
         Ok(self.kv.get(&keys::workload(lease))?)
-    }
-
-    /// A lease's events, oldest first.
-    ///
-    /// # Errors
-    /// [`QueryError`] if the store fails.
-    pub fn events(&self, lease: &LeaseId) -> Result<Vec<(Timestamp, String)>, QueryError> {
-        let rows = self.rows(&keys::events(lease), "event")?;
-        Ok(rows.into_iter().map(|(_, event)| event).collect())
     }
 
     /// A row of the caller's own.

@@ -119,6 +119,7 @@ impl Demo {
             let settings = [
                 ("SOUK_HOST_PRICES_SLOT_HOUR", price),
                 ("SOUK_HOST_PRICES_MIN_BID", floor),
+                ("SOUK_HOST_PRICING_STRATEGY", "floor"),
                 ("SOUK_HOST_LOCAL_IMAGES", &local),
                 ("SOUK_HOST_SLOTS", "2"),
             ];

@@ -1,7 +1,9 @@
 //! The engine's records in the ledger, and what the engine and people ask back.
 //!
-//! Owns the mapping between the two: which rows of the ledger's private memory hold events, labels, row numbers and offer
-//! numbers. The ledger's thread owns the disk.
+//! Owns the mapping between the two: which facts a record of the engine becomes. The ledger's thread owns the disk.
+
+mod asked;
+mod older;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -28,9 +30,11 @@ use souk_protocol::{
         io::{Recalled, Ticket},
         record::{Head, LeaseRow, Private, Record, Restore},
     },
-    message::{LeaseEvent, Response},
+    message::Response,
 };
 use tokio::sync::{mpsc, watch};
+
+pub use asked::unreadable;
 
 use crate::{
     api::types::LedgerCheckView,
@@ -43,7 +47,7 @@ use crate::{
     seal::Seal,
 };
 
-/// Leases a list looks at.
+/// Open leases a start looks at.
 const LISTED: usize = 10_000;
 /// Answers to opens that are remembered after a restart: as long as an open may still be asked about.
 const RECENT: souk_protocol::Millis = souk_protocol::Millis::from_mins(10);
@@ -57,7 +61,6 @@ pub struct Ledger {
     handle: LedgerHandle,
     key: Keypair,
     seal: Arc<Seal>,
-    next_number: u64,
     /// The ledger's tickets of entries of our own that are not decided.
     own: Arc<Mutex<BTreeSet<u64>>>,
     /// Which of the engine's tickets are decided with which of the ledger's.
@@ -73,19 +76,10 @@ pub enum Progress {
     Failed(String),
 }
 
-fn row_key(kind: &str, lease: &LeaseId) -> Vec<u8> {
-    [kind.as_bytes(), &[0], &lease.0].concat()
-}
-
-fn event_key(lease: &LeaseId, n: u32) -> Vec<u8> {
-    [row_key("event", lease), n.to_be_bytes().to_vec()].concat()
-}
-
 fn put(key: Vec<u8>, value: Vec<u8>) -> Fact {
     Fact::Private(PrivateRow::Row { key, value: Some(value.into()) })
 }
 
-const NEXT_NUMBER: &[u8] = b"next-number";
 const OFFER_SEQ: &[u8] = b"offer-seq";
 
 fn number(bytes: Option<Vec<u8>>) -> Option<u64> {
@@ -132,10 +126,10 @@ impl Ledger {
             }
         })?;
         let handle = thread.handle();
+        older::take_over(&handle)?;
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
-        let next_number = restore.next_number;
-        Ok((Self { thread, handle, key, seal, next_number, own, waiting: VecDeque::new() }, restore, durable))
+        Ok((Self { thread, handle, key, seal, own, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {
@@ -215,37 +209,13 @@ impl Ledger {
         logged(self.view().head(author)).flatten().filter(|head| head.seq < seq).map(|head| head.time)
     }
 
-    /// The number the next lease gets.
-    #[must_use]
-    pub const fn next_number(&self) -> u64 {
-        self.next_number
-    }
-
     /// A record of the engine as the ledger's facts. The engine hands out only what it has made or verified; the ledger takes
     /// nothing else, so it is checked again here.
-    fn facts(&mut self, record: Record) -> Vec<Fact> {
+    fn facts(&self, record: Record) -> Vec<Fact> {
         let network = self.view().network();
         let verified = |e: souk_protocol::VerifyError| tracing::error!("a record of the engine does not verify: {e}");
         match record {
-            Record::Entry(signed) => match signed.verify(&network) {
-                Ok(entry) => {
-                    let opened = entry.lease.filter(|_| entry.body.draft().is_some());
-                    let mut facts = vec![Fact::Entry(entry)];
-                    if let Some(lease) = opened
-                        && self.view().private(&row_key("number", &lease)).ok().flatten().is_none()
-                    {
-                        let number = self.next_number;
-                        self.next_number += 1;
-                        facts.push(put(row_key("number", &lease), number.to_be_bytes().to_vec()));
-                        facts.push(put(NEXT_NUMBER.to_vec(), self.next_number.to_be_bytes().to_vec()));
-                    }
-                    facts
-                }
-                Err(e) => {
-                    verified(e);
-                    Vec::new()
-                }
-            },
+            Record::Entry(signed) => signed.verify(&network).map_err(verified).map(Fact::Entry).into_iter().collect(),
             Record::Usage(signed) => signed.verify(&network).map_err(verified).map(Fact::Usage).into_iter().collect(),
             Record::Ack(signed) => signed.verify(&network).map_err(verified).map(Fact::Ack).into_iter().collect(),
             Record::Private(Private::Workload { lease, bytes }) => {
@@ -254,16 +224,10 @@ impl Ledger {
                 sealed.map_err(|e| tracing::error!("{e}")).map(fact).into_iter().collect()
             }
             Record::Private(Private::Event { lease, event }) => {
-                let old = event.n.checked_sub(u32::try_from(limits::EVENTS_PER_LEASE).unwrap_or(u32::MAX));
-                let mut facts = vec![put(event_key(&lease, event.n), encode::to_bytes(&event))];
-                if let Some(old) = old.filter(|n| *n > 0) {
-                    facts.push(Fact::Private(PrivateRow::Row { key: event_key(&lease, old), value: None }));
-                }
-                facts
+                vec![Fact::Private(PrivateRow::Event { lease, event })]
             }
             Record::Private(Private::Label { lease, text }) => {
-                let value = Some(text.into_bytes().into()).filter(|t: &serde_bytes::ByteBuf| !t.is_empty());
-                vec![Fact::Private(PrivateRow::Row { key: row_key("label", &lease), value })]
+                vec![Fact::Private(PrivateRow::Label { lease, text })]
             }
             Record::Private(Private::OfferSeq(seq)) => vec![put(OFFER_SEQ.to_vec(), seq.to_be_bytes().to_vec())],
         }
@@ -275,14 +239,10 @@ impl Ledger {
         logged(self.view().lease(lease)).flatten().and_then(|l| logged(row(self.view(), &self.seal, l)))
     }
 
-    /// Leases, newest first: those not over, or all.
+    /// The newest leases, over or not, newest first.
     #[must_use]
-    pub fn rows(&self, all: bool) -> Vec<LeaseRow> {
-        let leases = if all {
-            logged(self.view().leases(Select::All, LISTED)).unwrap_or_default()
-        } else {
-            open_leases(self.view()).map_err(|e| tracing::error!("the ledger does not answer: {e}")).unwrap_or_default()
-        };
+    pub fn newest(&self, limit: usize) -> Vec<LeaseRow> {
+        let leases = logged(self.view().leases(Select::All, limit)).unwrap_or_default();
         leases.into_iter().filter_map(|l| logged(row(self.view(), &self.seal, l))).collect()
     }
 
@@ -368,8 +328,7 @@ fn check(view: &View, key: &Keypair) -> Result<LedgerCheckView, CommandError> {
             vec![format!("record {}: {}", fault.record, fault.what)]
         }
     };
-    let held = view.leases(Select::All, usize::MAX).map_err(|e| internal(&e))?;
-    let receipts = held.iter().filter(|l| l.receipts.agreed.is_some()).count() as u64;
+    let receipts = view.receipt_count().map_err(|e| internal(&e))?;
     Ok(LedgerCheckView { entries: report.records, leases: report.leases, receipts, faults })
 }
 
@@ -402,21 +361,19 @@ fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryErr
         head,
         offer_seq: number(view.private(OFFER_SEQ)?).unwrap_or(0),
         leases: open.into_iter().map(|l| row(view, seal, l)).collect::<Result<_, _>>()?,
-        next_number: number(view.private(NEXT_NUMBER)?).unwrap_or(1),
+        next_number: view.lease_count()?.saturating_add(1),
     })
 }
 
 fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
     let id = lease.id();
-    let events = view.private_rows(&row_key("event", &id))?;
-    let mut events: Vec<LeaseEvent> =
-        events.iter().filter_map(|(_, bytes)| encode::from_bytes(bytes, limits::RECEIPT_BYTES).ok()).collect();
-    events.sort_by_key(|e| e.n);
+    let hosted = lease.host() == view.own();
+    let events = view.events(&id)?;
     let usage = lease.newest_usage().map(|u| u.signed.clone());
     let (ack, acked_usage) = lease.receipts.agreed.map(|r| (r.ack.signed, r.usage.signed)).unzip();
     Ok(LeaseRow {
         lease: id,
-        number: number(view.private(&row_key("number", &id))?).unwrap_or(0),
+        number: lease.number,
         open: lease.open.signed,
         answer: lease.answer.map(|a| a.signed),
         placement: lease.placement.map(|p| p.signed),
@@ -425,10 +382,12 @@ fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
         usage,
         ack,
         acked_usage,
-        close: lease.host_close.or(lease.renter_close).map(|c| c.signed),
+        // A host that has closed may have taken its renter's close, too: that is the one it still owes an answer to.
+        close: if hosted { lease.renter_close.or(lease.host_close) } else { lease.host_close.or(lease.renter_close) }
+            .map(|c| c.signed),
         close_ack: lease.renter_close_ack.or(lease.host_close_ack).map(|c| c.signed),
         workload: view.workload(&id)?.and_then(|sealed| seal.open(&id, &sealed)).unwrap_or_default(),
         events,
-        label: view.private(&row_key("label", &id))?.and_then(|text| String::from_utf8(text).ok()),
+        label: lease.label,
     })
 }

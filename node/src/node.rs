@@ -13,10 +13,13 @@ use crate::{
     api,
     clock::now,
     config::Config,
+    hooks,
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, task, views},
+    market::{About, MarketHandle, owned::Owned, task, views},
+    orders,
+    seal::Seal,
 };
 
 /// How long the first address may take to be listened on.
@@ -73,6 +76,10 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let _network_ends = network_stop.clone().drop_guard();
     let (network, events) = souk_network::spawn(network_config(&config, &identity)?, network_stop)?;
     let (market, commands) = MarketHandle::channel();
+    let (hooks, feed, hooks_task) = {
+        let (dir, key) = (dir.clone(), identity.keypair.clone());
+        tokio::task::spawn_blocking(move || hooks::open(&dir, key)).await?.context("the hooks can't be read")?
+    };
     let about = About {
         started: now(),
         network_name: config.network.name.clone(),
@@ -82,22 +89,42 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
     };
+    let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
-    let parts =
-        task::Parts { engine, ledger, meta, progress, network: network.clone(), events, commands, host, locks, about };
+    let parts = task::Parts {
+        engine,
+        ledger,
+        meta,
+        progress,
+        network: network.clone(),
+        events,
+        commands,
+        host,
+        locks,
+        owned,
+        about,
+        hooks: feed,
+    };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();
     let running = tokio::spawn(task::run(parts, market_stop));
+    // Hooks hear of what the market does while it stops.
+    let hooks_stop = CancellationToken::new();
+    let _hooks_end = hooks_stop.clone().drop_guard();
+    let telling = tokio::spawn(hooks_task.run(hooks_stop.clone()));
 
-    let server = api::Server::bind(&config.api, &dir).await?;
+    let server = api::Server::bind(&config.api, &dir).await?.with_hooks(hooks);
     let socket = server.socket().to_owned();
-    let server = tokio::spawn(server.serve(market, stop.clone()));
+    let orders = orders::spawn(&dir, Seal::of(&identity.keypair), market.clone(), stop.child_token())?;
+    let server = tokio::spawn(server.serve(market, orders, stop.clone()));
     let listen = listening(&network, me).await;
     ready.send(Ready { node: me, listen, socket }).ok();
 
     let result = running.await.context("the market task broke")?;
     stop.cancel();
     server.await.ok();
+    hooks_stop.cancel();
+    telling.await.ok();
     result
 }
 

@@ -30,8 +30,16 @@ pub enum DecodeError {
 /// Never for the types of this crate: all of them are representable (no floats, no non-string map keys).
 #[must_use]
 pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    to_bytes_of(value, 0)
+}
+
+/// As [`to_bytes`], for a value whose length is known.
+fn to_bytes_of<T: Serialize>(value: &T, length: usize) -> Vec<u8> {
+    use serde_ipld_dagcbor::ser::{BufWriter, Serializer};
+    let mut serializer = Serializer::new(BufWriter::new(Vec::with_capacity(length)));
     // A failure would need a type that CBOR can't hold; an empty result then fails every decode instead of crashing a node.
-    serde_ipld_dagcbor::to_vec(value).unwrap_or_default()
+    let done = value.serialize(&mut serializer);
+    done.map(|()| serializer.into_inner().into_inner()).unwrap_or_default()
 }
 
 /// Decodes a value from exactly these bytes.
@@ -43,7 +51,7 @@ pub fn from_bytes<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> 
         return Err(DecodeError::TooLong { len: bytes.len(), max });
     }
     let value: T = serde_ipld_dagcbor::from_slice(bytes).map_err(|e| DecodeError::Malformed(short(&e.to_string())))?;
-    if to_bytes(&value) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
+    if to_bytes_of(&value, bytes.len()) == bytes { Ok(value) } else { Err(DecodeError::NotCanonical) }
 }
 
 /// The decoder's words, without the wrapping of its debug form.

@@ -5,6 +5,7 @@
 //! nothing of libp2p, tokio, Docker or disks: time, entropy and addresses are arguments, so that every rule about money, slots
 //! and leases can be tested in virtual time.
 
+pub mod cost;
 pub mod encode;
 pub mod entry;
 pub mod id;
@@ -16,6 +17,7 @@ pub mod message;
 pub mod money;
 pub mod negotiation;
 pub mod offer;
+pub mod owner;
 pub mod query;
 pub mod receipt;
 pub mod resources;
@@ -28,5 +30,6 @@ pub mod workload;
 pub use id::{AskId, Digest, DocumentId, LeaseId, MachineId, NetworkId, NodeId, Nonce};
 pub use key::Keypair;
 pub use money::{Amount, Currency, Rates};
+pub use owner::{HostId, OwnerId};
 pub use signed::{Document, Signed, Verified, VerifyError};
 pub use time::{Millis, Timestamp};

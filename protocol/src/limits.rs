@@ -31,6 +31,8 @@ pub const NAME_BYTES: usize = 64;
 pub const DEVICE_BYTES: usize = 256;
 /// Registries an offer may name.
 pub const REGISTRIES: usize = 32;
+/// Attesters whose word an offer may ask for: with their keys it stays under [`OFFER_BYTES`].
+pub const ATTESTERS: usize = 8;
 /// Bytes of an image reference.
 pub const IMAGE_REFERENCE_BYTES: usize = 512;
 /// Bytes of a signed draft.
@@ -60,6 +62,23 @@ pub const BOOK_PAGE: usize = 4096;
 /// Offers fetched by one request, so that the answer stays under [`RESPONSE_BYTES`].
 pub const BOOK_FETCH: usize = 128;
 
+/// Bytes of a signed membership: some 170.
+pub const MEMBERSHIP_BYTES: usize = 256;
+/// The longest membership: five years.
+pub const MEMBERSHIP_LIFE: Millis = Millis::from_hours(5 * 366 * 24);
+/// A membership with less life left is not put into an offer any more, so that no offer ends right after it was made.
+pub const MEMBERSHIP_LEAST: Millis = Millis::from_mins(2);
+/// Bytes of what an owner orders a node to do: the settings of one machine.
+pub const ORDER_BYTES: usize = 16 * 1024;
+/// The longest life of an order: it is sent when it is given, so this covers a slow dial and clocks that differ.
+pub const ORDER_LIFE: Millis = Millis::from_mins(2);
+/// Orders remembered against being carried out twice. Beyond it the oldest goes, and everything given before it is refused.
+pub const ORDERS_REMEMBERED: usize = 1024;
+/// Bytes of the answer to an order.
+pub const ORDER_ANSWER_BYTES: usize = 512 * 1024;
+/// Machines of the same owner that a node keeps an eye on.
+pub const SISTERS: usize = 1024;
+
 /// Proposals in one negotiation.
 pub const ROUNDS: u8 = 8;
 /// How long a counter-offer holds.
@@ -68,6 +87,9 @@ pub const COUNTER_LIFE: Millis = Millis::from_secs(30);
 pub const COMMIT_WITHIN: Millis = Millis::from_secs(60);
 /// How long after the last moment to commit the host's answer must come.
 pub const CONFIRM_WITHIN: Millis = Millis::from_secs(30);
+/// How long a host's owner may take to answer a question about a proposal, with all that is between: their program has two
+/// seconds of it.
+pub const OWNER_WITHIN: Millis = Millis::from_secs(5);
 /// Negotiations a renter runs at once.
 pub const NEGOTIATIONS: usize = 64;
 /// Open leases a node keeps, both sides together.

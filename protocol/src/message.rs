@@ -15,6 +15,7 @@ use crate::{
     money::Amount,
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
+    owner::OwnerOrder,
     receipt::{Ack, Usage},
     signed::Signed,
     time::Timestamp,
@@ -86,6 +87,8 @@ pub enum Request {
         /// The entry.
         entry: Signed<Entry>,
     },
+    /// An owner wants something of a node that belongs to it. Answered with [`Response::Ordered`], or rejected.
+    Order(Signed<OwnerOrder>),
 }
 
 /// What a renter may ask of its instance.
@@ -319,6 +322,13 @@ pub enum Response {
     },
     /// To a sync.
     News(Box<LeaseUpdate>),
+    /// To an order: what came of it, in the words of the node's programming interface, as JSON of at most
+    /// [`limits::ORDER_ANSWER_BYTES`].
+    Ordered {
+        /// The answer, or the error.
+        #[serde(with = "serde_bytes")]
+        answer: Vec<u8>,
+    },
     /// To a quote.
     Quoted {
         /// One for each size the machine is sold in.
@@ -372,7 +382,8 @@ impl Request {
             | Self::Quote { .. }
             | Self::AskExtension { .. }
             | Self::Sync { .. }
-            | Self::Deliver { .. } => true,
+            | Self::Deliver { .. }
+            | Self::Order(_) => true,
         };
         if fits { Ok(request) } else { Err(DecodeError::Malformed("a list is over its limit".to_owned())) }
     }
@@ -409,6 +420,7 @@ impl Response {
             Self::Rejected(reject) => {
                 reject.sentence.len() <= limits::SENTENCE_BYTES && !reject.sentence.chars().any(char::is_control)
             }
+            Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
             | Self::Extension(_)

@@ -32,6 +32,14 @@ pub trait Document: Serialize + DeserializeOwned {
     /// # Errors
     /// The sentence that says what is out of bounds.
     fn check(&self) -> Result<(), Invalid>;
+
+    /// Verifies the documents of others that this one rests on and carries.
+    ///
+    /// # Errors
+    /// [`VerifyError`], what is wrong with one of them.
+    fn check_carried(&self, _network: &NetworkId) -> Result<(), VerifyError> {
+        Ok(())
+    }
 }
 
 /// What is wrong with a document whatever the time and place.
@@ -87,6 +95,12 @@ struct Envelope {
     signature: [u8; 64],
 }
 
+impl Envelope {
+    fn mark(&self) -> [u8; 16] {
+        std::array::from_fn(|i| self.signature[i])
+    }
+}
+
 /// A document as received: bytes and a signature that nobody has checked.
 pub struct Signed<T> {
     envelope: Envelope,
@@ -121,6 +135,13 @@ pub fn digest(context: &str, network: &NetworkId, payload: &[u8]) -> DocumentId 
     DocumentId(*hasher.finalize().as_bytes())
 }
 
+impl<T> Signed<T> {
+    /// The first half of the signature's first half: finds one among many, and proves nothing.
+    pub(crate) fn mark(&self) -> [u8; 16] {
+        self.envelope.mark()
+    }
+}
+
 impl<T: Document> Signed<T> {
     /// The id this document has if it verifies in `network`.
     #[must_use]
@@ -151,13 +172,27 @@ impl<T: Document> Signed<T> {
         network: &NetworkId,
         key: impl FnOnce(&NodeId) -> Result<PublicKey, BadKey>,
     ) -> Result<Verified<T>, VerifyError> {
+        self.verify_identified(network, self.id(network), key, |_| false)
+    }
+
+    /// As [`Signed::verify_with`], for one whose [`Signed::id`] in its network was computed already, by a reader that may know
+    /// the documents it carries: they are verified unless `known` says that the very same bytes have been.
+    pub(crate) fn verify_identified(
+        &self,
+        network: &NetworkId,
+        id: DocumentId,
+        key: impl FnOnce(&NodeId) -> Result<PublicKey, BadKey>,
+        known: impl FnOnce(&T) -> bool,
+    ) -> Result<Verified<T>, VerifyError> {
         let value: T =
             encode::from_bytes(&self.envelope.payload, T::MAX_BYTES).map_err(|e| VerifyError::Decode(T::NAME, e))?;
         value.check().map_err(|e| VerifyError::Invalid(T::NAME, e))?;
-        let id = self.id(network);
         let key = key(&value.author()).map_err(|e| VerifyError::Key(T::NAME, e))?;
         if !key.verifies(&id.0, &self.envelope.signature) {
             return Err(VerifyError::Signature(T::NAME));
+        }
+        if !known(&value) {
+            value.check_carried(network)?;
         }
         Ok(Verified { value: Arc::new(value), id, envelope: self.envelope.clone() })
     }
@@ -207,6 +242,7 @@ impl<T: Document> Verified<T> {
         if value.author() != key.node_id() {
             return Err(VerifyError::Signature(T::NAME));
         }
+        value.check_carried(network)?;
         let payload: Arc<[u8]> = encode::to_bytes(&value).into();
         if payload.len() > T::MAX_BYTES {
             let too_long = DecodeError::TooLong { len: payload.len(), max: T::MAX_BYTES };
@@ -221,6 +257,16 @@ impl<T: Document> Verified<T> {
     #[must_use]
     pub const fn id(&self) -> DocumentId {
         self.id
+    }
+
+    /// Whether these are the very bytes of this document, signature included.
+    pub(crate) fn is(&self, signed: &Signed<T>) -> bool {
+        self.envelope == signed.envelope
+    }
+
+    /// As [`Signed::mark`].
+    pub(crate) fn mark(&self) -> [u8; 16] {
+        self.envelope.mark()
     }
 
     /// The document as it is sent and stored.

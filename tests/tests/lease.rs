@@ -48,6 +48,7 @@ fn a_settled_price_one_lease_for_both_and_receipts_that_anyone_can_check() {
     }
     let world = World::with_docker();
     let host = world.node("host").host(2, "1.00").env("SOUK_HOST_PRICES_MIN_BID", "0.70");
+    let host = host.env("SOUK_HOST_PRICING_STRATEGY", "floor");
     let host = world.watch(host.env("SOUK_HOST_PRICES_STORAGE_GB_MONTH", "900").start());
     let renter = world.node("renter").knows(&host.listen[0]).start();
 

@@ -9,6 +9,7 @@ use souk_protocol::{
     machine::{
         io::{Command, Input, Refusal, Step, Token, Verdict, Wish},
         policy::HostSetup,
+        pricing::OwnerAsked,
     },
     message::{Action, EventCode, LeaseEvent, LeaseUpdate, Request, Response},
     money::Counters,
@@ -27,7 +28,12 @@ use souk_tests::sim::{
 };
 
 fn setup() -> HostSetup {
-    HostSetup { listed: true, credit: Millis::from_mins(30), ..owner::setup(&mut Dice::new(5), 4) }
+    HostSetup {
+        listed: true,
+        asked: OwnerAsked::default(),
+        credit: Millis::from_mins(30),
+        ..owner::setup(&mut Dice::new(5), 4)
+    }
 }
 
 /// A host with its offer out.
@@ -254,6 +260,7 @@ fn offer(liar: &Liar, seq: u64, at: Timestamp) -> Offer {
             reachability: souk_protocol::offer::Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 

@@ -182,6 +182,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
     let reachability = setup.reachability;
     let availability = Availability { slots_total: 4, slots_free: 4, reachability, maintenance: None };
     let offer = liar.verified(Offer {
+        membership: None,
         host: liar.id(),
         machine: setup.machine,
         seq: 1,

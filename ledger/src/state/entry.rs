@@ -97,6 +97,7 @@ impl State {
         if self.lease(&id)?.is_some() {
             return Err(Refusal::Lease("it is open already").into());
         }
+        let number = self.row::<u64>(keys::LEASE_COUNT, "count")?.unwrap_or(0).saturating_add(1);
         let lease = Lease {
             draft,
             open,
@@ -110,12 +111,19 @@ impl State {
             renter_close_ack: None,
             state: None,
             events: 0,
+            number,
+            label: None,
             receipts: Receipts::default(),
         };
         let opened = lease.opened_at();
         for index in [keys::by_host(&lease.host()), keys::by_renter(&lease.renter()), keys::by_time()] {
             let row = keys::indexed(&index, opened, &id);
             self.staged.insert(row, Some(Vec::new()));
+        }
+        self.put(keys::LEASE_COUNT.to_vec(), &number);
+        self.staged.insert(keys::numbered(number), Some(id.0.to_vec()));
+        if lease.renter() == self.own {
+            self.staged.insert(keys::of_nonce(&lease.draft.value.nonce), Some(id.0.to_vec()));
         }
         self.move_status(&id, opened, None, Status::Opened);
         let cached = Cached { lease, lease_changed: true, receipts_changed: false };
@@ -130,6 +138,10 @@ impl State {
         };
         check_shape(lease, &entry.value)?;
         let by_host = entry.value.author == lease.host();
+        let claims = by_host && entry.value.author == self.own;
+        if let Some(due) = final_claim(&entry.value.body).filter(|_| claims) {
+            self.earn_at_close(&id, due, entry.value.time)?;
+        }
         self.change(&id, false, |lease| match (&entry.value.body, by_host) {
             (Body::LeaseAccept { .. } | Body::Void { .. }, _) => lease.answer = Some(entry),
             (Body::Placement { .. }, _) => lease.placement = Some(entry),
@@ -248,6 +260,11 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Genesis { .. } | Body::LeaseOpen { .. } => Err(Refusal::Lease("it is open already")),
     }
+}
+
+/// What a host claims for the whole lease at its end.
+fn final_claim(body: &Body) -> Option<souk_protocol::Amount> {
+    body.closing().map(|(.., due)| due).or_else(|| body.agreement().map(|(_, due)| due))
 }
 
 /// Whether terms follow from those in force: by a change the renter has signed, or by what the host may do alone.

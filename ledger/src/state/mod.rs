@@ -4,6 +4,7 @@
 //! whatever the store. A record that can't follow those before it is refused and changes nothing; what a counterparty signs
 //! against its own word becomes evidence. It writes nothing itself: [`State::take_changes`] hands out what has changed.
 
+mod earned;
 mod entry;
 mod private;
 mod receipt;
@@ -91,7 +92,7 @@ impl State {
             }
             Fact::Usage(usage) => self.usage(Held::from(usage)),
             Fact::Ack(ack) => self.ack(Held::from(ack)),
-            Fact::Private(private) => self.private(private),
+            Fact::Private(private) => self.private(at, private),
         }
     }
 
@@ -113,7 +114,7 @@ impl State {
                 let ack = self.read(ack)?;
                 self.ack(ack)
             }
-            Record::Private(private) => self.private(&private),
+            Record::Private(private) => self.private(at, &private),
         }
     }
 

@@ -1,18 +1,21 @@
-//! The node's own memory: workloads, states, events, and rows that mean something to the caller only.
+//! The node's own memory: workloads, states, events, labels, and rows that mean something to the caller only.
 
-use souk_protocol::{LeaseId, Timestamp, limits};
+use souk_protocol::{LeaseId, limits, message::LeaseEvent};
 
 use super::{Applied, FoldError, Refusal, State};
 use crate::{
+    journal::Position,
     keys,
     record::{PRIVATE_KEY_BYTES, Private},
 };
 
-/// Bytes of an event's text.
-const EVENT_BYTES: usize = 2 * limits::SENTENCE_BYTES;
+/// Bytes of an event's note: a host's sentence may be longer than ours.
+const NOTE_BYTES: usize = 2 * limits::SENTENCE_BYTES;
+/// Events kept of a lease.
+const KEPT: u32 = limits::EVENTS_PER_LEASE as u32;
 
 impl State {
-    pub(super) fn private(&mut self, private: &Private) -> Result<Applied, FoldError> {
+    pub(super) fn private(&mut self, at: Position, private: &Private) -> Result<Applied, FoldError> {
         match private {
             Private::Workload { lease, sealed } => {
                 self.staged.insert(keys::workload(lease), Some(sealed.clone()));
@@ -21,7 +24,8 @@ impl State {
                 self.known(lease)?;
                 self.change(lease, false, |lease| lease.state = Some((*state, *time)))?;
             }
-            Private::Event { lease, time, text } => self.event(lease, *time, text)?,
+            Private::Event { lease, event } => return self.event(at, lease, event),
+            Private::Label { lease, text } => return self.label(lease, text),
             Private::Row { key, value } => {
                 if key.is_empty() || key.len() > PRIVATE_KEY_BYTES {
                     return Err(Refusal::Private.into());
@@ -33,21 +37,56 @@ impl State {
         Ok(Applied::New)
     }
 
-    fn event(&mut self, lease: &LeaseId, time: Timestamp, text: &str) -> Result<(), FoldError> {
-        if text.len() > EVENT_BYTES {
+    /// Keeps an event, drops those that are too many, and indexes it by its record: the order in which this node heard of
+    /// things, which no peer's clock can change.
+    fn event(&mut self, at: Position, lease: &LeaseId, event: &LeaseEvent) -> Result<Applied, FoldError> {
+        if event.note.len() > NOTE_BYTES || event.n == 0 {
             return Err(Refusal::Private.into());
         }
-        let n = self.known(lease)?;
-        self.put(keys::event(lease, n), &(time, text));
-        if let Some(dropped) = n.checked_sub(limits::EVENTS_PER_LEASE as u64) {
-            self.staged.insert(keys::event(lease, dropped), None);
+        let newest = self.known(lease)?;
+        let row = keys::event(lease, event.n);
+        if event.n <= newest.saturating_sub(KEPT) || self.bytes(&row)?.is_some() {
+            return Ok(Applied::Known);
         }
-        self.change(lease, false, |lease| lease.events += 1)?;
-        Ok(())
+        self.put(row, &(at.index, event));
+        self.put(keys::recorded(at.index), &(lease, event.n));
+        let dropped = newest.saturating_sub(KEPT)..=event.n.saturating_sub(KEPT).min(newest);
+        for n in dropped.filter(|n| *n > 0) {
+            let row = keys::event(lease, n);
+            if let Some((index, _)) = self.row::<(u64, LeaseEvent)>(&row, "event")? {
+                self.staged.insert(row, None);
+                self.staged.insert(keys::recorded(index), None);
+            }
+        }
+        self.change(lease, false, |lease| lease.events = newest.max(event.n))?;
+        Ok(Applied::New)
     }
 
-    /// Checks that a lease is known; returns how many events it has had.
-    fn known(&mut self, lease: &LeaseId) -> Result<u64, FoldError> {
+    fn label(&mut self, lease: &LeaseId, text: &str) -> Result<Applied, FoldError> {
+        if text.len() > limits::NAME_BYTES || text.chars().any(char::is_control) {
+            return Err(Refusal::Private.into());
+        }
+        let Some(known) = self.lease(lease)? else {
+            return Err(Refusal::UnknownLease(*lease).into());
+        };
+        let (old, opened) = (known.label.clone(), known.opened_at());
+        let new = Some(text.to_owned()).filter(|t| !t.is_empty());
+        if old == new {
+            return Ok(Applied::Known);
+        }
+        let row = |label: &str| keys::indexed(&keys::by_label(label), opened, lease);
+        if let Some(old) = old {
+            self.staged.insert(row(&old), None);
+        }
+        if let Some(new) = &new {
+            self.staged.insert(row(new), Some(Vec::new()));
+        }
+        self.change(lease, false, |lease| lease.label = new)?;
+        Ok(Applied::New)
+    }
+
+    /// Checks that a lease is known; returns the number of its newest event.
+    fn known(&mut self, lease: &LeaseId) -> Result<u32, FoldError> {
         match self.lease(lease)? {
             Some(known) => Ok(known.events),
             None => Err(Refusal::UnknownLease(*lease).into()),

@@ -31,6 +31,9 @@ impl State {
         if lease.newest_usage().is_some_and(|u| value.n != u.value.n + 1) && value.host == own {
             return Err(Refusal::Receipt("our usages leave out a number").into());
         }
+        if usage.value.host == own {
+            self.earn(&id, &usage.value)?;
+        }
         self.change(&id, true, |lease| {
             let recent = &mut lease.receipts.recent;
             if recent.len() == RECENT_USAGES {

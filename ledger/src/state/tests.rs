@@ -128,7 +128,7 @@ fn a_lease_goes_from_open_to_closed_and_the_balance_follows() {
 
     let usage = w.deal.usage(&w.host);
     assert!(matches!(w.refused(&Fact::Usage(usage)), Refusal::Lease(_)));
-    // One index row for each of host, renter, time and the last status.
+    // One index row for each of host, renter, time, number and the last status.
     let changes = w.state.take_changes();
     w.kv.write(&changes).unwrap();
     let mut rows = 0;
@@ -137,7 +137,7 @@ fn a_lease_goes_from_open_to_closed_and_the_balance_follows() {
         std::ops::ControlFlow::Continue(())
     })
     .unwrap();
-    assert_eq!(rows, 4);
+    assert_eq!(rows, 5);
 }
 
 #[test]
@@ -294,14 +294,29 @@ fn records_of_others_and_unknown_leases_are_refused() {
     assert_eq!(w.refused(&Fact::Entry(accept)), Refusal::NotItsAuthors);
 }
 
+fn event(n: u32) -> souk_protocol::message::LeaseEvent {
+    souk_protocol::message::LeaseEvent {
+        n,
+        at: Timestamp(n.into()),
+        state: LeaseState::Running,
+        what: souk_protocol::message::EventCode::State,
+        by: souk_protocol::message::Cause::Host,
+        exit_code: None,
+        note: format!("event {n}"),
+    }
+}
+
 #[test]
 fn private_rows_come_and_go_and_events_are_bounded() {
     let mut w = World::leased();
     let id = w.deal.id;
     let private = |p| Fact::Private(p);
-    for n in 0..300 {
-        let event = Private::Event { lease: id, time: Timestamp(n), text: format!("event {n}") };
-        w.fact(&private(event)).unwrap();
+    for n in 1..=300 {
+        w.fact(&private(Private::Event { lease: id, event: event(n) })).unwrap();
+    }
+    // A number that is there already, or so old that it was dropped, changes nothing.
+    for n in [300, 1] {
+        assert_eq!(w.fact(&private(Private::Event { lease: id, event: event(n) })).unwrap(), Applied::Known);
     }
     let state = Private::State { lease: id, time: Timestamp(5), state: LeaseState::Running };
     w.fact(&private(state)).unwrap();
@@ -309,6 +324,24 @@ fn private_rows_come_and_go_and_events_are_bounded() {
     let changes = w.state.take_changes();
     let kept = changes.iter().filter(|(key, value)| key.starts_with(b"v") && value.is_some()).count();
     assert_eq!(kept, souk_protocol::limits::EVENTS_PER_LEASE);
+    let indexed = changes.iter().filter(|(key, value)| key.starts_with(b"iv") && value.is_some()).count();
+    assert_eq!(indexed, kept);
+    w.kv.write(&changes).unwrap();
+    // A host that jumps ahead leaves no more behind.
+    for n in [1_000, 100_000, u32::MAX] {
+        w.fact(&private(Private::Event { lease: id, event: event(n) })).unwrap();
+    }
+    let changes = w.state.take_changes();
+    w.kv.write(&changes).unwrap();
+    let mut left = 0;
+    w.kv.scan(b"v", b"", &mut |_, _| {
+        left += 1;
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(left, 1);
+    w.refused(&private(Private::Label { lease: id, text: "a\0b".to_owned() }));
+    w.refused(&private(Private::Label { lease: id, text: "x".repeat(65) }));
     let row = |key: Vec<u8>| Private::Row { key, value: None };
     w.refused(&private(row(Vec::new())));
     w.refused(&private(row(vec![1; PRIVATE_KEY_BYTES + 1])));

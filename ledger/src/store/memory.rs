@@ -6,16 +6,16 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::{Batch, Kv, KvError, Visitor, above};
+use super::{Batch, Kv, KvError, Visitor, above, ceiling};
 
 /// An ordered map in memory.
 #[derive(Debug, Default)]
 pub struct MemoryKv(RwLock<BTreeMap<Vec<u8>, Vec<u8>>>);
 
 impl MemoryKv {
-    fn collect(&self, prefix: &[u8], from: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn collect(&self, prefix: &[u8], from: &[u8], end: Option<Vec<u8>>) -> Vec<(Vec<u8>, Vec<u8>)> {
         let start = Bound::Included(prefix.max(from).to_vec());
-        let end = above(prefix).map_or(Bound::Unbounded, Bound::Excluded);
+        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
         if let (Bound::Included(a), Bound::Excluded(b)) = (&start, &end)
             && a >= b
         {
@@ -33,7 +33,7 @@ impl Kv for MemoryKv {
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: Visitor<'_>) -> Result<(), KvError> {
-        for (key, value) in self.collect(prefix, from) {
+        for (key, value) in self.collect(prefix, from, above(prefix)) {
             if visit(&key, &value).is_break() {
                 break;
             }
@@ -41,8 +41,8 @@ impl Kv for MemoryKv {
         Ok(())
     }
 
-    fn scan_back(&self, prefix: &[u8], visit: Visitor<'_>) -> Result<(), KvError> {
-        for (key, value) in self.collect(prefix, prefix).into_iter().rev() {
+    fn scan_back(&self, prefix: &[u8], below: Option<&[u8]>, visit: Visitor<'_>) -> Result<(), KvError> {
+        for (key, value) in self.collect(prefix, prefix, ceiling(prefix, below)).into_iter().rev() {
             if visit(&key, &value).is_break() {
                 break;
             }

@@ -55,11 +55,11 @@ pub trait Kv: fmt::Debug + Send + Sync {
     /// [`KvError`] if the store is damaged.
     fn scan(&self, prefix: &[u8], from: &[u8], visit: Visitor<'_>) -> Result<(), KvError>;
 
-    /// As [`Kv::scan`], from the last row with the prefix down.
+    /// As [`Kv::scan`], but down: from the last row with the prefix, or from the last below `below`.
     ///
     /// # Errors
     /// [`KvError`] if the store is damaged.
-    fn scan_back(&self, prefix: &[u8], visit: Visitor<'_>) -> Result<(), KvError>;
+    fn scan_back(&self, prefix: &[u8], below: Option<&[u8]>, visit: Visitor<'_>) -> Result<(), KvError>;
 
     /// Makes all changes, or after a crash none of them.
     ///
@@ -72,6 +72,14 @@ pub trait Kv: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`KvError`] if the store can't be written.
     fn flush(&self) -> Result<(), KvError>;
+}
+
+/// The first key past a scan down: the lower one of the prefix's end and `below`.
+fn ceiling(prefix: &[u8], below: Option<&[u8]>) -> Option<Vec<u8>> {
+    match (above(prefix), below) {
+        (Some(end), Some(below)) => Some(end.min(below.to_vec())),
+        (end, below) => end.or_else(|| below.map(<[u8]>::to_vec)),
+    }
 }
 
 /// The least key above all that begin with `prefix`; none if there is no such key.
@@ -105,12 +113,24 @@ mod tests {
         assert_eq!(keys(kv, b"b\xff", b""), rows[3..5]);
         assert_eq!(keys(kv, b"", b"b\xff\xff"), rows[4..]);
         let mut last = Vec::new();
-        kv.scan_back(b"b", &mut |key, _| {
+        kv.scan_back(b"b", None, &mut |key, _| {
             last.push(key.to_vec());
             if last.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .unwrap();
         assert_eq!(last, [b"b\xff\xff".to_vec(), b"b\xff".to_vec()]);
+        let below = |below: &[u8]| {
+            let mut found = Vec::new();
+            kv.scan_back(b"b", Some(below), &mut |key, _| {
+                found.push(key.to_vec());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            found
+        };
+        assert_eq!(below(b"b\xff"), [b"b\x01".to_vec(), b"b\x00".to_vec()]);
+        assert_eq!(below(b"c").len(), 4, "not beyond the prefix");
+        assert!(below(b"a").is_empty());
         kv.write(&Batch::from([(b"a".to_vec(), None), (b"c".to_vec(), Some(vec![9]))])).unwrap();
         assert_eq!(kv.get(b"a").unwrap(), None);
         assert_eq!(kv.get(b"c").unwrap(), Some(vec![9]));

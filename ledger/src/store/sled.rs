@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{Batch, Kv, KvError, Visitor, above};
+use super::{Batch, Kv, KvError, Visitor, above, ceiling};
 
 /// Bytes of pages kept in memory. Small: a node answers few queries, and an idle one must stay small itself.
 const CACHE_BYTES: u64 = 4 << 20;
@@ -106,9 +106,16 @@ impl Kv for SledKv {
         })
     }
 
-    fn scan_back(&self, prefix: &[u8], visit: Visitor<'_>) -> Result<(), KvError> {
+    fn scan_back(&self, prefix: &[u8], below: Option<&[u8]>, visit: Visitor<'_>) -> Result<(), KvError> {
+        let end = ceiling(prefix, below);
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        if let Bound::Excluded(end) = end
+            && prefix >= end
+        {
+            return Ok(());
+        }
         self.run(|| {
-            for row in self.db.scan_prefix(prefix).rev() {
+            for row in self.db.range::<&[u8], _>((Bound::Included(prefix), end)).rev() {
                 let (key, value) = row?;
                 if visit(&key, &value).is_break() {
                     break;

@@ -7,9 +7,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use souk_protocol::Timestamp;
+use souk_protocol::{
+    Timestamp,
+    lease::LeaseState,
+    message::{Cause, EventCode, LeaseEvent},
+};
 
 mod damage;
+mod names;
 
 use crate::{
     chain::ForkProof,
@@ -51,7 +56,9 @@ fn story(seed: u64, leases: u64) -> (Party, Party, Vec<Fact>, Vec<Fact>) {
                 both(Fact::Ack(deal.ack(&renter, (dice.below(2) * 3) as u64)));
             }
         }
-        both(Fact::Private(Private::Event { lease: deal.id, time: Timestamp(number), text: "running".to_owned() }));
+        both(Fact::Private(Private::Event { lease: deal.id, event: event(1, number) }));
+        let text = if dice.below(3) == 0 { "train".to_owned() } else { format!("job-{number}") };
+        both(Fact::Private(Private::Label { lease: deal.id, text }));
         if dice.below(2) == 0 {
             let close = deal.close(&mut renter, &host);
             both(Fact::Entry(close.clone()));
@@ -63,6 +70,18 @@ fn story(seed: u64, leases: u64) -> (Party, Party, Vec<Fact>, Vec<Fact>) {
         }));
     }
     (host, renter, left, right)
+}
+
+fn event(n: u32, at: u64) -> LeaseEvent {
+    LeaseEvent {
+        n,
+        at: Timestamp(at),
+        state: LeaseState::Running,
+        what: EventCode::State,
+        by: Cause::Host,
+        exit_code: None,
+        note: "running".to_owned(),
+    }
 }
 
 fn tell(ledger: &mut Ledger, facts: &[Fact], dice: &mut Dice) {

@@ -22,6 +22,10 @@ const STOP_POLL_MS: u32 = 25;
 /// Runs the instance until its command ends, or, without one, until it is told to stop. Returns the exit code.
 pub fn run(command: &[OsString]) -> u8 {
     let signals = SignalSet::block_for_init();
+    if std::process::id() == 1 {
+        // What an earlier run was told is no news for this one. Another user than root may not; the host then does it.
+        let _ = crate::notice::remove();
+    }
     let mut main_child = match command.split_first() {
         None => None,
         Some((program, arguments)) => match process::start(program, arguments) {

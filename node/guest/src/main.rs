@@ -8,12 +8,15 @@
 //!   and then lets them finish until the engine's own grace period runs out;
 //! - it reaps orphans.
 //!
+//! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
+//!
 //! `guest demo` is the workload of `souk demo`.
 //!
 //! It doesn't choose users, limits or networks: the engine has set those before it runs.
 
 mod demo;
 mod init;
+mod notice;
 mod process;
 
 use std::io::Write as _;
@@ -33,12 +36,27 @@ fn main() -> ExitCode {
             ExitCode::from(init::run(&command))
         }
         Some(verb) if verb == "demo" => ExitCode::from(demo::run(arguments.next().as_deref().and_then(|s| s.to_str()))),
+        Some(verb) if verb == "notice" => {
+            let done = match arguments.next() {
+                Some(text) => notice::write(text.as_encoded_bytes()),
+                None => notice::remove(),
+            };
+            match done {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    say(&format!("{}: {error}", notice::FILE));
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Some(verb) if verb == "version" => {
             let _ = writeln!(std::io::stdout(), "souk-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Some(_) | None => {
-            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest demo [SECONDS] | guest version");
+            say(
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest version",
+            );
             ExitCode::from(USAGE)
         }
     }

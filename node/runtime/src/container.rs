@@ -4,19 +4,20 @@
 //! that an image could override.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointSettings, HealthConfig, HostConfig,
-    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountType, NetworkCreateRequest,
-    NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, DeviceRequest, EndpointIpamConfig, EndpointSettings, HealthConfig, HostConfig,
+    HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam, IpamConfig, Mount, MountType, MountVolumeOptions,
+    NetworkCreateRequest, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::config::{DiskQuota, RuntimeConfig};
 use crate::helper::HELPER_IN_INSTANCE;
 use crate::image::StoredImage;
-use crate::name::{LABEL_DISK, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
-use crate::spec::{Egress, InstanceSpec};
+use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
+use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
 
 /// The capabilities a container keeps: what package managers, `su`, sshd, web servers and file ownership need as root of
@@ -37,6 +38,11 @@ pub const CAPABILITIES: [&str; 11] = [
 ];
 /// Open files of a process, soft and hard, where this machine allows as many.
 const OPEN_FILES: (u64, u64) = (65_536, 1_048_576);
+/// The least share of processor time the kernel knows; a rental has 1,024.
+const LEAST_CPU_SHARES: i64 = 2;
+/// Killed before everything else when memory runs out.
+const FIRST_OUT_OF_MEMORY: i64 = 1000;
+
 /// How GPUs are attached on this engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GpuAttachment {
@@ -52,6 +58,89 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) image: &'a StoredImage,
     pub(crate) gpu: &'a GpuAttachment,
     pub(crate) disk_quota: DiskQuota,
+    /// Its address in its own network, where it has one.
+    pub(crate) address: Option<Ipv4Addr>,
+}
+
+/// What names the GPUs to the OCI runtime.
+pub(crate) const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES=";
+
+/// The value of [`VISIBLE_DEVICES`].
+pub(crate) fn visible(devices: &Devices) -> String {
+    let gpus = if devices.gpus.is_empty() { String::from("void") } else { devices.gpus.join(",") };
+    format!("{VISIBLE_DEVICES}{gpus}")
+}
+
+/// Sets what decides on devices: device nodes, device requests and the OCI runtime.
+pub(crate) fn attach(host: &mut HostConfig, devices: &Devices, gpu: &GpuAttachment, config: &RuntimeConfig) {
+    host.devices = (!devices.nodes.is_empty()).then(|| {
+        let node = |path: &PathBuf| DeviceMapping {
+            path_on_host: Some(path.display().to_string()),
+            path_in_container: Some(path.display().to_string()),
+            cgroup_permissions: Some(String::from("rw")),
+        };
+        devices.nodes.iter().map(node).collect()
+    });
+    let none = devices.gpus.is_empty();
+    host.device_requests = (!none && *gpu == GpuAttachment::DeviceRequest).then(|| {
+        vec![DeviceRequest {
+            driver: Some(String::from("nvidia")),
+            device_ids: Some(devices.gpus.clone()),
+            capabilities: Some(vec![vec![String::from("gpu"), String::from("compute"), String::from("utility")]]),
+            ..DeviceRequest::default()
+        }]
+    });
+    host.runtime = match (none, gpu) {
+        (false, GpuAttachment::Runtime(name)) => Some(name.clone()),
+        (true, GpuAttachment::Runtime(_) | GpuAttachment::DeviceRequest) | (false, GpuAttachment::DeviceRequest) => {
+            config.oci_runtime.clone()
+        }
+    };
+}
+
+/// The limit of the writable layer, where the storage driver holds it.
+pub(crate) fn storage_limit(quota: DiskQuota, bytes: u64) -> Option<HashMap<String, String>> {
+    (quota == DiskQuota::Hard).then(|| HashMap::from([(String::from("size"), format!("{}M", (bytes >> 20).max(1)))]))
+}
+
+/// The connection to the instance's own network.
+pub(crate) fn networking(names: &Names, address: Option<Ipv4Addr>) -> NetworkingConfig {
+    let ipam = address.map(|ip| EndpointIpamConfig { ipv4_address: Some(ip.to_string()), ..Default::default() });
+    let endpoint = EndpointSettings { ipam_config: ipam, ..EndpointSettings::default() };
+    NetworkingConfig { endpoints_config: Some(HashMap::from([(names.container.clone(), endpoint)])) }
+}
+
+/// The helper, mounted: not a bind, so the source must exist and the engine never makes it.
+pub(crate) fn helper_mount(helper: &Path) -> Mount {
+    Mount {
+        target: Some(HELPER_IN_INSTANCE.to_owned()),
+        source: Some(helper.display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
+/// The image's volumes under names of our own, with our labels, so that they can be handed on to another container and none is
+/// left over. A path that isn't plain is left to the engine.
+fn volume_mounts(labels: &HashMap<String, String>, names: &Names, image: &StoredImage) -> Vec<Mount> {
+    let plain = |path: &&String| {
+        path.len() > 1
+            && path.starts_with('/')
+            && !HELPER_IN_INSTANCE.starts_with(path.as_str())
+            && path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..")
+    };
+    let mut paths: Vec<&String> = image.volumes.iter().filter(plain).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    let volume = |(place, path): (usize, &String)| Mount {
+        target: Some(path.clone()),
+        source: Some(names.volume(place)),
+        typ: Some(MountType::VOLUME),
+        volume_options: Some(MountVolumeOptions { labels: Some(labels.clone()), ..MountVolumeOptions::default() }),
+        ..Mount::default()
+    };
+    paths.into_iter().enumerate().map(volume).collect()
 }
 
 /// The labels of everything that belongs to a lease.
@@ -74,10 +163,9 @@ fn program(spec: &InstanceSpec, image: &StoredImage) -> Vec<String> {
 /// a bare name takes a variable of the image away.
 fn environment(spec: &InstanceSpec) -> Vec<String> {
     let ours = |name: &str| name.starts_with("NVIDIA_") && !name.starts_with("NVIDIA_REQUIRE_");
-    let devices = if spec.gpus.is_empty() { String::from("void") } else { spec.gpus.join(",") };
     let mut env: Vec<String> =
         spec.env.iter().filter(|(name, _)| !ours(name)).map(|(name, value)| format!("{name}={value}")).collect();
-    env.push(format!("NVIDIA_VISIBLE_DEVICES={devices}"));
+    env.push(visible(&spec.devices));
     env.push(String::from("NVIDIA_DRIVER_CAPABILITIES=compute,utility"));
     for widening in ["NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS"] {
         env.push(widening.to_owned());
@@ -90,6 +178,10 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
     let mut labels = labels(&around.config.node_id, &spec.lease);
     labels.insert(LABEL_SPEC.to_owned(), spec.digest());
     labels.insert(LABEL_DISK.to_owned(), spec.disk_mb.to_string());
+    labels.insert(LABEL_IMAGE_BYTES.to_owned(), around.image.bytes.to_string());
+    if spec.priority == Priority::Idle {
+        labels.insert(LABEL_IDLE.to_owned(), String::from("true"));
+    }
 
     let mut command = vec![String::from("--")];
     command.extend(program(spec, around.image));
@@ -97,9 +189,7 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
         Egress::None => String::from("none"),
         Egress::Internet => around.names.container.clone(),
     };
-    let networking = (spec.egress == Egress::Internet).then(|| NetworkingConfig {
-        endpoints_config: Some(HashMap::from([(network.clone(), EndpointSettings::default())])),
-    });
+    let networking = (spec.egress == Egress::Internet).then(|| networking(around.names, around.address));
     ContainerCreateBody {
         hostname: Some(around.names.short.clone()),
         user: spec.user.clone(),
@@ -140,14 +230,9 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     let memory = mebibytes(spec.memory_mb);
     let config = around.config;
     let capabilities = CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
-    let by_request = !spec.gpus.is_empty() && *around.gpu == GpuAttachment::DeviceRequest;
-    let runtime = match (spec.gpus.is_empty(), around.gpu) {
-        (false, GpuAttachment::Runtime(name)) => Some(name.clone()),
-        (true, GpuAttachment::Runtime(_) | GpuAttachment::DeviceRequest) | (false, GpuAttachment::DeviceRequest) => {
-            config.oci_runtime.clone()
-        }
-    };
-    HostConfig {
+    let mut mounts = volume_mounts(&labels(&config.node_id, &spec.lease), around.names, around.image);
+    mounts.push(helper_mount(around.helper));
+    let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),
         cpuset_cpus: spec.cpuset.as_ref().map(|cores| {
             let cores: Vec<String> = cores.iter().map(u16::to_string).collect();
@@ -165,32 +250,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
             },
             ResourcesUlimits { name: Some(String::from("core")), soft: Some(0), hard: Some(0) },
         ]),
-        devices: (!spec.devices.is_empty()).then(|| {
-            spec.devices
-                .iter()
-                .map(|path| DeviceMapping {
-                    path_on_host: Some(path.display().to_string()),
-                    path_in_container: Some(path.display().to_string()),
-                    cgroup_permissions: Some(String::from("rw")),
-                })
-                .collect()
-        }),
-        device_requests: by_request.then(|| {
-            vec![DeviceRequest {
-                driver: Some(String::from("nvidia")),
-                device_ids: Some(spec.gpus.clone()),
-                capabilities: Some(vec![vec![String::from("gpu"), String::from("compute"), String::from("utility")]]),
-                ..DeviceRequest::default()
-            }]
-        }),
-        // A mount, not a bind: the source must exist, the engine never makes it.
-        mounts: Some(vec![Mount {
-            target: Some(HELPER_IN_INSTANCE.to_owned()),
-            source: Some(around.helper.display().to_string()),
-            typ: Some(MountType::BIND),
-            read_only: Some(true),
-            ..Mount::default()
-        }]),
+        mounts: Some(mounts),
         log_config: Some(HostConfigLogConfig {
             typ: Some(String::from("json-file")),
             config: Some(HashMap::from([
@@ -210,12 +270,16 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
         privileged: Some(false),
         publish_all_ports: Some(false),
         security_opt: Some(vec![String::from("no-new-privileges:true")]),
-        storage_opt: (around.disk_quota == DiskQuota::Hard)
-            .then(|| HashMap::from([(String::from("size"), format!("{}M", spec.disk_mb))])),
+        storage_opt: storage_limit(around.disk_quota, spec.disk_mb.saturating_mul(1 << 20)),
         init: Some(false),
-        runtime,
         ..HostConfig::default()
+    };
+    attach(&mut host, &spec.devices, around.gpu, config);
+    if spec.priority == Priority::Idle {
+        host.cpu_shares = Some(LEAST_CPU_SHARES);
+        host.oom_score_adj = Some(FIRST_OUT_OF_MEMORY);
     }
+    host
 }
 
 /// The network of a lease.

@@ -8,7 +8,9 @@ use std::sync::{PoisonError, RwLock};
 
 use bollard::Docker;
 use bollard::models::{Network, SystemInfo};
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+};
 
 use crate::config::{DiskQuota, Nvidia, RuntimeConfig, RuntimeInfo};
 use crate::container::GpuAttachment;
@@ -104,16 +106,22 @@ impl Engine {
         HashMap::from([("label", vec![format!("{LABEL_NODE}={}", self.config.node_id)])])
     }
 
-    /// Leases of this node that have a container or a network in the engine.
+    /// Leases of this node that have a container, a network, a volume or an image of a move in the engine.
     pub(crate) async fn leases(&self) -> Result<Vec<String>, FailureCode> {
         let options = ListContainersOptionsBuilder::new().all(true).filters(&self.own()).build();
         let containers = self.docker.list_containers(Some(options)).await.map_err(|error| classify(&error))?;
         let options = ListNetworksOptionsBuilder::new().filters(&self.own()).build();
         let networks = self.docker.list_networks(Some(options)).await.map_err(|error| classify(&error))?;
+        let options = ListVolumesOptionsBuilder::new().filters(&self.own()).build();
+        let volumes = self.docker.list_volumes(Some(options)).await.map_err(|error| classify(&error))?;
+        let options = ListImagesOptionsBuilder::new().all(true).filters(&self.own()).build();
+        let images = self.docker.list_images(Some(options)).await.map_err(|error| classify(&error))?;
         let labels = containers
             .into_iter()
             .filter_map(|container| container.labels)
-            .chain(networks.into_iter().filter_map(|network| network.labels));
+            .chain(networks.into_iter().filter_map(|network| network.labels))
+            .chain(volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.labels))
+            .chain(images.into_iter().map(|image| image.labels));
         let mut leases: Vec<String> = labels.filter_map(|mut labels| labels.remove(LABEL_LEASE)).collect();
         leases.sort_unstable();
         leases.dedup();

@@ -2,6 +2,7 @@
 //!
 //! Knows names, labels and the order in which network and container are made and removed. When to do what is the worker's.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, ListVolumesOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StopContainerOptionsBuilder,
 };
 
 use crate::config::DiskQuota;
@@ -18,7 +19,7 @@ use crate::container::{Surroundings, describe, describe_network};
 use crate::engine::Engine;
 use crate::error::{classify, is_missing, status};
 use crate::image::StoredImage;
-use crate::name::{LABEL_DISK, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
+use crate::name::{LABEL_CARRIED, LABEL_DISK, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
 use crate::report::FailureCode;
 use crate::spec::{Egress, InstanceSpec};
 use crate::subnet::{Cidr, choose, routes};
@@ -37,6 +38,8 @@ pub(crate) struct Observed {
     pub(crate) state: ObservedState,
     /// Bytes in the writable layer, when asked for.
     pub(crate) written: Option<u64>,
+    /// Bytes written before the last move to other devices: they lie below the writable layer.
+    pub(crate) carried: u64,
     /// Folders of the volumes that the image brought.
     pub(crate) volumes: Vec<PathBuf>,
 }
@@ -70,17 +73,31 @@ impl Instance {
         Self { engine, lease: lease.to_owned(), names }
     }
 
-    /// Looks at the container; `None` where there is none (or one that isn't ours).
+    /// Looks at the container; `None` where there is none (or one that isn't ours). A move that was cut between its two renames is
+    /// completed first.
     pub(crate) async fn observe(&self, size: bool) -> Result<Option<Observed>, FailureCode> {
+        let mut found = self.inspect(&self.names.container, size).await?;
+        if found.is_none() && self.succeed().await? {
+            found = self.inspect(&self.names.container, size).await?;
+        }
+        Ok(found.and_then(|found| self.read(found)))
+    }
+
+    /// What the engine says of a container; `None` where there is none of this name.
+    pub(crate) async fn inspect(
+        &self,
+        name: &str,
+        size: bool,
+    ) -> Result<Option<ContainerInspectResponse>, FailureCode> {
         let options = InspectContainerOptions { size };
-        match self.engine.docker.inspect_container(&self.names.container, Some(options)).await {
-            Ok(found) => Ok(self.read(found)),
+        match self.engine.docker.inspect_container(name, Some(options)).await {
+            Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(classify(&error)),
         }
     }
 
-    fn read(&self, found: ContainerInspectResponse) -> Option<Observed> {
+    pub(crate) fn read(&self, found: ContainerInspectResponse) -> Option<Observed> {
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let ours =
             labels.get(LABEL_LEASE) == Some(&self.lease) && labels.get(LABEL_NODE) == Some(&self.engine.config.node_id);
@@ -110,6 +127,7 @@ impl Instance {
             disk_mb: labels.get(LABEL_DISK).and_then(|text| text.parse().ok()),
             state,
             written: found.size_rw.and_then(|size| u64::try_from(size).ok()),
+            carried: labels.get(LABEL_CARRIED).and_then(|text| text.parse().ok()).unwrap_or(0),
             volumes: found
                 .mounts
                 .unwrap_or_default()
@@ -131,9 +149,10 @@ impl Instance {
             }
             self.remove().await?;
         }
-        if spec.egress == Egress::Internet {
-            self.create_network().await?;
-        }
+        let address = match spec.egress {
+            Egress::Internet => Some(self.create_network().await?.guest()),
+            Egress::None => None,
+        };
         let gpu = self.engine.gpu_attachment();
         let body = describe(
             spec,
@@ -144,6 +163,7 @@ impl Instance {
                 image,
                 gpu: &gpu,
                 disk_quota: self.engine.disk_quota(),
+                address,
             },
         );
         let options = CreateContainerOptionsBuilder::new().name(&self.names.container).build();
@@ -161,7 +181,8 @@ impl Instance {
         }
     }
 
-    async fn create_network(&self) -> Result<(), FailureCode> {
+    /// Makes the network, or finds it, and gives its range.
+    async fn create_network(&self) -> Result<Cidr, FailureCode> {
         self.engine.firewall.ensure().await.map_err(|error| {
             tracing::error!(%error, "no network is given out");
             FailureCode::FirewallUnavailable
@@ -169,11 +190,13 @@ impl Instance {
         let _one_at_a_time = self.engine.subnet_lock.lock().await;
         let mut used: Vec<_> = routes().into_iter().map(|route| route.to).collect();
         for network in self.engine.networks().await.map_err(|error| classify(&error))? {
-            if network.name.as_deref() == Some(&self.names.container) {
-                return Ok(());
-            }
+            let own = network.name.as_deref() == Some(&self.names.container);
             let ranges = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-            used.extend(ranges.into_iter().filter_map(|range| range.subnet?.parse::<Cidr>().ok()));
+            let mut ranges = ranges.into_iter().filter_map(|range| range.subnet?.parse::<Cidr>().ok());
+            if own {
+                return ranges.next().ok_or(FailureCode::EngineRefused);
+            }
+            used.extend(ranges);
         }
         let seed = self.names.short.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         for attempt in 0..SUBNET_TRIES {
@@ -181,7 +204,7 @@ impl Instance {
             let subnet = choose(pool, seed.wrapping_add(attempt), &used).ok_or(FailureCode::NetworkExhausted)?;
             let request = describe_network(&self.engine.config.node_id, &self.lease, &self.names, subnet);
             match self.engine.docker.create_network(request).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(subnet),
                 Err(error) if matches!(status(&error), Some(403 | 409 | 500)) => {
                     tracing::debug!(%error, %subnet, "trying another subnet");
                     used.push(subnet);
@@ -231,23 +254,62 @@ impl Instance {
         }
     }
 
-    /// Removes container, its volumes and its network; fine where nothing is left.
+    /// Removes the container with all that a move may have left, its volumes, its images and its network; fine where nothing is
+    /// left.
     pub(crate) async fn remove(&self) -> Result<(), FailureCode> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.engine.docker.remove_container(&self.names.container, Some(options)).await {
-            Ok(()) => {}
-            Err(error) if is_missing(&error) => {}
-            // 409: a removal is in progress; wait for it below.
-            Err(error) if status(&error) == Some(409) => {}
-            Err(error) => return Err(classify(&error)),
+        // The container last: without it a successor would take its place.
+        let names = [self.names.successor(), self.names.predecessor(), self.names.container.clone()];
+        for name in &names {
+            self.remove_container(name, true).await?;
         }
+        for name in &names {
+            self.await_removal(name).await?;
+        }
+        self.remove_volumes().await?;
+        self.remove_images(None).await?;
+        self.remove_network().await
+    }
+
+    /// Asks for a container's removal; fine where it is gone or going. What runs in it is killed.
+    pub(crate) async fn remove_container(&self, name: &str, volumes: bool) -> Result<(), FailureCode> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(volumes).build();
+        match self.engine.docker.remove_container(name, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            // 409: a removal is in progress.
+            Err(error) if status(&error) == Some(409) => Ok(()),
+            Err(error) => Err(classify(&error)),
+        }
+    }
+
+    async fn await_removal(&self, name: &str) -> Result<(), FailureCode> {
         for _ in 0..100 {
-            if self.observe(false).await?.is_none() {
-                return self.remove_network().await;
+            if self.inspect(name, false).await?.is_none() {
+                return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Err(FailureCode::EngineTimeout)
+    }
+
+    /// The filter for what belongs to this lease.
+    pub(crate) fn own(&self) -> HashMap<&'static str, Vec<String>> {
+        let labels =
+            vec![format!("{LABEL_NODE}={}", self.engine.config.node_id), format!("{LABEL_LEASE}={}", self.lease)];
+        HashMap::from([("label", labels)])
+    }
+
+    async fn remove_volumes(&self) -> Result<(), FailureCode> {
+        let options = ListVolumesOptionsBuilder::new().filters(&self.own()).build();
+        let found = self.engine.docker.list_volumes(Some(options)).await.map_err(|error| classify(&error))?;
+        for volume in found.volumes.unwrap_or_default() {
+            match self.engine.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                Ok(()) => {}
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(classify(&error)),
+            }
+        }
+        Ok(())
     }
 
     async fn remove_network(&self) -> Result<(), FailureCode> {
@@ -264,7 +326,7 @@ impl Instance {
         let Some(found) = self.observe(layer).await? else {
             return Ok(0);
         };
-        let mut bytes = if layer { found.written.unwrap_or(0) } else { 0 };
+        let mut bytes = if layer { found.written.unwrap_or(0).saturating_add(found.carried) } else { 0 };
         if !found.volumes.is_empty() {
             bytes = bytes.saturating_add(folder_bytes(&found.volumes).await);
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// The library as drivers install it; the name without a version belongs to development packages.
 const NVML_LIBRARIES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
 /// More GPUs than any machine has.
-const MAX_GPUS: u32 = 64;
+pub(crate) const MAX_GPUS: u32 = 64;
 
 /// The machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,13 +88,18 @@ pub fn take(data_root: &Path) -> HostInventory {
 
 /// The GPUs; an error without words means a machine without the library.
 fn gpus() -> Result<Vec<GpuInfo>, Option<String>> {
-    let mut nvml = None;
+    let nvml = nvml()?;
+    read_gpus(&nvml).map_err(|error| {
+        tracing::warn!(%error, "NVML");
+        Some(String::from("the NVIDIA driver doesn't describe its GPUs; check it with nvidia-smi"))
+    })
+}
+
+/// The driver's library; an error without words means a machine without it.
+pub(crate) fn nvml() -> Result<Nvml, Option<String>> {
     for library in NVML_LIBRARIES {
         match Nvml::builder().lib_path(library.as_ref()).init() {
-            Ok(found) => {
-                nvml = Some(found);
-                break;
-            }
+            Ok(found) => return Ok(found),
             Err(NvmlError::LibloadingError(_)) => {}
             Err(error) => {
                 tracing::warn!(%error, "NVML doesn't start");
@@ -104,11 +109,7 @@ fn gpus() -> Result<Vec<GpuInfo>, Option<String>> {
             }
         }
     }
-    let Some(nvml) = nvml else { return Err(None) };
-    read_gpus(&nvml).map_err(|error| {
-        tracing::warn!(%error, "NVML");
-        Some(String::from("the NVIDIA driver doesn't describe its GPUs; check it with nvidia-smi"))
-    })
+    Err(None)
 }
 
 fn read_gpus(nvml: &Nvml) -> Result<Vec<GpuInfo>, NvmlError> {

@@ -10,6 +10,12 @@ pub const LABEL_NODE: &str = "souk.node";
 pub const LABEL_SPEC: &str = "souk.spec";
 /// The label with the granted disk, in MiB.
 pub const LABEL_DISK: &str = "souk.disk_mb";
+/// The label of what isn't rented: the host's own idle job.
+pub const LABEL_IDLE: &str = "souk.idle";
+/// The label with the size of the image rented, in bytes.
+pub const LABEL_IMAGE_BYTES: &str = "souk.image_bytes";
+/// The label with what the guest wrote before its last move to other devices, in bytes: it is below the writable layer now.
+pub const LABEL_CARRIED: &str = "souk.carried_bytes";
 
 /// The part of a node in names: four hex digits.
 #[must_use]
@@ -41,6 +47,24 @@ impl Names {
         let full = short_hash(format!("{node_id}\0{lease}").as_bytes(), 8);
         let bridge = full.get(..8).unwrap_or(&full);
         Self { container: format!("souk-{full}"), bridge: format!("{}{bridge}", bridge_prefix(node_id)), short: full }
+    }
+
+    /// The container that is to take this one's place.
+    #[must_use]
+    pub fn successor(&self) -> String {
+        format!("{}-next", self.container)
+    }
+
+    /// The container whose place was taken.
+    #[must_use]
+    pub fn predecessor(&self) -> String {
+        format!("{}-old", self.container)
+    }
+
+    /// A volume, by the place of its path among the image's.
+    #[must_use]
+    pub fn volume(&self, place: usize) -> String {
+        format!("{}-v{place}", self.container)
     }
 }
 

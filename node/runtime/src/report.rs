@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::usage::UnixNanos;
+use crate::usage::{UnixNanos, Usage};
 
 /// One report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,15 @@ pub enum InstanceEvent {
     Failed(Failure),
     /// More disk is used than granted, and no quota stops it: the instance was told to stop.
     DiskFull {
+        /// Bytes written.
+        used_bytes: u64,
+        /// Bytes granted.
+        limit_bytes: u64,
+    },
+    /// Bytes over its network so far: told before the end of a run, and before it is gone. In between, ask.
+    Traffic(Usage),
+    /// The disk is nearly full, or not any more; told at each change, where no quota holds the disk and use is looked at.
+    DiskUse {
         /// Bytes written.
         used_bytes: u64,
         /// Bytes granted.

@@ -17,9 +17,10 @@ use crate::exec::{ExecSession, ExecSpec};
 use crate::image::{self, ResolvedImage};
 use crate::instance::Instance;
 use crate::logs::{LogOptions, LogStream};
+use crate::notice::MAX_NOTICE_BYTES;
 use crate::report::{Exit, RuntimeReport};
 use crate::shared::Shared;
-use crate::spec::{InstanceSpec, check_lease_id};
+use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
 use crate::usage::{Meter, UnixNanos, Usage};
 use crate::worker::Command;
@@ -77,6 +78,20 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// A full queue, a runtime shut down.
     fn start(&self, lease: &str) -> Result<(), RuntimeError>;
+
+    /// Starts it with these devices and no others, as [`Runtime::start`] does. Where it has run on others it moves there: with its
+    /// files, environment, network and volumes, but not its log. It must not run on others meanwhile.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`], and where a device isn't named as devices are.
+    fn start_on(&self, lease: &str, devices: Devices) -> Result<(), RuntimeError>;
+
+    /// Writes the text to [`crate::NOTICE_IN_INSTANCE`] inside, or removes that file. Nothing is reported; where the instance doesn't
+    /// run, nothing is done. The next start removes it, too.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`], and a text of more than [`crate::MAX_NOTICE_BYTES`].
+    fn notice(&self, lease: &str, text: Option<String>) -> Result<(), RuntimeError>;
 
     /// SIGTERM to every process of it, SIGKILL after the grace (counted in whole seconds, rounded up): `Exited` or `NotRunning`.
     ///
@@ -186,7 +201,19 @@ impl Runtime for DockerRuntime {
     }
 
     fn start(&self, lease: &str) -> Result<(), RuntimeError> {
-        self.shared.send(lease, Command::Start)
+        self.shared.send(lease, Command::Start(None))
+    }
+
+    fn start_on(&self, lease: &str, devices: Devices) -> Result<(), RuntimeError> {
+        devices.check()?;
+        self.shared.send(lease, Command::Start(Some(devices)))
+    }
+
+    fn notice(&self, lease: &str, text: Option<String>) -> Result<(), RuntimeError> {
+        if text.as_ref().is_some_and(|text| text.len() > MAX_NOTICE_BYTES || text.contains('\0')) {
+            return Err(SpecError::Text { field: "the notice" }.into());
+        }
+        self.shared.send(lease, Command::Notice(text))
     }
 
     fn stop(&self, lease: &str, grace_ms: u64) -> Result<(), RuntimeError> {

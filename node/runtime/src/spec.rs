@@ -34,6 +34,66 @@ pub enum Egress {
     None,
 }
 
+/// What a machine does first where two want the same: processor time, and memory when there is none left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// As rented.
+    #[default]
+    Rental,
+    /// After everything else, and the first to be killed when memory runs out.
+    Idle,
+}
+
+/// Devices of this machine that an instance gets; no others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// NVIDIA GPUs, by UUID.
+    pub gpus: Vec<String>,
+    /// Declared accelerators, by device node of the host.
+    pub nodes: Vec<PathBuf>,
+}
+
+impl Devices {
+    /// Whether both name the same devices, in whatever order.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        fn sorted<T: Clone + Ord>(list: &[T]) -> Vec<T> {
+            let mut list = list.to_vec();
+            list.sort_unstable();
+            list.dedup();
+            list
+        }
+        sorted(&self.gpus) == sorted(&other.gpus) && sorted(&self.nodes) == sorted(&other.nodes)
+    }
+
+    /// Checks that each is named as devices are, and once.
+    ///
+    /// # Errors
+    /// [`SpecError::Device`].
+    pub fn check(&self) -> Result<(), SpecError> {
+        let uuid = |gpu: &String| {
+            gpu.len() <= 96
+                && (gpu.starts_with("GPU-") || gpu.starts_with("MIG-"))
+                && gpu.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        let node = |path: &PathBuf| {
+            path.starts_with("/dev/")
+                && path.to_str().is_some_and(|text| text.len() <= 256 && !text.contains(':'))
+                && !path.components().any(|part| part == Component::ParentDir)
+        };
+        let mut gpus = self.gpus.clone();
+        gpus.sort_unstable();
+        gpus.dedup();
+        let fits = self.gpus.len() <= MAX_DEVICES && self.nodes.len() <= MAX_DEVICES;
+        if fits && gpus.len() == self.gpus.len() && self.gpus.iter().all(uuid) && self.nodes.iter().all(node) {
+            Ok(())
+        } else {
+            Err(SpecError::Device)
+        }
+    }
+}
+
 /// The description of one instance. Sizes are in MiB of 2²⁰ bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
@@ -66,10 +126,11 @@ pub struct InstanceSpec {
     pub disk_mb: u64,
     /// What the network lets through.
     pub egress: Egress,
-    /// NVIDIA GPUs, by UUID.
-    pub gpus: Vec<String>,
-    /// Declared accelerators, by device node of the host.
-    pub devices: Vec<PathBuf>,
+    /// The devices it is made with. A start may give it others.
+    pub devices: Devices,
+    /// What it may take from others on this machine.
+    #[serde(default)]
+    pub priority: Priority,
     /// Milliseconds between SIGTERM and SIGKILL where a stop doesn't say otherwise (and when the engine itself stops).
     pub stop_grace_ms: u64,
 }
@@ -130,36 +191,16 @@ impl InstanceSpec {
         if self.cpuset.as_ref().is_some_and(|cores| cores.is_empty() || cores.len() > 4096) {
             return Err(SpecError::TooSmall { field: "cpuset", least: 1 });
         }
-        self.check_devices()
+        self.devices.check()
     }
 
-    fn check_devices(&self) -> Result<(), SpecError> {
-        let uuid = |gpu: &String| {
-            gpu.len() <= 96
-                && (gpu.starts_with("GPU-") || gpu.starts_with("MIG-"))
-                && gpu.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
-        let device = |path: &PathBuf| {
-            path.starts_with("/dev/")
-                && path.to_str().is_some_and(|text| text.len() <= 256 && !text.contains(':'))
-                && !path.components().any(|part| part == Component::ParentDir)
-        };
-        let mut gpus = self.gpus.clone();
-        gpus.sort_unstable();
-        gpus.dedup();
-        let fits = self.gpus.len() <= MAX_DEVICES && self.devices.len() <= MAX_DEVICES;
-        if fits && gpus.len() == self.gpus.len() && self.gpus.iter().all(uuid) && self.devices.iter().all(device) {
-            Ok(())
-        } else {
-            Err(SpecError::Device)
-        }
-    }
-
-    /// The digest of the whole spec, hex: a container made from another spec under the same lease is told by it.
+    /// The digest of the spec without its devices, hex: a container made from another spec under the same lease is told by it,
+    /// while one that has moved to other devices is the same.
     #[must_use]
     pub fn digest(&self) -> String {
+        let fixed = Self { devices: Devices::default(), ..self.clone() };
         // Serialising plain structs to memory can't fail; an empty text would only force the container to be made anew.
-        let text = serde_json::to_vec(self).unwrap_or_default();
+        let text = serde_json::to_vec(&fixed).unwrap_or_default();
         blake3::hash(&text).to_hex().to_string()
     }
 }

@@ -64,6 +64,12 @@ impl Cidr {
     pub const fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.first.wrapping_add(1))
     }
+
+    /// The instance's own address in its network: the one after the gateway.
+    #[must_use]
+    pub const fn guest(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.first.wrapping_add(2))
+    }
 }
 
 const fn mask(prefix: u8) -> u32 {

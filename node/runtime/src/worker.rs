@@ -17,7 +17,7 @@ use crate::instance::{Instance, Observed, ObservedState};
 use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
 use crate::runtime::{Adopted, InstanceState};
 use crate::shared::Shared;
-use crate::spec::{Egress, InstanceSpec};
+use crate::spec::{Devices, Egress, InstanceSpec};
 use crate::usage::{Meter, Usage};
 
 /// Commands that wait for one worker. When full the sender is told `Busy`.
@@ -33,8 +33,12 @@ const TERMINATED: i64 = 143;
 #[derive(Debug)]
 pub(crate) enum Command {
     Prepare(Box<InstanceSpec>),
-    Start,
-    Stop { grace_ms: u64 },
+    /// With the devices it has, or with these.
+    Start(Option<Devices>),
+    Notice(Option<String>),
+    Stop {
+        grace_ms: u64,
+    },
     Kill,
     Destroy,
     Usage(oneshot::Sender<Usage>),
@@ -68,7 +72,15 @@ pub(crate) struct Worker {
     stop_asked: bool,
     disk_mb: Option<u64>,
     disk_full_told: bool,
+    /// A notice was written that the next run must not find.
+    noticed: bool,
+    disk_nearly_full: bool,
 }
+
+/// Parts in a hundred of the granted disk from which on it is nearly full.
+const NEARLY_FULL: u128 = 90;
+/// Parts in a hundred below which it is not any more.
+const EASED: u128 = 80;
 
 /// What to do when the backlog has a command while something long runs.
 enum Interruption {
@@ -95,6 +107,8 @@ impl Worker {
             stop_asked: false,
             disk_mb: None,
             disk_full_told: false,
+            noticed: false,
+            disk_nearly_full: false,
         };
         let stop = shared.stop.clone();
         shared.tasks.spawn(worker.run(stop));
@@ -138,7 +152,8 @@ impl Worker {
     async fn carry_out(&mut self, command: Command) -> bool {
         match command {
             Command::Prepare(spec) => self.prepare(&spec).await,
-            Command::Start => self.start().await,
+            Command::Start(devices) => self.start(devices).await,
+            Command::Notice(text) => self.notice(text).await,
             Command::Stop { grace_ms } => self.stop(grace_ms).await,
             Command::Kill => self.kill().await,
             Command::Destroy => return self.destroy().await,
@@ -221,13 +236,68 @@ impl Worker {
         if ends { Interruption::End } else { Interruption::None }
     }
 
-    async fn start(&mut self) {
+    async fn start(&mut self, devices: Option<Devices>) {
         self.stop_asked = false;
         self.disk_full_told = false;
         self.wake.oom.store(false, Ordering::Relaxed);
+        if let Some(devices) = devices
+            && let Err(code) = self.place(&devices).await
+        {
+            return self.fail(Step::Start, code).await;
+        }
         match self.instance.start().await {
-            Ok(()) => self.look().await,
+            Ok(()) => {
+                self.look().await;
+                if std::mem::take(&mut self.noticed) {
+                    self.notice(None).await;
+                }
+            }
             Err(code) => self.fail(Step::Start, code).await,
+        }
+    }
+
+    /// Makes sure that the instance has these devices, moving it where it must. A stop or destroy ends the long part of that.
+    async fn place(&mut self, devices: &Devices) -> Result<(), FailureCode> {
+        let instance = self.instance.clone();
+        let making = instance.make_successor(devices);
+        tokio::pin!(making);
+        let moves = loop {
+            tokio::select! {
+                moves = &mut making => break moves?,
+                interruption = self.collect() => if let Interruption::End = interruption {
+                    return Err(FailureCode::Cancelled);
+                },
+            }
+        };
+        if moves {
+            instance.take_over().await?;
+            tracing::info!(lease = %instance.lease, "moved to other devices");
+            // The successor has not run yet; the end of its predecessor's last run was told.
+            self.known = Some(ObservedState::Created);
+        }
+        Ok(())
+    }
+
+    async fn notice(&mut self, text: Option<String>) {
+        if !matches!(
+            self.instance.observe(false).await,
+            Ok(Some(Observed { state: ObservedState::Running { .. }, .. }))
+        ) {
+            return;
+        }
+        self.noticed |= text.is_some();
+        let instance = self.instance.clone();
+        let setting = instance.set_notice(text.as_deref());
+        tokio::pin!(setting);
+        let result = loop {
+            tokio::select! {
+                result = &mut setting => break result,
+                // A guest that slows its notice down is stopped all the same.
+                interruption = self.collect() => if let Interruption::End = interruption { return },
+            }
+        };
+        if let Err(code) = result {
+            tracing::info!(?code, lease = %instance.lease, "the notice could not be set inside the instance");
         }
     }
 
@@ -297,9 +367,14 @@ impl Worker {
             let _ = self.instance.stop(0).await;
             self.look().await;
         }
+        // The counters go with the network.
+        let usage = self.meter.read();
         match self.instance.remove().await {
             Ok(()) => {
                 self.known = None;
+                if usage != Usage::default() {
+                    self.report(InstanceEvent::Traffic(usage)).await;
+                }
                 self.meter.remove();
                 self.report(InstanceEvent::Destroyed).await;
                 true
@@ -312,6 +387,7 @@ impl Worker {
     }
 
     async fn adopt(&mut self) -> Result<Adopted, FailureCode> {
+        self.instance.settle().await?;
         let found = self.instance.observe(false).await?;
         let state = match &found {
             None => InstanceState::Gone,
@@ -368,6 +444,10 @@ impl Worker {
                 let oom_seen = self.wake.oom.swap(false, Ordering::Relaxed);
                 let oom = code == KILLED && (oom || oom_seen);
                 let by = self.cause(at);
+                let usage = self.meter.read();
+                if usage != Usage::default() {
+                    self.report(InstanceEvent::Traffic(usage)).await;
+                }
                 self.report(InstanceEvent::Exited(Exit { code, oom, at, by })).await;
             }
         }
@@ -400,7 +480,14 @@ impl Worker {
                 self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;
                 self.stop(0).await;
             }
-            Ok(_) => {}
+            Ok(used_bytes) => {
+                let parts = if self.disk_nearly_full { EASED } else { NEARLY_FULL };
+                let nearly_full = u128::from(used_bytes) * 100 >= u128::from(limit_bytes) * parts;
+                if nearly_full != self.disk_nearly_full {
+                    self.disk_nearly_full = nearly_full;
+                    self.report(InstanceEvent::DiskUse { used_bytes, limit_bytes }).await;
+                }
+            }
             Err(code) => {
                 tracing::debug!(?code, lease = %self.instance.lease, "disk use is unknown")
             }

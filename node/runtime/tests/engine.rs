@@ -5,7 +5,7 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use souk_runtime::{DiskQuota, ExitCause, InstanceEvent, InstanceState, Runtime, RuntimeReport};
+use souk_runtime::{Devices, DiskQuota, ExitCause, InstanceEvent, InstanceState, Runtime, RuntimeReport};
 use support::engine::PrivateEngine;
 use support::{World, config, have, images};
 
@@ -138,7 +138,7 @@ async fn each_container_gets_exactly_its_gpus() {
     let seen = "env | grep ^NVIDIA_VISIBLE_DEVICES=; sleep 1000";
     for gpus in [vec![uuids[0]], vec![uuids[1]], vec![uuids[1], uuids[0]], vec![]] {
         let mut spec = world.spec("gpu", &["sh", "-c", seen]).await;
-        spec.gpus = gpus.iter().map(|uuid| (*uuid).to_owned()).collect();
+        spec.devices.gpus = gpus.iter().map(|uuid| (*uuid).to_owned()).collect();
         // Neither the renter nor the image (which says "all") can ask for more.
         spec.env =
             vec![("NVIDIA_VISIBLE_DEVICES".into(), "all".into()), ("NVIDIA_DRIVER_CAPABILITIES".into(), "all".into())];
@@ -161,18 +161,35 @@ async fn each_container_gets_exactly_its_gpus() {
         world.destroy(&spec.lease).await;
     }
 
+    // It moves to the other GPU between two runs, and then has that one alone.
+    let mut spec = world.spec("mover", &["sh", "-c", &format!("echo run >> /data/runs; {seen}")]).await;
+    spec.devices.gpus = vec![uuids[0].to_owned()];
+    world.start(&spec).await;
+    world.runtime.kill(&spec.lease).unwrap();
+    world.exited(&spec.lease).await;
+    let devices = Devices { gpus: vec![uuids[1].to_owned()], nodes: vec![] };
+    world.runtime.start_on(&spec.lease, devices).unwrap();
+    world.event(&spec.lease, "started", |event| matches!(event, InstanceEvent::Started { .. }).then_some(())).await;
+    world.log_has(&spec.lease, &format!("NVIDIA_VISIBLE_DEVICES={}\n", uuids[1])).await;
+    assert_eq!(world.shell(&spec.lease, "cat /data/runs").await.1, "run\nrun\n");
+    let id = engine.docker(&["inspect", "-f", "{{.Id}}", &world.container(&spec.lease)]);
+    let note = std::fs::read_to_string(folder.path().join(format!("{}.json", id.trim()))).unwrap();
+    assert!(note.contains(uuids[1]) && !note.contains(uuids[0]), "the runtime is asked for the new one alone");
+    world.destroy(&spec.lease).await;
+    assert_eq!(engine.docker(&["image", "ls", "-aq", "--filter", "label=souk.lease"]), "");
+
     // A declared device is there, and only where it was granted.
     let mut spec =
         world.spec("device", &["sh", "-c", "ls /dev/fuse /dev/kmsg /dev/loop-control 2>/dev/null; true"]).await;
     let device =
         ["/dev/fuse", "/dev/loop-control", "/dev/kmsg"].iter().find(|path| std::path::Path::new(path).exists());
     if let Some(device) = device {
-        spec.devices = vec![device.into()];
+        spec.devices.nodes = vec![device.into()];
         let (_, out, err) = world.run(&spec).await;
         assert_eq!(out.trim(), *device, "{err}");
     }
     spec = world.spec("nodevice", &["true"]).await;
-    spec.devices = vec!["/dev/souk-absent".into()];
+    spec.devices.nodes = vec!["/dev/souk-absent".into()];
     world.prepare(&spec).await;
     world.runtime.start(&spec.lease).unwrap();
     assert_eq!(world.failed(&spec.lease).await.code, souk_runtime::FailureCode::DeviceUnavailable);

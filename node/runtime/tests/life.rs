@@ -181,9 +181,18 @@ async fn a_disk_that_overflows_stops_its_instance_alone() {
         println!("skipped: this engine enforces disk quotas itself");
         return;
     }
-    let mut spec = world.spec("disk", &["sh", "-c", "dd if=/dev/zero of=/data/big bs=1M count=24; sleep 1000"]).await;
+    let mut spec = world.spec("disk", &["sh", "-c", "dd if=/dev/zero of=/data/big bs=1M count=15; sleep 1000"]).await;
     spec.disk_mb = 16;
     world.start(&spec).await;
+    // First its owner is told that it fills up.
+    let (used, limit) = world
+        .event(&spec.lease, "disk nearly full", |event| match event {
+            InstanceEvent::DiskUse { used_bytes, limit_bytes } => Some((*used_bytes, *limit_bytes)),
+            _ => None,
+        })
+        .await;
+    assert!((15 << 20..=16 << 20).contains(&used) && limit == 16 << 20, "{used} {limit}");
+    world.shell(&spec.lease, "dd if=/dev/zero of=/data/more bs=1M count=9").await;
     let (used, limit) = world
         .event(&spec.lease, "disk full", |event| match event {
             InstanceEvent::DiskFull { used_bytes, limit_bytes } => Some((*used_bytes, *limit_bytes)),

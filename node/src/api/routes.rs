@@ -5,16 +5,17 @@ use axum::{
     extract::{Path, Query, State},
     routing::{get, post},
 };
-use serde::Deserialize;
 use souk_protocol::message::Action;
 
 use super::{
     error::{Answer, JsonBody, answer},
     server::Shared,
-    streams,
+    streams, terms,
     types::{
-        AcceptRequest, EventView, HostView, LabelRequest, LeaseDetail, LeaseView, LedgerCheckView, ListRequest,
-        PeerView, QuoteView, ReceiptView, RentRequest, SearchRequest, SearchResults, ShutdownView, StatusView,
+        AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
+        IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
+        MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
+        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -35,14 +36,25 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/start", post(start))
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
+        .merge(terms::router())
+        .route("/orders", get(orders).post(order_add))
+        .route("/orders/{number}/cancel", post(order_cancel))
         .route("/receipts", get(receipts))
+        .route("/events", get(all_events))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
+        .merge(super::owner::routes())
         .route("/host", get(host))
+        .route("/host/earnings", get(host_earnings))
         .route("/host/list", post(host_list))
+        .route("/host/price", post(host_price))
+        .route("/market", post(market))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
-        .route("/shutdown", post(shutdown));
+        .route("/host/schedule", get(host_schedule).post(host_keep))
+        .route("/host/idle-job", get(idle_job).post(set_idle_job))
+        .route("/shutdown", post(shutdown))
+        .merge(super::hooks::router());
     Router::new().nest("/v1", v1).fallback(streams::nothing_here).with_state(shared)
 }
 
@@ -61,6 +73,18 @@ async fn search(State(shared): State<Shared>, JsonBody(request): JsonBody<Search
     Ok(Json(results))
 }
 
+async fn orders(State(shared): State<Shared>) -> Answer<Vec<OrderView>> {
+    answer(shared.orders.list().await)
+}
+
+async fn order_add(State(shared): State<Shared>, JsonBody(request): JsonBody<OrderRequest>) -> Answer<OrderView> {
+    answer(shared.orders.add(request).await)
+}
+
+async fn order_cancel(State(shared): State<Shared>, Path(number): Path<u32>) -> Answer<OrderView> {
+    answer(shared.orders.cancel(number).await)
+}
+
 async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<RentRequest>) -> Answer<QuoteView> {
     request.ask = shared.ask_named(request.ask)?;
     let request = Box::new(request);
@@ -68,17 +92,8 @@ async fn quote(State(shared): State<Shared>, JsonBody(mut request): JsonBody<Ren
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct LeasesQuery {
-    #[serde(default)]
-    all: bool,
-}
-
-async fn leases(
-    State(shared): State<Shared>,
-    Query(LeasesQuery { all }): Query<LeasesQuery>,
-) -> Answer<Vec<LeaseView>> {
-    let ask = |reply| Command::Leases { all, reply };
+async fn leases(State(shared): State<Shared>, Query(request): Query<LeasesRequest>) -> Answer<Vec<LeaseView>> {
+    let ask = |reply| Command::Leases { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
@@ -93,7 +108,7 @@ async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<
     answer(detail.map(|detail| detail.events))
 }
 
-async fn control(shared: Shared, id: String, action: Action) -> Answer<LeaseView> {
+pub(super) async fn control(shared: Shared, id: String, action: Action) -> Answer<LeaseView> {
     let id = LeaseSelector(id);
     let ask = |reply| Command::Control { id, action, reply };
     answer(shared.market.ask(ask).await)
@@ -121,17 +136,18 @@ async fn label(
     answer(shared.market.ask(ask).await)
 }
 
-#[derive(Deserialize)]
-struct ReceiptsQuery {
-    lease: Option<String>,
+async fn receipts(State(shared): State<Shared>, Query(request): Query<ReceiptsRequest>) -> Answer<Vec<ReceiptView>> {
+    let ask = |reply| Command::Receipts { request, reply };
+    answer(shared.market.ask(ask).await)
 }
 
-async fn receipts(
-    State(shared): State<Shared>,
-    Query(ReceiptsQuery { lease }): Query<ReceiptsQuery>,
-) -> Answer<Vec<ReceiptView>> {
-    let id = lease.map(LeaseSelector);
-    let ask = |reply| Command::Receipts { id, reply };
+async fn all_events(State(shared): State<Shared>, Query(request): Query<EventsRequest>) -> Answer<Vec<HappenedView>> {
+    let ask = |reply| Command::Events { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_earnings(State(shared): State<Shared>, Query(request): Query<EarningsRequest>) -> Answer<EarningsView> {
+    let ask = |reply| Command::HostEarnings { request, reply };
     answer(shared.market.ask(ask).await)
 }
 
@@ -148,12 +164,45 @@ async fn host_list(State(shared): State<Shared>, JsonBody(request): JsonBody<Lis
     answer(shared.market.ask(ask).await)
 }
 
+async fn host_price(State(shared): State<Shared>, JsonBody(request): JsonBody<PriceRequest>) -> Answer<HostView> {
+    let request = Box::new(request);
+    let ask = |reply| Command::HostPrice { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn market(State(shared): State<Shared>, JsonBody(request): JsonBody<MarketRequest>) -> Answer<MarketView> {
+    let ask = |reply| Command::Market { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
 async fn host_unlist(State(shared): State<Shared>) -> Answer<HostView> {
     answer(shared.market.ask(Command::HostUnlist).await)
 }
 
 async fn host_accept(State(shared): State<Shared>, JsonBody(request): JsonBody<AcceptRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostAccept { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_schedule(State(shared): State<Shared>) -> Answer<ScheduleView> {
+    answer(shared.market.ask(|reply| Command::HostSchedule { request: None, reply }).await)
+}
+
+async fn host_keep(State(shared): State<Shared>, JsonBody(request): JsonBody<ScheduleRequest>) -> Answer<ScheduleView> {
+    let ask = |reply| Command::HostSchedule { request: Some(request), reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn idle_job(State(shared): State<Shared>) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: None, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn set_idle_job(
+    State(shared): State<Shared>,
+    JsonBody(request): JsonBody<IdleJobRequest>,
+) -> Answer<IdleJobView> {
+    let ask = |reply| Command::HostIdleJob { request: Some(request), reply };
     answer(shared.market.ask(ask).await)
 }
 

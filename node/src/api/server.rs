@@ -23,10 +23,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{TOKEN_FILE, error::ApiError, routes, types::SearchResults};
+use super::{TOKEN_FILE, error::ApiError, hooks::OverTcp, routes, types::SearchResults};
 use crate::{
     config::Api,
+    hooks::HooksHandle,
     market::{CommandError, ErrorCode, MarketHandle, command::AskSelector},
+    orders::OrdersHandle,
 };
 
 /// Connections served at once. When full, the next wait in the kernel's queue.
@@ -81,6 +83,8 @@ pub enum ServerError {
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) market: MarketHandle,
+    pub(super) orders: OrdersHandle,
+    pub(super) hooks: Option<HooksHandle>,
     /// Cancelled to stop the whole node.
     pub(super) stop: CancellationToken,
     /// Tasks that outlive their request: upgraded connections.
@@ -123,6 +127,7 @@ pub struct Server {
     unix: UnixListener,
     socket: PathBuf,
     tcp: Option<(TcpListener, blake3::Hash)>,
+    hooks: Option<HooksHandle>,
 }
 
 impl Server {
@@ -138,7 +143,14 @@ impl Server {
             Some(address) => Some(bind_tcp(address, dir).await?),
             None => None,
         };
-        Ok(Self { unix, socket, tcp })
+        Ok(Self { unix, socket, tcp, hooks: None })
+    }
+
+    /// Serves this node's hooks too.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: HooksHandle) -> Self {
+        self.hooks = Some(hooks);
+        self
     }
 
     /// Where its Unix socket is.
@@ -156,9 +168,11 @@ impl Server {
 
     /// Serves until `stop` is cancelled, which `POST shutdown` does too. Then requests under way have a few seconds, and the
     /// socket is removed.
-    pub async fn serve(self, market: MarketHandle, stop: CancellationToken) {
+    pub async fn serve(self, market: MarketHandle, orders: OrdersHandle, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        let shared = Shared { market, stop: stop.clone(), tasks: tasks.clone(), last_search: Arc::default() };
+        let hooks = self.hooks.clone();
+        let shared =
+            Shared { market, orders, hooks, stop: stop.clone(), tasks: tasks.clone(), last_search: Arc::default() };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let router = routes::router(shared);
         let unix = accept_unix(&self.unix, router.clone(), &places, &tasks, &stop);
@@ -230,13 +244,14 @@ fn token(path: &Path) -> io::Result<String> {
 
 /// Lets only requests with the bearer token pass. Hashes are compared, in constant time.
 fn guard(router: Router, token: blake3::Hash) -> Router {
-    router.layer(axum::middleware::from_fn(move |request: Request, next: Next| async move {
+    router.layer(axum::middleware::from_fn(move |mut request: Request, next: Next| async move {
         let given = request
             .headers()
             .get(axum::http::header::AUTHORIZATION)
             .and_then(|v| v.as_bytes().strip_prefix(b"Bearer "))
             .map(blake3::hash);
         if given == Some(token) {
+            request.extensions_mut().insert(OverTcp);
             return next.run(request).await;
         }
         let error = CommandError::new(ErrorCode::Unauthorized, "the bearer token is missing or wrong")

@@ -1,71 +1,42 @@
-//! `souk ps`, `show`, `events`, `stop`, `start`, `destroy`, `label`.
+//! `souk ps`, `show`, `stop`, `start`, `destroy`, `label`.
 
-use std::{
-    io::{IsTerminal, Write},
-    time::Duration,
-};
+use std::io::IsTerminal;
 
 use serde_json::json;
-use souk_protocol::{lease::LeaseState, message::Cause, resources::SlotClass};
+use souk_protocol::{lease::LeaseState, resources::SlotClass};
 
 use super::{
     Context,
     args::{DestroyArgs, LabelArgs, PsArgs},
     error::Failure,
+    events,
     output::{self, Align, Table},
+    terms, watch,
 };
 use crate::api::{
     client::escape,
-    types::{EventView, LabelRequest, LeaseDetail, LeaseView, Role},
+    types::{LabelRequest, LeaseDetail, LeaseView, Role},
 };
 
-/// How often `--watch` looks.
-const WATCH: Duration = Duration::from_secs(1);
-
 pub(super) async fn ps(context: &Context, args: &PsArgs) -> Result<u8, Failure> {
-    let client = context.client()?;
-    let path = format!("leases?all={}", args.all);
-    let mut shown = None;
-    loop {
-        let leases: Vec<LeaseView> = client.get(&path).await?;
-        if !args.watch {
-            if context.json {
-                output::json(&leases)?;
-            } else {
-                output::line(list(&leases, args.all))?;
-            }
-            return Ok(0);
-        }
-        if context.json {
-            if shown.as_ref() != Some(&leases) {
-                output::json_line(&leases)?;
-            }
-        } else if std::io::stdout().is_terminal() {
-            // Home, the table, and clear what is below.
-            let mut out = std::io::stdout().lock();
-            let table = list(&leases, args.all).replace('\n', "\x1b[K\n");
-            write!(out, "\x1b[H{table}\x1b[K\n\x1b[J")?;
-            out.flush()?;
-        } else if shown.as_ref() != Some(&leases) {
-            output::line(list(&leases, args.all))?;
-        }
-        shown = Some(leases);
-        tokio::select! {
-            () = tokio::time::sleep(WATCH) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(0),
-        }
+    let mut path = format!("leases?all={}", args.all);
+    if args.all {
+        path.push_str(&format!("&limit={}", args.limit));
+        path.extend(args.before.map(|number| format!("&before={number}")));
     }
+    watch::show(context, args.watch, &path, |leases: &Vec<LeaseView>| list(leases, args)).await
 }
 
-fn list(leases: &[LeaseView], all: bool) -> String {
+fn list(leases: &[LeaseView], args: &PsArgs) -> String {
     if leases.is_empty() {
-        return if all { "no leases".to_owned() } else { "no open leases (-a shows ended ones)".to_owned() };
+        return if args.all { "no leases".to_owned() } else { "no open leases (-a shows ended ones)".to_owned() };
     }
     let mut table = Table::new(&[
         ("#", Align::Right),
         ("LEASE", Align::Left),
         ("LABEL", Align::Left),
         ("ROLE", Align::Left),
+        ("TYPE", Align::Left),
         ("PEER", Align::Left),
         ("STATE", Align::Left),
         ("SINCE", Align::Right),
@@ -82,6 +53,7 @@ fn list(leases: &[LeaseView], all: bool) -> String {
             lease.lease.short(),
             output::cut(lease.label.as_deref().unwrap_or("-"), 20),
             role(lease.role).to_owned(),
+            lease.rental.name().to_owned(),
             lease.peer.short(),
             state(lease),
             output::ago(lease.since_ms).to_string(),
@@ -90,10 +62,30 @@ fn list(leases: &[LeaseView], all: bool) -> String {
             output::amount(lease.price_hour, 4),
             output::money(lease.due, &lease.currency, 6),
             output::money(lease.acked, &lease.currency, 6),
-            if lease.reachable || lease.state.is_ended() { String::new() } else { "peer away".to_owned() },
+            remark(lease),
         ]);
     }
-    table.text()
+    let mut text = table.text();
+    let oldest = leases.first().map_or(0, |l| l.number);
+    if args.all && leases.len() >= args.limit as usize && oldest > 1 {
+        text.push_str(&format!("\nolder ones: souk ps -a --before {oldest}"));
+    }
+    text
+}
+
+/// What a person should know beyond the state.
+fn remark(lease: &LeaseView) -> String {
+    let mut remarks = Vec::new();
+    if let Some(eviction) = &lease.eviction {
+        remarks.push(format!("stopped for others in {}", output::ago(eviction.at_ms)));
+    }
+    if let Some(place) = &lease.place {
+        remarks.push(terms::place(place, &lease.currency));
+    }
+    if !lease.reachable && !lease.state.is_ended() {
+        remarks.push("peer away".to_owned());
+    }
+    remarks.join(", ")
 }
 
 pub(super) const fn role(role: Role) -> &'static str {
@@ -117,7 +109,7 @@ pub(super) fn state(lease: &LeaseView) -> String {
     }
 }
 
-fn grant(lease: &LeaseView) -> String {
+pub(super) fn grant(lease: &LeaseView) -> String {
     match &lease.resources.class {
         SlotClass::Gpu(model) => format!("{} x{}", output::cut(model, 20), lease.resources.slots),
         SlotClass::Cpu => format!("{} CPU", output::threads(lease.resources.cpu_milli)),
@@ -194,10 +186,11 @@ fn describe(detail: &LeaseDetail) -> String {
             ),
         ));
     }
+    pairs.extend(terms::lines(detail));
     let mut text = output::pairs(&pairs);
     if !detail.events.is_empty() {
         text.push_str("\n\n");
-        text.push_str(&event_table(&detail.events));
+        text.push_str(&events::table(&detail.events));
     }
     text
 }
@@ -208,48 +201,6 @@ fn time(at: souk_protocol::Timestamp) -> String {
 
 fn since(at: souk_protocol::Timestamp) -> String {
     format!("{} ({} ago)", output::time(at), output::ago(at))
-}
-
-pub(super) async fn events(context: &Context, id: &str) -> Result<u8, Failure> {
-    let events: Vec<EventView> = context.client()?.get(&format!("leases/{}/events", escape(id))).await?;
-    if context.json {
-        output::json(&events)?;
-    } else if events.is_empty() {
-        output::line("nothing has happened yet")?;
-    } else {
-        output::line(event_table(&events))?;
-    }
-    Ok(0)
-}
-
-fn event_table(events: &[EventView]) -> String {
-    let mut table = Table::new(&[
-        ("#", Align::Right),
-        ("TIME", Align::Left),
-        ("STATE", Align::Left),
-        ("BY", Align::Left),
-        ("CODE", Align::Right),
-        ("NOTE", Align::Left),
-    ]);
-    for event in events {
-        let by = match event.by {
-            Cause::Host => "host",
-            Cause::Renter => "renter",
-            Cause::Guest => "guest",
-            Cause::Engine => "engine",
-            Cause::Market => "market",
-            Cause::Clock => "clock",
-        };
-        table.row([
-            event.n.to_string(),
-            output::time(event.at_ms),
-            event.state.to_string(),
-            by.to_owned(),
-            event.exit_code.map_or("-".to_owned(), |c| c.to_string()),
-            event.note.clone(),
-        ]);
-    }
-    table.text()
 }
 
 /// Does one thing to each; goes on after a failure, and fails if any did.

@@ -11,7 +11,7 @@ use souk_ledger::verify::{Fault, Report, Verdict};
 
 use super::{
     Context,
-    args::ExportArgs,
+    args::{ExportArgs, ReceiptsArgs},
     error::{FAILED, Failure},
     leases,
     output::{self, Align, Table},
@@ -24,8 +24,10 @@ use crate::{
     market::ErrorCode,
 };
 
-pub(super) async fn receipts(context: &Context, id: Option<&str>) -> Result<u8, Failure> {
-    let path = id.map_or("receipts".to_owned(), |id| format!("receipts?lease={}", escape(id)));
+pub(super) async fn receipts(context: &Context, args: &ReceiptsArgs) -> Result<u8, Failure> {
+    let mut path = format!("receipts?limit={}", args.limit);
+    path.extend(args.id.as_ref().map(|id| format!("&lease={}", escape(id))));
+    path.extend(args.before.map(|number| format!("&before={number}")));
     let receipts: Vec<ReceiptView> = context.client()?.get(&path).await?;
     if context.json {
         output::json(&receipts)?;

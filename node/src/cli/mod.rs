@@ -4,16 +4,29 @@
 
 pub mod args;
 mod config;
+mod earnings;
 mod error;
+mod events;
 mod exec;
+mod hooks;
 mod host;
+mod host_show;
 mod leases;
 mod ledger;
+mod machines;
+mod market;
+mod listing;
 mod node;
+mod orders;
 mod output;
+mod owner;
+mod plot;
 mod progress;
 mod rent;
+mod schedule;
 mod search;
+mod terms;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -89,21 +102,29 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Status => node::status(context).await,
         Command::Peers => node::peers(context).await,
         Command::Search(args) => search::search(context, args).await,
+        Command::Market(args) => market::market(context, &args).await,
         Command::Rent(args) => rent::rent(context, *args).await,
+        Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
-        Command::Events(args) => leases::events(context, &args.id).await,
+        Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,
         Command::Start(args) => leases::control(context, &args.ids, "start").await,
         Command::Destroy(args) => leases::destroy(context, &args).await,
+        Command::Quote(args) => terms::quote(context, args).await,
+        Command::Bid(args) => terms::bid(context, args).await,
+        Command::Extend(args) => terms::extend(context, args).await,
+        Command::MaxSpend(args) => terms::max_spend(context, args).await,
         Command::Label(args) => leases::label(context, args).await,
         Command::Logs(args) => exec::logs(context, args).await,
         Command::Exec(args) => exec::exec(context, args).await,
-        Command::Receipts(args) => ledger::receipts(context, args.id.as_deref()).await,
+        Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
+        Command::Owner(command) => owner::owner(context, command).await,
+        Command::Hook(command) => hooks::hook(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),
         Command::Completions(args) => config::completions(args.shell),

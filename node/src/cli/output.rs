@@ -67,6 +67,13 @@ pub(super) fn confirm(question: &str, default: bool, unasked: bool) -> Result<bo
     })
 }
 
+/// Characters in a line of standard output; none where it is no terminal.
+pub(super) fn width() -> Option<usize> {
+    let out = io::stdout();
+    let size = out.is_terminal().then(|| rustix::termios::tcgetwinsize(&out).ok())??;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// How a column's cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {

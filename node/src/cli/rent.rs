@@ -1,17 +1,21 @@
 //! `souk rent`: what it can cost, then each step until it runs.
 
-use souk_protocol::resources::SlotClass;
+use souk_protocol::{Amount, resources::SlotClass};
 
 use super::{
     Context,
-    args::RentArgs,
+    args::{RentArgs, RentalArg},
     error::Failure,
-    leases,
-    output::{self, money},
+    leases, orders,
+    output::{self, Align, Table, money},
     progress::Display,
+    search, terms,
 };
 use crate::{
-    api::types::{Environment, LeaseView, QuoteView, RentRequest, RentStep},
+    api::{
+        client::Client,
+        types::{Environment, LeaseView, QuoteView, RentRequest, RentStep, RentalKind, SlicesRequest, SlicesView},
+    },
     market::{ErrorCode, command::AskSelector},
 };
 
@@ -19,12 +23,21 @@ use crate::{
 const INTERRUPTED: u8 = 130;
 
 pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failure> {
+    if args.standing.is_order() {
+        return orders::place(context, args).await;
+    }
     let yes = args.yes;
     let request = request(args)?;
     let client = context.client()?;
     let quote: QuoteView = client.post("quote", &request).await?;
     if !context.json {
         output::note(describe(&quote));
+        if request.rental == Some(RentalKind::Bid) {
+            output::note(wins(&client, &quote).await);
+        }
+    }
+    if let Some(host) = &quote.avoided {
+        output::note(format!("warning: {}", search::avoided_host(host)));
     }
     if !yes && !output::confirm("Rent it?", true, true)? {
         return Err(Failure::new("nothing was rented"));
@@ -56,6 +69,30 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
     }
 }
 
+/// What a bid has to be to run now, by the host's word.
+async fn wins(client: &Client, quote: &QuoteView) -> String {
+    let request = SlicesRequest { of: quote.ask.to_string() };
+    let told: SlicesView = match client.post("quote/slices", &request).await {
+        Ok(told) => told,
+        Err(error) => return output::plain(&format!("whether it runs at once is not known: {error}")),
+    };
+    let price = |amount| money(amount, &quote.currency, 6);
+    match told.slices.iter().find(|slice| slice.ask == quote.ask).map(|slice| slice.to_win) {
+        Some(Some(least)) if quote.price_hour >= least => format!("runs at once: {}/h wins now", price(least)),
+        Some(Some(least)) => format!("waits, without costs but for its disk: {}/h wins now", price(least)),
+        Some(None) | None => "waits, without costs but for its disk: no bid wins now".to_owned(),
+    }
+}
+
+/// Why it waits, and for what.
+fn waiting(lease: &LeaseView) -> String {
+    match &lease.place {
+        Some(place) => terms::place(place, &lease.currency),
+        None if lease.note.is_empty() => lease.state.to_string(),
+        None => lease.note.clone(),
+    }
+}
+
 fn interrupted(accepted: Option<u64>) -> u8 {
     output::note(match accepted {
         Some(n) => format!("the lease goes on: souk show {n}, souk destroy {n}"),
@@ -72,11 +109,20 @@ fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
     }
 }
 
-fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+    let rental = match (args.rental, args.bid) {
+        (Some(RentalArg::OnDemand | RentalArg::Reserved), Some(_)) => {
+            return Err(Failure::usage("only a rental of type bid takes a bid").hint("--price AMOUNT proposes a price"));
+        }
+        (rental, None) => rental.map(RentalKind::from),
+        (_, Some(_)) => Some(RentalKind::Bid),
+    };
     Ok(RentRequest {
-        ask: AskSelector(args.ask),
+        ask: AskSelector(args.ask.unwrap_or_default()),
         image: args.image,
-        price_hour: args.price,
+        rental,
+        extend_ms: args.extend,
+        price_hour: args.bid.or(args.price),
         max_price_hour: args.max_price,
         disk_mb: args.disk.map(|gb| gb.saturating_mul(1000)),
         env: environment(&args.env)?,
@@ -108,7 +154,7 @@ pub(super) fn environment(given: &[String]) -> Result<Environment, Failure> {
     given.iter().map(pair).collect::<Result<_, _>>().map(Environment)
 }
 
-fn describe(quote: &QuoteView) -> String {
+pub(super) fn describe(quote: &QuoteView) -> String {
     let currency = &quote.currency;
     let r = &quote.resources;
     let what = match &r.class {
@@ -123,30 +169,57 @@ fn describe(quote: &QuoteView) -> String {
         output::megabytes(r.ram_mb),
         output::megabytes(r.disk_mb)
     )];
-    let mut price = format!("{}/h", money(quote.price_hour, currency, 6));
+    let mut price = format!("bid {}/h", money(quote.price_hour, currency, 6));
     if quote.listed_hour != quote.price_hour {
-        price.push_str(&format!(" (listed {})", money(quote.listed_hour, currency, 6)));
+        price.push_str(&format!(" (the host asks {})", money(quote.listed_hour, currency, 6)));
     }
     if quote.max_price_hour > quote.price_hour {
         price.push_str(&format!(", counter-offers up to {} taken", money(quote.max_price_hour, currency, 6)));
     }
-    price.push_str(&format!(", disk {}/h", money(quote.storage_hour, currency, 6)));
     lines.push(price);
-    let mut most = format!(
-        "at most {} until {} and its disk's last day",
-        money(quote.ceiling, currency, 4),
-        output::time(quote.ends_at_ms)
-    );
-    if quote.traffic_extra {
-        most.push_str(&format!(
-            ", plus traffic at {}/GB out, {}/GB in",
+    let costs = costs(quote);
+    let traffic = quote.up_gb > Amount::ZERO || quote.down_gb > Amount::ZERO;
+    if traffic {
+        lines.push(format!(
+            "traffic {}/GB out, {}/GB in",
             money(quote.up_gb, currency, 6),
             money(quote.down_gb, currency, 6)
         ));
     }
+    let until = format!("until {} and its disk's last day", output::time(quote.ends_at_ms));
+    let mut most = format!("at most {} {until}", money(quote.ceiling, currency, 4));
+    if quote.max_spend == Some(quote.ceiling) {
+        most.push_str(", the limit in the lease");
+    }
+    if quote.traffic_extra {
+        most.push_str(", plus traffic (--max-spend M sets a limit for all of it)");
+    }
+    if let Some(after) = quote.ceiling_after_ms {
+        let after = humantime::format_duration(std::time::Duration::from_secs(after.0 / 1000));
+        most.push_str(&format!("; the limit stops it after {after} of running"));
+    }
     lines.push(most);
     let clean: Vec<String> = lines.iter().map(|line| output::plain(line)).collect();
-    clean.join("\n")
+    let (head, rest) = clean.split_at(2);
+    format!("{}\n{costs}\n{}", head.join("\n"), rest.join("\n"))
+}
+
+/// What each part costs by the hour, by the month and to the end.
+fn costs(quote: &QuoteView) -> String {
+    let money = |amount, decimals| money(amount, &quote.currency, decimals);
+    let none = || "-".to_owned();
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        ("PER HOUR", Align::Right),
+        ("PER MONTH", Align::Right),
+        ("TO THE END", Align::Right),
+    ]);
+    let hour = quote.max_price_hour.min(quote.listed_hour.max(quote.price_hour));
+    table.row(["compute, at most".to_owned(), money(hour, 6), none(), money(quote.compute, 4)]);
+    let disk = format!("disk, {}", output::megabytes(quote.resources.disk_mb));
+    table.row([disk, money(quote.storage_hour, 6), money(quote.storage_month, 4), money(quote.storage, 4)]);
+    table.row(["disk for 48 h after the end".to_owned(), none(), none(), money(quote.disk_kept, 4)]);
+    table.text()
 }
 
 fn show(display: &mut Display, step: RentStep) -> Result<(), Failure> {
@@ -176,6 +249,7 @@ fn show(display: &mut Display, step: RentStep) -> Result<(), Failure> {
             output::line(lease.to_string())?;
         }
         RentStep::Preparing { progress } => display.preparing(progress),
+        RentStep::Waiting { lease } => display.step(&format!("waiting: {}", waiting(&lease))),
         RentStep::Running { lease } | RentStep::Exited { lease } => last(display, &lease),
         step @ (RentStep::Ended { .. } | RentStep::Failed { .. }) => {
             display.end();
@@ -203,6 +277,7 @@ fn end(step: RentStep) -> Result<(), Failure> {
         | RentStep::Committed { .. }
         | RentStep::Accepted { .. }
         | RentStep::Preparing { .. }
+        | RentStep::Waiting { .. }
         | RentStep::Running { .. }
         | RentStep::Exited { .. } => Ok(()),
     }

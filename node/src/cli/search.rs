@@ -1,20 +1,24 @@
-//! `souk search`: what is on offer, as a table.
+//! `souk search`: what is on offer, as a table; what was left out, and why there is nothing.
 
-use souk_protocol::{Currency, query::Field};
+use souk_protocol::query::Field;
 
 use super::{
     Context,
     args::SearchArgs,
     error::Failure,
+    listing,
     output::{self, Align, Table},
 };
-use crate::api::types::{AskRow, Explanation, SearchRequest, SearchResults};
+use crate::api::types::{AvoidedHost, Explanation, FailView, FieldValue, SearchRequest, SearchResults};
+
+/// Avoided hosts that are named.
+const NAMED: usize = 3;
 
 pub(super) async fn search(context: &Context, args: SearchArgs) -> Result<u8, Failure> {
     let asked = args.explain;
     let request = SearchRequest {
         query: args.query.join(" "),
-        order: args.order,
+        order: Some(args.order.join(",")).filter(|order| !order.is_empty()),
         rental: args.rental.map(Into::into),
         storage_gb: args.storage,
         limit: args.limit,
@@ -26,25 +30,52 @@ pub(super) async fn search(context: &Context, args: SearchArgs) -> Result<u8, Fa
         output::json(&results)?;
         return Ok(0);
     }
-    if !results.rows.is_empty() {
-        output::line(table(&results.rows))?;
-    }
     let shown = results.rows.len() as u64;
+    if shown > 0 {
+        output::line(listing::table(&results.rows))?;
+    }
     if results.matched > shown {
         output::note(format!("{shown} of {} shown (--limit N)", results.matched));
     }
     if let Some(explanation) = &results.explain {
-        if results.rows.is_empty() {
+        if shown == 0 {
             output::line(nothing(explanation, asked))?;
         }
         if asked {
-            output::line(explain(explanation))?;
+            output::line(conditions(explanation))?;
+        }
+        for miss in &explanation.nearest {
+            let fails: Vec<String> = miss.fails.iter().map(fail).collect();
+            let text = format!("nearest: {} {}: {}", miss.id.short(), miss.summary, fails.join(", "));
+            output::line(output::plain(&text))?;
         }
     }
-    if !results.rows.is_empty() {
+    if shown > 0 {
         hidden(&results);
     }
+    let avoided = |condition: &str| condition.starts_with(Field::Avoided.name());
+    if results.hidden.iter().any(|h| avoided(&h.condition)) || results.rows.iter().any(|r| r.is(Field::Avoided)) {
+        for host in results.avoided.iter().take(NAMED) {
+            output::note(format!("avoided: {}", avoided_host(host)));
+        }
+        if results.avoided.len() > NAMED {
+            output::note(format!("and {} hosts more (--json lists them)", results.avoided.len() - NAMED));
+        }
+    }
     Ok(0)
+}
+
+/// `12D3…x9 failed you 2x (last: create_failed, 3 min 5 s ago), again from 2026-11-22T14:05:00Z`
+pub(super) fn avoided_host(host: &AvoidedHost) -> String {
+    let avoided = &host.avoided;
+    format!(
+        "{} failed you {}x (last: {}, {} ago), again from {}",
+        host.host_id.short(),
+        avoided.failures,
+        avoided.last,
+        output::ago(avoided.last_at_ms),
+        output::time(avoided.until_ms)
+    )
 }
 
 fn nothing(explanation: &Explanation, asked: bool) -> String {
@@ -58,14 +89,15 @@ fn nothing(explanation: &Explanation, asked: bool) -> String {
 fn hidden(results: &SearchResults) {
     for hidden in &results.hidden {
         let reason = output::plain(&hidden.reason);
-        output::note(format!("{} more {reason} (--all shows them)", hidden.count));
+        let how = if hidden.lifted_by_all { " (--all shows them)" } else { "" };
+        output::note(format!("{} more {reason}{how}", hidden.count));
     }
     if results.other_currency > 0 {
         output::note(format!("{} more have prices in another currency", results.other_currency));
     }
 }
 
-fn explain(explanation: &Explanation) -> String {
+fn conditions(explanation: &Explanation) -> String {
     let mut table = Table::new(&[("CONDITION", Align::Left), ("EXCLUDES", Align::Right), ("WITHOUT IT", Align::Right)]);
     for count in &explanation.conditions {
         let by_default = if count.by_default { " (by default)" } else { "" };
@@ -75,75 +107,41 @@ fn explain(explanation: &Explanation) -> String {
             format!("{} more", count.alone),
         ]);
     }
-    let mut lines = Vec::new();
-    if !explanation.conditions.is_empty() {
-        lines.push(table.text());
-    }
-    for miss in &explanation.nearest {
-        let text = format!("nearest: {} {}, fails {}", miss.id.short(), miss.summary, miss.fails.join(", "));
-        lines.push(output::plain(&text));
-    }
-    lines.join("\n")
-}
-
-fn table(rows: &[AskRow]) -> String {
-    let mut table = Table::new(&[
-        ("#", Align::Right),
-        ("ID", Align::Left),
-        ("HOST", Align::Left),
-        ("GPU", Align::Left),
-        ("VRAM", Align::Right),
-        ("CPU", Align::Right),
-        ("RAM", Align::Right),
-        ("DISK", Align::Right),
-        ("$/h", Align::Right),
-        ("BID", Align::Right),
-        ("DLPERF", Align::Right),
-        ("NET ↑/↓", Align::Right),
-        ("REL", Align::Right),
-        ("TRUST", Align::Right),
-        ("WHERE", Align::Left),
-        ("", Align::Left),
-    ]);
-    for row in rows {
-        let number = |field, decimals: usize, unit: &str| match row.number(field) {
-            Some(x) => format!("{x:.decimals$}{unit}"),
-            None => "-".to_owned(),
-        };
-        let gpus = row.number(Field::NumGpus).unwrap_or_default() > 0.0;
-        let mut price = number(Field::Dph, 4, "");
-        if row.currency != Currency::usd() {
-            price = format!("{price} {}", row.currency);
-        }
-        table.row([
-            row.row.to_string(),
-            row.id.short(),
-            row.host_id.short(),
-            if gpus {
-                let model = row.text(Field::GpuName).unwrap_or("?");
-                format!("{} x{}", output::cut(model, 24), number(Field::NumGpus, 0, ""))
-            } else {
-                format!("CPU x{}", row.slots)
-            },
-            if gpus { number(Field::GpuRam, 1, " GB") } else { "-".to_owned() },
-            number(Field::CpuCoresEffective, 1, ""),
-            number(Field::CpuRam, 1, " GB"),
-            number(Field::DiskSpace, 0, " GB"),
-            price,
-            number(Field::MinBid, 4, ""),
-            number(Field::Dlperf, 1, ""),
-            format!("{}/{}", number(Field::InetUp, 0, ""), number(Field::InetDown, 0, "")),
-            row.number(Field::Reliability).map_or("-".to_owned(), |r| format!("{:.1}%", r * 100.0)),
-            number(Field::Trust, 2, ""),
-            row.text(Field::Geolocation).unwrap_or("-").to_owned(),
-            remarks(row),
-        ]);
-    }
     table.text()
 }
 
-fn remarks(row: &AskRow) -> String {
-    let rented = (!row.is(Field::Rentable)).then_some("rented");
-    let relayed = (row.text(Field::Reachability) == Some("relayed")).then_some("relayed");
-    rented.into_iter().chain(relayed).collect::<Vec<_>>().join(", ")
+/// `gpu_ram>=80 (has 48 GB, 32 GB off)`
+fn fail(fail: &FailView) -> String {
+    let unit =
+        if fail.unit.is_empty() || fail.unit.contains(" to ") { String::new() } else { format!(" {}", fail.unit) };
+    let number = |x: f64| {
+        let text = format!("{x:.4}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    let have = match &fail.have {
+        FieldValue::Whole(n) => format!("has {n}{unit}"),
+        FieldValue::Number(x) => format!("has {}{unit}", number(*x)),
+        FieldValue::Bool(truth) => format!("is {truth}"),
+        FieldValue::Text(text) => format!("has {}", output::cut(text, 40)),
+        FieldValue::Absent(()) => return format!("{} (not told)", fail.condition),
+    };
+    match fail.off_by {
+        Some(off) if off > 0.0 => format!("{} ({have}, {}{unit} off)", fail.condition, number(off)),
+        Some(_) | None => format!("{} ({have})", fail.condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_miss_says_what_it_has_and_how_far_off_it_is() {
+        let of =
+            |have, off_by, unit: &str| FailView { condition: "x>=80".to_owned(), have, off_by, unit: unit.to_owned() };
+        assert_eq!(fail(&of(FieldValue::Number(24.564), Some(55.436), "GB")), "x>=80 (has 24.564 GB, 55.436 GB off)");
+        assert_eq!(fail(&of(FieldValue::Whole(4), Some(0.1 + 0.2), "")), "x>=80 (has 4, 0.3 off)");
+        assert_eq!(fail(&of(FieldValue::Number(0.5), None, "0 to 1")), "x>=80 (has 0.5)");
+        assert_eq!(fail(&of(FieldValue::Absent(()), None, "GB")), "x>=80 (not told)");
+    }
 }

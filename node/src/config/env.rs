@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 34] = [
+const SETTINGS: [&str; 55] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -27,25 +27,46 @@ const SETTINGS: [&str; 34] = [
     "host.prices.up_gb",
     "host.prices.down_gb",
     "host.prices.currency",
+    "host.prices.reserved_discount",
+    "host.pricing.strategy",
+    "host.pricing.command",
+    "host.pricing.min",
+    "host.pricing.max",
+    "host.pricing.hosts",
+    "host.pricing.every",
     "host.slots",
     "host.min_slots",
     "host.accept.anyone",
     "host.accept.peers",
+    "host.accept.attested_by",
+    "host.accept.min_trust",
+    "host.accept.command",
+    "host.accept.command_fails",
     "host.egress",
     "host.registries",
     "host.local_images",
+    "host.images.allow",
+    "host.images.deny",
     "host.max_term",
+    "host.latest_end",
+    "host.eviction_notice",
+    "host.quantum",
+    "host.hold",
     "host.credit_hours",
     "host.tick",
     "host.reserve.cpu",
     "host.reserve.ram_mb",
     "host.reserve.disk_mb",
+    "host.idle_job.image",
+    "host.idle_job.command",
+    "host.idle_job.disk_mb",
     "runtime.docker_socket",
     "runtime.subnet_pool",
     "runtime.nvidia",
     "runtime.lock_dir",
     "renter.max_price",
     "renter.currency",
+    "owner.offline_after",
     "api.socket",
     "api.tcp",
     "log.level",
@@ -60,7 +81,7 @@ fn variable(setting: &str) -> String {
 pub(super) fn settings(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, ConfigError> {
-    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "API", "LOG"];
+    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "OWNER", "API", "LOG"];
     let mut found = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str().map(str::to_owned) else {

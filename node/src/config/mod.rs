@@ -6,15 +6,22 @@
 mod env;
 pub mod listing;
 pub mod load;
+mod pricing;
 pub mod template;
 mod values;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, limits, resources::Egress};
+use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, Timestamp, limits, resources::Egress};
+use souk_runtime::reference::Reference;
+
+/// Words of an idle job's command, and their bytes together.
+const MAX_IDLE_WORDS: usize = 256;
+const MAX_IDLE_BYTES: usize = 16 * 1024;
 
 pub use load::{ConfigError, load};
+pub use pricing::{Images, OnFailure, Pricing, Strategy};
 
 /// The configuration's file in a data directory.
 pub const FILE: &str = "config.toml";
@@ -31,6 +38,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Renting from others.
     pub renter: Renter,
+    /// Other machines of the same owner.
+    pub owner: Owner,
     /// The local API.
     pub api: Api,
     /// What is logged.
@@ -78,6 +87,8 @@ pub struct Host {
     pub enabled: bool,
     /// What is asked for.
     pub prices: Prices,
+    /// How the price of a rental comes about.
+    pub pricing: Pricing,
     /// Slots of a machine without GPUs; none for one a core. With GPUs each is a slot.
     pub slots: Option<u16>,
     /// The smallest slice rented, in slots.
@@ -90,9 +101,22 @@ pub struct Host {
     pub registries: Vec<String>,
     /// Images of this machine's engine that renters may use without a registry: names, with `*` for any run of characters.
     pub local_images: Vec<String>,
+    /// Which images renters may use.
+    pub images: Images,
     /// The longest contract.
     #[serde(with = "values::duration")]
     pub max_term: Millis,
+    /// No contract runs past this; none for no such end.
+    #[serde(with = "values::moment", skip_serializing_if = "Option::is_none")]
+    pub latest_end: Option<Timestamp>,
+    /// Warning before an interruptible instance is stopped for others.
+    #[serde(with = "values::duration")]
+    pub eviction_notice: Millis,
+    /// A run of an interruptible instance that others cut shorter than this is free.
+    #[serde(with = "values::duration")]
+    pub quantum: Millis,
+    /// Slots kept for the owner's own work.
+    pub hold: u16,
     /// How far what is due may run ahead of what a renter has acknowledged, in hours of the lease's price.
     pub credit_hours: u16,
     /// Time between two receipts, unless the renter asks for another.
@@ -100,6 +124,8 @@ pub struct Host {
     pub tick: Millis,
     /// What is kept for the owner.
     pub reserve: Reserve,
+    /// What runs on slots that nobody rents.
+    pub idle_job: IdleJob,
     /// GPUs that the owner declares by device path, where nothing measures them.
     pub declared_gpus: Vec<DeclaredGpus>,
 }
@@ -109,16 +135,23 @@ impl Default for Host {
         Self {
             enabled: false,
             prices: Prices::default(),
+            pricing: Pricing::default(),
             slots: None,
             min_slots: 1,
             accept: Accept::default(),
             egress: vec![Egress::None, Egress::Internet],
             registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
             local_images: Vec::new(),
+            images: Images::default(),
             max_term: Millis::from_hours(30 * 24),
+            latest_end: None,
+            eviction_notice: Millis::from_secs(60),
+            quantum: Millis::from_mins(10),
+            hold: 0,
             credit_hours: 24,
             tick: limits::TICK_DEFAULT,
             reserve: Reserve::default(),
+            idle_job: IdleJob::default(),
             declared_gpus: Vec::new(),
         }
     }
@@ -143,6 +176,8 @@ pub struct Prices {
     /// Traffic into an instance, per GB.
     #[serde(with = "values::price")]
     pub down_gb: Amount,
+    /// What a reserved term is cheaper by, in thousandths of the price.
+    pub reserved_discount: u16,
     /// The currency of all of them.
     pub currency: Currency,
 }
@@ -155,6 +190,7 @@ impl Default for Prices {
             storage_gb_month: Amount(100_000_000),
             up_gb: Amount::ZERO,
             down_gb: Amount::ZERO,
+            reserved_discount: 0,
             currency: Currency::usd(),
         }
     }
@@ -168,6 +204,17 @@ pub struct Accept {
     pub anyone: bool,
     /// These peers in any case.
     pub peers: Vec<NodeId>,
+    /// Renters for whom one of these nodes attests. Nobody has attestations yet: until then only the peers named may rent.
+    pub attested_by: Vec<NodeId>,
+    /// Renters trusted at least so much, in thousandths. Nobody has trust yet: until then only the peers named may rent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_trust: Option<u16>,
+    /// A program that is asked about each proposal that fits everything else: run by `/bin/sh -c`, with the proposal as JSON on its
+    /// standard input. Exit code 0 takes it; any other refuses it, with the first line it printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// What holds where that program gives no answer in two seconds.
+    pub command_fails: OnFailure,
 }
 
 /// What is kept for the owner and never given to guests.
@@ -185,6 +232,26 @@ pub struct Reserve {
 impl Default for Reserve {
     fn default() -> Self {
         Self { cpu: 0, ram_mb: 1024, disk_mb: 10_000 }
+    }
+}
+
+/// The owner's own work on slots that nobody rents: a container a slot, gone at once when a rental comes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdleJob {
+    /// Its image; none for no such work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Arguments in place of the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Disk for each slot's container in MB.
+    pub disk_mb: u64,
+}
+
+impl Default for IdleJob {
+    fn default() -> Self {
+        Self { image: None, command: None, disk_mb: 10_000 }
     }
 }
 
@@ -242,6 +309,21 @@ pub struct Renter {
 impl Default for Renter {
     fn default() -> Self {
         Self { max_price: None, currency: Currency::usd() }
+    }
+}
+
+/// Other machines of the same owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Owner {
+    /// A machine of the owner's whose connection has been gone for so long, without a word, is offline.
+    #[serde(with = "values::duration")]
+    pub offline_after: Millis,
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self { offline_after: Millis::from_secs(90) }
     }
 }
 
@@ -320,9 +402,48 @@ impl Config {
             "it must not be above slot_hour",
         )?;
         unless(
+            prices.reserved_discount <= 1000,
+            "host.prices.reserved_discount",
+            "it must be at most 1000 thousandths",
+        )?;
+        self.host.pricing.check()?;
+        self.host.images.check()?;
+        let accept = &self.host.accept;
+        pricing::check_command("host.accept.command", accept.command.as_deref())?;
+        unless(
+            accept.attested_by.len() <= limits::ATTESTERS,
+            "host.accept.attested_by",
+            "it must name at most 8 nodes, so that an offer can",
+        )?;
+        unless(
+            accept.min_trust.is_none_or(|t| (1..=1000).contains(&t)),
+            "host.accept.min_trust",
+            "it must be between 1 and 1000 thousandths",
+        )?;
+        unless(
+            accept.attested_by.is_empty() || accept.min_trust.is_none(),
+            "host.accept.min_trust",
+            "attested_by and min_trust can't be set both",
+        )?;
+        unless(
             self.host.slots.is_none_or(|n| (1..=limits::SLOTS).contains(&n)),
             "host.slots",
             "it must be between 1 and 256",
+        )?;
+        let job = &self.host.idle_job;
+        unless(
+            job.image.as_ref().is_none_or(|image| Reference::parse(image).is_ok()),
+            "host.idle_job.image",
+            "it must be an image name, like debian:12 or ghcr.io/owner/image:tag",
+        )?;
+        unless(
+            job.command.as_ref().is_none_or(|words| {
+                words.len() <= MAX_IDLE_WORDS
+                    && words.iter().map(String::len).sum::<usize>() <= MAX_IDLE_BYTES
+                    && !words.iter().any(|word| word.contains('\0'))
+            }),
+            "host.idle_job.command",
+            "it must be at most 256 words of 16 KiB together, without NUL",
         )?;
         unless((1..=limits::SLOTS).contains(&self.host.min_slots), "host.min_slots", "it must be between 1 and 256")?;
         unless(
@@ -335,6 +456,9 @@ impl Config {
             "host.max_term",
             "it must be between 1min and 366days",
         )?;
+        unless(self.host.eviction_notice <= limits::NOTICE, "host.eviction_notice", "it must be at most a day")?;
+        unless(self.host.quantum <= limits::QUANTUM, "host.quantum", "it must be at most a day")?;
+        unless(self.host.hold <= limits::SLOTS, "host.hold", "it must be at most 256")?;
         unless(self.host.credit_hours >= 1, "host.credit_hours", "it must be at least 1")?;
         unless(!self.host.egress.is_empty(), "host.egress", "it must hold \"none\" or \"internet\" or both")?;
         unless(
@@ -344,6 +468,11 @@ impl Config {
                 .all(|g| !g.devices.is_empty() && g.uuid.as_ref().is_none_or(|u| u.len() == g.devices.len())),
             "host.declared_gpus",
             "each needs a list of device paths for each GPU, and as many UUIDs if any",
+        )?;
+        unless(
+            (Millis::from_secs(1)..=Millis::from_hours(24)).contains(&self.owner.offline_after),
+            "owner.offline_after",
+            "it must be between 1s and 24h",
         )?;
         unless(
             self.api.tcp.is_none_or(|a| a.ip().is_loopback()),

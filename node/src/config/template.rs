@@ -35,6 +35,14 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # local_images = []
 # The longest contract.
 # max_term = "30days"
+# No contract runs past this, in UTC.
+#? latest_end = "2026-12-24T00:00:00Z"
+# Warning before an instance that was rented by bid is stopped for a higher bid, a fixed price or your own work.
+# eviction_notice = "1m"
+# A run of such an instance that others cut shorter than this is free.
+# quantum = "10m"
+# Slots kept for your own work, as with `souk host hold`.
+# hold = 0
 # How many hours of its price a renter may owe before its instance stops.
 # credit_hours = 24
 # Time between two receipts, unless the renter asks for another.
@@ -51,16 +59,53 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # up_gb = "0.00"
 # down_gb = "0.00"
 # currency = "USD"
+# What a reserved term is cheaper by, in thousandths of the price.
+# reserved_discount = 0
+
+[host.pricing]
+# How the price of an on-demand rental comes about: "fixed" is the listed price; "floor" comes down to the lowest bid for free
+# slots; "command" asks a program about each proposal; "market" follows the median of comparable offers within bounds.
+# strategy = "fixed"
+# For "command", run by /bin/sh -c: reads the proposal and the market as JSON, prints the price of one slot for an hour, has two
+# seconds. If it fails, the listed price holds. Never above the listed price.
+#? command = "/usr/local/bin/my-price"
+# For "market": bounds for one slot and hour, of how many other hosts offers are needed, and the time between two looks.
+#? min = "0.20"
+#? max = "0.60"
+# hosts = 3
+# every = "5m"
 
 [host.accept]
-# Whether anybody may rent; otherwise only the peers named.
+# Whether anybody may rent; otherwise only the peers named, and those below.
 # anyone = false
 # peers = []
+# Renters for whom one of these nodes attests, or who are trusted at least so many thousandths. Nobody has either yet: until then
+# both keep everybody out but the peers named.
+# attested_by = []
+#? min_trust = 500
+# A program asked about each proposal that fits everything else, run by /bin/sh -c with the proposal as JSON on its standard
+# input: exit code 0 takes it, any other refuses it with the first line it printed. It has two seconds.
+#? command = "/usr/local/bin/my-check"
+# What holds where it gives no answer: "refuse" or "accept".
+# command_fails = "refuse"
+
+[host.images]
+# Which images renters may use, by name; * stands for anything. Without "allow" all of the registries above; "deny" in no case.
+# allow = []
+# deny = []
 
 [host.reserve]
 # What is kept for you: hardware threads, memory and disk.
 # cpu = 0
 # ram_mb = 1024
+# disk_mb = 10000
+
+[host.idle_job]
+# What runs on slots that nobody rents: a container a slot, killed at once when a rental comes, and back after. Also set by
+# `souk host idle-job set IMAGE -- COMMAND`.
+#? image = "debian:12"
+#? command = ["sh", "-c", "while :; do :; done"]
+# Disk for each slot's container, in MB.
 # disk_mb = 10000
 
 # GPUs that nothing can measure, by device path: a list of paths for each.
@@ -82,6 +127,10 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Take counter-offers up to this unasked, per hour for the whole instance; without this, up to the listed price.
 #? max_price = "1.00"
 # currency = "USD"
+
+[owner]
+# Another machine of the same owner is offline when its connection has been gone for so long, without a word.
+# offline_after = "90s"
 
 [api]
 # The local API's socket; without this, api.sock beside this file.

@@ -15,19 +15,29 @@ use souk_protocol::{
     workload::Workload,
 };
 use souk_runtime::{
-    Adopted, Exit, ExitCause, Failure, FailureCode, ImagePin, InstanceEvent, InstanceSpec, InstanceState, Step,
+    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, InstanceEvent, InstanceSpec, InstanceState,
+    Priority, Step,
 };
 
 /// MB of 10⁶ bytes, as offers count, in MiB of 2²⁰, as the engine does; never more than granted.
-const fn mib(mb: u64) -> u64 {
+pub(super) const fn mib(mb: u64) -> u64 {
     mb.saturating_mul(1_000_000) / (1 << 20)
+}
+
+/// The devices of slots: GPUs by UUID, declared ones by their nodes, which are one text a slot with commas between.
+#[must_use]
+pub fn devices(names: &[String]) -> Devices {
+    let (paths, gpus): (Vec<&String>, Vec<&String>) = names.iter().partition(|d| d.starts_with('/'));
+    Devices {
+        gpus: gpus.into_iter().cloned().collect(),
+        nodes: paths.into_iter().flat_map(|p| p.split(',')).map(PathBuf::from).collect(),
+    }
 }
 
 /// The description of a lease's instance, with exactly these devices.
 #[must_use]
 pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload, devices: &[String]) -> InstanceSpec {
     let resources = &draft.resources;
-    let (paths, gpus): (Vec<&String>, Vec<&String>) = devices.iter().partition(|d| d.starts_with('/'));
     let mut env = workload.env.clone();
     let ours = [
         ("SOUK_INSTANCE_ID", lease.to_string()),
@@ -60,8 +70,8 @@ pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload,
             Egress::None => souk_runtime::Egress::None,
             Egress::Internet => souk_runtime::Egress::Internet,
         },
-        gpus: gpus.into_iter().cloned().collect(),
-        devices: paths.into_iter().flat_map(|p| p.split(',')).map(PathBuf::from).collect(),
+        devices: self::devices(devices),
+        priority: Priority::Rental,
         stop_grace_ms: limits::STOP_GRACE.0,
     }
 }
@@ -81,6 +91,9 @@ pub fn report(event: InstanceEvent) -> Option<Report> {
         InstanceEvent::NotRunning => Report::NotRunning,
         InstanceEvent::Failed(failure) => failed(failure)?,
         InstanceEvent::DiskFull { .. } => Report::DiskFull,
+        InstanceEvent::Traffic(usage) => Report::Traffic { rx_bytes: usage.rx_bytes, tx_bytes: usage.tx_bytes },
+        // For the owner's hooks, not for the market.
+        InstanceEvent::DiskUse { .. } => return None,
         InstanceEvent::Gone => Report::Missing,
         InstanceEvent::Destroyed => Report::Destroyed,
     })

@@ -3,8 +3,13 @@
 //! Owns the owner's settings (configuration and listing) and the inventory. Leases and slots are the engine's, containers the
 //! runtime's.
 
+pub mod idle;
+pub mod images;
 pub mod instances;
 pub mod locks;
+pub mod program;
+pub mod question;
+mod schedule;
 
 use std::{
     collections::BTreeMap,
@@ -12,19 +17,23 @@ use std::{
 };
 
 use souk_protocol::{
-    MachineId, Millis,
+    Amount, MachineId, Millis, Rates,
     id::Digest,
     limits,
-    machine::policy::{Accept, HostSetup},
+    machine::{
+        policy::{Accept, HostSetup},
+        pricing::OwnerAsked,
+    },
     offer::{Accepts, Reachability, Terms},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, RuntimeKind},
 };
-use souk_runtime::{HostInventory, Nvidia, RuntimeConfig, RuntimeInfo, inventory};
+use souk_runtime::{HostInventory, ImagePin, Nvidia, RuntimeConfig, RuntimeInfo, inventory};
 
 use crate::{
-    api::types::{AcceptRequest, ListRequest, Problem},
-    config::{Config, listing::Listing},
-    market::{CommandError, ErrorCode},
+    api::types::{AcceptRequest, IdleJobRequest, ListRequest, PriceRequest, Problem},
+    clock::now,
+    config::{Config, IdleJob, OnFailure, Strategy, listing::Listing},
+    market::{CommandError, ErrorCode, check_sums},
 };
 
 /// Bytes of one MiB, in MB of 10⁶.
@@ -105,11 +114,43 @@ impl HostSide {
         let mut listing = self.listing.clone();
         listing.list(request);
         self.change(listing)?;
-        if self.config.host.prices.slot_hour.is_none() {
+        if self.slot_hour().is_none() {
             let message = "no price was named yet, so nothing is offered";
             return Err(CommandError::new(ErrorCode::BadRequest, message).hint("souk host list --price 0.10"));
         }
         Ok(())
+    }
+
+    /// Takes over what a `souk host price` says.
+    ///
+    /// # Errors
+    /// If the settings contradict themselves, or can't be saved.
+    pub fn price(&mut self, request: &PriceRequest) -> Result<(), CommandError> {
+        let mut listing = self.listing.clone();
+        listing.price(request);
+        self.change(listing)
+    }
+
+    /// The listed price has followed the market to this.
+    ///
+    /// # Errors
+    /// If it does not fit, or can't be saved.
+    pub fn follow(&mut self, price: Amount) -> Result<(), CommandError> {
+        let listing = Listing { followed: Some(price), ..self.listing.clone() };
+        self.change(listing)
+    }
+
+    /// The listed price of one slot for one hour: the owner's, or where following the market has brought it, within its bounds.
+    #[must_use]
+    pub fn slot_hour(&self) -> Option<Amount> {
+        listed_price(&self.config, &self.listing)
+    }
+
+    /// The lowest bid for one slot for one hour.
+    #[must_use]
+    pub fn min_bid(&self) -> Option<Amount> {
+        let price = self.slot_hour()?;
+        Some(self.config.host.prices.min_bid.map_or(price, |bid| bid.min(price)))
     }
 
     /// Takes the offer back.
@@ -135,7 +176,25 @@ impl HostSide {
     fn change(&mut self, listing: Listing) -> Result<(), CommandError> {
         let mut config = self.base.clone();
         listing.apply(&mut config);
-        config.check().map_err(|(key, why)| CommandError::new(ErrorCode::BadRequest, format!("{key}: {why}")))?;
+        config.check().map_err(|(key, why)| {
+            let error = CommandError::new(ErrorCode::BadRequest, format!("{key}: {why}"));
+            match key {
+                "host.prices.min_bid" => error.hint("name both: souk host price --price 0.35 --min-bid 0.12"),
+                "host.pricing.max" => error.hint("souk host price --strategy market --min 0.20 --max 0.60"),
+                "host.pricing.command" => {
+                    error.hint("souk host price --strategy command --command /usr/local/bin/my-price")
+                }
+                _ => error,
+            }
+        })?;
+        let prices = &config.host.prices;
+        let rates = Rates {
+            compute_hour: listed_price(&config, &listing).unwrap_or_default(),
+            storage_gb_month: prices.storage_gb_month,
+            up_gb: prices.up_gb,
+            down_gb: prices.down_gb,
+        };
+        check_sums(&rates, self.devices().len(), self.hardware().disk_mb, config.host.max_term)?;
         listing.save(&self.dir).map_err(|e| {
             CommandError::new(ErrorCode::Internal, format!("the change can't be saved in {}: {e}", self.dir.display()))
         })?;
@@ -224,18 +283,59 @@ impl HostSide {
         })
     }
 
+    /// Takes over what is to run on slots that nobody rents.
+    ///
+    /// # Errors
+    /// If it is out of bounds, or can't be saved.
+    pub fn set_idle_job(&mut self, request: IdleJobRequest) -> Result<(), CommandError> {
+        let mut listing = self.listing.clone();
+        let disk_mb = self.config.host.idle_job.disk_mb;
+        listing.idle_job = Some(IdleJob { image: request.image, command: request.command, disk_mb });
+        self.change(listing)
+    }
+
+    /// The idle job for one slot, once its image is found.
+    #[must_use]
+    pub fn idle_job(&self, image: ImagePin, info: &RuntimeInfo) -> idle::Job {
+        let (settings, hardware) = (&self.config.host.idle_job, self.hardware());
+        let slots = u64::try_from(self.devices().len()).unwrap_or(u64::MAX).max(1);
+        let internet = self.config.host.egress.contains(&Egress::Internet);
+        let egress = if internet && info.egress.contains(&souk_runtime::Egress::Internet) {
+            souk_runtime::Egress::Internet
+        } else {
+            souk_runtime::Egress::None
+        };
+        idle::Job {
+            image,
+            command: settings.command.clone(),
+            egress,
+            cpu_milli: u32::try_from(u64::from(hardware.cpu.cores) * 1000 / slots).unwrap_or(u32::MAX),
+            memory_mb: instances::mib(hardware.ram_mb / slots),
+            disk_mb: instances::mib(settings.disk_mb),
+        }
+    }
+
     /// Who may rent.
     #[must_use]
     pub fn accept_policy(&self) -> Accept {
         let accept = &self.config.host.accept;
-        if accept.anyone { Accept::Anyone } else { Accept::Peers(accept.peers.iter().copied().collect()) }
+        if accept.anyone {
+            return Accept::Anyone;
+        }
+        let peers = accept.peers.iter().copied().collect();
+        match accept.min_trust {
+            _ if !accept.attested_by.is_empty() => Accept::Attested { peers, by: accept.attested_by.clone() },
+            Some(least) => Accept::Trusted { peers, least },
+            None => Accept::Peers(peers),
+        }
     }
 
     /// The machine as it is to be offered, by what the container engine can do.
     #[must_use]
     pub fn setup(&self, info: &RuntimeInfo) -> HostSetup {
         let host = &self.config.host;
-        let slot_hour = host.prices.slot_hour.unwrap_or_default();
+        let slot_hour = self.slot_hour().unwrap_or_default();
+        let min_bid = self.min_bid().unwrap_or_default();
         let can = |egress: &Egress| match egress {
             Egress::None => info.egress.contains(&souk_runtime::Egress::None),
             Egress::Internet => info.egress.contains(&souk_runtime::Egress::Internet),
@@ -243,24 +343,24 @@ impl HostSide {
         let slots: Vec<Option<String>> = self.devices().into_iter().map(|(device, _)| device).collect();
         let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         HostSetup {
-            hold: 0,
-            maintenance: Vec::new(),
-            listed: host.enabled && host.prices.slot_hour.is_some() && self.listing.listed != Some(false),
+            hold: host.hold.min(total),
+            maintenance: self.windows(now()),
+            listed: host.enabled && self.slot_hour().is_some() && self.listing.listed != Some(false),
             machine: self.machine,
             hardware: self.hardware(),
             slots,
             terms: Terms {
                 slot_hour,
-                min_bid_slot_hour: host.prices.min_bid.unwrap_or(slot_hour),
+                min_bid_slot_hour: min_bid,
                 storage_gb_month: host.prices.storage_gb_month,
                 up_gb: host.prices.up_gb,
                 down_gb: host.prices.down_gb,
                 currency: host.prices.currency.clone(),
                 min_slots: host.min_slots.min(total),
-                latest_end: None,
-                eviction_notice: Millis::from_secs(30),
-                quantum: Millis::from_mins(10),
-                reserved_discount: 0,
+                latest_end: host.latest_end,
+                eviction_notice: host.eviction_notice,
+                quantum: host.quantum,
+                reserved_discount: host.prices.reserved_discount,
                 egress: host.egress.iter().copied().filter(can).collect(),
                 runtimes: vec![RuntimeKind::Docker],
                 disk_quota: match info.disk_quota {
@@ -271,12 +371,23 @@ impl HostSide {
                 payment: vec!["manual".to_owned()],
                 accepts: Accepts::Named,
             },
-            floor_slot_hour: host.prices.min_bid.unwrap_or(slot_hour),
+            floor_slot_hour: match host.pricing.strategy {
+                Strategy::Fixed | Strategy::Market => slot_hour,
+                Strategy::Floor => min_bid,
+                // The program says; whatever it says is at least this.
+                Strategy::Command => Amount::ZERO,
+            },
             accept: self.accept_policy(),
+            asked: OwnerAsked {
+                price: host.pricing.strategy == Strategy::Command,
+                accept: host.accept.command.is_some(),
+                unanswered_is_yes: host.accept.command_fails == OnFailure::Accept,
+            },
             credit: Millis::from_hours(u64::from(host.credit_hours)),
             tick: host.tick,
             max_term: host.max_term,
             reachability: Reachability::Unknown,
+            membership: None,
         }
     }
 
@@ -286,17 +397,31 @@ impl HostSide {
         let mut problems = Vec::new();
         let mut add =
             |sentence: &str, fix: &str| problems.push(Problem { sentence: sentence.to_owned(), fix: fix.to_owned() });
-        if self.config.host.prices.slot_hour.is_none() {
+        if self.slot_hour().is_none() {
             add("this machine has no price, so it is not offered", "souk host list --price 0.10");
         }
         let accept = &self.config.host.accept;
         if !accept.anyone && accept.peers.is_empty() {
             add("nobody may rent yet", "souk host accept PEER, or: souk host accept anyone");
         }
+        if usize::from(self.config.host.hold) >= self.devices().len() {
+            add("all slots are held for your own work, so none is rented out", "souk host hold 0");
+        }
+        if self.config.host.latest_end.is_some_and(|end| end <= now()) {
+            add("the last end of contracts is past, so nothing is rented out", "souk host list --until none");
+        }
         if let Some(problem) = &self.inventory.gpu_problem {
             add(problem, "nvidia-smi");
         }
         problems
+    }
+}
+
+fn listed_price(config: &Config, listing: &Listing) -> Option<Amount> {
+    let (pricing, named) = (&config.host.pricing, config.host.prices.slot_hour);
+    match (pricing.strategy, pricing.min.zip(pricing.max)) {
+        (Strategy::Market, Some((min, max))) => Some(listing.followed.or(named).unwrap_or(max).max(min).min(max)),
+        (Strategy::Market | Strategy::Fixed | Strategy::Floor | Strategy::Command, _) => named,
     }
 }
 

@@ -7,15 +7,18 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{AskId, message::Action};
+use souk_protocol::{AskId, Nonce, message::Action};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
 };
 
 use crate::api::types::{
-    AcceptRequest, ExecRequest, HostView, LeaseDetail, LeaseView, LedgerCheckView, ListRequest, LogsRequest, PeerView,
-    QuoteView, ReceiptView, RentRequest, RentStep, SearchRequest, SearchResults, StatusView,
+    AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
+    IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
+    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
+    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
+    SearchResults, StatusView,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -82,10 +85,26 @@ pub enum Command {
         /// Hears of each step; the last is `Running`, `Exited`, `Ended` or `Failed`.
         steps: StepSender,
     },
+    /// As [`Command::Rent`], under a nonce that the asker has on disk, so that it finds what came of it after a crash.
+    RentAs {
+        /// The rental.
+        request: Box<RentRequest>,
+        /// The negotiation's.
+        nonce: Nonce,
+        /// Hears of each step.
+        steps: StepSender,
+    },
+    /// The lease that a negotiation with this nonce has come to, and whether its host has answered; none if nothing was signed.
+    LeaseOf {
+        /// The negotiation's.
+        nonce: Nonce,
+        /// The answer.
+        reply: Reply<Option<(LeaseView, bool)>>,
+    },
     /// Leases of this node, as renter and as host.
     Leases {
-        /// Ended ones too.
-        all: bool,
+        /// Which.
+        request: LeasesRequest,
         /// The answer, newest last.
         reply: Reply<Vec<LeaseView>>,
     },
@@ -105,6 +124,8 @@ pub enum Command {
         /// The lease after it.
         reply: Reply<LeaseView>,
     },
+    /// About the terms of leases.
+    Terms(super::terms::TermsCommand),
     /// Names a lease.
     Label {
         /// Which.
@@ -135,10 +156,17 @@ pub enum Command {
     },
     /// The newest receipts, one for each lease.
     Receipts {
-        /// Of one lease only.
-        id: Option<LeaseSelector>,
+        /// Of which leases.
+        request: ReceiptsRequest,
         /// The answer.
         reply: Reply<Vec<ReceiptView>>,
+    },
+    /// What happened to leases, of all of them.
+    Events {
+        /// Which.
+        request: EventsRequest,
+        /// The answer, newest last.
+        reply: Reply<Vec<HappenedView>>,
     },
     /// Checks the node's own ledger as a stranger would.
     LedgerCheck(Reply<LedgerCheckView>),
@@ -149,6 +177,13 @@ pub enum Command {
         /// Pieces in order; make the channel with [`EXPORT_PIECES`].
         reply: Reply<mpsc::Receiver<Result<Bytes, CommandError>>>,
     },
+    /// What this node earned as a host.
+    HostEarnings {
+        /// In which days.
+        request: EarningsRequest,
+        /// The answer.
+        reply: Reply<EarningsView>,
+    },
     /// What this machine offers.
     HostShow(Reply<HostView>),
     /// Offers this machine, or changes how.
@@ -158,14 +193,76 @@ pub enum Command {
         /// The host after it.
         reply: Reply<HostView>,
     },
+    /// Changes this machine's prices, and how they come about. Signed leases keep theirs.
+    HostPrice {
+        /// What changes.
+        request: Box<PriceRequest>,
+        /// The host after it.
+        reply: Reply<HostView>,
+    },
+    /// What is on offer, by model.
+    Market {
+        /// Of what.
+        request: MarketRequest,
+        /// The answer.
+        reply: Reply<MarketView>,
+    },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
+    /// What this machine's owner keeps from renters.
+    HostSchedule {
+        /// What changes; none only asks.
+        request: Option<ScheduleRequest>,
+        /// What is kept after it.
+        reply: Reply<ScheduleView>,
+    },
     /// Changes who may rent here.
     HostAccept {
         /// Who, and whether.
         request: AcceptRequest,
         /// The host after it.
         reply: Reply<HostView>,
+    },
+    /// What runs on slots that nobody rents.
+    HostIdleJob {
+        /// What is to run from now on; none only asks.
+        request: Option<IdleJobRequest>,
+        /// The job after it.
+        reply: Reply<IdleJobView>,
+    },
+    /// About the owner of this node, and the owner's other machines.
+    Owner(OwnerCommand),
+}
+
+/// One thing asked about the owner.
+#[derive(Debug)]
+pub enum OwnerCommand {
+    /// Whose this node is.
+    Show(Reply<OwnerView>),
+    /// Belongs to an owner from now on.
+    Join {
+        /// By this membership.
+        request: JoinRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// Belongs to nobody else any more.
+    Leave(Reply<OwnerView>),
+    /// The owner's key or members have changed.
+    Refresh {
+        /// Which members.
+        request: RefreshRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// The owner's machines.
+    Machines(Reply<Vec<MachineView>>),
+    /// Tells machines of the owner's to do something.
+    Order {
+        /// Which, and what.
+        request: MachineOrder,
+        /// What came of it, for each.
+        reply: Reply<Vec<MachineResult>>,
     },
 }
 
@@ -177,19 +274,29 @@ impl fmt::Debug for Command {
             Self::Search { .. } => "Search",
             Self::Quote { .. } => "Quote",
             Self::Rent { .. } => "Rent",
+            Self::RentAs { .. } => "RentAs",
+            Self::LeaseOf { .. } => "LeaseOf",
             Self::Leases { .. } => "Leases",
             Self::Lease { .. } => "Lease",
             Self::Control { .. } => "Control",
+            Self::Terms(_) => "Terms",
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",
             Self::LedgerExport { .. } => "LedgerExport",
+            Self::Events { .. } => "Events",
+            Self::HostEarnings { .. } => "HostEarnings",
             Self::HostShow(_) => "HostShow",
             Self::HostList { .. } => "HostList",
+            Self::HostPrice { .. } => "HostPrice",
+            Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
+            Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
+            Self::Owner(_) => "Owner",
+            Self::HostIdleJob { .. } => "HostIdleJob",
         })
     }
 }

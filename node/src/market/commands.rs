@@ -2,11 +2,9 @@
 
 use souk_protocol::{
     LeaseId, Millis, Nonce, Timestamp,
-    machine::{
-        io::{Command as EngineCommand, Input, Refusal, Token, Wish},
-        record::{Private, Record},
-    },
+    machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
     message::{Action, StreamOpen},
+    negotiation::RentalType,
     workload::Workload,
 };
 
@@ -14,26 +12,17 @@ use super::{
     command::{ByteStream, Command, CommandError, ErrorCode, LeaseSelector, Reply, StepSender},
     rentals::{refused, unknown_ask},
     search::{currency_of, disk_of, egress_of},
-    select::{self, Candidate},
     task::Market,
     views,
 };
 use crate::{
     access,
     api::types::{
-        ExecRequest, HostRole, HostView, LeaseDetail, LeaseView, ListRequest, LogsRequest, PeerView, ReceiptView,
-        RentRequest, RentStep, StatusView,
+        ExecRequest, HostRole, HostView, LeaseDetail, LeaseView, ListRequest, LogsRequest, PeerView, RentRequest,
+        RentStep, StatusView,
     },
     clock::{now, random},
 };
-
-/// What a record says that lists show.
-pub(super) enum Noted {
-    Nothing,
-    Opened(LeaseId, u64),
-    Command(LeaseId, String),
-    Label(LeaseId, String),
-}
 
 /// How long a stop, start or destroy is waited for before the lease is shown as it is.
 const CONTROL_WITHIN: Millis = Millis::from_secs(20);
@@ -47,14 +36,24 @@ impl Market {
             Command::Peers(reply) => self.peers(reply),
             Command::Search { request, reply } => answer(reply, self.search(&request)),
             Command::Quote { request, reply } => answer(reply, self.quote(&request)),
-            Command::Rent { request, steps } => self.rent(*request, &steps),
-            Command::Leases { all, reply } => answer(reply, Ok(self.leases(all))),
+            Command::Rent { request, steps } => match random() {
+                Ok(nonce) => self.rent(*request, Nonce(nonce), &steps),
+                Err(error) => {
+                    steps.send(RentStep::Failed { error: CommandError::new(ErrorCode::Internal, error.to_string()) });
+                }
+            },
+            Command::RentAs { request, nonce, steps } => self.rent(*request, nonce, &steps),
+            Command::LeaseOf { nonce, reply } => answer(reply, Ok(self.lease_of(nonce))),
+            Command::Leases { request, reply } => answer(reply, Ok(self.leases(&request))),
             Command::Lease { id, reply } => answer(reply, self.find(&id).and_then(|lease| self.detail(lease))),
             Command::Control { id, action, reply } => self.control(&id, action, reply),
+            Command::Terms(command) => self.terms_command(command),
             Command::Label { id, text, reply } => self.label(&id, text, reply),
             Command::Logs { id, request, reply } => self.logs(&id, request, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
-            Command::Receipts { id, reply } => answer(reply, self.receipts(id.as_ref())),
+            Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),
+            Command::Events { request, reply } => self.ledger.happened(request, reply),
+            Command::HostEarnings { request, reply } => self.ledger.earnings(request, reply),
             Command::LedgerCheck(reply) => self.ledger.check(reply),
             Command::LedgerExport { id, reply } => match id.map(|id| self.find(&id)).transpose() {
                 Ok(lease) => self.ledger.export(lease, reply),
@@ -62,11 +61,16 @@ impl Market {
             },
             Command::HostShow(reply) => answer(reply, self.host_view()),
             Command::HostList { request, reply } => answer(reply, self.list(&request)),
+            Command::HostPrice { request, reply } => answer(reply, self.price(&request)),
+            Command::Market { request, reply } => answer(reply, self.market_view(&request)),
             Command::HostUnlist(reply) => answer(reply, self.unlist()),
+            Command::HostSchedule { request, reply } => answer(reply, self.schedule(request)),
+            Command::HostIdleJob { request, reply } => answer(reply, self.idle_job(request)),
             Command::HostAccept { request, reply } => {
                 let changed = self.change_host(|host| host.accept(&request));
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
+            Command::Owner(command) => self.owner_command(command),
         }
     }
 
@@ -122,21 +126,31 @@ impl Market {
         });
     }
 
-    fn rent(&mut self, request: RentRequest, steps: &StepSender) {
-        if let Err(error) = self.begin_rent(request, steps) {
+    /// The lease whose negotiation had this nonce, and whether its host has answered.
+    fn lease_of(&self, nonce: Nonce) -> Option<(LeaseView, bool)> {
+        let open = self.engine.renter().leases().values().find(|l| l.draft().nonce == nonce);
+        if let Some(held) = open {
+            let answered = !matches!(held.answer(), souk_protocol::machine::renter_lease::Opened::Waiting);
+            return Some((self.view(held.id())?, answered));
+        }
+        Some((self.view(self.ledger.negotiated(&nonce)?)?, true))
+    }
+
+    fn rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) {
+        if let Err(error) = self.begin_rent(request, nonce, steps) {
             steps.send(RentStep::Failed { error });
         }
     }
 
-    fn begin_rent(&mut self, request: RentRequest, steps: &StepSender) -> Result<(), CommandError> {
+    fn begin_rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
         let wish = Wish {
             ask,
-            nonce: Nonce(random().map_err(internal)?),
-            rental: souk_protocol::negotiation::RentalType::OnDemand,
-            extend: None,
+            nonce,
+            rental: request.rental.map_or(RentalType::OnDemand, Into::into),
+            extend: request.extend_ms,
             bid: request.price_hour,
             max_price: request.max_price_hour.or(self.about.max_price),
             term: request.term_ms,
@@ -160,47 +174,26 @@ impl Market {
         let (host, currency) = (offer.host, currency_of(offer));
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
-        self.rentals.begin(token, steps.clone(), currency, request.detach);
+        self.rentals.begin(token, host, steps.clone(), currency, request.detach);
         self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
         Ok(())
     }
 
-    /// The lease that a person means.
-    fn find(&self, id: &LeaseSelector) -> Result<LeaseId, CommandError> {
-        let rows = self.ledger.rows(true);
-        let candidates = rows.iter().map(|row| Candidate {
-            lease: row.lease,
-            number: row.number,
-            label: row.label.as_deref(),
-            ended: !self.is_open(&row.lease),
-        });
-        select::resolve(&id.0, candidates)
-    }
-
-    fn is_open(&self, lease: &LeaseId) -> bool {
-        let hosted = self.engine.host().leases().get(lease).is_some_and(|l| !l.state().is_ended());
-        hosted || self.engine.renter().leases().get(lease).is_some_and(|l| !l.state().is_ended())
-    }
-
     pub(super) fn view(&self, lease: LeaseId) -> Option<LeaseView> {
+        self.live(lease).or_else(|| views::past(self.engine.me(), &self.ledger.row(&lease)?))
+    }
+
+    pub(super) fn live(&self, lease: LeaseId) -> Option<LeaseView> {
         let meta = self.meta.get(&lease).cloned().unwrap_or_default();
-        let live = views::live(&self.engine, &meta, lease, now());
-        live.or_else(|| views::past(self.engine.me(), &self.ledger.row(&lease)?))
+        views::live(&self.engine, &meta, lease, now())
     }
 
-    fn leases(&self, all: bool) -> Vec<LeaseView> {
-        let rows = self.ledger.rows(all);
-        let mut shown: Vec<LeaseView> = rows.iter().filter_map(|row| self.view(row.lease)).collect();
-        shown.retain(|v| all || !v.state.is_ended());
-        shown.sort_by_key(|v| v.number);
-        shown
-    }
-
-    fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {
+    pub(super) fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {
         let missing = || CommandError::new(ErrorCode::NotFound, "the ledger has no such lease").hint("souk ps -a");
         let row = self.ledger.row(&lease).ok_or_else(missing)?;
         let view = self.view(lease).ok_or_else(missing)?;
-        views::detail(self.engine.me(), self.engine.network(), view, &row).ok_or_else(missing)
+        let standing = views::Standing::of(&self.engine, lease);
+        views::detail(self.engine.me(), self.engine.network(), view, &row, standing).ok_or_else(missing)
     }
 
     fn control(&mut self, id: &LeaseSelector, action: Action, reply: Reply<LeaseView>) {
@@ -236,6 +229,9 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
+        if self.change_done(token, &result) {
+            return;
+        }
         match result {
             Ok(()) => {
                 if let Some(lease) = self.rentals.taken(token) {
@@ -258,11 +254,6 @@ impl Market {
         }
     }
 
-    /// A host's word on what it takes.
-    pub(super) fn quoted(&mut self, token: Token, result: Result<souk_protocol::machine::io::Quote, Refusal>) {
-        drop((token, result));
-    }
-
     fn shown(&self, lease: LeaseId) -> Result<LeaseView, CommandError> {
         self.view(lease).ok_or_else(|| CommandError::new(ErrorCode::NotFound, "the ledger has no such lease"))
     }
@@ -273,9 +264,10 @@ impl Market {
                 let message = "a label is at most 64 bytes, without control characters";
                 return Err(CommandError::new(ErrorCode::BadRequest, message));
             }
-            self.meta.entry(lease).or_default().label = Some(text.clone()).filter(|t| !t.is_empty());
-            self.input(Input::Command(EngineCommand::Label { lease, text }));
-            self.shown(lease)
+            self.input(Input::Command(EngineCommand::Label { lease, text: text.clone() }));
+            let label = Some(text).filter(|t| !t.is_empty());
+            // The record is on its way; what is shown is what it says.
+            self.shown(lease).map(|view| LeaseView { label, ..view })
         });
         answer(reply, labelled);
     }
@@ -334,20 +326,11 @@ impl Market {
         });
     }
 
-    fn receipts(&self, id: Option<&LeaseSelector>) -> Result<Vec<ReceiptView>, CommandError> {
-        let rows = match id {
-            Some(id) => self.find(id).map(|lease| self.ledger.row(&lease).into_iter().collect())?,
-            None => self.ledger.rows(true),
-        };
-        let mut shown: Vec<ReceiptView> =
-            rows.iter().filter_map(|row| views::receipt(self.engine.me(), self.engine.network(), row)).collect();
-        shown.sort_by_key(|r| r.number);
-        Ok(shown)
-    }
-
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
-        let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
-        let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
+        self.hooks.mark(lease);
+        let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), 0));
+        let rented =
+            self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), l.events_seen()));
         if let Some(server) = &self.server
             && hosted.is_none_or(|(state, ..)| state.is_ended())
         {
@@ -357,49 +340,15 @@ impl Market {
             // The engine has let go of it: what the ledger says counts, once its last records are in.
             self.settling.insert(lease);
         }
-        let past = || self.view(lease).map(|v| (v.state, None, u32::MAX));
-        let Some((state, progress, events)) = hosted.or(rented).or_else(past) else { return };
+        let past = || self.view(lease).map(|v| (v.state, None, None, u32::MAX));
+        let Some((state, progress, rank, events)) = hosted.or(rented).or_else(past) else { return };
         let mut rentals = std::mem::take(&mut self.rentals);
-        rentals.changed(lease, state, progress, || self.view(lease));
+        rentals.changed(lease, state, (progress, rank), || self.view(lease));
         self.rentals = rentals;
         for (lease, reply) in self.rentals.controlled(Some((lease, state, events)), Timestamp(0)) {
             answer(reply, self.shown(lease));
         }
-    }
-
-    /// What a record that is about to be written says of a lease's number, label or command.
-    pub(super) fn noted(&self, record: &Record) -> Noted {
-        match record {
-            Record::Entry(entry) => {
-                let limit = souk_protocol::limits::ENTRY_BYTES;
-                let read =
-                    souk_protocol::encode::from_bytes::<souk_protocol::entry::Entry>(entry.payload(), limit).ok();
-                let opened = read.filter(|e| e.body.draft().is_some()).and_then(|e| e.lease);
-                opened
-                    .filter(|l| !self.meta.contains_key(l))
-                    .map_or(Noted::Nothing, |l| Noted::Opened(l, self.ledger.next_number()))
-            }
-            Record::Private(Private::Workload { lease, bytes }) => {
-                let line = Workload::from_bytes(bytes).map(|w| views::command_line(&w));
-                line.map_or(Noted::Nothing, |line| Noted::Command(*lease, line))
-            }
-            Record::Private(Private::Label { lease, text }) => Noted::Label(*lease, text.clone()),
-            Record::Private(Private::Event { .. } | Private::OfferSeq(_)) | Record::Usage(_) | Record::Ack(_) => {
-                Noted::Nothing
-            }
-        }
-    }
-
-    /// Keeps it.
-    pub(super) fn note(&mut self, noted: Noted) {
-        match noted {
-            Noted::Nothing => {}
-            Noted::Opened(lease, number) => self.meta.entry(lease).or_default().number = number,
-            Noted::Command(lease, line) => self.meta.entry(lease).or_default().command = line,
-            Noted::Label(lease, text) => {
-                self.meta.entry(lease).or_default().label = Some(text).filter(|t| !t.is_empty());
-            }
-        }
+        self.terms_changed(lease);
     }
 
     fn list(&mut self, request: &ListRequest) -> Result<HostView, CommandError> {
@@ -413,7 +362,7 @@ impl Market {
     }
 }
 
-fn answer<T>(reply: Reply<T>, result: Result<T, CommandError>) {
+pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, CommandError>) {
     // Whoever asked may be gone: then nobody minds.
     reply.send(result).ok();
 }

@@ -13,7 +13,10 @@ use souk_protocol::{
 use souk_runtime::{DockerRuntime, InstanceEvent, Runtime, RuntimeError, RuntimeReport as ContainerReport, inventory};
 
 use super::task::{Internal, Market};
-use crate::host::instances;
+use crate::{
+    config::Images,
+    host::{idle, images, instances},
+};
 
 /// Between a failure that passes and the next look at what is there.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -43,13 +46,20 @@ impl Market {
     pub(super) fn container(&mut self, report: ContainerReport) {
         match report {
             ContainerReport::Instance { lease, event } => {
+                if let Some(slot) = idle::slot_of(&lease) {
+                    return self.idle_report(slot, &event);
+                }
                 let Ok(lease) = lease.parse() else { return };
-                if !matches!(event, InstanceEvent::PullProgress(_)) && self.engine.host().leases().contains_key(&lease)
+                if !matches!(event, InstanceEvent::PullProgress(_) | InstanceEvent::DiskUse { .. })
+                    && self.engine.host().leases().contains_key(&lease)
                 {
                     *self.reported.entry(lease).or_default() += 1;
                 }
                 if matches!(&event, InstanceEvent::Failed(f) if instances::passes(f.code)) {
                     self.look_later();
+                }
+                if let InstanceEvent::DiskUse { used_bytes, limit_bytes } = event {
+                    self.hooks.disk(lease, used_bytes, limit_bytes);
                 }
                 if let Some(report) = instances::report(event) {
                     self.input(Input::Runtime { lease, report });
@@ -58,18 +68,21 @@ impl Market {
             ContainerReport::EngineDown => {
                 tracing::warn!("the container engine does not answer any more");
                 self.runtime_problem = Some("the container engine does not answer".to_owned());
+                self.hooks.mark_machine();
                 self.input(Input::RuntimeUp(false));
             }
             ContainerReport::EngineUp => {
                 tracing::info!("the container engine is back");
                 self.runtime_problem = None;
+                self.hooks.mark_machine();
                 self.offer_machine();
                 self.input(Input::RuntimeUp(true));
             }
         }
     }
 
-    pub(super) fn order(&mut self, lease: LeaseId, order: RuntimeOrder) {
+    /// Gives an order to the runtime; `order` is what holds it back until the slots are clear.
+    pub(super) fn give(&mut self, lease: LeaseId, order: RuntimeOrder) {
         let Some(runtime) = &self.runtime else { return };
         let id = lease.to_string();
         let taken = match order {
@@ -77,8 +90,13 @@ impl Market {
                 let me = self.engine.me().to_string();
                 runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
             }
-            RuntimeOrder::Start { .. } => runtime.start(&id),
-            RuntimeOrder::Notice(_) => Ok(()),
+            RuntimeOrder::Start { devices } => runtime.start_on(&id, instances::devices(&devices)),
+            RuntimeOrder::Notice(text) => {
+                if let Err(error) = runtime.notice(&id, text) {
+                    tracing::warn!(%lease, "the notice was not written: {:#}", anyhow::Error::from(error));
+                }
+                Ok(())
+            }
             RuntimeOrder::Stop(grace) => runtime.stop(&id, grace.0),
             RuntimeOrder::Destroy => runtime.destroy(&id),
             RuntimeOrder::Adopt { .. } => {
@@ -128,8 +146,9 @@ impl Market {
 
     pub(super) fn resolve(&self, token: Token, reference: String, digest: Option<String>) {
         let (internal, runtime) = (self.internal.clone(), self.runtime.clone());
+        let rules = self.host.as_ref().map(|host| host.config().host.images.clone()).unwrap_or_default();
         tokio::spawn(async move {
-            let result = resolve_image(runtime.as_deref(), &reference, digest).await;
+            let result = resolve_image(runtime.as_deref(), &rules, &reference, digest).await;
             internal.send(Internal::Image { token, result }).await.ok();
         });
     }
@@ -148,8 +167,9 @@ impl Market {
     }
 }
 
-async fn resolve_image(
+pub(super) async fn resolve_image(
     runtime: Option<&DockerRuntime>,
+    rules: &Images,
     reference: &str,
     digest: Option<String>,
 ) -> Result<ImagePin, Reject> {
@@ -160,6 +180,7 @@ async fn resolve_image(
         Some(digest) if !reference.contains('@') => format!("{reference}@{digest}"),
         Some(_) | None => reference.to_owned(),
     };
+    images::check(rules, &wanted)?;
     match runtime.resolve_image(&wanted).await {
         Ok(image) => Ok(ImagePin { reference: reference.to_owned(), digest: image.pin.digest }),
         Err(error) => Err(Reject::lasting(RejectCode::Image, error.to_string())),

@@ -1,12 +1,6 @@
 //! The host's side of the node, as its owner sees and changes it.
 
-use souk_protocol::{
-    entry::Body,
-    machine::{
-        host_lease::HostLease,
-        io::{Command as EngineCommand, Input},
-    },
-};
+use souk_protocol::{entry::Body, machine::host_lease::HostLease};
 
 use super::{
     command::{CommandError, ErrorCode},
@@ -14,7 +8,9 @@ use super::{
     task::Market,
 };
 use crate::{
-    api::types::{EngineView, HostRole, HostView, PricesView, Problem, SlotHolder, SlotView},
+    api::types::{
+        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, ScheduleRequest, ScheduleView,
+    },
     host::HostSide,
 };
 
@@ -32,7 +28,7 @@ impl Market {
             setup.slots.resize(setup.slots.len().max(least), None);
         }
         self.locks.name(&setup.slots);
-        self.input(Input::Command(EngineCommand::Host(Some(Box::new(setup)))));
+        self.offer_as_owned(setup);
     }
 
     pub(super) fn change_host(
@@ -42,7 +38,17 @@ impl Market {
         let host = self.host.as_mut().ok_or_else(not_a_host)?;
         change(host)?;
         self.offer_machine();
+        // Its share of the machine may be another now.
+        self.refresh_idle();
         Ok(())
+    }
+
+    /// What the owner keeps from renters, once changed.
+    pub(super) fn schedule(&mut self, request: Option<ScheduleRequest>) -> Result<ScheduleView, CommandError> {
+        if let Some(request) = request {
+            self.change_host(|host| host.keep(request))?;
+        }
+        self.host.as_ref().map(HostSide::schedule).ok_or_else(not_a_host)
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
@@ -69,6 +75,7 @@ impl Market {
             );
         }
         problems.extend(host.problems());
+        problems.extend(self.membership_problem());
         problems
     }
 
@@ -76,47 +83,70 @@ impl Market {
         let host = self.host.as_ref().ok_or_else(not_a_host)?;
         let info = self.runtime.as_ref().map(|r| souk_runtime::Runtime::info(&**r));
         let setup = self.engine.host().setup();
-        let devices = host.devices();
-        let slots = (0u16..).zip(&devices).map(|(n, (device, gpu))| {
-            let lease = self.engine.host().slots().all().get(usize::from(n)).and_then(|s| s.lease);
-            SlotView {
-                slot: n,
-                device: device.clone(),
-                gpu: gpu.clone(),
-                holder: lease.map_or(SlotHolder::Free, |lease| SlotHolder::Lease { lease }),
-            }
-        });
+        let leases: Vec<_> = self.engine.host().leases().keys().filter_map(|lease| self.view(*lease)).collect();
         Ok(HostView {
             role: if self.engine.host().offer().is_some() { HostRole::Listed } else { HostRole::Unlisted },
             machine: host.machine(),
             hardware: host.hardware(),
-            slots: slots.collect(),
+            slots: self.slot_views(host),
+            offer: self.offer_view(),
+            bids: self.bid_views(),
             min_slots: host.config().host.min_slots,
             prices: prices(host),
+            pricing: self.pricing_view(host),
             accepts: accepts(&host.accept_policy()),
+            conditions: self.conditions_view(host),
             egress: setup.map(|s| s.terms.egress.clone()).unwrap_or_default(),
             registries: host.config().host.registries.clone(),
+            schedule: host.schedule(),
             engine: EngineView {
                 version: info.as_ref().filter(|_| self.runtime_problem.is_none()).map(|i| i.engine_version.clone()),
                 socket: host.config().runtime.docker_socket.display().to_string(),
                 gpus: info.as_ref().and_then(|i| i.gpu_runtime.clone()),
                 hard_disk_quota: info.as_ref().is_some_and(|i| i.disk_quota == souk_runtime::DiskQuota::Hard),
             },
-            leases: self.engine.host().leases().keys().filter_map(|lease| self.view(*lease)).collect(),
+            leases,
             problems: self.problems(),
         })
+    }
+
+    fn pricing_view(&self, host: &HostSide) -> PricingView {
+        let pricing = host.config().host.pricing.clone();
+        PricingView {
+            strategy: pricing.strategy,
+            command: pricing.command,
+            min: pricing.min,
+            max: pricing.max,
+            hosts: pricing.hosts,
+            seen: self.prices.seen.clone(),
+            failure: self.prices.price_failure.clone(),
+        }
+    }
+
+    fn conditions_view(&self, host: &HostSide) -> ConditionsView {
+        let (accept, images) = (host.config().host.accept.clone(), host.config().host.images.clone());
+        ConditionsView {
+            attested_by: accept.attested_by,
+            min_trust: accept.min_trust,
+            images_allowed: images.allow,
+            images_denied: images.deny,
+            command: accept.command,
+            command_fails: accept.command_fails,
+            failure: self.prices.accept_failure.clone(),
+        }
     }
 }
 
 fn prices(host: &HostSide) -> Option<PricesView> {
     let prices = &host.config().host.prices;
-    let slot_hour = prices.slot_hour?;
+    let slot_hour = host.slot_hour()?;
     Some(PricesView {
         slot_hour,
-        min_bid: prices.min_bid.unwrap_or(slot_hour),
+        min_bid: host.min_bid().unwrap_or(slot_hour),
         storage_gb_month: prices.storage_gb_month,
         up_gb: prices.up_gb,
         down_gb: prices.down_gb,
+        reserved_discount: prices.reserved_discount,
         currency: prices.currency.clone(),
     })
 }
@@ -136,7 +166,7 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
     }
 }
 
-fn not_a_host() -> CommandError {
+pub(super) fn not_a_host() -> CommandError {
     CommandError::new(ErrorCode::WrongState, "this node was not started as a host")
         .hint("stop it (souk down) and start it with: souk up --host")
 }

@@ -3,20 +3,32 @@
 //! [`task`] owns the engine and carries out what it wants; [`command`] is what may be asked of it, and [`select`] how a person's
 //! words name a lease. The local API asks through [`MarketHandle`]; it knows nothing of the engine behind it.
 
+mod avoid;
 pub mod chains;
 pub mod command;
 mod commands;
 mod containers;
+mod host_slots;
 mod hosting;
+mod idle;
+mod listing;
+mod names;
+mod orders;
 mod outbox;
+pub mod owned;
 mod parties;
+mod pricing;
 mod rentals;
 mod search;
 pub mod select;
 pub mod task;
+mod telling;
+pub mod terms;
 pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
+pub use listing::page_size;
+pub(crate) use pricing::check_sums;
 
 /// What a status tells of a node, beside what the engine knows.
 #[derive(Debug, Clone)]

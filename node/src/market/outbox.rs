@@ -31,6 +31,7 @@ impl Outbox {
             }
             Output::Verdict { .. }
             | Output::ResolveImage { .. }
+            | Output::AskOwner { .. }
             | Output::LockSlots { .. }
             | Output::UnlockSlots { .. }
             | Output::Idle { .. }

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use souk_protocol::{
-    AskId, Currency, LeaseId, Timestamp,
+    AskId, Currency, LeaseId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
     machine::io::{Refusal, Step, Token},
-    message::{Action, Progress},
+    message::{Action, Progress, Rank},
+    terms::BadChange,
 };
 
 use super::command::{CommandError, ErrorCode, Reply, StepSender};
@@ -21,11 +22,14 @@ use crate::{
 /// One rent command under way.
 #[derive(Debug)]
 struct Rental {
+    host: NodeId,
     steps: StepSender,
     currency: Currency,
     detach: bool,
     lease: Option<LeaseId>,
     told: Option<Progress>,
+    /// The place among the bids that was told, once waiting was told.
+    waits: Option<Option<Rank>>,
     round: u32,
 }
 
@@ -64,8 +68,14 @@ impl Control {
 
 impl Rentals {
     /// A rent command begins.
-    pub fn begin(&mut self, token: Token, steps: StepSender, currency: Currency, detach: bool) {
-        self.rentals.insert(token, Rental { steps, currency, detach, lease: None, told: None, round: 0 });
+    pub fn begin(&mut self, token: Token, host: NodeId, steps: StepSender, currency: Currency, detach: bool) {
+        let rental = Rental { host, steps, currency, detach, lease: None, told: None, waits: None, round: 0 };
+        self.rentals.insert(token, rental);
+    }
+
+    /// The host of a rental in which nothing is signed yet.
+    pub fn attempt(&self, token: Token) -> Option<NodeId> {
+        self.rentals.get(&token).filter(|r| r.lease.is_none()).map(|r| r.host)
     }
 
     /// A control command begins.
@@ -146,7 +156,7 @@ impl Rentals {
         &mut self,
         lease: LeaseId,
         state: LeaseState,
-        progress: Option<Progress>,
+        (progress, rank): (Option<Progress>, Option<Rank>),
         view: impl Fn() -> Option<LeaseView>,
     ) {
         let waiting: Vec<Token> =
@@ -162,11 +172,18 @@ impl Rentals {
                 }
                 LeaseState::Running => shown().map(|lease| RentStep::Running { lease }),
                 LeaseState::Paused(PauseReason::Exited) => shown().map(|lease| RentStep::Exited { lease }),
+                LeaseState::Paused(PauseReason::Outbid | PauseReason::Maintenance) if rental.waits == Some(rank) => {
+                    continue;
+                }
+                LeaseState::Paused(PauseReason::Outbid | PauseReason::Maintenance) => {
+                    rental.waits = Some(rank);
+                    shown().map(|lease| RentStep::Waiting { lease })
+                }
                 LeaseState::Paused(_) => continue,
                 LeaseState::Ended(_) => shown().map(|lease| RentStep::Ended { lease }),
             };
             let Some(step) = step else { continue };
-            let over = !matches!(step, RentStep::Preparing { .. });
+            let over = !matches!(step, RentStep::Preparing { .. } | RentStep::Waiting { .. });
             if !rental.steps.send(step) || over {
                 self.rentals.remove(&token);
             }
@@ -193,8 +210,11 @@ pub fn refused(why: &Refusal) -> CommandError {
         Refusal::Void(_) => error(ErrorCode::Rejected).hint("nothing is owed; search again and take another"),
         Refusal::TooMany => error(ErrorCode::Busy),
         Refusal::UnknownLease(_) => error(ErrorCode::NotFound).hint("souk ps -a lists all leases"),
+        Refusal::Change(BadChange::RaiseTooSmall) => {
+            error(ErrorCode::BadRequest).hint("souk bid takes any lower price, or one at least 5 % higher")
+        }
         Refusal::Malformed(_) | Refusal::Change(_) => error(ErrorCode::BadRequest),
-        Refusal::Pending => error(ErrorCode::Busy),
+        Refusal::Pending => error(ErrorCode::Busy).hint("souk show tells what waits for the host's answer"),
     }
 }
 

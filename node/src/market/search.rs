@@ -2,8 +2,10 @@
 
 use souk_protocol::{
     AskId, Currency,
+    cost::estimate,
     machine::{policy, search::search},
-    money::{self, Amount, Counters, Rates},
+    money::{Amount, Rates},
+    negotiation::RentalType,
     offer::Offer,
     resources::Resources,
     time::Millis,
@@ -26,8 +28,9 @@ const SHORTEST_PREFIX: usize = 4;
 
 impl Market {
     pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
-        let (query, options) = request.parse(now(), self.engine.me(), self.about.currency.clone())?;
-        Ok(search(&self.index, &query, &options).into())
+        let (query, options) = request.parse(now(), self.host_id(), self.about.currency.clone())?;
+        let results = SearchResults::from(search(&self.index, &query, &options));
+        Ok(SearchResults { avoided: self.avoided_hosts(), ..results })
     }
 
     /// The ask a person means: an id, or the first digits of one; row numbers are the API's.
@@ -65,7 +68,8 @@ impl Market {
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let terms = &offer.terms;
         let overflow = || CommandError::new(ErrorCode::BadRequest, "its price does not fit");
-        let listed_hour = terms.slot_hour.0.checked_mul(u64::from(slots)).map(Amount).ok_or_else(overflow)?;
+        let rental = request.rental.map_or(RentalType::OnDemand, Into::into);
+        let listed_hour = policy::asked_hour(terms, slots, rental).ok_or_else(overflow)?;
         let max = request.max_price_hour.or(self.about.max_price);
         let price_hour = request.price_hour.unwrap_or(listed_hour).min(max.unwrap_or(Amount(u64::MAX)));
         let max_price_hour = max.unwrap_or(price_hour);
@@ -85,30 +89,36 @@ impl Market {
             up_gb: terms.up_gb,
             down_gb: terms.down_gb,
         };
-        let hour = Counters { storage: Millis::from_hours(1), ..Counters::default() };
-        let storage_hour = money::due(&rates, disk_mb, &hour, Amount::ZERO).map_err(|_| overflow())?;
-        let term = ends_at.since(at);
-        let all = Counters {
-            active: term,
-            storage: Millis(term.0.saturating_add(souk_protocol::limits::DISK_KEPT.0)),
-            ..Counters::default()
-        };
-        let full = money::due(&rates, disk_mb, &all, Amount::ZERO).map_err(|_| overflow())?;
-        let traffic = terms.up_gb.0 > 0 || terms.down_gb.0 > 0;
+        let cost = estimate(&rates, disk_mb, ends_at.since(at), request.max_spend).map_err(|_| overflow())?;
+        if let Some(ceiling) = request.max_spend.filter(|ceiling| *ceiling <= cost.disk_kept) {
+            let message = format!(
+                "a limit of {ceiling} leaves nothing for compute: keeping the disk for 48 hours after the end costs {}",
+                cost.disk_kept
+            );
+            return Err(CommandError::new(ErrorCode::BadRequest, message)
+                .hint("raise --max-spend, or ask for less with --disk"));
+        }
         Ok(QuoteView {
             ask,
             host: offer.host,
+            avoided: self.avoided(&offer.host),
             resources,
             currency: terms.currency.clone(),
             price_hour,
             listed_hour,
             max_price_hour,
-            storage_hour,
+            storage_hour: cost.storage_hour,
+            storage_month: cost.storage_month,
+            compute: cost.compute,
+            storage: cost.storage,
+            disk_kept: cost.disk_kept,
+            max_spend: request.max_spend,
+            ceiling_after_ms: cost.ceiling_after,
             up_gb: terms.up_gb,
             down_gb: terms.down_gb,
             ends_at_ms: ends_at,
-            ceiling: request.max_spend.map_or(full, |max| max.min(full)),
-            traffic_extra: traffic && request.max_spend.is_none(),
+            ceiling: cost.at_most,
+            traffic_extra: cost.traffic_on_top,
         })
     }
 }
@@ -136,7 +146,9 @@ pub(super) fn currency_of(offer: &Offer) -> Currency {
 pub(super) fn accepts(accept: &policy::Accept) -> crate::api::types::AcceptsView {
     match accept {
         policy::Accept::Anyone => crate::api::types::AcceptsView { anyone: true, peers: Vec::new() },
-        policy::Accept::Peers(peers) => {
+        policy::Accept::Peers(peers)
+        | policy::Accept::Attested { peers, .. }
+        | policy::Accept::Trusted { peers, .. } => {
             crate::api::types::AcceptsView { anyone: false, peers: peers.iter().copied().collect() }
         }
     }

@@ -20,16 +20,28 @@ pub struct Candidate<'a> {
     pub ended: bool,
 }
 
+/// The row number that a text may be: `7` or `#7`.
+#[must_use]
+pub fn number(text: &str) -> Option<u64> {
+    text.trim().trim_start_matches('#').parse().ok()
+}
+
+/// The first digits of an id that a text may be.
+#[must_use]
+pub fn digits(text: &str) -> Option<String> {
+    let digits = text.trim().to_ascii_lowercase();
+    let fits = digits.len() >= SHORTEST_PREFIX && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    fits.then_some(digits)
+}
+
 /// Finds the one lease that `text` names. A label goes before a number, a number before a prefix; among leases of one label
 /// those that are not over go first.
 ///
 /// # Errors
 /// `not_found` or `ambiguous`, naming what was typed and what it could mean.
 pub fn resolve<'a>(text: &str, candidates: impl IntoIterator<Item = Candidate<'a>>) -> Result<LeaseId, CommandError> {
+    let (number, prefix) = (number(text), digits(text));
     let text = text.trim();
-    let number: Option<u64> = text.trim_start_matches('#').parse().ok();
-    let prefix = text.to_ascii_lowercase();
-    let is_prefix = prefix.len() >= SHORTEST_PREFIX && prefix.bytes().all(|b| b.is_ascii_hexdigit());
 
     let (mut open, mut over, mut by_number, mut by_id) = (vec![], vec![], None, vec![]);
     for candidate in candidates {
@@ -40,7 +52,7 @@ pub fn resolve<'a>(text: &str, candidates: impl IntoIterator<Item = Candidate<'a
         if number == Some(candidate.number) {
             by_number = Some(candidate.lease);
         }
-        if is_prefix && candidate.lease.to_string().starts_with(&prefix) {
+        if prefix.as_ref().is_some_and(|prefix| candidate.lease.to_string().starts_with(prefix)) {
             by_id.push(candidate.lease);
         }
     }

@@ -15,8 +15,10 @@ use souk_protocol::{
     LeaseId, NodeId,
     entry::Entry,
     machine::{
+        backoff::Backoff,
         engine::Engine,
-        io::{Input, NoAnswer, Output, RuntimeReport, Ticket, Token},
+        io::{Input, NoAnswer, Output, RuntimeReport, Step, Ticket, Token},
+        pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
     },
@@ -30,7 +32,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{chains::Chains, command::Command, outbox::Outbox, rentals::Rentals, views::Meta};
+use super::{
+    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, owned::Owned, pricing::Prices, rentals::Rentals,
+    terms::Waiters, views::Meta,
+};
 use crate::{
     access::{Permission, Server},
     clock::now,
@@ -66,6 +71,12 @@ pub(super) enum Internal {
         token: Token,
         result: Result<ImagePin, Reject>,
     },
+    Owner {
+        token: Token,
+        about: About,
+        answer: OwnerAnswer,
+        failure: Option<String>,
+    },
     /// What was found, and how many reports each lease had when it was asked about.
     Adopted(Vec<Adopted>, BTreeMap<LeaseId, u64>),
     Traffic {
@@ -74,6 +85,11 @@ pub(super) enum Internal {
     },
     Runtime(Box<DockerRuntime>, mpsc::Receiver<ContainerReport>, Box<HostInventory>),
     NoRuntime(String),
+    /// What the idle job's image stands for.
+    IdleImage {
+        reference: String,
+        result: Result<ImagePin, Reject>,
+    },
     /// Look at all instances again.
     LookAgain,
 }
@@ -99,8 +115,12 @@ pub struct Parts {
     pub host: Option<HostSide>,
     /// The slots' locks.
     pub locks: SlotLocks,
+    /// The owner, and the owner's other machines.
+    pub owned: Owned,
     /// What a status tells of the node.
     pub about: super::About,
+    /// Where the owner's hooks are told what happens.
+    pub hooks: crate::hooks::Feed,
 }
 
 pub(super) struct Market {
@@ -110,9 +130,14 @@ pub(super) struct Market {
     pub(super) network: NetworkHandle,
     pub(super) host: Option<HostSide>,
     pub(super) locks: SlotLocks,
+    pub(super) owned: Owned,
     pub(super) about: super::About,
+    pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
+    pub(super) backoff: Backoff,
     pub(super) rentals: Rentals,
+    pub(super) waiters: Waiters,
+    pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
@@ -126,9 +151,12 @@ pub(super) struct Market {
     pub(super) adopt: bool,
     /// Reports of the runtime about each hosted lease.
     pub(super) reported: BTreeMap<LeaseId, u64>,
+    /// Leases opened whose numbers the ledger has not given yet.
+    pub(super) unnumbered: BTreeSet<LeaseId>,
     /// Leases that the engine has let go of, whose last records may not be durable yet.
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
+    pub(super) idle: IdleSide,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -138,7 +166,20 @@ pub(super) struct Market {
 pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
-    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, about } = parts;
+    let Parts {
+        engine,
+        ledger,
+        meta,
+        mut progress,
+        network,
+        mut events,
+        mut commands,
+        host,
+        locks,
+        owned,
+        about,
+        hooks,
+    } = parts;
     let mut market = Market {
         engine,
         ledger,
@@ -146,9 +187,14 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         network,
         host,
         locks,
+        owned,
         about,
+        hooks,
         index: AskIndex::default(),
+        backoff: Backoff::default(),
         rentals: Rentals::default(),
+        waiters: Waiters::default(),
+        prices: Prices::default(),
         runtime: None,
         runtime_problem: None,
         server: None,
@@ -161,9 +207,12 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         next_token: 1,
         adopt: false,
         reported: BTreeMap::new(),
+        unnumbered: BTreeSet::new(),
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
+        idle: IdleSide::default(),
     };
+    market.remember_failures();
     if market.host.is_some() {
         market.connect_runtime(Duration::ZERO);
     } else {
@@ -205,12 +254,20 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
             _ = traffic.tick() => {
                 market.ask_traffic();
                 market.controls_overdue();
+                market.owned.tick();
+                market.tell_machines();
+                market.waiters_overdue();
+                market.follow_market();
+                market.mark_all();
+                market.forget();
             }
+            () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
         market.drain().await;
     }
     market.flush(&mut progress).await;
+    market.end_idle(&mut reports).await;
     drop(reports);
     if let Some(runtime) = &market.runtime
         && tokio::time::timeout(FLUSH_WITHIN, runtime.shutdown()).await.is_err()
@@ -258,14 +315,17 @@ impl Market {
             self.adopt_all();
         }
         self.keep_peers();
+        self.show_marked();
     }
 
     async fn durable(&mut self, ticket: Ticket) {
+        self.number_new();
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
         }
         for lease in std::mem::take(&mut self.settling) {
             if self.view(lease).is_some_and(|v| v.state.is_ended()) {
+                self.judge(lease);
                 self.lease_changed(lease);
                 self.settling.remove(&lease);
             } else {
@@ -319,6 +379,7 @@ impl Market {
             }
             Output::Runtime { lease, order, .. } => self.order(lease, *order),
             Output::ResolveImage { token, reference, digest } => self.resolve(token, reference, digest),
+            Output::AskOwner { token, question } => self.ask_owner(token, &question),
             Output::LockSlots { lease, slots } => {
                 let locked = self.locks.lock(&slots).unwrap_or_else(|error| {
                     tracing::error!(%error, "the slots' lock files can't be made; nothing is rented out");
@@ -326,10 +387,15 @@ impl Market {
                 });
                 self.input(Input::Locked { lease, locked });
             }
+            Output::Idle { slots, .. } => self.idle_slots(&slots),
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
-            Output::Idle { .. } => {}
             Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
+                if let Step::Failed { why } = &*step
+                    && let Some(host) = self.rentals.attempt(token)
+                {
+                    self.attempt_failed(host, why);
+                }
                 let meta = &self.meta;
                 let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));
                 if !heard {
@@ -338,13 +404,21 @@ impl Market {
                 }
             }
             Output::Done { token, result } => self.control_done(token, result),
-            Output::Changed { lease, .. } => self.lease_changed(lease),
-            Output::BookChanged { key } => match self.engine.book().offer(&key) {
-                Some(offer) => self.index.insert(offer.id(), offer),
-                None => {
-                    self.index.remove(&key.0, &key.1);
+            Output::Changed { lease, .. } => {
+                self.judge(lease);
+                self.lease_changed(lease);
+            }
+            Output::BookChanged { key } => {
+                let book = self.engine.book();
+                let offer = book.offer(&key);
+                match offer {
+                    Some(offer) => self.index.insert(offer.id(), offer),
+                    None => {
+                        self.index.remove(&key.0, &key.1);
+                    }
                 }
-            },
+                self.owned.book_changed(&key, offer, book.is_withdrawn(&key));
+            }
             Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
         }
     }
@@ -394,8 +468,15 @@ impl Market {
     fn event(&mut self, event: NetworkEvent) {
         match event {
             NetworkEvent::Listening(address) => tracing::info!(%address, "listening"),
-            NetworkEvent::Connected(peer) => self.input(Input::Connected(peer)),
-            NetworkEvent::Disconnected(peer) => self.input(Input::Disconnected(peer)),
+            NetworkEvent::Connected(peer) => {
+                let book = self.engine.book();
+                self.owned.connected(peer, |key| book.offer(key).is_some());
+                self.input(Input::Connected(peer));
+            }
+            NetworkEvent::Disconnected(peer) => {
+                self.owned.disconnected(peer);
+                self.input(Input::Disconnected(peer));
+            }
             NetworkEvent::Gossip { topic: Topic::Offers, from, data, verdict } => {
                 let token = self.token();
                 self.verdicts.insert(token, verdict);
@@ -410,6 +491,7 @@ impl Market {
                     let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
+                Ok(Request::Order(order)) => self.ordered(from, &order, reply),
                 Ok(request) => {
                     let token = self.token();
                     self.peer_replies.insert(token, (from, reply));
@@ -444,8 +526,11 @@ impl Market {
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
+            Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
+            Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::LookAgain => self.adopt = true,
             Internal::Adopted(found, asked) => {
+                self.idle_cleaned();
                 for adopted in &found {
                     let Ok(lease) = adopted.lease.parse() else { continue };
                     if self.reported.get(&lease) != asked.get(&lease) {
@@ -472,6 +557,7 @@ impl Market {
                 *reports = Some(receiver);
                 self.adopt = true;
                 self.offer_machine();
+                self.refresh_idle();
                 self.input(Input::RuntimeUp(true));
             }
             Internal::NoRuntime(problem) => {

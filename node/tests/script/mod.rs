@@ -18,8 +18,9 @@ use souk::{
     config::Api,
     market::{
         Command, CommandError, ErrorCode, MarketHandle,
-        command::{ByteStream, EXPORT_PIECES, LeaseSelector, StepSender},
+        command::{ByteStream, EXPORT_PIECES, LeaseSelector, OwnerCommand, StepSender},
         select,
+        terms::TermsCommand,
     },
 };
 use souk_protocol::{Currency, LeaseId, lease::*, message::Frame, message::Progress};
@@ -77,7 +78,9 @@ impl Scripted {
                 let (market, commands) = MarketHandle::channel();
                 let following = tokio::spawn(follow(commands, shared));
                 bound.send(server.tcp()).unwrap();
-                server.serve(market, token).await;
+                let seal = souk::seal::Seal::of(&souk_protocol::Keypair::from_seed(&[7; 32]));
+                let orders = souk::orders::spawn(&path, seal, market.clone(), token.clone()).unwrap();
+                server.serve(market, orders, token).await;
                 following.abort();
             });
         });
@@ -115,6 +118,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 seen.lock().unwrap().rent = Some(*request);
                 rent(&image, &steps);
             }
+            Command::RentAs { request, steps, .. } => rent(&request.image, &steps),
+            Command::LeaseOf { reply, .. } => answer(reply, Ok(Some((views::lease(), true)))),
             Command::Leases { reply, .. } => answer(reply, Ok(vec![views::lease()])),
             Command::Lease { id, reply } => {
                 answer(reply, find(&id).map(|()| views::detail()));
@@ -122,6 +127,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::Control { id, reply, .. } => {
                 answer(reply, find(&id).map(|()| views::lease()));
             }
+            Command::Terms(command) => terms(command),
+            Command::HostSchedule { request, reply } => answer(reply, Ok(views::schedule(request))),
             Command::Label { text, reply, .. } => {
                 let mut lease = views::lease();
                 lease.label = Some(text);
@@ -136,13 +143,32 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 answer(reply, Ok(Box::new(near) as ByteStream));
             }
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
+            Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),
+            Command::HostEarnings { request, reply } => {
+                answer(reply, request.span(views::at(0)).map(|_| views::earnings()));
+            }
             Command::LedgerCheck(reply) => answer(reply, Ok(views::check())),
             Command::LedgerExport { id, reply } => answer(reply, Ok(export(id))),
             Command::HostShow(reply) => answer(reply, Ok(views::host(false, false))),
             Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::HostUnlist(reply) => answer(reply, Ok(views::host(false, false))),
+            Command::HostPrice { reply, .. } => answer(reply, Ok(views::host(true, false))),
+            Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+            Command::Owner(command) => owner(command),
+            Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
+    }
+}
+
+fn terms(command: TermsCommand) {
+    match command {
+        TermsCommand::Slices { reply, .. } => answer(reply, Ok(views::slices())),
+        TermsCommand::Extension { id, request, reply } => {
+            answer(reply, find(&id).map(|()| views::extension(request.by_ms)));
+        }
+        TermsCommand::Change { id, change, reply } => answer(reply, find(&id).map(|()| views::changed(change))),
+        TermsCommand::OfferExtension { id, reply, .. } => answer(reply, find(&id).map(|()| views::detail())),
     }
 }
 
@@ -188,6 +214,12 @@ fn rent(image: &str, steps: &StepSender) {
         view.state = LeaseState::Ended(EndReason::ImageFailed);
         say(RentStep::Ended { lease: Box::new(view) });
         return;
+    }
+    if image == "outbid" {
+        view.state = LeaseState::Paused(PauseReason::Outbid);
+        view.place = Some(views::place());
+        say(RentStep::Waiting { lease: Box::new(view.clone()) });
+        view.place = None;
     }
     view.state = LeaseState::Running;
     say(RentStep::Running { lease: Box::new(view) });
@@ -246,4 +278,14 @@ fn export(id: Option<LeaseSelector>) -> mpsc::Receiver<Result<Bytes, CommandErro
 /// The id that all views share.
 pub fn lease_id() -> LeaseId {
     LeaseId([0xab; 32])
+}
+
+fn owner(command: OwnerCommand) {
+    let nobody = || CommandError::new(ErrorCode::WrongState, "this node belongs to no owner");
+    match command {
+        OwnerCommand::Show(reply) | OwnerCommand::Leave(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Join { reply, .. } | OwnerCommand::Refresh { reply, .. } => answer(reply, Err(nobody())),
+        OwnerCommand::Machines(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Order { reply, .. } => answer(reply, Err(nobody())),
+    }
 }

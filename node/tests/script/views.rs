@@ -5,8 +5,9 @@ use souk_protocol::{
     Amount, AskId, Currency, Digest, DocumentId, MachineId, Millis, NetworkId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
     machine::{self, search::AskIndex},
-    message::Cause,
+    message::{Cause, EventCode},
     money::Counters,
+    negotiation::RentalType,
     offer::{Accepts, Availability, Offer, Reachability, Terms},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
 };
@@ -84,7 +85,7 @@ pub fn peer() -> PeerView {
 
 /// What the real search finds in an index of two offers, one of them rented.
 pub fn search(request: &SearchRequest) -> Result<SearchResults, souk::market::CommandError> {
-    let (query, options) = request.parse(at(60), node(1), Currency::usd())?;
+    let (query, options) = request.parse(at(60), souk_protocol::HostId::Node(node(1)), Currency::usd())?;
     let mut index = AskIndex::new();
     for (machine, free) in [(3, 2), (4, 0)] {
         index.insert(DocumentId([machine; 32]), &offer(machine, free));
@@ -147,6 +148,7 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             reachability: Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 
@@ -154,18 +156,43 @@ pub fn quote() -> QuoteView {
     QuoteView {
         ask: ask(),
         host: node(2),
+        avoided: None,
         resources: resources(),
         currency: Currency::usd(),
         price_hour: price("0.30"),
         listed_hour: price("0.35"),
         max_price_hour: price("0.35"),
         storage_hour: price("0.0069"),
+        storage_month: price("5.00"),
+        compute: price("8.40"),
+        storage: price("0.12"),
+        disk_kept: price("0.34"),
+        max_spend: Some(price("8.52")),
+        ceiling_after_ms: Some(Millis::from_hours(23)),
         up_gb: Amount::ZERO,
         down_gb: Amount::ZERO,
         ends_at_ms: at(86_400),
         ceiling: price("8.52"),
         traffic_extra: false,
     }
+}
+
+pub fn market() -> MarketView {
+    let gpu = ModelView {
+        gpu: Some("RTX\u{1b}[2J 4090".to_owned()),
+        hosts: 3,
+        machines: 4,
+        asks: 6,
+        slots_total: 8,
+        slots_free: 2,
+        lowest: price("0.20"),
+        lower_quartile: price("0.25"),
+        median: price("0.30"),
+        upper_quartile: price("0.35"),
+        highest: price("0.40"),
+        histogram: vec![BarView { from: price("0.20"), to: price("0.40"), hosts: 3 }],
+    };
+    MarketView { currency: Currency::usd(), models: vec![gpu], more: 0, other_currency: 2 }
 }
 
 pub fn lease() -> LeaseView {
@@ -180,6 +207,7 @@ pub fn lease() -> LeaseView {
         image: "debian:12".to_owned(),
         command: "sleep 1h".to_owned(),
         resources: resources(),
+        rental: RentalType::OnDemand,
         price_hour: price("0.35"),
         due: price("0.35"),
         acked: price("0.30"),
@@ -190,6 +218,8 @@ pub fn lease() -> LeaseView {
         progress: None,
         note: "bye\u{1b}[2J".to_owned(),
         reachable: true,
+        place: None,
+        eviction: None,
     }
 }
 
@@ -214,8 +244,15 @@ pub fn receipt() -> ReceiptView {
 }
 
 pub fn detail() -> LeaseDetail {
-    let event =
-        |n, state, by| EventView { n, at_ms: at(u64::from(n)), state, by, exit_code: None, note: String::new() };
+    let event = |n, state, by| EventView {
+        n,
+        at_ms: at(u64::from(n)),
+        state,
+        what: EventCode::State,
+        by,
+        exit_code: None,
+        note: String::new(),
+    };
     LeaseDetail {
         view: lease(),
         machine: MachineId([3; 16]),
@@ -229,6 +266,9 @@ pub fn detail() -> LeaseDetail {
             up_gb: Amount::ZERO,
             down_gb: Amount::ZERO,
         },
+        terms: terms(),
+        pending: Some(ChangeView::Bid { price_hour: price("0.40") }),
+        asked: Some(extension(Millis::from_hours(24))),
         credit: price("8.40"),
         max_spend: None,
         tick_ms: Millis::from_secs(60),
@@ -241,6 +281,84 @@ pub fn detail() -> LeaseDetail {
             event(1, LeaseState::Running, Cause::Host),
             event(2, LeaseState::Paused(PauseReason::Stopped), Cause::Renter),
         ],
+    }
+}
+
+fn terms() -> TermsView {
+    TermsView {
+        n: 1,
+        price_hour: price("0.35"),
+        listed_hour: price("0.35"),
+        ends_at_ms: at(86_400),
+        max_spend: None,
+        extend_until_ms: Some(at(2 * 86_400)),
+        next: Some(NextPriceView { from_ms: at(86_400), price_hour: price("0.44") }),
+        notice_ms: Millis::from_secs(60),
+        quantum_ms: Millis::from_mins(10),
+    }
+}
+
+/// A host that wants more.
+pub fn extension(by: Millis) -> ExtensionView {
+    ExtensionView {
+        ends_at_ms: at(86_400) + by,
+        price_hour: price("0.45"),
+        valid_until_ms: at(86_400),
+        from_ms: at(86_400),
+        present_hour: price("0.35"),
+    }
+}
+
+/// The lease once its terms have changed.
+pub fn changed(change: ChangeView) -> LeaseDetail {
+    let mut detail = detail();
+    (detail.pending, detail.asked) = (None, None);
+    match change {
+        ChangeView::Bid { price_hour } => {
+            detail.view.rental = RentalType::Interruptible;
+            detail.view.state = LeaseState::Paused(PauseReason::Outbid);
+            detail.view.place = Some(place());
+            (detail.view.price_hour, detail.terms.price_hour) = (price_hour, price_hour);
+        }
+        ChangeView::Extend { ends_at_ms, price_hour } => {
+            let from_ms = detail.terms.ends_at_ms;
+            detail.terms.ends_at_ms = ends_at_ms;
+            detail.terms.next = price_hour.map(|price_hour| NextPriceView { from_ms, price_hour });
+        }
+        ChangeView::MaxSpend { max_spend } => detail.terms.max_spend = max_spend,
+        ChangeView::AutoExtend { until_ms } => detail.terms.extend_until_ms = until_ms,
+    }
+    detail
+}
+
+pub fn place() -> PlaceView {
+    PlaceView { ahead: 2, to_win: Some(price("0.31")) }
+}
+
+pub fn slices() -> SlicesView {
+    let slice = SliceView {
+        ask: ask(),
+        slots: 2,
+        to_win: Some(price("0.31")),
+        min_bid: price("0.12"),
+        on_demand: None,
+        bids: 3,
+    };
+    SlicesView { host: node(2), machine: MachineId([3; 16]), currency: Currency::usd(), slices: vec![slice] }
+}
+
+pub fn schedule(request: Option<ScheduleRequest>) -> ScheduleView {
+    let window = WindowView { from_ms: at(3600), until_ms: at(7200) };
+    match request {
+        None => ScheduleView { hold: 1, maintenance: vec![window] },
+        Some(ScheduleRequest::Hold { slots }) => ScheduleView { hold: slots, maintenance: vec![window] },
+        Some(ScheduleRequest::AddMaintenance { from_ms, for_ms }) => {
+            ScheduleView { hold: 1, maintenance: vec![WindowView { from_ms, until_ms: from_ms + for_ms }] }
+        }
+        Some(ScheduleRequest::RemoveMaintenance { from_ms }) => {
+            assert_eq!(from_ms, window.from_ms);
+            ScheduleView { hold: 1, maintenance: vec![] }
+        }
     }
 }
 
@@ -258,22 +376,96 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
                 slot: 0,
                 device: Some("GPU-1".to_owned()),
                 gpu: Some("RTX 4090".to_owned()),
+                listed: true,
                 holder: SlotHolder::Lease { lease: super::lease_id() },
             },
-            SlotView { slot: 1, device: None, gpu: None, holder: SlotHolder::Free },
+            SlotView { slot: 1, device: None, gpu: None, listed: true, holder: SlotHolder::Elsewhere },
+            SlotView { slot: 2, device: None, gpu: None, listed: false, holder: SlotHolder::Free },
         ],
         min_slots: 1,
         prices: None,
+        pricing: PricingView::default(),
         accepts: AcceptsView { anyone, peers: vec![] },
+        conditions: ConditionsView::default(),
         egress: vec![Egress::Internet],
         registries: vec!["docker.io".to_owned()],
+        schedule: ScheduleView::default(),
         engine: EngineView {
             version: None,
             socket: "/var/run/docker.sock".to_owned(),
             gpus: None,
             hard_disk_quota: false,
         },
-        leases: vec![],
+        offer: listed.then(|| OfferView {
+            id: DocumentId([8; 32]),
+            seq: 7,
+            issued_at_ms: at(0),
+            valid_until_ms: at(1800),
+            slots_total: 2,
+            slots_free: 1,
+            slices: vec![1, 2],
+        }),
+        leases: vec![LeaseView { role: Role::Host, ..lease() }],
+        bids: vec![BidView {
+            rank: 1,
+            number: 1,
+            lease: super::lease_id(),
+            renter: node(4),
+            slots: 2,
+            price_hour: price("0.35"),
+            slot_hour: price("0.175"),
+            currency: Currency::usd(),
+            bid_at_ms: at(50),
+            state: LeaseState::Paused(PauseReason::Stopped),
+            since_ms: at(60),
+        }],
         problems: vec![],
+    }
+}
+
+pub fn idle_job(request: Option<IdleJobRequest>) -> IdleJobView {
+    let IdleJobRequest { image, command } = request.unwrap_or_default();
+    let slots = image.iter().map(|_| IdleSlotView { slot: 3, state: IdleState::Running, note: None }).collect();
+    IdleJobView { image, digest: None, command, problem: None, slots }
+}
+
+pub fn happened(request: &EventsRequest) -> Vec<HappenedView> {
+    let event = |n: u32| HappenedView {
+        record: 10 * u64::from(n),
+        number: 1,
+        lease: super::lease_id(),
+        label: Some("tr\u{1b}ain".to_owned()),
+        role: Role::Renter,
+        event: detail().events[n as usize - 1].clone(),
+    };
+    let after = request.after.unwrap_or(0);
+    [event(1), event(2)].into_iter().filter(|e| e.record > after).collect()
+}
+
+pub fn earnings() -> EarningsView {
+    let parts = |compute: &str, storage: &str, total: &str| PartsView {
+        compute: price(compute),
+        storage: price(storage),
+        traffic: Amount::ZERO,
+        other: Amount::ZERO,
+        total: price(total),
+    };
+    let row = |day: Option<&str>, machine: Option<MachineId>| EarnedView {
+        day: day.map(str::to_owned),
+        machine,
+        currency: Currency::usd(),
+        leases: 1,
+        acknowledged: parts("0.300000001", "0.019999999", "0.32"),
+        unacknowledged: price("0.03"),
+        claimed: parts("0.33", "0.02", "0.35"),
+        counters: Counters { active: Millis::from_hours(1), ..Counters::default() }.into(),
+    };
+    let machine = Some(MachineId([3; 16]));
+    EarningsView {
+        from: "2025-12-03".to_owned(),
+        to: "2026-01-01".to_owned(),
+        days: vec![row(Some("2025-12-30"), machine), row(Some("2026-01-01"), machine)],
+        machines: vec![row(None, machine)],
+        total: vec![row(None, None)],
     }
 }

@@ -15,6 +15,9 @@ use crate::{
     signed::{Document, VerifyError},
 };
 
+/// What a notice is looked up by before its id is computed: a part of its signature.
+type Mark = [u8; 16];
+
 /// One machine of one host.
 pub type MachineKey = (NodeId, MachineId);
 
@@ -67,6 +70,22 @@ impl Known {
         match self {
             Self::Offer(o) => o.id(),
             Self::Withdrawal(w) => w.id(),
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        match self {
+            Self::Offer(o) => o.mark(),
+            Self::Withdrawal(w) => w.mark(),
+        }
+    }
+
+    /// Whether these are its very bytes.
+    fn is(&self, notice: &Notice) -> bool {
+        match (self, notice) {
+            (Self::Offer(known), Notice::Offer(signed)) => known.is(signed),
+            (Self::Withdrawal(known), Notice::Withdrawal(signed)) => known.is(signed),
+            (Self::Offer(_), Notice::Withdrawal(_)) | (Self::Withdrawal(_), Notice::Offer(_)) => false,
         }
     }
 
@@ -135,6 +154,9 @@ pub struct Book {
     capacity: usize,
     listings: BTreeMap<MachineKey, Listing>,
     ids: BTreeMap<DocumentId, MachineKey>,
+    /// Most notices come several times: the very same bytes are known without hashing them. Of two notices with one mark the
+    /// later is held here, which costs the other no more than its hash.
+    marks: BTreeMap<Mark, MachineKey>,
     expiry: BTreeSet<(Timestamp, MachineKey)>,
     keys: BTreeMap<NodeId, (PublicKey, usize)>,
     asks: BTreeMap<AskId, MachineKey>,
@@ -150,6 +172,7 @@ impl Book {
             capacity,
             listings: BTreeMap::new(),
             ids: BTreeMap::new(),
+            marks: BTreeMap::new(),
             expiry: BTreeSet::new(),
             keys: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -159,6 +182,14 @@ impl Book {
 
     /// Takes in a notice, or says why not. `solicited` ones, that we asked for, are not counted against their author's rate.
     pub fn take(&mut self, notice: &Notice, solicited: bool, now: Timestamp) -> Intake {
+        let mark = match notice {
+            Notice::Offer(o) => o.mark(),
+            Notice::Withdrawal(w) => w.mark(),
+        };
+        let held = self.marks.get(&mark).and_then(|key| self.listings.get(key));
+        if held.is_some_and(|listing| listing.known.is(notice)) {
+            return Intake::Known;
+        }
         let id = match notice {
             Notice::Offer(o) => o.id(&self.network),
             Notice::Withdrawal(w) => w.id(&self.network),
@@ -167,19 +198,35 @@ impl Book {
             return Intake::Known;
         }
         let keys = &self.keys;
-        let key = |node: &NodeId| keys.get(node).map_or_else(|| PublicKey::of(node), |(key, _)| Ok(*key));
+        let mut used = None;
+        let key = |node: &NodeId| {
+            let key = keys.get(node).map_or_else(|| PublicKey::of(node), |(key, _)| Ok(*key));
+            used = key.ok();
+            key
+        };
         let known = match notice {
-            Notice::Offer(o) => o.verify_with(&self.network, key).map(Known::Offer),
-            Notice::Withdrawal(w) => w.verify_with(&self.network, key).map(Known::Withdrawal),
+            Notice::Offer(o) => {
+                // A machine's next offer carries the same membership as the last, as a rule.
+                let known = |new: &Offer| {
+                    self.offer(&(new.host, new.machine)).is_some_and(|held| held.membership == new.membership)
+                };
+                o.verify_identified(&self.network, id, key, known).map(Known::Offer)
+            }
+            Notice::Withdrawal(w) => w.verify_identified(&self.network, id, key, |_| false).map(Known::Withdrawal),
         };
         match known {
-            Ok(known) => self.insert(known, solicited, now),
+            Ok(known) => self.insert_of(known, used, solicited, now),
             Err(error) => Intake::Invalid(error),
         }
     }
 
     /// Takes in a verified notice, ours for one.
     pub fn insert(&mut self, known: Known, solicited: bool, now: Timestamp) -> Intake {
+        self.insert_of(known, None, solicited, now)
+    }
+
+    /// As [`Book::insert`], with its author's key where that is at hand.
+    fn insert_of(&mut self, known: Known, used: Option<PublicKey>, solicited: bool, now: Timestamp) -> Intake {
         let key = known.key();
         if known.issued_at() > now + limits::CLOCK_SKEW {
             return Intake::FutureDated;
@@ -212,8 +259,8 @@ impl Book {
                 }
             }
         }
-        let public = match self.keys.get(&key.0) {
-            Some((public, _)) => *public,
+        let public = match used.or_else(|| self.keys.get(&key.0).map(|(public, _)| *public)) {
+            Some(public) => public,
             None => match PublicKey::of(&key.0) {
                 Ok(public) => public,
                 Err(bad) => return Intake::Invalid(VerifyError::Key(Offer::NAME, bad)),
@@ -233,6 +280,7 @@ impl Book {
         self.keys.entry(key.0).or_insert((public, 0)).1 += 1;
         self.toggle(&known.id());
         self.ids.insert(known.id(), key);
+        self.marks.insert(known.mark(), key);
         self.expiry.insert((known.kept_until(), key));
         self.listings.insert(key, Listing { known, allowance, counted_at });
         Intake::New(key)
@@ -277,6 +325,10 @@ impl Book {
         let id = old.known.id();
         self.toggle(&id);
         self.ids.remove(&id);
+        let mark = old.known.mark();
+        if self.marks.get(&mark) == Some(key) {
+            self.marks.remove(&mark);
+        }
         self.expiry.remove(&(old.known.kept_until(), *key));
         if let Some((_, machines)) = self.keys.get_mut(&key.0) {
             *machines -= 1;
@@ -301,12 +353,25 @@ impl Book {
         }
     }
 
+    /// Whether its host has taken the machine back, as far as that is remembered.
+    #[must_use]
+    pub fn is_withdrawn(&self, key: &MachineKey) -> bool {
+        self.listings.get(key).is_some_and(|l| matches!(l.known, Known::Withdrawal(_)))
+    }
+
     /// All offers, in the order of host and machine.
     pub fn offers(&self) -> impl Iterator<Item = &Verified<Offer>> {
         self.listings.values().filter_map(|l| match &l.known {
             Known::Offer(offer) => Some(offer),
             Known::Withdrawal(_) => None,
         })
+    }
+
+    /// Whether a machine of this host is offered.
+    #[must_use]
+    pub fn offers_any_of(&self, host: &NodeId) -> bool {
+        let machines = (*host, MachineId([0; 16]))..=(*host, MachineId([u8::MAX; 16]));
+        self.listings.range(machines).any(|(_, listing)| matches!(listing.known, Known::Offer(_)))
     }
 
     /// The offer that has this ask, and the ask's size in slots.
@@ -404,7 +469,13 @@ mod tests {
         book.insert(signed(2, 1, 1, NOW), true, NOW);
         assert_eq!(book.expire(book.next_expiry().unwrap()).len(), 2);
         assert_eq!(book.summary(), (0, Digest([0; 32])));
-        assert!(book.ids.is_empty() && book.keys.is_empty() && book.asks.is_empty() && book.next_expiry().is_none());
+        assert!(
+            book.ids.is_empty()
+                && book.marks.is_empty()
+                && book.keys.is_empty()
+                && book.asks.is_empty()
+                && book.next_expiry().is_none()
+        );
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Engine {
             Input::Runtime { lease, report } => self.host.report(&mut self.cx, lease, report, now),
             Input::RuntimeUp(up) => self.host.runtime(&mut self.cx, up, now),
             Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
+            Input::Owner { token, answer } => self.host.owner_says(&mut self.cx, token, answer, now),
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
             Input::Foreign { slots } => self.host.foreign(&mut self.cx, &slots, now),
             Input::Command(command) => self.command(command, now),
@@ -239,7 +240,9 @@ impl Engine {
                     });
                 }
             },
-            Request::Propose(_)
+            // Orders change how the machine is offered: they are the shell's, which then tells the engine.
+            Request::Order(_)
+            | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }
             | Request::Amend { .. }

@@ -16,7 +16,11 @@ use crate::{
     workload::Workload,
 };
 
-use super::{policy::HostSetup, record::Record};
+use super::{
+    policy::HostSetup,
+    pricing::{OwnerAnswer, Question},
+    record::Record,
+};
 
 /// Names a record the engine asked to be stored; tickets are handed out in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +85,13 @@ pub enum Input {
         token: Token,
         /// The pinned image.
         result: Result<ImagePin, Reject>,
+    },
+    /// The answer to [`Output::AskOwner`].
+    Owner {
+        /// The question's token.
+        token: Token,
+        /// The answer.
+        answer: OwnerAnswer,
     },
     /// The answer to [`Output::LockSlots`].
     Locked {
@@ -471,6 +482,14 @@ pub enum Output {
         reference: String,
         /// The digest it must have, if the renter insists.
         digest: Option<String>,
+    },
+    /// Ask the machine's owner, or the program that answers for them. Answered by [`Input::Owner`], or given up after
+    /// [`crate::limits::OWNER_WITHIN`].
+    AskOwner {
+        /// For the answer.
+        token: Token,
+        /// What.
+        question: Box<Question>,
     },
     /// Lock slots against other nodes of this machine. Answered by [`Input::Locked`].
     LockSlots {

@@ -2,48 +2,21 @@
 //!
 //! Pure functions of a proposal, the offer and the owner's settings. They decide; the host's and renter's machines act.
 
-use std::collections::BTreeSet;
-
 use crate::{
-    Amount, MachineId, Millis, NodeId, Timestamp,
+    Amount, MachineId, Millis, NodeId, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
+    machine::pricing::OwnerAsked,
     message::Extension,
     money::Rates,
     negotiation::{Proposal, Reject, RejectCode, RentalType},
-    offer::{Accepts, Offer, Reachability, Terms, Window},
+    offer::{Offer, Reachability, Terms, Window},
+    owner::Membership,
     resources::{Hardware, Resources},
     terms::{Change, LeaseTerms},
 };
 
-/// Whom the host rents to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Accept {
-    /// Anybody.
-    Anyone,
-    /// These peers.
-    Peers(BTreeSet<NodeId>),
-}
-
-impl Accept {
-    /// Whether a peer may rent.
-    #[must_use]
-    pub fn takes(&self, peer: &NodeId) -> bool {
-        match self {
-            Self::Anyone => true,
-            Self::Peers(peers) => peers.contains(peer),
-        }
-    }
-
-    /// What the offer says of it.
-    #[must_use]
-    pub const fn public(&self) -> Accepts {
-        match self {
-            Self::Anyone => Accepts::Anyone,
-            Self::Peers(_) => Accepts::Named,
-        }
-    }
-}
+pub use super::accept::Accept;
 
 /// A machine on offer, as its owner set it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +35,8 @@ pub struct HostSetup {
     pub floor_slot_hour: Amount,
     /// Who may rent.
     pub accept: Accept,
+    /// What the owner is asked beside.
+    pub asked: OwnerAsked,
     /// How far what is due may run ahead of what is acknowledged, as so much time at the lease's price.
     pub credit: Millis,
     /// Time between receipts, unless the renter asks for another.
@@ -74,6 +49,16 @@ pub struct HostSetup {
     pub maintenance: Vec<Window>,
     /// How the machine is reached.
     pub reachability: Reachability,
+    /// Whose it is, if not the host's own. Left out of offers once it ends.
+    pub membership: Option<Verified<Membership>>,
+}
+
+impl HostSetup {
+    /// The membership that offers made at `now` carry: none once it is about to end.
+    #[must_use]
+    pub fn membership_at(&self, now: Timestamp) -> Option<&Verified<Membership>> {
+        self.membership.as_ref().filter(|m| m.holds_at(now) && now + limits::MEMBERSHIP_LEAST < m.valid_until)
+    }
 }
 
 /// What the host makes of a proposal.
@@ -126,10 +111,8 @@ fn consider(
     now: Timestamp,
 ) -> Result<Decision, Reject> {
     p.check().map_err(|e| Reject::lasting(RejectCode::Malformed, e.0))?;
-    if !setup.accept.takes(renter) {
-        let sentence =
-            format!("this host rents to peers its owner has named; ask the owner to run: souk host accept {renter}");
-        return Err(Reject::lasting(RejectCode::NotAccepted, sentence));
+    if let Some(refusal) = setup.accept.refusal(renter) {
+        return Err(refusal);
     }
     let slots = offer
         .slots_of(&p.ask)
@@ -264,7 +247,8 @@ pub fn agree(
             }
         }
         Change::Extend { ends_at, compute_hour } => {
-            let paid = compute_hour.unwrap_or(terms.compute_hour);
+            // Where another price is agreed on already, that one holds in the time that is added.
+            let paid = compute_hour.filter(|_| terms.next.is_none()).unwrap_or_else(|| terms.last_price());
             let offered = asked.filter(|a| now < a.valid_until && ends_at <= a.ends_at && paid >= a.compute_hour);
             if offered.is_some() {
                 return Ok(());
@@ -331,10 +315,15 @@ pub fn next_bid(last: Amount, limit: Amount, counter: Amount) -> Option<Amount> 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::testkit::{NOW, key, offer, proposal, setup};
+    use crate::{
+        machine::testkit::{self, NOW, key, offer, proposal, setup},
+        money::Counters,
+    };
 
     const LISTED: u64 = 1_000_000_000;
     const FLOOR: u64 = 700_000_000;
@@ -367,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn a_contract_that_gets_dearer_is_extended_at_the_price_agreed_on() {
+        let (setup, draft) = (setup(), crate::machine::testkit::draft(None, Amount(0)));
+        let terms = LeaseTerms::drafted(&draft);
+        let agreed = |terms: &LeaseTerms, hours, compute_hour| {
+            let ends_at = draft.ends_at + Millis::from_hours(hours);
+            agree(Some(&setup), None, &draft, terms, None, &Change::Extend { ends_at, compute_hour }, NOW)
+        };
+        let price = extension_price(Some(&setup), None, &draft, &terms, draft.ends_at + Millis(1), NOW).unwrap();
+        let cheap = LeaseTerms { compute_hour: Amount(price.0 - 1), ..terms };
+        assert!(agreed(&cheap, 1, None).is_err() && agreed(&cheap, 1, Some(price)).is_ok());
+        let next = Some(crate::terms::NextPrice { from: draft.ends_at, compute_hour: price });
+        assert!(agreed(&LeaseTerms { next, ..cheap }, 2, None).is_ok());
+    }
+
+    #[test]
     fn a_floor_takes_what_is_above_it_and_comes_down_to_it_in_rounds() {
         let Decision::Draft { price_hour, .. } = answer(&setup(), 4, &proposal(Amount(FLOOR), 0)) else {
             panic!("no draft")
@@ -392,8 +396,26 @@ mod tests {
         assert_eq!(code(answer(&setup(), 4, &long)), RejectCode::Terms);
         let poor = Proposal { max_spend: Some(Amount(1)), ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &poor)), RejectCode::Terms, "a ceiling under the price of the disk");
-        let named = HostSetup { accept: Accept::Peers(BTreeSet::new()), ..setup() };
-        assert_eq!(code(answer(&named, 4, &proposal(price, 0))), RejectCode::NotAccepted);
+        let (peers, by) = (BTreeSet::new(), vec![key(3).node_id()]);
+        let conditions = [
+            Accept::Peers(peers.clone()),
+            Accept::Attested { peers: peers.clone(), by },
+            Accept::Trusted { peers, least: 1 },
+        ];
+        for accept in conditions {
+            let picky = HostSetup { accept, ..setup() };
+            assert_eq!(code(answer(&picky, 4, &proposal(price, 0))), RejectCode::NotAccepted);
+            let mut friend = picky;
+            if let Accept::Peers(peers) | Accept::Attested { peers, .. } | Accept::Trusted { peers, .. } =
+                &mut friend.accept
+            {
+                peers.insert(key(2).node_id());
+            }
+            assert!(
+                matches!(answer(&friend, 4, &proposal(price, 0)), Decision::Draft { .. }),
+                "the named may in any case"
+            );
+        }
         let other = Proposal { egress: crate::resources::Egress::Internet, ..proposal(price, 0) };
         assert_eq!(code(answer(&setup(), 4, &other)), RejectCode::Terms);
         let mut ending = setup();
@@ -441,6 +463,22 @@ mod tests {
             if let Some(next) = next_bid(Amount(last), Amount(limit), Amount(counter)) {
                 prop_assert!(next.0 <= limit);
             }
+        }
+    }
+
+    #[test]
+    fn a_longer_contract_is_paid_at_the_price_that_will_hold_in_it() {
+        let setup = setup();
+        let draft = testkit::draft(None, Amount(0));
+        let terms = LeaseTerms::drafted(&draft);
+        let half = Amount(LISTED / 2);
+        let end = |hours| draft.ends_at + Millis::from_hours(hours);
+        let cheap = Change::Extend { ends_at: end(1), compute_hour: Some(half) };
+        let terms = terms.changed(&draft, &cheap, &Counters::default(), NOW).unwrap();
+        for compute_hour in [None, Some(Amount(LISTED))] {
+            let more = Change::Extend { ends_at: end(9), compute_hour };
+            let agreed = agree(Some(&setup), None, &draft, &terms, None, &more, NOW);
+            assert_eq!(agreed.unwrap_err().code, RejectCode::Price, "it would cost half of what is asked");
         }
     }
 }

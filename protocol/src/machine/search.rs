@@ -29,8 +29,8 @@ pub use score::VALUE;
 pub use view::{AskView, Datum};
 
 use crate::{
-    id::NodeId,
     money::Currency,
+    owner::HostId,
     query::{Comparison, Condition, Expr, Field, Query, Test, Value},
     time::Timestamp,
 };
@@ -55,7 +55,7 @@ pub enum Pricing {
     OnDemand,
     /// The lowest bid.
     Bid,
-    /// The fixed one less the discount for a reserved term.
+    /// The fixed one less the discount for a reserved term; only asks that have one are found.
     Reserved,
 }
 
@@ -68,7 +68,7 @@ pub struct Options {
     pub storage_gb: f64,
     /// How many results to give.
     pub limit: usize,
-    /// Leave the default filters out.
+    /// Leave the default filters out, but for what the rental type asks for.
     pub all: bool,
     /// Explain even if something matched.
     pub explain: bool,
@@ -76,8 +76,8 @@ pub struct Options {
     pub pricing: Pricing,
     /// The currency of all prices; asks in others are only counted.
     pub currency: Currency,
-    /// The searching node, whose own asks are filtered out by default.
-    pub own: Option<NodeId>,
+    /// The searching node, or its owner, whose own asks are filtered out by default.
+    pub own: Option<HostId>,
     /// The time, for what has expired and for `duration`.
     pub now: Timestamp,
 }
@@ -109,6 +109,8 @@ pub struct Hidden {
     pub count: usize,
     /// What it says of them: `are rented`.
     pub reason: String,
+    /// Whether [`Options::all`] lifts it; if not, the rental type asks for it.
+    pub lifted_by_all: bool,
 }
 
 /// What a search found.
@@ -130,8 +132,11 @@ pub struct Results {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Filter {
     Own,
+    /// Asked for by the rental type: stays with `all`.
+    Discount,
     Rented,
     Disk,
+    Avoided,
 }
 
 /// A part of the search all of which must hold.
@@ -155,6 +160,10 @@ impl Conjunct {
             None => format!("lack {}", self.text),
             Some(Filter::Own) if one => "is your own".to_owned(),
             Some(Filter::Own) => "are your own".to_owned(),
+            Some(Filter::Discount) if one => "has no discount for a reserved term".to_owned(),
+            Some(Filter::Discount) => "have no discount for a reserved term".to_owned(),
+            Some(Filter::Avoided) if one => "is of a host that failed you lately".to_owned(),
+            Some(Filter::Avoided) => "are of hosts that failed you lately".to_owned(),
             Some(Filter::Rented) if one => "is rented".to_owned(),
             Some(Filter::Rented) => "are rented".to_owned(),
             Some(Filter::Disk) if one => format!("lacks {}", self.text),
@@ -172,7 +181,7 @@ fn is(field: Field, comparison: Comparison, value: Value) -> Expr {
 fn default_filters(query: &Query, options: &Options, pass: &Pass<'_>) -> Vec<Conjunct> {
     let mut filters = Vec::new();
     let mut add = |filter: Filter, field: Field, comparison: Comparison, value: Value| {
-        if !options.all && !query.mentions(field) {
+        if (!options.all || filter == Filter::Discount) && !query.mentions(field) {
             let expr = is(field, comparison, value);
             filters.push(Conjunct::of(expr, Some(filter), pass));
         }
@@ -181,9 +190,16 @@ fn default_filters(query: &Query, options: &Options, pass: &Pass<'_>) -> Vec<Con
         let own = Value::Text(own.to_string());
         add(Filter::Own, Field::HostId, Comparison::NotEqual, own);
     }
+    if options.pricing == Pricing::Reserved {
+        add(Filter::Discount, Field::ReservedDiscount, Comparison::Greater, Value::Number(0.0));
+    }
     add(Filter::Rented, Field::Rentable, Comparison::Equal, Value::Bool(true));
     if pass.storage_gb > 0.0 {
         add(Filter::Disk, Field::DiskSpace, Comparison::GreaterOrEqual, Value::Number(pass.storage_gb));
+    }
+    // Who names a host, a machine or an ask wants that one.
+    if ![Field::HostId, Field::MachineId, Field::Id].iter().any(|field| query.mentions(*field)) {
+        add(Filter::Avoided, Field::Avoided, Comparison::Equal, Value::Bool(false));
     }
     filters
 }
@@ -241,7 +257,12 @@ pub fn search(index: &AskIndex, query: &Query, options: &Options) -> Results {
             .iter()
             .zip(hidden)
             .filter(|(_, count)| *count > 0)
-            .map(|(conjunct, count)| Hidden { condition: conjunct.text.clone(), count, reason: conjunct.verb(count) })
+            .map(|(conjunct, count)| Hidden {
+                condition: conjunct.text.clone(),
+                count,
+                reason: conjunct.verb(count),
+                lifted_by_all: conjunct.filter != Some(Filter::Discount),
+            })
             .collect(),
         other_currency,
         explain,

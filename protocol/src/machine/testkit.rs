@@ -6,6 +6,7 @@ use super::{
     context::Context,
     io::Output,
     policy::{Accept, HostSetup},
+    pricing::OwnerAsked,
 };
 use crate::{
     Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, Timestamp,
@@ -75,10 +76,12 @@ pub(crate) fn setup() -> HostSetup {
         },
         floor_slot_hour: Amount(700_000_000),
         accept: Accept::Anyone,
+        asked: OwnerAsked::default(),
         credit: Millis::from_mins(5),
         tick: Millis::from_secs(10),
         max_term: Millis::from_hours(100),
         reachability: Reachability::Direct,
+        membership: None,
     }
 }
 
@@ -99,6 +102,7 @@ pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
             reachability: Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 

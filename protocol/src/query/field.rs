@@ -90,6 +90,7 @@ fields! {
     FlopsUsd "flops_usd" Number "TFLOPS/$/h" "total_flops over dph.";
     Dph "dph" Number "$/h" "Price of the whole ask with the disk asked for.";
     MinBid "min_bid" Number "$/h" "Lowest bid for the whole ask, disk not included.";
+    ReservedDiscount "reserved_discount" Number "0 to 1" "What a reserved term takes off the price; 0 where there is none.";
     StorageCost "storage_cost" Number "$/GB/month" "Price of disk, for a month of 30 days.";
     InetUp "inet_up" Number "Mbit/s" "Measured upload of the machine.";
     InetDown "inet_down" Number "Mbit/s" "Measured download of the machine.";
@@ -115,7 +116,7 @@ fields! {
     Rented "rented" Bool "" "Whether too few slots are free.";
     StaticIp "static_ip" Bool "" "Whether the host keeps its public address.";
     DirectPortCount "direct_port_count" Number "" "Ports that can be opened on the host's public address.";
-    HostId "host_id" Id "" "Peer id of the owner, or its last characters.";
+    HostId "host_id" Id "" "Id of the owner, or the peer id of a host that has none; or its last characters.";
     MachineId "machine_id" Id "" "Id of the machine, or its first digits.";
     Id "id" Id "" "Id of the ask, or its first digits.";
     Score "score" Number "" "Value for money x reliability x reachability x trust: the default order.";
@@ -124,6 +125,7 @@ fields! {
     Runtime "runtime" Text "" "What runs workloads there: docker.";
     EvictionNotice "eviction_notice" Number "s" "Warning before an interruptible instance is stopped for a higher bid.";
     Owed "owed" Number "$" "What you owe the host; negative where it owes you.";
+    Avoided "avoided" Bool "" "Whether the host failed you lately; left out unless the query says otherwise.";
 }
 
 /// Vast.ai's other names for some fields, as its API and older scripts have them.

@@ -86,6 +86,44 @@ fn what_is_rented_is_hidden_and_said() {
 }
 
 #[test]
+fn a_reserved_term_is_searched_where_there_is_a_discount() {
+    let (id, mut offer) = four_4090();
+    offer.terms.reserved_discount = 0;
+    let index = index_of(&[(id, offer)]);
+    let reserved = Options { pricing: Pricing::Reserved, ..Options::at(NOW) };
+    for all in [false, true] {
+        let found = run(&index, "num_gpus=1", &Options { all, ..reserved.clone() });
+        assert_eq!((found.matched, found.hidden_by_default.len()), (0, 1));
+        assert_eq!(found.hidden_by_default[0].reason, "has no discount for a reserved term");
+        assert!(!found.hidden_by_default[0].lifted_by_all);
+    }
+    assert_eq!(run(&index, "num_gpus=1 reserved_discount=any", &reserved).matched, 1);
+    let index = index_of(&[four_4090()]);
+    assert_eq!(run(&index, "num_gpus=1 reserved_discount=0.2", &reserved).matched, 1);
+}
+
+#[test]
+fn a_host_that_failed_is_left_out_until_its_time_is_over() {
+    let (id, offer) = four_4090();
+    let mut index = index_of(&[(id, offer.clone())]);
+    let until = NOW + Millis::from_mins(5);
+    index.set_facts(offer.host, PeerFacts { avoided_until: until, ..PeerFacts::default() });
+    let found = run(&index, "num_gpus=1", &Options::at(NOW));
+    assert_eq!((found.matched, found.hidden_by_default[0].condition.as_str()), (0, "avoided=false"));
+    assert_eq!(found.hidden_by_default[0].reason, "is of a host that failed you lately");
+    for query in
+        ["avoided=any", "avoided=true", &format!("host_id={}", offer.host), &format!("machine_id={}", offer.machine)]
+    {
+        assert_eq!(run(&index, &format!("num_gpus=1 {query}"), &Options::at(NOW)).matched, 1, "{query}");
+    }
+    assert_eq!(run(&index, "num_gpus=1", &Options { all: true, ..Options::at(NOW) }).matched, 1);
+    // A new offer changes nothing of it; time does.
+    index.insert(DocumentId([8; 32]), &offer);
+    assert_eq!(run(&index, "num_gpus=1", &Options::at(Timestamp(until.0 - 1))).matched, 0);
+    assert_eq!(run(&index, "num_gpus=1", &Options::at(until)).matched, 1);
+}
+
+#[test]
 fn nothing_found_is_explained_in_a_sentence() {
     let index = index_of(&[four_4090()]);
     let explain = run(&index, "gpu_ram>=80", &Options::at(NOW)).explain.unwrap();

@@ -1,6 +1,7 @@
 //! Search against what an ask shows: a naive evaluator over markets drawn from a seed, and examples worked out by hand.
 #![allow(clippy::unwrap_used)]
 
+mod documentation;
 mod examples;
 #[path = "../../examples/search_rates/market.rs"]
 mod market;

@@ -108,6 +108,9 @@ impl Bench {
             Output::ResolveImage { token, reference, .. } => {
                 return Some(Input::Image { token, result: Ok(ImagePin { reference, digest: owner::image_digest() }) });
             }
+            Output::AskOwner { token, question } => {
+                return Some(Input::Owner { token, answer: owner::answer(&question) });
+            }
             Output::LockSlots { lease, .. } => return Some(Input::Locked { lease, locked: true }),
             Output::Runtime { lease, order, .. } => {
                 let report = match *order {

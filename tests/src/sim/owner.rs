@@ -5,8 +5,10 @@ use souk_protocol::{
     lease::LeaseDraft,
     machine::{
         engine::Engine,
+        host::owner::unanswered,
         io::Wish,
         policy::{Accept, HostSetup},
+        pricing::{About, OwnerAnswer, OwnerAsked, Question},
         renter_lease::RenterLease,
     },
     negotiation::RentalType,
@@ -37,11 +39,12 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
         mem_bw: 1008,
         power_w: 450,
     };
+    let machine = MachineId(dice.bytes());
     HostSetup {
         listed: true,
         hold: 0,
         maintenance: Vec::new(),
-        machine: MachineId(dice.bytes()),
+        machine,
         hardware: Hardware {
             gpus: if gpus { vec![group] } else { Vec::new() },
             cpu: Cpu { model: "EPYC".to_owned(), cores: 64, mhz: 3000, avx: true, arch: "x86_64".to_owned() },
@@ -71,10 +74,17 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
         },
         floor_slot_hour: floor,
         accept: Accept::Anyone,
+        // Some owners are asked, by the machine's name, so that the dice fall as without.
+        asked: OwnerAsked {
+            price: machine.0[0].is_multiple_of(4),
+            accept: machine.0[1].is_multiple_of(4),
+            unanswered_is_yes: machine.0[2].is_multiple_of(2),
+        },
         credit: Millis::from_secs(dice.range(20, 300)),
         tick: Millis::from_secs(dice.range(2, 10)),
         max_term: Millis::from_hours(24),
         reachability: Reachability::Direct,
+        membership: None,
     }
 }
 
@@ -137,6 +147,18 @@ pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
 #[must_use]
 pub fn image_digest() -> String {
     format!("sha256:{}", "a".repeat(64))
+}
+
+/// What an owner answers: nine tenths of the listed price, the listed one where the bid is odd, and no to a few.
+#[must_use]
+pub fn answer(question: &Question) -> OwnerAnswer {
+    let odd = question.proposal.price_hour.0 % 2 == 1;
+    match question.about {
+        About::Price if odd => OwnerAnswer::Price(None),
+        About::Price => OwnerAnswer::Price(Some(Amount(question.slot_hour.0 / 10 * 9))),
+        About::Accept if question.proposal.nonce.0[0] == 0 => OwnerAnswer::Accept(Err(unanswered())),
+        About::Accept => OwnerAnswer::Accept(Ok(())),
+    }
 }
 
 /// A change that a renter may think of: sensible ones, and all that are not.

@@ -378,7 +378,8 @@ impl Store {
             | Request::Control { .. }
             | Request::Quote { .. }
             | Request::AskExtension { .. }
-            | Request::Sync { .. } => true,
+            | Request::Sync { .. }
+            | Request::Order(_) => true,
         }
     }
 
@@ -398,6 +399,7 @@ impl Store {
             | Response::Drafted(_)
             | Response::Rejected(_)
             | Response::Controlled { .. }
+            | Response::Ordered { .. }
             | Response::Quoted { .. }
             | Response::Extension(_)
             | Response::Busy { .. } => true,

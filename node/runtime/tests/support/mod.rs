@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use souk_runtime::{
-    DockerRuntime, Egress, ExecSpec, Exit, InstanceEvent, InstanceSpec, LogOptions, OutputStream, Runtime,
-    RuntimeConfig, RuntimeReport,
+    Devices, DockerRuntime, Egress, ExecSpec, Exit, InstanceEvent, InstanceSpec, LogOptions, OutputStream, Priority,
+    Runtime, RuntimeConfig, RuntimeReport,
 };
 use tokio::sync::mpsc;
 
@@ -181,8 +181,8 @@ impl World {
             shm_mb: 16,
             disk_mb: 64,
             egress: Egress::None,
-            gpus: vec![],
-            devices: vec![],
+            devices: Devices::default(),
+            priority: Priority::Rental,
             stop_grace_ms: 5_000,
         }
     }

@@ -4,18 +4,19 @@ use serde::{Deserialize, Serialize};
 use souk_protocol::{
     Amount, AskId, Currency, DocumentId, LeaseId, MachineId, Millis, NodeId, Timestamp,
     lease::{EndReason, LeaseState, PauseReason},
-    message::{Cause, Progress},
+    message::{Cause, EventCode, Progress},
     money::Counters,
+    negotiation::RentalType,
     receipt::PartialReason,
     resources::{Egress, Resources},
 };
 
-use super::{Environment, decimal};
+use super::{ChangeView, Environment, EvictionView, ExtensionView, PlaceView, TermsView, decimal};
 
 /// [`LeaseState`] as two fields: `"state": "paused", "reason": "stopped"`.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "LeaseState", tag = "state", content = "reason", rename_all = "snake_case")]
-enum StateFields {
+pub(super) enum StateFields {
     Preparing,
     Running,
     Paused(PauseReason),
@@ -56,6 +57,8 @@ pub struct LeaseView {
     pub command: String,
     /// What it is granted.
     pub resources: Resources,
+    /// How it is rented.
+    pub rental: RentalType,
     /// Compute per hour.
     #[serde(with = "decimal")]
     pub price_hour: Amount,
@@ -79,6 +82,12 @@ pub struct LeaseView {
     pub note: String,
     /// Whether the other side is connected now.
     pub reachable: bool,
+    /// Where it stands among the bids, while it waits for slots.
+    #[serde(default)]
+    pub place: Option<PlaceView>,
+    /// When and for whom it is stopped soon.
+    #[serde(default)]
+    pub eviction: Option<EvictionView>,
 }
 
 /// One thing that happened to a lease.
@@ -91,6 +100,9 @@ pub struct EventView {
     /// The state from then on.
     #[serde(flatten, with = "StateFields")]
     pub state: LeaseState,
+    /// What happened.
+    #[serde(default)]
+    pub what: EventCode,
     /// Who or what caused it.
     pub by: Cause,
     /// Of a command that ended.
@@ -105,11 +117,36 @@ impl From<&souk_protocol::message::LeaseEvent> for EventView {
             n: event.n,
             at_ms: event.at,
             state: event.state,
+            what: event.what,
             by: event.by,
             exit_code: event.exit_code,
             note: event.note.clone(),
         }
     }
+}
+
+/// Which leases to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeasesRequest {
+    /// Ended ones too, a page at a time; else all that are open.
+    pub all: bool,
+    /// Of all: those with numbers below this; none for the newest.
+    pub before: Option<u64>,
+    /// Of all: at most so many; none for 100, 1000 at most.
+    pub limit: Option<u32>,
+}
+
+/// Whose receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReceiptsRequest {
+    /// Of this lease only.
+    pub lease: Option<String>,
+    /// Of leases with numbers below this; none for the newest.
+    pub before: Option<u64>,
+    /// Of so many leases; none for 100, 1000 at most.
+    pub limit: Option<u32>,
 }
 
 /// All about one lease.
@@ -130,6 +167,12 @@ pub struct LeaseDetail {
     pub egress: Egress,
     /// All prices.
     pub rates: RatesView,
+    /// The terms in force.
+    pub terms: TermsView,
+    /// A change of ours that waits for the host's answer.
+    pub pending: Option<ChangeView>,
+    /// The longer contract that the host asks for.
+    pub asked: Option<ExtensionView>,
     /// How far dues may run ahead of acknowledgements.
     #[serde(with = "decimal")]
     pub credit: Amount,

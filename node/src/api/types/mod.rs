@@ -3,15 +3,31 @@
 //! Amounts are decimal strings in the unit beside them (`"0.35"`), never floats. Points in time are milliseconds since the Unix
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
+mod earnings;
+mod events;
+mod hook;
 mod host;
 mod lease;
+mod order;
+mod owner;
+mod pricing;
 mod rent;
+mod schedule;
 mod search;
+mod terms;
 
+pub use earnings::*;
+pub use events::*;
+pub use hook::*;
 pub use host::*;
 pub use lease::*;
+pub use order::*;
+pub use owner::*;
+pub use pricing::*;
 pub use rent::*;
+pub use schedule::*;
 pub use search::*;
+pub use terms::*;
 
 use std::path::PathBuf;
 

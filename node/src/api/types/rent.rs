@@ -9,7 +9,7 @@ use souk_protocol::{
     resources::{Egress, Resources},
 };
 
-use super::{LeaseView, decimal};
+use super::{AvoidedHost, LeaseView, RentalKind, decimal};
 use crate::market::{CommandError, command::AskSelector};
 
 /// Environment variables. Their values are secrets: `Debug` shows names only.
@@ -31,7 +31,13 @@ pub struct RentRequest {
     pub ask: AskSelector,
     /// The image.
     pub image: String,
-    /// First price to propose, per hour for all slots; none for the host's.
+    /// How it is rented; none for on demand.
+    #[serde(default)]
+    pub rental: Option<RentalKind>,
+    /// By how much the host may extend the contract by itself, at the same price or a lower one.
+    #[serde(default)]
+    pub extend_ms: Option<Millis>,
+    /// First price to propose, or the bid, per hour for all slots; none for the host's, or its lowest bid.
     #[serde(default, with = "decimal::option")]
     pub price_hour: Option<Amount>,
     /// Agree to counter-offers up to this, per hour for all slots; none for the configured one, or the listed price.
@@ -82,6 +88,9 @@ pub struct QuoteView {
     pub ask: AskId,
     /// Whose machine.
     pub host: NodeId,
+    /// Given if the host has failed this node lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avoided: Option<AvoidedHost>,
     /// What would be granted.
     pub resources: Resources,
     /// The currency of every amount here.
@@ -98,6 +107,23 @@ pub struct QuoteView {
     /// The disk, per hour.
     #[serde(with = "decimal")]
     pub storage_hour: Amount,
+    /// The disk, per month of 30 days.
+    #[serde(with = "decimal")]
+    pub storage_month: Amount,
+    /// Running until the end, at the highest price that would be agreed to.
+    #[serde(with = "decimal")]
+    pub compute: Amount,
+    /// The disk until the end.
+    #[serde(with = "decimal")]
+    pub storage: Amount,
+    /// The disk for the 48 hours that it is kept after the end.
+    #[serde(with = "decimal")]
+    pub disk_kept: Amount,
+    /// The ceiling that the lease would have.
+    #[serde(with = "decimal::option")]
+    pub max_spend: Option<Amount>,
+    /// How long it runs before the ceiling stops it, without traffic; none if it does not.
+    pub ceiling_after_ms: Option<Millis>,
     /// Traffic out, per GB.
     #[serde(with = "decimal")]
     pub up_gb: Amount,
@@ -114,7 +140,7 @@ pub struct QuoteView {
     pub traffic_extra: bool,
 }
 
-/// One step of a rental, in the order they come. Preparing repeats.
+/// One step of a rental, in the order they come. Preparing and waiting repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum RentStep {
@@ -177,6 +203,11 @@ pub enum RentStep {
     Preparing {
         /// How far it is, as far as known.
         progress: Option<Progress>,
+    },
+    /// Others have its slots: it runs by itself once its turn comes. Comes again when its place changes.
+    Waiting {
+        /// The lease, with its place.
+        lease: Box<LeaseView>,
     },
     /// It runs. The last step.
     Running {

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use souk_protocol::{
-    AskId, Currency, DocumentId, MachineId, NodeId, Timestamp,
-    machine::search::{self, AskView, Datum, OrderBy, Pricing},
+    AskId, Currency, DocumentId, HostId, MachineId, NodeId, Timestamp,
+    machine::{
+        backoff::Avoided,
+        search::{self, AskView, Datum, OrderBy, Pricing},
+    },
+    negotiation::RentalType,
     query::{Field, Query, fields},
 };
 
@@ -23,7 +27,7 @@ pub const MAX_ROWS: u32 = 1000;
 pub struct SearchRequest {
     /// Conditions, `gpu_name=RTX_4090 num_gpus>=2`; empty for all.
     pub query: String,
-    /// Fields to sort by, with `-` at the end of one for the largest first.
+    /// Fields to sort by, first key first, with commas between; `-` at the end (or the beginning) of one for the largest first.
     pub order: Option<String>,
     /// How it is to be rented, which decides what `dph` is.
     pub rental: Option<RentalKind>,
@@ -49,6 +53,16 @@ pub enum RentalKind {
     Reserved,
 }
 
+impl From<RentalKind> for RentalType {
+    fn from(kind: RentalKind) -> Self {
+        match kind {
+            RentalKind::OnDemand => Self::OnDemand,
+            RentalKind::Bid => Self::Interruptible,
+            RentalKind::Reserved => Self::Reserved,
+        }
+    }
+}
+
 impl SearchRequest {
     /// The query and options that this asks for.
     ///
@@ -57,7 +71,7 @@ impl SearchRequest {
     pub fn parse(
         &self,
         now: Timestamp,
-        own: NodeId,
+        own: HostId,
         currency: Currency,
     ) -> Result<(Query, search::Options), CommandError> {
         let bad = |message: String, hint: &str| CommandError::new(ErrorCode::BadRequest, message).hint(hint);
@@ -96,8 +110,21 @@ pub struct SearchResults {
     pub hidden: Vec<HiddenCount>,
     /// Asks that would match if their prices were in the renter's currency.
     pub other_currency: u64,
+    /// Hosts with offers that failed this node lately: searches leave them out unless the query says otherwise.
+    #[serde(default)]
+    pub avoided: Vec<AvoidedHost>,
     /// Why so few: where it was asked for, and where nothing matched.
     pub explain: Option<Explanation>,
+}
+
+/// A host that has failed this node lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AvoidedHost {
+    /// Which.
+    pub host_id: NodeId,
+    /// How, how often in a row, and until when it is avoided.
+    #[serde(flatten)]
+    pub avoided: Avoided,
 }
 
 /// What a default filter keeps out.
@@ -109,6 +136,8 @@ pub struct HiddenCount {
     pub count: u64,
     /// What it says of them: `are rented`.
     pub reason: String,
+    /// Whether `all` lifts it; if not, the rental type asks for it.
+    pub lifted_by_all: bool,
 }
 
 /// Why a search found what it found.
@@ -145,7 +174,20 @@ pub struct NearView {
     /// It in a few words.
     pub summary: String,
     /// The conditions it does not meet.
-    pub fails: Vec<String>,
+    pub fails: Vec<FailView>,
+}
+
+/// A condition that an ask does not meet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailView {
+    /// As a query has it.
+    pub condition: String,
+    /// What the ask has instead; null where it does not tell, and for several conditions joined.
+    pub have: FieldValue,
+    /// By how much it misses a number, in `unit`.
+    pub off_by: Option<f64>,
+    /// The field's unit; empty where it has none.
+    pub unit: String,
 }
 
 /// The value of a field.
@@ -185,8 +227,10 @@ pub struct AskRow {
     pub row: u32,
     /// The ask.
     pub id: AskId,
-    /// Whose machine.
-    pub host_id: NodeId,
+    /// Whose machine: its owner, or the node where that belongs to nobody else.
+    pub host_id: HostId,
+    /// The node that rents it out.
+    pub node: NodeId,
     /// Which machine.
     pub machine_id: MachineId,
     /// The offer it comes from.
@@ -208,7 +252,9 @@ impl AskRow {
         Self {
             row,
             id: view.ask,
-            host_id: view.host,
+            // An index holds verified offers, and theirs is always an id.
+            host_id: view.text(Field::HostId).and_then(|t| t.parse().ok()).unwrap_or(HostId::Node(view.host)),
+            node: view.host,
             machine_id: view.machine,
             offer: view.offer,
             slots: view.slots,
@@ -247,6 +293,17 @@ impl AskRow {
     }
 }
 
+impl From<search::Failure> for FailView {
+    fn from(failure: search::Failure) -> Self {
+        Self {
+            condition: failure.condition,
+            have: failure.have.as_ref().map_or(FieldValue::Absent(()), FieldValue::from),
+            off_by: failure.off_by,
+            unit: failure.unit.to_owned(),
+        }
+    }
+}
+
 const fn count(n: usize) -> u64 {
     n as u64
 }
@@ -260,9 +317,15 @@ impl From<search::Results> for SearchResults {
             hidden: results
                 .hidden_by_default
                 .into_iter()
-                .map(|h| HiddenCount { condition: h.condition, count: count(h.count), reason: h.reason })
+                .map(|h| HiddenCount {
+                    condition: h.condition,
+                    count: count(h.count),
+                    reason: h.reason,
+                    lifted_by_all: h.lifted_by_all,
+                })
                 .collect(),
             other_currency: count(results.other_currency),
+            avoided: Vec::new(),
             explain: results.explain.map(Into::into),
         }
     }
@@ -288,7 +351,7 @@ impl From<search::Explain> for Explanation {
                 .map(|miss| NearView {
                     id: miss.ask.ask,
                     summary: miss.ask.summary(),
-                    fails: miss.fails.into_iter().map(|f| f.condition).collect(),
+                    fails: miss.fails.into_iter().map(Into::into).collect(),
                 })
                 .collect(),
             sentence: explain.sentence,

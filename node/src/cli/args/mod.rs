@@ -1,7 +1,11 @@
 //! The command line's grammar: commands, options, help with examples.
 
+mod hooks;
 mod hosting;
+mod orders;
+mod owner;
 mod renting;
+mod terms;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -10,8 +14,12 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use souk_protocol::Millis;
 
+pub use hooks::*;
 pub use hosting::*;
+pub use orders::*;
+pub use owner::*;
 pub use renting::*;
+pub use terms::*;
 use values::duration;
 
 /// A market for compute where the price is settled face to face: rent other people's machines, or rent out your own.
@@ -66,19 +74,42 @@ pub enum Command {
     /// Look for machines to rent
     #[command(
         after_help = "Conditions are FIELD OP VALUE, with < <= = != >= > in notin; all must hold, or use `or`, `not` and ( ).\n\n\
+                      Fields (docs/search.md says what each is, and its unit):\n  gpu_name num_gpus gpu_ram gpu_total_ram gpu_frac gpu_mem_bw gpu_max_power compute_cap\n  \
+                      cuda_vers driver_version total_flops dlperf dlperf_usd flops_usd dph min_bid\n  \
+                      reserved_discount storage_cost inet_up inet_down inet_up_cost inet_down_cost cpu_name\n  \
+                      cpu_cores cpu_cores_effective cpu_ghz cpu_ram cpu_arch has_avx disk_space disk_bw pcie_bw\n  \
+                      pci_gen duration geolocation reliability verified datacenter rentable rented static_ip\n  \
+                      direct_port_count host_id machine_id id score trust reachability runtime eviction_notice\n  \
+                      owed avoided\n\n\
                       Examples:\n  souk search\n  souk search 'gpu_name=RTX_4090 num_gpus>=2' -o dph\n  \
                       souk search 'cpu_cores>=8 cpu_ram>=32' --storage 100\n  \
                       souk search 'gpu_ram>=80' --explain        why there is nothing"
     )]
     Search(SearchArgs),
+    /// What GPUs cost: median, spread and occupancy of the offers seen
+    #[command(
+        after_help = "Prices are per hour of a GPU, or of a hardware thread on machines without. Each host counts once, with \
+                      the median of its machines.\n\nExamples:\n  souk market\n  souk market RTX_4090\n  souk market cpu --json"
+    )]
+    Market(MarketArgs),
     /// Rent a machine and run an image on it
     #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
-                      souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job")]
+                      souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job\n  \
+                      souk rent 1 --image debian:12 --bid 0.12 -- ./job              runs while nobody bids more\n  \
+                      souk rent 1 --image debian:12 --type reserved --for 7days --extend 24h -- ./job\n  \
+                      souk rent --query 'gpu_ram>=24 dph<0.4' --wait --failover --image debian:12 -- ./job")]
     Rent(Box<RentArgs>),
+    /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk rent --query 'gpu_name=RTX_4090 dph<0.4' --wait --image debian:12 -d -- ./job\n  \
+                      souk order list\n  souk order cancel 1"
+    )]
+    Order(OrderCommand),
     /// List leases, as renter and as host
     #[command(
-        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
+        after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps -a --before 801        older ones\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"
     )]
     Ps(PsArgs),
     /// All about one lease
@@ -95,8 +126,11 @@ pub enum Command {
     )]
     Exec(ExecArgs),
     /// What happened to a lease, and who caused it
-    #[command(after_help = "Examples:\n  souk events 1\n  souk events train --json")]
-    Events(LeaseArg),
+    #[command(
+        after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \
+                      souk events --limit 20          of all leases, newest last\n  souk events -f --json | jq -r .state"
+    )]
+    Events(EventsArgs),
     /// End an instance's processes; its disk is kept, and billed
     #[command(after_help = "Examples:\n  souk stop 1\n  souk stop train 3fa9")]
     Stop(LeaseArgs),
@@ -106,6 +140,24 @@ pub enum Command {
     /// End leases; their disks are gone for good
     #[command(after_help = "Examples:\n  souk destroy 1\n  souk destroy -y 1 2 train")]
     Destroy(DestroyArgs),
+    /// What it takes to win slots of a machine now, for each size it is sold in
+    #[command(after_help = "Examples:\n  souk quote 1\n  souk quote 3fa9c1 --json | jq '.slices[].to_win'")]
+    Quote(QuoteArgs),
+    /// Change the bid of a lease that was rented by bid
+    #[command(after_help = "Examples:\n  souk bid 1 0.25\n  souk bid train 0.10 --json | jq .place")]
+    Bid(BidArgs),
+    /// Have a lease end later, or say what to do with what its host asks for
+    #[command(
+        after_help = "The same price or a lower one is taken at once, a higher one with --max-price, -y or your yes; it holds from the \
+                      present end on.\n\n\
+                      Examples:\n  souk extend 1 12h\n  souk extend train 24h --max-price 0.40\n  \
+                      souk extend 1 --auto 48h         the host may, at the same price or a lower one\n  \
+                      souk extend 1 --auto off\n  souk extend 1 --accept           what the host asks for"
+    )]
+    Extend(ExtendArgs),
+    /// Change what a lease may cost at most
+    #[command(after_help = "Examples:\n  souk max-spend 1 20\n  souk max-spend train none")]
+    MaxSpend(MaxSpendArgs),
     /// Name a lease
     #[command(after_help = "Examples:\n  souk label 1 train\n  souk label train ''       takes the name away")]
     Label(LabelArgs),
@@ -125,6 +177,21 @@ pub enum Command {
         after_help = "Examples:\n  souk host list --price 0.35\n  souk host accept anyone\n  souk host show"
     )]
     Host(HostCommand),
+    /// Tell URLs and programs what happens: outbid, offline, rented …
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  souk hook add rented -- /usr/local/bin/on-rented\n  souk hook test hook1\n  souk hook log"
+    )]
+    Hook(HookCommand),
+    /// One owner, many machines: whose this node is
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk owner init                       once, on your own computer\n  \
+                      souk owner sign 12D3KooW…             there, for each of your hosts\n  \
+                      souk owner join soukmember…           on that host\n  \
+                      souk host machines                    all of them"
+    )]
+    Owner(OwnerCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),
@@ -202,4 +269,22 @@ pub enum ConfigCommand {
 pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_help_of_search_names_every_field() {
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("search").unwrap().render_help().to_string();
+        let words: Vec<&str> = help.split_whitespace().collect();
+        for info in souk_protocol::query::fields() {
+            assert!(words.contains(&info.name), "souk search --help does not name {}", info.name);
+        }
+    }
 }

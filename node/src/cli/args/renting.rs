@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use souk_protocol::{Amount, Millis};
 
-use super::values::duration;
+use super::{StandingArgs, values::duration};
 use crate::api::types::RentalKind;
 
 /// `souk search`.
@@ -12,34 +12,42 @@ pub struct SearchArgs {
     /// Conditions, such as 'gpu_name=RTX_4090 num_gpus>=2'
     #[arg(value_name = "QUERY")]
     pub query: Vec<String>,
-    /// Sort by this field; a - at its end puts the largest first
-    #[arg(short, long, value_name = "FIELD", allow_hyphen_values = true)]
-    pub order: Option<String>,
-    /// How it is to be rented
+    /// Sort by these fields, as in dph,num_gpus-; a - after one puts its largest first [default: score-]
+    #[arg(short, long, value_name = "FIELDS", allow_hyphen_values = true)]
+    pub order: Vec<String>,
+    /// How it is to be rented, which decides what $/h is [default: on-demand]
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     pub rental: Option<RentalArg>,
-    /// Disk to include in the price, in GB
+    /// Disk to include in the price, in GB; asks with less are left out [default: 10]
     #[arg(long, value_name = "GB")]
     pub storage: Option<u64>,
-    /// Show at most so many
+    /// Show at most so many [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: Option<u32>,
     /// Say what each condition excludes
     #[arg(long)]
     pub explain: bool,
-    /// Also what can't be rented now
+    /// Also what is rented, your own, too small for --storage, or of hosts that failed you
     #[arg(long)]
     pub all: bool,
 }
 
+/// `souk market`.
+#[derive(Debug, Args)]
+pub struct MarketArgs {
+    /// A GPU's model or a part of its name, or cpu [default: all]
+    #[arg(value_name = "GPU")]
+    pub gpu: Vec<String>,
+}
+
 /// How slots are rented.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RentalArg {
     /// At the host's price, until the contract's end
     OnDemand,
-    /// By a bid
+    /// By a bid; $/h is the lowest the host takes for the whole ask
     Bid,
-    /// At a discount, for a term
+    /// For a term; $/h is after the discount, and only asks that have one are shown
     Reserved,
 }
 
@@ -57,13 +65,20 @@ impl From<RentalArg> for RentalKind {
 #[derive(Debug, Args)]
 pub struct RentArgs {
     /// The ask: a row of the last search, or the first digits of its id
-    pub ask: String,
+    #[arg(required_unless_present = "query")]
+    pub ask: Option<String>,
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
+    /// How it is rented [default: on-demand, or bid with --bid]
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    pub rental: Option<RentalArg>,
     /// The price to propose, per hour for the whole instance [default: the host's]
-    #[arg(long, visible_alias = "bid", value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT")]
     pub price: Option<Amount>,
+    /// With --type bid, which it implies: the bid per hour for the whole instance [default: the lowest the host takes]
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "price")]
+    pub bid: Option<Amount>,
     /// Take counter-offers up to this, per hour for the whole instance
     #[arg(long, value_name = "AMOUNT")]
     pub max_price: Option<Amount>,
@@ -88,6 +103,9 @@ pub struct RentArgs {
     /// How long the contract shall run, such as 3h [default: as long as the host grants]
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub term: Option<Millis>,
+    /// Let the host extend it by itself, at the same price or a lower one, by up to this beyond its end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub extend: Option<Millis>,
     /// What the lease may cost at most, all in all
     #[arg(long, value_name = "AMOUNT")]
     pub max_spend: Option<Amount>,
@@ -97,6 +115,9 @@ pub struct RentArgs {
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,
+    /// Standing orders.
+    #[command(flatten)]
+    pub standing: StandingArgs,
     /// Return once the lease exists
     #[arg(short, long)]
     pub detach: bool,
@@ -132,9 +153,28 @@ pub struct PsArgs {
     /// Ended leases too
     #[arg(short, long)]
     pub all: bool,
+    /// With -a: at most so many, the newest
+    #[arg(long, value_name = "N", requires = "all", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub limit: u32,
+    /// With -a: only leases with numbers below this
+    #[arg(long, value_name = "NUMBER", requires = "all")]
+    pub before: Option<u64>,
     /// Keep showing, as it changes
-    #[arg(long)]
+    #[arg(short, long)]
     pub watch: bool,
+}
+
+/// `souk events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// The lease: its number, its label, or the first digits of its id [default: all leases]
+    pub id: Option<String>,
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many, the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub limit: u32,
 }
 
 /// One lease.

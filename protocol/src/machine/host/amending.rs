@@ -116,7 +116,7 @@ impl Host {
             let price =
                 policy::extension_price(self.setup.as_ref(), maintenance, lease.draft(), lease.terms(), ends_at, now);
             match price {
-                Ok(price) if price <= lease.terms().compute_hour => lease.extend_alone(cx, ends_at, price, now),
+                Ok(price) if price <= lease.terms().last_price() => lease.extend_alone(cx, ends_at, price, now),
                 Ok(compute_hour) => {
                     let valid_until = lease.terms().ends_at;
                     lease.ask_extension(cx, Extension { ends_at, compute_hour, valid_until }, now);

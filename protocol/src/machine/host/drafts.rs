@@ -20,7 +20,7 @@ use crate::{
 /// Proposals waiting for their image's digest.
 const RESOLVING: usize = 256;
 /// How long an image may be looked up.
-const RESOLVE_WITHIN: Millis = Millis::from_secs(30);
+pub(super) const RESOLVE_WITHIN: Millis = Millis::from_secs(30);
 /// Bids one renter may make in a minute …
 const BIDS_PER_MINUTE: u32 = 60;
 /// … and how many renters' bids are counted.
@@ -30,13 +30,13 @@ const MINUTE: Millis = Millis::from_mins(1);
 /// A bid that is accepted, if its image can be had.
 #[derive(Debug)]
 pub(super) struct Resolving {
-    renter: NodeId,
-    proposal: Proposal,
-    offer: Verified<Offer>,
-    price_hour: Amount,
-    listed_hour: Amount,
-    resources: Resources,
-    ends_at: Timestamp,
+    pub(super) renter: NodeId,
+    pub(super) proposal: Proposal,
+    pub(super) offer: Verified<Offer>,
+    pub(super) price_hour: Amount,
+    pub(super) listed_hour: Amount,
+    pub(super) resources: Resources,
+    pub(super) ends_at: Timestamp,
     pub(super) until: Timestamp,
 }
 
@@ -49,7 +49,26 @@ impl Resolving {
 impl Host {
     /// Answers a bid.
     pub(super) fn propose(&mut self, cx: &mut Context, from: NodeId, token: Token, proposal: Proposal, now: Timestamp) {
-        match self.consider(cx, from, &proposal, now) {
+        let considered = self.consider(cx, from, &proposal, now);
+        match considered {
+            Ok((decision, offer)) if self.owner_prices(&decision, &proposal) => {
+                self.ask_price(cx, token, from, proposal, &offer, now);
+            }
+            considered => self.answer_bid(cx, from, token, proposal, considered, now),
+        }
+    }
+
+    /// Answers a bid that has been considered; one to be taken once the owner agrees, if they are asked, and its image is pinned.
+    pub(super) fn answer_bid(
+        &mut self,
+        cx: &mut Context,
+        from: NodeId,
+        token: Token,
+        proposal: Proposal,
+        considered: Result<(Decision, Verified<Offer>), Reject>,
+        now: Timestamp,
+    ) {
+        match considered {
             Err(reject) | Ok((Decision::Reject(reject), _)) => cx.reply(token, Response::Rejected(reject), None),
             Ok((Decision::Counter { price_hour, listed_hour }, offer)) => {
                 let counter = Counter {
@@ -71,14 +90,23 @@ impl Host {
                 }
             }
             Ok((Decision::Draft { price_hour, listed_hour, resources, ends_at }, offer)) => {
-                let (reference, digest) = (proposal.image.clone(), proposal.image_digest.clone());
                 let until = now + RESOLVE_WITHIN;
                 let resolving =
                     Resolving { renter: from, proposal, offer, price_hour, listed_hour, resources, ends_at, until };
-                self.resolving.insert(token, resolving);
-                cx.out(Output::ResolveImage { token, reference, digest });
+                if self.setup.as_ref().is_some_and(|s| s.asked.accept) {
+                    self.ask_whether(cx, token, resolving, now);
+                } else {
+                    self.resolve(cx, token, resolving);
+                }
             }
         }
+    }
+
+    /// Has the image of a bid that is taken looked up.
+    pub(super) fn resolve(&mut self, cx: &mut Context, token: Token, resolving: Resolving) {
+        let (reference, digest) = (resolving.proposal.image.clone(), resolving.proposal.image_digest.clone());
+        self.resolving.insert(token, resolving);
+        cx.out(Output::ResolveImage { token, reference, digest });
     }
 
     fn consider(
@@ -88,30 +116,11 @@ impl Host {
         proposal: &Proposal,
         now: Timestamp,
     ) -> Result<(Decision, Verified<Offer>), Reject> {
-        let (Some(setup), Some(offer)) = (&self.setup, &self.offer) else {
-            return Err(Reject::lasting(RejectCode::Stale, "this machine is not offered (any more)"));
-        };
-        if from == cx.me() {
-            return Err(Reject::lasting(RejectCode::NotAccepted, "a node can't rent from itself"));
-        }
-        if setup.accept.takes(&from) {
-            if !self.runtime_up {
-                let sentence = "the host's container engine does not answer right now";
-                return Err(Reject::passing(RejectCode::Unavailable, sentence));
-            }
-            let same = |seen: &Verified<Offer>| {
-                seen.terms == offer.terms
-                    && seen.hardware == offer.hardware
-                    && seen.availability.slots_total == offer.availability.slots_total
-            };
-            if !self.recent.iter().any(|seen| seen.id() == proposal.offer && same(seen)) {
-                return Err(Reject::passing(RejectCode::Stale, "the offer has changed since; search again"));
-            }
-            let offer = offer.clone();
+        if self.admit(cx, from, proposal)? {
             if let Some(reject) = self.too_many(from, now) {
                 return Err(reject);
             }
-            if self.resolving.len() >= RESOLVING {
+            if self.resolving.len() + self.asking.len() >= RESOLVING {
                 return Err(Reject::passing(RejectCode::Limit, "too many proposals; wait a minute"));
             }
             if self.leases.len() >= limits::LEASES {
@@ -121,12 +130,33 @@ impl Host {
             if waits {
                 return Err(Reject::passing(RejectCode::Limit, "too many bids wait for this machine"));
             }
-            let free = self.firm_free();
-            let decision = self.setup.as_ref().map(|setup| decide(setup, &offer, free, &from, proposal, now));
-            let gone = || Reject::lasting(RejectCode::Stale, "this machine is not offered (any more)");
-            return Ok((decision.ok_or_else(gone)?, offer));
         }
+        let (Some(setup), Some(offer)) = (&self.setup, &self.offer) else { return Err(not_offered()) };
         Ok((decide(setup, offer, self.firm_free(), &from, proposal, now), offer.clone()))
+    }
+
+    /// Whether this renter may rent here, if the machine is offered as the proposal has it and can be rented out now.
+    pub(super) fn admit(&self, cx: &Context, from: NodeId, proposal: &Proposal) -> Result<bool, Reject> {
+        let (Some(setup), Some(offer)) = (&self.setup, &self.offer) else { return Err(not_offered()) };
+        if from == cx.me() {
+            return Err(Reject::lasting(RejectCode::NotAccepted, "a node can't rent from itself"));
+        }
+        if !setup.accept.takes(&from) {
+            return Ok(false);
+        }
+        if !self.runtime_up {
+            let sentence = "the host's container engine does not answer right now";
+            return Err(Reject::passing(RejectCode::Unavailable, sentence));
+        }
+        let same = |seen: &Verified<Offer>| {
+            seen.terms == offer.terms
+                && seen.hardware == offer.hardware
+                && seen.availability.slots_total == offer.availability.slots_total
+        };
+        if !self.recent.iter().any(|seen| seen.id() == proposal.offer && same(seen)) {
+            return Err(Reject::passing(RejectCode::Stale, "the offer has changed since; search again"));
+        }
+        Ok(true)
     }
 
     /// Counts what a peer asks: none may keep the host busy.
@@ -182,6 +212,10 @@ impl Host {
             cx.reply(token, Response::Rejected(reject), None);
         }
     }
+}
+
+fn not_offered() -> Reject {
+    Reject::lasting(RejectCode::Stale, "this machine is not offered (any more)")
 }
 
 fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_at: Timestamp) -> LeaseDraft {

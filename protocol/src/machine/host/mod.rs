@@ -1,8 +1,8 @@
 //! The host's side of the market: offers, answers to proposals and commits, slots, and the leases on them.
 //!
 //! The lease exists by our durable accept of the renter's open, and by nothing else. The same open always gets the same
-//! answer. A draft reserves nothing: the first durable accept wins. `offers` says what is to be had, `drafts` answers bids,
-//! `commit` makes leases, `control` does what renters wish, and this file keeps the machine's slots.
+//! answer. A draft reserves nothing: the first durable accept wins. `offers` says what is to be had, `drafts` answers bids
+//! (`owner` where the owner is asked about them), `commit` makes leases, `control` does what renters wish, and this file keeps the machine's slots.
 
 mod allocation;
 mod amending;
@@ -10,6 +10,7 @@ mod commit;
 mod control;
 mod drafts;
 mod offers;
+pub mod owner;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +19,7 @@ use self::{
     commit::{Answered, Locking},
     control::Restarting,
     drafts::Resolving,
+    owner::Asking,
 };
 use super::{
     book::Book,
@@ -64,6 +66,7 @@ pub struct Host {
     /// An offer that could not be signed, since it says too much, is not tried again before.
     retry_at: Timestamp,
     resolving: BTreeMap<Token, Resolving>,
+    asking: BTreeMap<Token, Asking>,
     proposals: BTreeMap<NodeId, (Timestamp, u32)>,
     locking: BTreeMap<LeaseId, Locking>,
     restarting: BTreeMap<LeaseId, Restarting>,
@@ -105,6 +108,7 @@ impl Host {
             renew_at: Timestamp(0),
             retry_at: Timestamp(0),
             resolving: BTreeMap::new(),
+            asking: BTreeMap::new(),
             proposals: BTreeMap::new(),
             locking: BTreeMap::new(),
             restarting: BTreeMap::new(),
@@ -149,6 +153,7 @@ impl Host {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.resolving.len()
+            + self.asking.len()
             + self.proposals.len()
             + self.locking.len()
             + self.restarting.len()
@@ -342,6 +347,7 @@ impl Host {
         self.latest = self.latest.max(now);
         self.forget_answered();
         self.give_up_resolving(cx, now);
+        self.give_up_asking(cx, now);
         self.extend_leases(cx, now);
         let ids: Vec<LeaseId> = self.leases.keys().copied().collect();
         for id in ids {
@@ -361,12 +367,13 @@ impl Host {
     pub(super) fn deadline(&self, cx: &Context) -> Option<(Timestamp, &'static str)> {
         let offer = self.publish_at().map(|at| (at, "an offer is due"));
         let bids = self.resolving.values().map(|r| (r.until, "an image is looked up for too long"));
+        let asked = self.asking.values().map(|a| (a.until, "the owner is asked for too long"));
         let leases = self.leases.values().filter_map(|l| {
             let connected = cx.connected.contains(&l.draft().renter);
             Some((l.deadline(self.runtime_up, connected)?, "a lease needs a look"))
         });
         let maintenance = self.maintenance_due(self.latest).map(|at| (at, "maintenance begins or ends"));
-        leases.chain(offer).chain(bids).chain(maintenance).min()
+        leases.chain(offer).chain(bids).chain(asked).chain(maintenance).min()
     }
 
     /// The clock went back: what was to happen again shortly happens shortly.
@@ -378,6 +385,9 @@ impl Host {
         self.proposals.clear();
         for resolving in self.resolving.values_mut() {
             resolving.clock_went_back(now);
+        }
+        for asking in self.asking.values_mut() {
+            asking.until = asking.until.min(now + limits::OWNER_WITHIN);
         }
         for lease in self.leases.values_mut() {
             lease.clock_went_back(now);
@@ -399,7 +409,11 @@ impl Host {
             Request::AskExtension { lease, ends_at } => {
                 self.asked_extension(cx, from, token, (lease, ends_at), now);
             }
-            Request::BookSummary | Request::BookPage { .. } | Request::BookFetch { .. } | Request::Update(_) => {
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Update(_)
+            | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }
         }

@@ -15,6 +15,8 @@ use crate::{
 };
 
 const MINUTE: Millis = Millis::from_mins(1);
+/// Amendments told again until the renter shows to know them.
+pub(super) const AMENDED: usize = limits::UPDATE_ENTRIES / 2;
 
 impl HostLease {
     /// The terms in force.
@@ -69,23 +71,17 @@ impl HostLease {
         if n != self.terms.n.saturating_add(1) {
             return Err(Reject::passing(RejectCode::Stale, "its terms have changed in the meantime; look again"));
         }
-        if now > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
+        // Dated as the entry will be: others recompute the terms from it, and the renter's date is anybody's.
+        let at = cx.chain.next_time(now);
+        if at > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
             return Err(Reject::passing(RejectCode::Stale, "the change came too late, or the two clocks differ"));
         }
-        if amend.time > now + limits::CLOCK_SKEW {
-            return Err(Reject::passing(RejectCode::Stale, "the change is dated in the future; the two clocks differ"));
-        }
-        // What is signed is dated as the chain dates it, which never goes back.
-        let at = cx.chain.head().map_or(now, |head| head.time.max(now));
         // Its number shows that the renter knows all before it.
         let known = self.amended.len().saturating_sub(1);
         self.amended.drain(..known);
+        // Whatever the renter changes closes a segment, and counts what ran so far.
         let mut meter = self.meter.clone();
-        if matches!(change, Change::Bid { .. }) {
-            // What ran at the former price is counted at it.
-            meter.price_changes(now);
-        }
-        meter.advance(now);
+        meter.price_changes(now);
         let counters = *meter.counters();
         let terms = self
             .terms
@@ -137,10 +133,11 @@ impl HostLease {
 
     /// The agreed price holds from now on, if its time has come.
     pub(super) fn reprice(&mut self, cx: &mut Context, now: Timestamp) {
-        if self.terms.next.is_none_or(|next| now < next.from) || self.ending.is_some() || self.untold() {
+        if self.reprice_due().is_none_or(|at| now < at) || self.ending.is_some() {
             return;
         }
         self.meter.price_changes(now);
+        self.reprice_again_at = now + MINUTE;
         if let Ok(Some(terms)) = self.terms.repriced(&self.draft, self.meter.counters(), now)
             && self.put_in_force(cx, Amended { amend: None, terms }, now)
         {
@@ -148,6 +145,11 @@ impl HostLease {
             self.log_code(cx, EventCode::Repriced, Cause::Clock, note, now);
             self.issue_usage(cx, now);
         }
+    }
+
+    /// When the agreed price begins to hold; later where that could not be signed.
+    pub(super) fn reprice_due(&self) -> Option<Timestamp> {
+        self.terms.next.filter(|_| !self.untold()).map(|next| next.from.max(self.reprice_again_at))
     }
 
     /// To when the host may extend the lease by itself now, since the renter allows it and the end is near.
@@ -190,6 +192,10 @@ impl HostLease {
         now: Timestamp,
     ) {
         self.extend_again_at = now + MINUTE;
+        // A renter that has not heard of so many changes could not follow if the first of them were dropped.
+        if self.amended.len() + 1 >= AMENDED {
+            return;
+        }
         self.meter.advance(now);
         let price = if self.draft.rental == RentalType::Interruptible || self.terms.next.is_some() {
             self.terms.compute_hour

@@ -121,8 +121,9 @@ impl HostLease {
         let interrupted = matches!(by, Cause::Engine | Cause::Host);
         match self.state {
             state if RESTARTING.contains(&state) && interrupted => self.order_start(cx, now),
-            // Found as its last run had left it: the node died before the start that was ordered was carried out.
-            LeaseState::Preparing if found || interrupted => self.order_start(cx, now),
+            // As its last run had left it: the node died before the start that was ordered was carried out, or late news of the
+            // stop before it. Nobody stops what is to start.
+            LeaseState::Preparing if found || interrupted || by == Cause::Renter => self.order_start(cx, now),
             LeaseState::Running if interrupted => {
                 self.enter(cx, LeaseState::Paused(PauseReason::EngineRestart), Cause::Engine, Some(code), note, now);
                 self.order_start(cx, now);
@@ -132,7 +133,9 @@ impl HostLease {
             | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 self.enter(cx, LeaseState::Paused(PauseReason::Exited), by, Some(code), note, now);
             }
-            LeaseState::Paused(_) if !found => self.log(cx, EventCode::Exited, by, Some(code), note, now),
+            LeaseState::Paused(_) if !found => {
+                self.log(cx, EventCode::Exited, self.ended_by(by), Some(code), note, now);
+            }
             LeaseState::Paused(_) | LeaseState::Ended(_) => {}
         }
     }
@@ -457,12 +460,11 @@ impl HostLease {
                     self.pause(cx, PauseReason::NoCredit, Cause::Clock, now);
                 }
             }
-            // It has waited for slots until its contract was over.
-            LeaseState::Preparing if self.prepare_by == Timestamp(u64::MAX) && now >= self.terms.ends_at => {
-                if self.meter.has_disk() {
+            LeaseState::Preparing if now >= self.terms.ends_at => {
+                if self.meter.has_disk() || self.processes {
                     self.pause(cx, PauseReason::Expired, Cause::Clock, now);
                 } else {
-                    self.end(cx, EndReason::Expired, Cause::Clock, String::new(), now);
+                    self.end(cx, EndReason::Expired, Cause::Clock, "its contract ended before it ran".to_owned(), now);
                 }
             }
             LeaseState::Preparing if now >= self.prepare_by => {
@@ -513,8 +515,7 @@ impl HostLease {
                 let evicted = self.eviction.map_or(self.terms.ends_at, |e| e.at);
                 Some(self.terms.ends_at.min(evicted).min(self.spent_at()))
             }
-            LeaseState::Preparing if self.prepare_by == Timestamp(u64::MAX) => Some(self.terms.ends_at),
-            LeaseState::Preparing => Some(self.prepare_by),
+            LeaseState::Preparing => Some(self.prepare_by.min(self.terms.ends_at)),
             LeaseState::Paused(PauseReason::EngineRestart | PauseReason::HostRestart) => {
                 Some((self.since + limits::DISK_KEPT).min(self.gone_at()))
             }
@@ -526,7 +527,7 @@ impl HostLease {
         };
         let stop = again.filter(|_| self.processes && !self.adopting && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
-        let amended = [self.terms.next.map(|next| next.from), self.extension_due(), self.asked.map(|a| a.valid_until)];
+        let amended = [self.reprice_due(), self.extension_due(), self.asked.map(|a| a.valid_until)];
         let soon = self.expiry_due();
         [news, step, stop, tick, soon].into_iter().chain(amended).flatten().min()
     }

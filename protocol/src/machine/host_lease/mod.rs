@@ -6,6 +6,8 @@
 
 mod amending;
 pub(super) mod contending;
+#[cfg(test)]
+mod hostile;
 mod lifecycle;
 mod news;
 mod receipts;
@@ -60,6 +62,7 @@ pub struct HostLease {
     rank: Option<Rank>,
     asked: Option<Extension>,
     extend_again_at: Timestamp,
+    reprice_again_at: Timestamp,
     expiry_told: bool,
     maintenance_told: Option<Window>,
     usage: Option<Verified<Usage>>,
@@ -137,6 +140,7 @@ impl HostLease {
             rank: None,
             asked: None,
             extend_again_at: Timestamp(0),
+            reprice_again_at: Timestamp(0),
             expiry_told: false,
             maintenance_told: None,
             state: LeaseState::Preparing,
@@ -178,7 +182,7 @@ impl HostLease {
     pub(super) fn restored(from: Remembered, now: Timestamp) -> Self {
         let Remembered { draft, accept, workload, usage, ack, placement, close, events, amended } = from;
         let state = events.last().map_or(LeaseState::Preparing, |e| e.state);
-        let counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
+        let mut counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
         let ran = counters.storage.0 > 0 || events.iter().any(|e| e.state == LeaseState::Running);
         let mut lease = Self::accepted(draft, accept, workload, None, now);
         lease.starts = match placement.as_ref().map(|p| &p.body) {
@@ -203,8 +207,13 @@ impl HostLease {
         let counted = if lease.ending.is_some() { LeaseState::Ended(EndReason::Destroyed) } else { state };
         if let Some(amended) = amended.last().and_then(|e| e.body.amended()) {
             lease.terms = amended.terms;
+            // The node may have died between new terms and the first usage under them.
+            if !counters.covers(&amended.terms.counted) {
+                counters = amended.terms.counted;
+            }
         }
-        lease.amended = amended;
+        let known = amended.len().saturating_sub(amending::AMENDED);
+        lease.amended = amended.into_iter().skip(known).collect();
         let quantum = quantum_of(&lease.draft);
         lease.meter = Meter::new(counters, counted, ran, lease.terms.ends_at, quantum, now);
         lease.usage = usage;
@@ -418,6 +427,7 @@ impl HostLease {
             soon(&mut eviction.at, self.draft.notice);
         }
         soon(&mut self.extend_again_at, limits::EXTEND_BEFORE);
+        soon(&mut self.reprice_again_at, Millis(0));
         self.amends = (now, 0);
         soon(&mut self.anchored_at, Millis(0));
     }

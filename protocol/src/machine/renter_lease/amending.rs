@@ -73,7 +73,7 @@ impl RenterLease {
         if self.amending.is_some() || self.refused.len() >= REFUSED {
             return Err(Refusal::Pending);
         }
-        if self.state.is_ended() {
+        if self.state.is_ended() || self.close.is_some() {
             return Err(Refusal::UnknownLease(self.id()));
         }
         let counters = self.usage.as_ref().map(|u| u.counters).unwrap_or_default();
@@ -127,7 +127,7 @@ impl RenterLease {
         self.amend_settled(cx, Err(Refusal::UnknownLease(self.id())));
     }
 
-    fn amend_settled(&mut self, cx: &mut Context, result: Result<(), Refusal>) {
+    pub(super) fn amend_settled(&mut self, cx: &mut Context, result: Result<(), Refusal>) {
         if let Some(token) = self.amending.take().and_then(|a| a.token) {
             cx.out(Output::Done { token, result });
         }
@@ -218,6 +218,9 @@ impl RenterLease {
         let late = ours.is_some_and(|e| entry.time > until(e));
         if late || !amended.terms.follows(&self.terms, &self.draft, change.as_ref(), entry.time) {
             return cx.false_receipt(host, "terms that do not follow from those in force");
+        }
+        if self.usage.as_ref().is_some_and(|known| !amended.terms.counted.covers(&known.counters)) {
+            return cx.false_receipt(host, "terms that carry less than was used");
         }
         let believed = self.believes(&amended.terms.counted, entry.time, now);
         if !believed && !told {

@@ -6,6 +6,8 @@
 
 mod amending;
 mod giving_up;
+#[cfg(test)]
+mod hostile;
 mod receipts;
 #[cfg(test)]
 mod tests;
@@ -434,3 +436,4 @@ impl RenterLease {
         self.draft.host
     }
 }
+

@@ -63,6 +63,8 @@ pub(super) enum Column {
     StaticIp,
     DirectPortCount,
     Owed,
+    /// Milliseconds since the epoch; 0 for not avoided.
+    AvoidedUntil,
     /// Kept last: the number of columns.
     Count,
 }
@@ -144,7 +146,6 @@ impl AskIndex {
         runtimes.sort_unstable();
         runtimes.dedup();
         let runtimes = runtimes.join(",");
-        let host = offer.host.to_string();
         let model = gpu.map_or_else(String::new, |g| performance::normal(&g.model));
         let class = format!("{model}/{}", offer.terms.currency);
         let rows = [
@@ -155,13 +156,13 @@ impl AskIndex {
             (TextColumn::Geolocation, hardware.country.as_deref()),
             (TextColumn::Reachability, Some(reachability_name(offer.availability.reachability))),
             (TextColumn::Runtime, Some(runtimes.as_str())),
-            (TextColumn::Host, Some(host.as_str())),
             (TextColumn::Currency, Some(offer.terms.currency.0.as_str())),
             (TextColumn::Class, Some(class.as_str())),
         ];
         for (column, text) in rows {
             self.set_text(machine, column, text);
         }
+        self.set_host(machine, offer);
     }
 
     pub(super) fn write_facts(&mut self, machine: u32, facts: PeerFacts) {
@@ -174,6 +175,7 @@ impl AskIndex {
             (Column::StaticIp, truth(facts.static_ip)),
             (Column::DirectPortCount, f64::from(facts.direct_port_count)),
             (Column::Owed, facts.owed),
+            (Column::AvoidedUntil, facts.avoided_until.0 as f64),
         ];
         for (column, value) in rows {
             self.set(machine, column, value);

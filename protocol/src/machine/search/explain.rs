@@ -35,6 +35,8 @@ pub struct Failure {
     pub have: Option<Datum>,
     /// By how much it misses a number, in the field's unit.
     pub off_by: Option<f64>,
+    /// The field's unit; empty where it has none.
+    pub unit: &'static str,
 }
 
 /// An ask that nearly matched.
@@ -243,7 +245,8 @@ fn failure(pass: &Pass<'_>, conjunct: &Conjunct, row: usize) -> Failure {
         (Some(condition), Some(Datum::Number(have))) => off_by(condition, *have),
         (None | Some(_), None | Some(_)) => None,
     };
-    Failure { condition: conjunct.text.clone(), have, off_by }
+    let unit = condition.map_or("", |c| c.field.info().unit);
+    Failure { condition: conjunct.text.clone(), have, off_by, unit }
 }
 
 /// How far `have` is from the nearest number the condition takes.

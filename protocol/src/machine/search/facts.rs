@@ -1,5 +1,7 @@
 //! What this node knows of a host beyond its offers: found out here, never taken from the host's word.
 
+use crate::time::Timestamp;
+
 /// Trust in a host nothing is known of.
 pub const STRANGER_TRUST: f64 = 0.13;
 /// Reliability of a host nothing is known of.
@@ -22,6 +24,8 @@ pub struct PeerFacts {
     pub direct_port_count: u32,
     /// What we owe it, in currency units; negative where it owes us.
     pub owed: f64,
+    /// Left out of searches until then, because it failed us (see [`crate::machine::backoff`]); 0 for not at all.
+    pub avoided_until: Timestamp,
 }
 
 impl Default for PeerFacts {
@@ -34,6 +38,7 @@ impl Default for PeerFacts {
             static_ip: false,
             direct_port_count: 0,
             owed: 0.0,
+            avoided_until: Timestamp(0),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     id::{AskId, DocumentId, MachineId, NodeId},
     offer::Offer,
+    owner::{HostId, OwnerId},
 };
 
 const COLUMNS: usize = Column::Count as usize;
@@ -38,6 +39,8 @@ pub(super) struct Identity {
     pub host: NodeId,
     pub machine: MachineId,
     pub offer: DocumentId,
+    /// Whose it is by the text of its host, if not the host's own.
+    pub owner: Option<OwnerId>,
 }
 
 /// Every ask known, ready to be searched.
@@ -100,29 +103,52 @@ impl AskIndex {
     /// the offer lists of its class are left out: no such thing can be had.
     pub fn insert(&mut self, id: DocumentId, offer: &Offer) {
         let key = (offer.host, offer.machine);
+        let sizes = Self::sizes(offer);
+        if let Some(place) = self.places.get(&key).filter(|place| self.holds(place, &sizes)) {
+            // Most offers replace one that is cut the same way: its asks stay where they are.
+            let machine = place.machine;
+            self.identities[machine as usize].offer = id;
+            self.write(machine, offer);
+            self.generation += 1;
+            return;
+        }
         self.remove(&key.0, &key.1);
         let machine = self.free_machines.pop().unwrap_or_else(|| {
-            self.identities.push(Identity { host: key.0, machine: key.1, offer: id });
+            self.identities.push(Identity { host: key.0, machine: key.1, offer: id, owner: None });
             self.numbers.iter_mut().for_each(|c| c.push(f64::NAN));
             self.texts.iter_mut().for_each(|c| c.push(ABSENT));
             (self.identities.len() - 1) as u32
         });
-        self.identities[machine as usize] = Identity { host: key.0, machine: key.1, offer: id };
-        self.write_hardware(machine, offer);
-        self.write_terms(machine, offer);
-        self.write_texts(machine, offer);
-        self.write_facts(machine, self.facts(&key.0));
-        self.write_performance(machine, self.proven.get(&key).copied(), offer);
-        let listed = offer.hardware.gpus.first().map_or(usize::MAX, |g| g.uuid_hashes.len());
+        self.identities[machine as usize] = Identity { host: key.0, machine: key.1, offer: id, owner: None };
+        self.write(machine, offer);
         let mut rows = Vec::new();
-        for slots in offer.slices() {
-            if usize::from(slots) <= listed {
-                rows.push(self.add_row(machine, slots, rows.is_empty(), &key));
-            }
+        for slots in sizes {
+            rows.push(self.add_row(machine, slots, rows.is_empty(), &key));
         }
         self.asks += rows.len();
         self.places.insert(key, Place { machine, rows });
         self.generation += 1;
+    }
+
+    /// The sizes of an offer's asks.
+    fn sizes(offer: &Offer) -> Vec<u16> {
+        let listed = offer.hardware.gpus.first().map_or(usize::MAX, |g| g.uuid_hashes.len());
+        let mut sizes = offer.slices();
+        sizes.retain(|slots| usize::from(*slots) <= listed);
+        sizes
+    }
+
+    /// Whether the asks at a place are of these sizes.
+    fn holds(&self, place: &Place, sizes: &[u16]) -> bool {
+        place.rows.iter().map(|row| self.slots[*row as usize]).eq(sizes.iter().copied())
+    }
+
+    fn write(&mut self, machine: u32, offer: &Offer) {
+        self.write_hardware(machine, offer);
+        self.write_terms(machine, offer);
+        self.write_texts(machine, offer);
+        self.write_facts(machine, self.facts(&offer.host));
+        self.write_performance(machine, self.proven.get(&(offer.host, offer.machine)).copied(), offer);
     }
 
     /// Forgets a machine's asks; false if there were none.
@@ -219,8 +245,43 @@ impl AskIndex {
     }
 
     pub(super) fn set_text(&mut self, machine: u32, column: TextColumn, text: Option<&str>) {
-        let number = text.filter(|t| !t.is_empty()).map_or(ABSENT, |t| self.pools[column as usize].take(t));
-        self.texts[column as usize][machine as usize] = number;
+        let text = text.filter(|t| !t.is_empty());
+        let pool = &mut self.pools[column as usize];
+        let number = &mut self.texts[column as usize][machine as usize];
+        if pool.text(*number) != text {
+            let before = std::mem::replace(number, text.map_or(ABSENT, |t| pool.take(t)));
+            pool.give_back(before);
+        }
+    }
+
+    /// As [`Self::set_text`] with the id of the machine's owner, or of its host, which costs more to write out than to look up:
+    /// this machine before, or another one of the host, has it.
+    pub(super) fn set_host(&mut self, machine: u32, offer: &Offer) {
+        let (column, at) = (TextColumn::Host as usize, machine as usize);
+        let owner = match offer.host_id() {
+            HostId::Owner(owner) => Some(owner),
+            HostId::Node(_) => None,
+        };
+        let before = std::mem::replace(&mut self.identities[at].owner, owner);
+        let is_written = self.texts[column][at] != ABSENT;
+        if is_written && before == owner {
+            return;
+        }
+        if let Some(owner) = owner {
+            return self.set_text(machine, TextColumn::Host, Some(&owner.to_string()));
+        }
+        if is_written {
+            return self.set_text(machine, TextColumn::Host, Some(&offer.host.to_string()));
+        }
+        let others = (offer.host, MachineId([0; 16]))..=(offer.host, MachineId([u8::MAX; 16]));
+        let places = self.places.range(others).map(|(_, place)| place.machine as usize);
+        let mut own = places.filter(|place| self.identities[*place].owner.is_none());
+        let known = own.next().map(|place| self.texts[column][place]);
+        let number = match known.filter(|number| *number != ABSENT) {
+            Some(number) => self.pools[column].share(number),
+            None => self.pools[column].take(&offer.host.to_string()),
+        };
+        self.texts[column][at] = number;
     }
 
     pub(super) fn set(&mut self, machine: u32, column: Column, value: f64) {

@@ -50,6 +50,14 @@ impl Pool {
         number
     }
 
+    /// Counts one use more of a number that is in use.
+    pub fn share(&mut self, number: u32) -> u32 {
+        if let Some(entry) = self.entries.get_mut(number as usize) {
+            entry.uses += 1;
+        }
+        number
+    }
+
     /// Takes back one use; the last one frees the number.
     pub fn give_back(&mut self, number: u32) {
         let Some(entry) = self.entries.get_mut(number as usize) else {

@@ -30,6 +30,8 @@ pub(super) enum Derived {
     Duration,
     Rentable,
     Rented,
+    ReservedDiscount,
+    Avoided,
     Score,
 }
 
@@ -72,6 +74,7 @@ impl Source {
             Field::FlopsUsd => Self::Derived(Derived::FlopsUsd),
             Field::Dph => Self::Derived(Derived::Dph),
             Field::MinBid => Self::PerSlot(Column::MinBidNanos, NANOS),
+            Field::ReservedDiscount => Self::Derived(Derived::ReservedDiscount),
             Field::StorageCost => Self::Machine(Column::StorageCost, 1.0),
             Field::InetUp => Self::Machine(Column::InetUp, 1.0),
             Field::InetDown => Self::Machine(Column::InetDown, 1.0),
@@ -106,6 +109,7 @@ impl Source {
             Field::Runtime => Self::Text(TextColumn::Runtime),
             Field::EvictionNotice => Self::Machine(Column::EvictionNotice, 1.0),
             Field::Owed => Self::Machine(Column::Owed, 1.0),
+            Field::Avoided => Self::Derived(Derived::Avoided),
         }
     }
 }
@@ -202,6 +206,8 @@ impl<'a> Pass<'a> {
             }
             Derived::Rentable => f64::from(u8::from(of(Column::SlotsFree) >= slots)),
             Derived::Rented => f64::from(u8::from(of(Column::SlotsFree) < slots)),
+            Derived::ReservedDiscount => (1000.0 - of(Column::ReservedPermille)) / 1000.0,
+            Derived::Avoided => f64::from(u8::from(of(Column::AvoidedUntil) > self.now.0 as f64)),
             Derived::Score => {
                 let ratio = score::per_price(of(Column::Performance) * slots, self.dph(row));
                 let class = index.texts(TextColumn::Class)[machine] as usize;

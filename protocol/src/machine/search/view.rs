@@ -99,7 +99,10 @@ impl AskView {
                 let cores = number(Field::CpuCoresEffective);
                 let ram = number(Field::CpuRam).floor();
                 let cpu = self.text(Field::CpuName).unwrap_or("CPU");
-                format!("{:.3} threads of {cpu}, {ram} GB", cores).replacen(".000 ", " ", 1)
+                let threads = format!("{cores:.3}");
+                let threads = threads.trim_end_matches('0').trim_end_matches('.');
+                let word = if threads == "1" { "thread" } else { "threads" };
+                format!("{threads} {word} of {cpu}, {ram} GB")
             }
         };
         format!("{what} at {}/h", price(number(Field::Dph), &self.currency))

@@ -4,12 +4,14 @@
 //! cargo build --release -p souk
 //! SOUK_BIN=target/release/souk cargo run --release -p souk-tests --bin souk-bench [PART…]
 //! ```
-//! Parts: `intake`, `network`, `visible`, `lease`, `start`, `idle`; all without one. Those that need the container engine say
-//! so where there is none.
+//! Parts: `intake`, `search`, `network`, `visible`, `lease`, `start`, `idle`; all without one. Those that need the container
+//! engine say so where there is none. `search` is there with `--features sqlite` only.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a program for a person to read")]
 
 mod intake;
 mod nodes;
+#[cfg(feature = "sqlite")]
+mod search;
 mod wire;
 
 use std::time::Duration;
@@ -17,8 +19,9 @@ use std::time::Duration;
 fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, fn()); 6] = [
+    let parts: [(&str, fn()); 7] = [
         ("intake", intake::run),
+        ("search", search),
         ("network", wire::run),
         ("visible", nodes::visible),
         ("lease", nodes::lease),
@@ -33,6 +36,13 @@ fn main() {
             part();
         }
     }
+}
+
+fn search() {
+    #[cfg(feature = "sqlite")]
+    search::run();
+    #[cfg(not(feature = "sqlite"))]
+    println!("skipped: search, whose peer is SQLite: build with --features sqlite");
 }
 
 /// Milliseconds, the median and the 99th of a hundred.

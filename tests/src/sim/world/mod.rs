@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use souk_protocol::{
     Keypair, LeaseId, NetworkId, NodeId,
-    machine::io::{Input, NoAnswer, RuntimeReport, Ticket, Token},
+    machine::{
+        io::{Input, NoAnswer, RuntimeReport, Ticket, Token},
+        pricing::OwnerAnswer,
+    },
     message::{Action, Request, Response},
     negotiation::ImagePin,
 };
@@ -136,6 +139,7 @@ enum Event {
     Step { node: usize, run: Option<u64>, lease: LeaseId, step: Step },
     Report { node: usize, run: u64, lease: LeaseId, report: RuntimeReport },
     Image { node: usize, run: u64, token: Token, reference: String },
+    Owner { node: usize, run: u64, token: Token, answer: OwnerAnswer },
     Lock { node: usize, run: u64, lease: LeaseId, slots: Vec<u16> },
     LinkUp(usize, usize),
     LinkDown(usize, usize),
@@ -355,6 +359,9 @@ impl World {
                 let pin = ImagePin { reference, digest: owner::image_digest() };
                 self.feed(node, Input::Image { token, result: Ok(pin) })
             }
+            Event::Owner { node, run, token, answer } if self.is_run(node, run) => {
+                self.feed(node, Input::Owner { token, answer })
+            }
             Event::Lock { node, run, lease, slots } if self.is_run(node, run) => {
                 let locked = self.nodes[node].hosting.as_mut().is_some_and(|(m, _)| m.lock(lease, &slots));
                 self.feed(node, Input::Locked { lease, locked })
@@ -430,6 +437,7 @@ impl World {
             Event::Flush { .. }
             | Event::Report { .. }
             | Event::Image { .. }
+            | Event::Owner { .. }
             | Event::Lock { .. }
             | Event::LinkDown(..)
             | Event::TellEngine { .. }

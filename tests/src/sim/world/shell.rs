@@ -8,7 +8,7 @@ use souk_protocol::{
     },
 };
 
-use super::{Event, Held, World, check};
+use super::{Event, Held, World, check, owner};
 
 impl World {
     /// Gives an input to a node's engine, and carries out what comes of it.
@@ -58,6 +58,7 @@ impl World {
                 }
                 Output::Verdict { .. }
                 | Output::ResolveImage { .. }
+                | Output::AskOwner { .. }
                 | Output::LockSlots { .. }
                 | Output::UnlockSlots { .. }
                 | Output::Idle { .. }
@@ -144,6 +145,11 @@ impl World {
             Output::Runtime { lease, order, .. } => self.order(node, lease, order),
             Output::ResolveImage { token, reference, .. } => {
                 self.after(1, 300, Event::Image { node, run, token, reference });
+            }
+            Output::AskOwner { token, question } => {
+                let answer = owner::answer(&question);
+                // Past what the engine waits for, now and then.
+                self.after(1, 6000, Event::Owner { node, run, token, answer });
             }
             Output::LockSlots { lease, slots } => self.after(0, 5, Event::Lock { node, run, lease, slots }),
             Output::UnlockSlots { slots } => {

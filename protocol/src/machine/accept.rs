@@ -1,0 +1,79 @@
+//! Whom a host rents to: its owner's choice, what the offer says of it, and the refusal of everybody else.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    NodeId,
+    negotiation::{Reject, RejectCode},
+    offer::Accepts,
+};
+
+/// Whom the host rents to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accept {
+    /// Anybody.
+    Anyone,
+    /// These peers.
+    Peers(BTreeSet<NodeId>),
+    /// These peers, and renters for whom one of the attesters attests.
+    Attested {
+        /// Named by the owner.
+        peers: BTreeSet<NodeId>,
+        /// Whose word counts.
+        by: Vec<NodeId>,
+    },
+    /// These peers, and renters trusted at least so much.
+    Trusted {
+        /// Named by the owner.
+        peers: BTreeSet<NodeId>,
+        /// In thousandths.
+        least: u16,
+    },
+}
+
+impl Accept {
+    /// Whether a peer may rent.
+    #[must_use]
+    pub fn takes(&self, peer: &NodeId) -> bool {
+        match self {
+            Self::Anyone => true,
+            // Nobody has attestations or trust that others can check yet: only names count.
+            Self::Peers(peers) | Self::Attested { peers, .. } | Self::Trusted { peers, .. } => peers.contains(peer),
+        }
+    }
+
+    /// What the offer says of it.
+    #[must_use]
+    pub fn public(&self) -> Accepts {
+        match self {
+            Self::Anyone => Accepts::Anyone,
+            Self::Peers(_) => Accepts::Named,
+            Self::Attested { by, .. } => Accepts::Attested { by: by.clone() },
+            Self::Trusted { least, .. } => Accepts::Trusted { least: *least },
+        }
+    }
+
+    /// The refusal of a peer that may not rent.
+    #[must_use]
+    pub fn refusal(&self, peer: &NodeId) -> Option<Reject> {
+        if self.takes(peer) {
+            return None;
+        }
+        let by_name = format!("ask the owner to run: souk host accept {peer}");
+        let sentence = match self {
+            Self::Anyone | Self::Peers(_) => format!("this host rents to peers its owner has named; {by_name}"),
+            Self::Attested { by, .. } => {
+                format!(
+                    "this host rents to renters that one of {} nodes attests for, and none does for you; {by_name}",
+                    by.len()
+                )
+            }
+            Self::Trusted { least, .. } => format!(
+                "this host rents to renters trusted at least {}.{:03}, and it knows of no trust in you; {by_name}",
+                least / 1000,
+                least % 1000
+            ),
+        };
+        Some(Reject::lasting(RejectCode::NotAccepted, sentence))
+    }
+}

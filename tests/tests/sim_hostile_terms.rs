@@ -301,10 +301,11 @@ fn terms_that_nobody_agreed_to() {
         ("carries too much", asked, LeaseTerms { carried: Amount(good.carried.0 + 1), ..good }),
         ("counts what can't have been used", asked, over),
         ("takes another price", asked, LeaseTerms { compute_hour: Amount(4_000_000_001), ..good }),
-        ("agrees on a later price", asked, LeaseTerms {
-            next: Some(NextPrice { from: now, compute_hour: Amount(9) }),
-            ..good
-        }),
+        (
+            "agrees on a later price",
+            asked,
+            LeaseTerms { next: Some(NextPrice { from: now, compute_hour: Amount(9) }), ..good },
+        ),
         ("lifts the ceiling", asked, LeaseTerms { max_spend: Some(Amount(1)), ..good }),
         ("dates the bid back", asked, LeaseTerms { bid_at: Timestamp(now.0 - 5_000), ..good }),
         ("extends beside", asked, LeaseTerms { ends_at: later, ..good }),

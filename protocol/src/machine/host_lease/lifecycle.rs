@@ -439,7 +439,8 @@ impl HostLease {
         let mut before = None;
         while before != Some(self.state) && self.ending.is_none() {
             before = Some(self.state);
-            self.step(cx, again, now);
+            // A stop that this step has ordered is not ordered again by the next.
+            self.step(cx, engine && now >= self.order_again_at, now);
         }
         if now >= self.next_tick && self.state != LeaseState::Preparing && self.ending.is_none() && !self.in_flight {
             self.issue_usage(cx, now);

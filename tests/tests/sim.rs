@@ -52,7 +52,7 @@ fn quiet_worlds() {
 #[test]
 fn small_worlds_with_every_trouble() {
     let mut sum = Outcome::default();
-    for seed in seeds(100, 40) {
+    for seed in seeds(100, 30) {
         sum = sum.plus(run(small("small_worlds_with_every_trouble", seed)));
     }
     println!("{sum:?}");
@@ -73,7 +73,7 @@ fn an_auction_of_hundreds() {
     for seed in seeds(500, scale) {
         let auction = Settings {
             nodes: 40,
-            hosts: 6,
+            hosts: 8,
             slots: 6,
             lasts: 300_000,
             rents: 420,
@@ -103,7 +103,7 @@ fn a_large_world() {
             hosts: 14,
             slots: 64,
             lasts: 300_000 * scale,
-            rents: 5_000 * scale,
+            rents: 3_000 * scale,
             kept: 40_000,
             crashes: 60 * scale,
             partitions: 4 * scale,

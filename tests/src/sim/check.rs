@@ -93,7 +93,9 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
     let mut renters: BTreeMap<LeaseId, usize> = BTreeMap::new();
     for (i, node) in world.nodes.iter().enumerate() {
         if let Some(engine) = &node.engine {
-            ensure(node.waiting.is_empty(), || format!("every wish has an outcome: {:?} of node {i} have none", node.waiting))?;
+            ensure(node.waiting.is_empty(), || {
+                format!("every wish has an outcome: {:?} of node {i} have none", node.waiting)
+            })?;
             ensure(node.inbound.is_empty(), || format!("every request gets exactly one reply: node {i} owes some"))?;
             let slots = engine.host().slots();
             ensure(slots.free() == slots.total(), || format!("no-orphans: slots of node {i} are held"))?;
@@ -190,7 +192,11 @@ fn both(
     let money = |holds: bool, what: String| ensure(holds, || format!("money-conserved: {name}: {what}"));
     money(
         *agreed == acked && acked == claimed,
-        format!("{claimed} claimed, {acked} acknowledged, {agreed} agreed to: {:?} after {:?}", theirs.ack.as_ref().and_then(|a| renter.store.read(a)), ours.events),
+        format!(
+            "{claimed} claimed, {acked} acknowledged, {agreed} agreed to: {:?} after {:?}",
+            theirs.ack.as_ref().and_then(|a| renter.store.read(a)),
+            ours.events
+        ),
     )?;
     let fold = host.store.fold_of(id).ok_or("no draft")?;
     let mut tally = Tally { accepted: true, acknowledged: acked, amended: u64::from(fold.n), ..Tally::default() };

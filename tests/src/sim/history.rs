@@ -4,7 +4,7 @@ use souk_protocol::{
     Millis,
     lease::{LeaseDraft, LeaseState, PauseReason},
     machine::record::LeaseRow,
-    message::{EventCode, LeaseEvent},
+    message::{Cause, EventCode, LeaseEvent},
     negotiation::RentalType,
 };
 
@@ -27,7 +27,7 @@ pub fn is_whole(row: &LeaseRow) -> bool {
     row.events.first().is_some_and(|e| e.n == 1)
 }
 
-/// Adds up the runs. A new price begins a new quantum.
+/// Adds up the runs. What the renter changes begins a new quantum, and so does an agreed price; what the host does alone does not.
 #[must_use]
 pub fn runs(draft: &LeaseDraft, events: &[LeaseEvent]) -> Runs {
     let mut runs = Runs::default();
@@ -39,7 +39,7 @@ pub fn runs(draft: &LeaseDraft, events: &[LeaseEvent]) -> Runs {
                 runs.count += 1;
                 (began, quantum_from) = (Some(event.at), Some(event.at));
             }
-            (LeaseState::Running, EventCode::Repriced) => {
+            (LeaseState::Running, EventCode::Repriced | EventCode::Amended) if event.by != Cause::Host => {
                 quantum_from = Some(event.at);
             }
             (LeaseState::Running, _) => {}

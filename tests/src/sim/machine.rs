@@ -140,7 +140,8 @@ impl Machine {
                     Some(RuntimeReport::Failed { reason: EndReason::ImageFailed, note: "no such image".to_owned() })
                 } else {
                     self.made.insert(lease);
-                    self.containers.insert(lease, Container { doing: Doing::Created, devices, slots: Vec::new(), start: 0 });
+                    self.containers
+                        .insert(lease, Container { doing: Doing::Created, devices, slots: Vec::new(), start: 0 });
                     Some(RuntimeReport::Prepared)
                 }
             }
@@ -193,7 +194,10 @@ impl Machine {
                 return Err(format!("one-slot-one-lease: {} starts with devices not signed for", lease.short()));
             }
             if let Some(slot) = placed.slots.iter().find(|slot| !self.locks.get(slot).is_some_and(Option::is_some)) {
-                return Err(format!("one-slot-one-lease: {} starts in slot {slot}, which is not locked", lease.short()));
+                return Err(format!(
+                    "one-slot-one-lease: {} starts in slot {slot}, which is not locked",
+                    lease.short()
+                ));
             }
             container.slots.clone_from(&placed.slots);
         }

@@ -170,13 +170,23 @@ pub fn change(dice: &mut Dice, lease: &RenterLease, now: Timestamp) -> Change {
     let later = |dice: &mut Dice| terms.ends_at + Millis::from_secs(dice.range(1, 300));
     match dice.range(0, if bids { 24 } else { 12 }) {
         0 => Change::Bid { compute_hour: Amount(0) },
-        1 => Change::Bid { compute_hour: Amount(if dice.permille(300) { u64::MAX } else { price.saturating_mul(1000) }) },
+        1 => {
+            Change::Bid { compute_hour: Amount(if dice.permille(300) { u64::MAX } else { price.saturating_mul(1000) }) }
+        }
         2 => Change::Extend { ends_at: later(dice), compute_hour: None },
-        3 => Change::Extend { ends_at: later(dice), compute_hour: Some(Amount((price / 100).saturating_mul(dice.range(50, 100)))) },
-        4 => Change::Extend { ends_at: later(dice), compute_hour: Some(Amount((price / 100).saturating_mul(dice.range(101, 300)))) },
+        3 => Change::Extend {
+            ends_at: later(dice),
+            compute_hour: Some(Amount((price / 100).saturating_mul(dice.range(50, 100)))),
+        },
+        4 => Change::Extend {
+            ends_at: later(dice),
+            compute_hour: Some(Amount((price / 100).saturating_mul(dice.range(101, 300)))),
+        },
         5 => Change::Extend { ends_at: Timestamp(if dice.permille(500) { u64::MAX } else { 0 }), compute_hour: None },
         6 => Change::Ceiling { max_spend: dice.permille(300).then(|| Amount(dice.range(0, price / 10))) },
-        7 => Change::Ceiling { max_spend: lease.usage().map(|u| Amount(u.due.0.saturating_add(dice.range(0, price / 5)))) },
+        7 => Change::Ceiling {
+            max_spend: lease.usage().map(|u| Amount(u.due.0.saturating_add(dice.range(0, price / 5)))),
+        },
         8 => Change::AutoExtend { until: Some(now + Millis::from_secs(dice.range(0, 1000))) },
         9 => Change::AutoExtend { until: None },
         10 | 11 => match lease.asked() {
@@ -185,7 +195,9 @@ pub fn change(dice: &mut Dice, lease: &RenterLease, now: Timestamp) -> Change {
         },
         12 | 13 => Change::Bid { compute_hour: Amount(price.saturating_add(price / 100)) },
         14..18 => Change::Bid { compute_hour: Amount((price / 100).saturating_mul(dice.range(60, 100))) },
-        _ => Change::Bid { compute_hour: Amount((price / 100).saturating_mul(dice.range(105, 160)).saturating_add(100)) },
+        _ => {
+            Change::Bid { compute_hour: Amount((price / 100).saturating_mul(dice.range(105, 160)).saturating_add(100)) }
+        }
     }
 }
 

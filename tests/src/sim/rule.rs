@@ -38,10 +38,7 @@ fn wants(fold: &Fold, state: LeaseState) -> bool {
             LeaseState::Preparing | LeaseState::Running => true,
             LeaseState::Paused(why) => matches!(
                 why,
-                PauseReason::HostRestart
-                    | PauseReason::EngineRestart
-                    | PauseReason::Outbid
-                    | PauseReason::Maintenance
+                PauseReason::HostRestart | PauseReason::EngineRestart | PauseReason::Outbid | PauseReason::Maintenance
             ),
             LeaseState::Ended(_) => false,
         }

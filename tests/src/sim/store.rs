@@ -154,7 +154,11 @@ impl Store {
                     return Err(format!("money-conserved: a usage of terms {}, not {}", usage.terms, fold.n));
                 }
                 if fold.cost(&usage.counters, usage.state) != Some(u128::from(usage.due.0)) {
-                    return Err(format!("money-conserved: a usage for {} costs {:?}", usage.due, fold.cost(&usage.counters, usage.state)));
+                    return Err(format!(
+                        "money-conserved: a usage for {} costs {:?}",
+                        usage.due,
+                        fold.cost(&usage.counters, usage.state)
+                    ));
                 }
                 Ok(())
             }

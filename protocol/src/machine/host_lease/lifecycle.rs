@@ -286,8 +286,9 @@ impl HostLease {
             return;
         }
         self.enter(cx, LeaseState::Paused(reason), by, None, note, now);
-        // While it is not known what there is, what is found running is stopped then.
-        if self.processes && !self.adopting {
+        // While it is not known what there is, what is found running is stopped then. One stop is enough: the report of a second
+        // one could be taken for that of a later run.
+        if self.processes && !self.adopting && !self.stop_ordered {
             self.order_stop(cx, now);
         }
     }
@@ -438,7 +439,8 @@ impl HostLease {
         let mut before = None;
         while before != Some(self.state) && self.ending.is_none() {
             before = Some(self.state);
-            self.step(cx, again, now);
+            // A stop that this step has ordered is not ordered again by the next.
+            self.step(cx, engine && now >= self.order_again_at, now);
         }
         if now >= self.next_tick && self.state != LeaseState::Preparing && self.ending.is_none() && !self.in_flight {
             self.issue_usage(cx, now);

@@ -31,8 +31,14 @@ impl World {
         if let Some((at, why)) = engine.deadline()
             && at <= time
         {
-            let leases: Vec<_> = engine.host().leases().values().map(|l| (l.id().short(), l.state(), l.terms().ends_at, l.asked(), l.terms().next, l.terms().n)).collect();
-            let rented: Vec<_> = engine.renter().leases().values().map(|l| (l.id().short(), l.state(), l.pending_change())).collect();
+            let leases: Vec<_> = engine
+                .host()
+                .leases()
+                .values()
+                .map(|l| (l.id().short(), l.state(), l.terms().ends_at, l.asked(), l.terms().next, l.terms().n))
+                .collect();
+            let rented: Vec<_> =
+                engine.renter().leases().values().map(|l| (l.id().short(), l.state(), l.pending_change())).collect();
             return Err(format!("bounded: the engine would spin at {at:?}, since {why}: {leases:?} {rented:?}"));
         }
         self.drain(node)?;

@@ -10,9 +10,7 @@ use souk_protocol::{
     message::Action,
 };
 
-use super::{
-    super::rule, Event, Held, World, owner,
-};
+use super::{super::rule, Event, Held, World, owner};
 
 /// How long something may be amiss when there are no troubles: a notice, a stop, a start.
 const STUCK: u64 = 240_000;
@@ -138,7 +136,12 @@ impl World {
             }
             n.amiss = amiss;
             if let Some((id, since)) = n.amiss.iter().find(|(_, since)| now - **since > STUCK) {
-                return Err(format!("progress: {} is {:?} for {} ms, and should not be", id.short(), state(id), now - since));
+                return Err(format!(
+                    "progress: {} is {:?} for {} ms, and should not be",
+                    id.short(),
+                    state(id),
+                    now - since
+                ));
             }
         }
         self.outcome.looks += 1;

@@ -47,6 +47,8 @@ impl World {
         let time = self.nodes[node].time(self.now);
         let n = &mut self.nodes[node];
         n.run += 1;
+        // Until they are found, nobody knows what their containers do.
+        n.adopting = n.store.hosted().map(|(lease, ..)| *lease).collect();
         n.newest = Ticket(0);
         n.durable = Ticket(0);
         let engine = Engine::new(n.key.clone(), network, n.store.restore(time), time);

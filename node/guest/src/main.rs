@@ -10,6 +10,9 @@
 //!
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
+//! `guest shell [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
+//! prints a name's addresses, all as the user it is run as.
+//!
 //! `guest demo` is the workload of `souk demo`.
 //!
 //! It doesn't choose users, limits or networks: the engine has set those before it runs.
@@ -18,6 +21,9 @@ mod demo;
 mod init;
 mod notice;
 mod process;
+mod resolve;
+mod sftp;
+mod shell;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -49,14 +55,19 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next())),
+        Some(verb) if verb == "sftp" => ExitCode::from(sftp::run()),
+        Some(verb) if verb == "resolve" => match arguments.next().as_deref().and_then(|s| s.to_str()) {
+            Some(name) => ExitCode::from(resolve::run(name)),
+            None => ExitCode::from(USAGE),
+        },
         Some(verb) if verb == "version" => {
             let _ = writeln!(std::io::stdout(), "souk-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Some(_) | None => {
-            say(
-                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest version",
-            );
+            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | \
+                 guest shell [COMMAND] | guest sftp | guest resolve NAME | guest version");
             ExitCode::from(USAGE)
         }
     }

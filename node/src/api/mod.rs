@@ -25,6 +25,7 @@ mod hooks;
 mod routes;
 mod server;
 mod streams;
+mod tunnel;
 pub mod types;
 
 pub use server::{Server, ServerError};

@@ -8,6 +8,7 @@ mod earnings;
 mod error;
 mod events;
 mod exec;
+mod forward;
 mod hooks;
 mod host;
 mod host_show;
@@ -22,6 +23,7 @@ mod plot;
 mod progress;
 mod rent;
 mod search;
+mod ssh;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -110,6 +112,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Label(args) => leases::label(context, args).await,
         Command::Logs(args) => exec::logs(context, args).await,
         Command::Exec(args) => exec::exec(context, args).await,
+        Command::Ssh(args) => ssh::ssh(context, args).await,
+        Command::SshConfig(args) => ssh::ssh_config(context, args).await,
+        Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
+        Command::Forward(args) => forward::forward(context, args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,

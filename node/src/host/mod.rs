@@ -385,6 +385,8 @@ impl HostSide {
             tick: host.tick,
             max_term: host.max_term,
             reachability: Reachability::Unknown,
+            // The node knows its own key, the machine does not.
+            ssh_host_key: souk_protocol::SshKey::default(),
         }
     }
 

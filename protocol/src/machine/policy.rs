@@ -3,7 +3,7 @@
 //! Pure functions of a proposal, the offer and the owner's settings. They decide; the host's and renter's machines act.
 
 use crate::{
-    Amount, MachineId, Millis, NodeId, Timestamp,
+    Amount, MachineId, Millis, NodeId, SshKey, Timestamp,
     lease::LeaseDraft,
     limits,
     machine::pricing::OwnerAsked,
@@ -48,6 +48,8 @@ pub struct HostSetup {
     pub maintenance: Vec<Window>,
     /// How the machine is reached.
     pub reachability: Reachability,
+    /// The key of its SSH server, named in every lease.
+    pub ssh_host_key: SshKey,
 }
 
 /// What the host makes of a proposal.

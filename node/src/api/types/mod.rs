@@ -3,6 +3,7 @@
 //! Amounts are decimal strings in the unit beside them (`"0.35"`), never floats. Points in time are milliseconds since the Unix
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
+mod access;
 mod hook;
 mod earnings;
 mod events;
@@ -13,6 +14,7 @@ mod pricing;
 mod rent;
 mod search;
 
+pub use access::*;
 pub use hook::*;
 pub use earnings::*;
 pub use events::*;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
 use souk_protocol::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, Rates,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, Rates, SshKey,
     Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState},
@@ -102,6 +102,7 @@ impl Deal {
             tick: Millis::from_secs(60),
             image: ImagePin { reference: "debian:12".to_owned(), digest: format!("sha256:{}", "ab".repeat(32)) },
             workload: Digest([3; 32]),
+            ssh_host_key: SshKey([7; 32]),
             drafted_at: Timestamp(START),
             ends_at: Timestamp(START + 86_400_000),
             commit_by: Timestamp(START + 60_000),

@@ -124,6 +124,10 @@ hex_id!(
     /// Randomness that makes a document unique.
     Nonce, 16, "a nonce", "32 hexadecimal digits"
 );
+hex_id!(
+    /// An Ed25519 public key that an SSH client is to be shown by a host, other than the node's own key.
+    SshKey, 32, "an Ed25519 public key", "64 hexadecimal digits"
+);
 
 impl Digest {
     /// The BLAKE3 digest of `bytes`.

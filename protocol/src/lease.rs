@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{AskId, Digest, DocumentId, MachineId, NodeId, Nonce},
+    id::{AskId, Digest, DocumentId, MachineId, NodeId, Nonce, SshKey},
     limits,
     money::{self, Amount, Counters, Currency, Rates},
     negotiation::{ImagePin, RentalType},
@@ -59,6 +59,8 @@ pub struct LeaseDraft {
     pub image: ImagePin,
     /// Digest of the workload.
     pub workload: Digest,
+    /// What the host's SSH server proves to be: a key of its own, pinned by the renter.
+    pub ssh_host_key: SshKey,
     /// When it was drafted.
     pub drafted_at: Timestamp,
     /// Compute stops here.

@@ -27,7 +27,7 @@ pub mod time;
 pub mod violation;
 pub mod workload;
 
-pub use id::{AskId, Digest, DocumentId, LeaseId, MachineId, NetworkId, NodeId, Nonce};
+pub use id::{AskId, Digest, DocumentId, LeaseId, MachineId, NetworkId, NodeId, Nonce, SshKey};
 pub use key::Keypair;
 pub use money::{Amount, Currency, Rates};
 pub use owner::{HostId, OwnerId};

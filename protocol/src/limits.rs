@@ -57,6 +57,12 @@ pub const REQUEST_BYTES: usize = 256 * 1024;
 pub const RESPONSE_BYTES: usize = 1024 * 1024;
 /// Bytes of one frame on a log or exec stream.
 pub const FRAME_BYTES: usize = 64 * 1024;
+/// Public keys that may get into one instance over SSH.
+pub const SSH_KEYS: usize = 16;
+/// Characters of one such key, as OpenSSH writes it.
+pub const SSH_KEY_BYTES: usize = 2048;
+/// Bytes of a host name to connect to.
+pub const HOST_NAME_BYTES: usize = 255;
 /// Ids in one page of a book's index.
 pub const BOOK_PAGE: usize = 4096;
 /// Offers fetched by one request, so that the answer stays under [`RESPONSE_BYTES`].

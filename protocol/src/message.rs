@@ -469,6 +469,35 @@ pub enum StreamOpen {
         /// Columns and rows of the terminal.
         size: Option<(u16, u16)>,
     },
+    /// An SSH session with the instance. After [`Frame::Ready`] the stream carries SSH's own bytes.
+    Ssh {
+        /// Which lease.
+        lease: LeaseId,
+        /// Public keys that get in, as OpenSSH writes them, at most [`limits::SSH_KEYS`]. The renter's node vouches for them.
+        keys: Vec<String>,
+    },
+    /// A connection to a port, made from inside the instance. After [`Frame::Ready`] a TCP stream carries the connection's own bytes
+    /// both ways; a UDP stream carries datagrams, each after its length as 16-bit big-endian.
+    Forward {
+        /// Which lease.
+        lease: LeaseId,
+        /// Where to, as the instance sees it: a name or an address.
+        host: String,
+        /// Which port.
+        port: u16,
+        /// Datagrams, not a connection.
+        udp: bool,
+    },
+}
+
+impl StreamOpen {
+    /// The lease that the stream is for.
+    #[must_use]
+    pub const fn lease(&self) -> LeaseId {
+        match self {
+            Self::Logs { lease, .. } | Self::Exec { lease, .. } | Self::Ssh { lease, .. } | Self::Forward { lease, .. } => *lease,
+        }
+    }
 }
 
 /// What flows on a log or exec stream after its [`StreamOpen`]. On the wire: one kind byte, a 32-bit big-endian length, and so
@@ -491,6 +520,8 @@ pub enum Frame {
     Exit(i32),
     /// It can't be done; a sentence for people.
     Error(String),
+    /// What was asked for is there; from here on no frames follow, but its own bytes.
+    Ready,
 }
 
 impl Frame {
@@ -517,6 +548,7 @@ impl Frame {
                 (6, &code)
             }
             Self::Error(sentence) => (7, sentence.as_bytes()),
+            Self::Ready => (8, &[]),
         };
         let mut bytes = Vec::with_capacity(Self::HEADER + body.len());
         bytes.push(kind);
@@ -558,6 +590,7 @@ impl Frame {
                     .take(limits::SENTENCE_BYTES)
                     .collect(),
             ),
+            8 if body.is_empty() => Self::Ready,
             _ => return Err(malformed()),
         })
     }

@@ -231,6 +231,7 @@ fn draft() -> Verified<LeaseDraft> {
         tick: Millis::from_secs(60),
         image: ImagePin { reference: "debian:12".to_owned(), digest: format!("sha256:{}", "ab".repeat(32)) },
         workload: workload().to_bytes().1,
+        ssh_host_key: souk_protocol::SshKey([7; 32]),
         drafted_at: NOON,
         ends_at: NOON + Millis::from_hours(3),
         commit_by: NOON + Millis::from_secs(60),

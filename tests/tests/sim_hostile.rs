@@ -374,6 +374,7 @@ fn draft(liar: &Liar, bench: &Bench, offer: &Verified<Offer>) -> LeaseDraft {
         tick: Millis::from_secs(10),
         image: ImagePin { reference: p.image.clone(), digest: owner::image_digest() },
         workload: p.workload,
+        ssh_host_key: souk_protocol::SshKey([7; 32]),
         drafted_at: bench.now,
         ends_at: bench.now + Millis::from_hours(1),
         commit_by: bench.now + limits::COMMIT_WITHIN,

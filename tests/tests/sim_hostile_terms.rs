@@ -217,6 +217,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
     let Some((_, _, Request::Propose(p))) = bench.asked.first() else { panic!("no bid") };
     let now = bench.now;
     let draft = liar.verified(LeaseDraft {
+        ssh_host_key: souk_protocol::SshKey([7; 32]),
         host: liar.id(),
         renter: bench.engine.me(),
         machine: offer.machine,

@@ -11,6 +11,8 @@
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
 //! `guest files` is the instance's side of a copy.
+//! `guest shell [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
+//! prints a name's addresses, all as the user it is run as.
 //!
 //! `guest demo` is the workload of `souk demo`.
 //!
@@ -21,6 +23,9 @@ mod files;
 mod init;
 mod notice;
 mod process;
+mod resolve;
+mod sftp;
+mod shell;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -53,14 +58,19 @@ fn main() -> ExitCode {
             }
         }
         Some(verb) if verb == "files" => ExitCode::from(files::run()),
+        Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next())),
+        Some(verb) if verb == "sftp" => ExitCode::from(sftp::run()),
+        Some(verb) if verb == "resolve" => match arguments.next().as_deref().and_then(|s| s.to_str()) {
+            Some(name) => ExitCode::from(resolve::run(name)),
+            None => ExitCode::from(USAGE),
+        },
         Some(verb) if verb == "version" => {
             let _ = writeln!(std::io::stdout(), "souk-guest {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         Some(_) | None => {
-            say(
-                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | guest version",
-            );
+            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
+                 guest shell [COMMAND] | guest sftp | guest resolve NAME | guest version");
             ExitCode::from(USAGE)
         }
     }

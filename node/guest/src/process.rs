@@ -113,6 +113,12 @@ pub fn signal_everybody(signal: i32) {
     unsafe { libc::kill(-1, signal) };
 }
 
+/// The user this runs as.
+pub fn user() -> u32 {
+    // SAFETY: geteuid takes nothing, touches no memory and can't fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Whether a process is left that is worth waiting for: any but PID 1, zombies, and interactive shells (leaders of a session with a
 /// terminal), which ignore SIGTERM by custom and have nothing to save.
 pub fn others_remain() -> bool {

@@ -137,6 +137,18 @@ impl ExecControl {
         };
         if process::signal(pid, &self.container, signal) { Ok(()) } else { Err(gone) }
     }
+
+    /// Sends a signal to the command's first process and all that it has started.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn signal_all(&self, signal: i32) -> Result<(), RuntimeError> {
+        let gone = RuntimeError::Engine(FailureCode::InstanceGone);
+        let Some(pid) = running_pid(&self.shared, &self.exec).await else {
+            return Err(gone);
+        };
+        if process::signal_tree(pid, &self.container, signal) { Ok(()) } else { Err(gone) }
+    }
 }
 
 impl ExecSpec {

@@ -16,6 +16,7 @@
 pub mod blank;
 pub mod config;
 mod container;
+pub mod dial;
 mod engine;
 pub mod error;
 pub mod exec;
@@ -43,6 +44,7 @@ mod worker;
 
 pub use config::{DiskQuota, LogLimit, NewConnections, Nvidia, RuntimeConfig, RuntimeInfo};
 pub use container::CAPABILITIES;
+pub use dial::DialError;
 pub use error::{ImageError, RuntimeError};
 pub use exec::{ExecControl, ExecInput, ExecSession, ExecSpec};
 pub use gpu_use::{GpuMeter, GpuUse};

@@ -15,7 +15,7 @@ const MAX_TREE: usize = 65_536;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A process held so that its id can't come to mean another.
-fn hold(pid: i32, container: &str) -> Option<OwnedFd> {
+pub(crate) fn hold(pid: i32, container: &str) -> Option<OwnedFd> {
     if container.is_empty() {
         return None;
     }
@@ -30,6 +30,13 @@ pub(crate) fn signal(pid: i32, container: &str, signal: i32) -> bool {
         return false;
     };
     pidfd_send_signal(&process, signal).is_ok()
+}
+
+/// Sends a signal to a process of a container and its descendants; false where there is none of them, or no such signal.
+pub(crate) fn signal_tree(root: i32, container: &str, signal: i32) -> bool {
+    let Some(signal) = Signal::from_named_raw(signal) else { return false };
+    let told = hold_all(&tree(root), container);
+    told.iter().filter(|(_, process)| pidfd_send_signal(process, signal).is_ok()).count() > 0
 }
 
 /// Ends a process and its descendants: SIGHUP, then after a moment SIGKILL, except for those that ignore SIGHUP on purpose.
@@ -54,7 +61,7 @@ fn hold_all(pids: &[i32], container: &str) -> Vec<(i32, OwnedFd)> {
 }
 
 /// A descriptor becomes readable when its process ends.
-fn is_alive(process: &OwnedFd) -> bool {
+pub(crate) fn is_alive(process: &OwnedFd) -> bool {
     let mut waiting = [PollFd::new(process, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut waiting, Some(&now)) == Ok(0)

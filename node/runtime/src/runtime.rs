@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{RuntimeConfig, RuntimeInfo};
+use crate::dial::DialError;
 use crate::engine::Engine;
 use crate::error::{ImageError, RuntimeError};
 use crate::exec::{ExecSession, ExecSpec};
@@ -119,6 +121,17 @@ pub trait Runtime: Send + Sync {
 
     /// Runs one more command in it. The command ends with the session.
     fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
+
+    /// Connects to a TCP port from inside a running instance: of itself by `localhost`, or of what it may reach.
+    fn dial<'a>(&'a self, lease: &'a str, host: &'a str, port: u16) -> RuntimeFuture<'a, Result<TcpStream, DialError>>;
+
+    /// As [`Runtime::dial`], for datagrams to one port.
+    fn dial_udp<'a>(
+        &'a self,
+        lease: &'a str,
+        host: &'a str,
+        port: u16,
+    ) -> RuntimeFuture<'a, Result<UdpSocket, DialError>>;
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
@@ -238,6 +251,25 @@ impl Runtime for DockerRuntime {
 
     fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
         Box::pin(async move { crate::exec::open(&self.shared, &self.instance(lease)?, spec).await })
+    }
+
+    fn dial<'a>(&'a self, lease: &'a str, host: &'a str, port: u16) -> RuntimeFuture<'a, Result<TcpStream, DialError>> {
+        Box::pin(async move {
+            let instance = self.instance(lease).map_err(|_| DialError::NotRunning)?;
+            crate::dial::tcp(&self.shared, &instance, host, port).await
+        })
+    }
+
+    fn dial_udp<'a>(
+        &'a self,
+        lease: &'a str,
+        host: &'a str,
+        port: u16,
+    ) -> RuntimeFuture<'a, Result<UdpSocket, DialError>> {
+        Box::pin(async move {
+            let instance = self.instance(lease).map_err(|_| DialError::NotRunning)?;
+            crate::dial::udp(&self.shared, &instance, host, port).await
+        })
     }
 
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>> {

@@ -6,7 +6,9 @@
 pub use crate::api::frames::{read as read_frame, write as write_frame};
 
 pub mod exec;
+pub mod forward;
 pub mod logs;
+pub mod ssh;
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +34,8 @@ use tokio_util::{codec::Decoder, sync::CancellationToken};
 pub const STREAMS: usize = 512;
 /// Of these, to one renter.
 pub const STREAMS_PER_RENTER: usize = 128;
+/// SSH connections to one instance at once. Each may have [`souk_ssh::CHANNELS`] sessions and forwarded connections.
+pub const SSH_CONNECTIONS: usize = 16;
 /// How long a peer may take to say what it wants.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a reader may take for one frame.
@@ -86,10 +90,12 @@ pub struct Permission {
 #[derive(Clone)]
 pub struct Server {
     runtime: Arc<dyn Runtime>,
+    host_key: souk_ssh::keys::HostKey,
     ask: tokio::sync::mpsc::Sender<Permission>,
     places: Arc<Semaphore>,
     renters: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
     leases: Arc<Mutex<BTreeMap<LeaseId, CancellationToken>>>,
+    ssh: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -99,15 +105,17 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// A server of this runtime's instances; `ask` reaches the market.
+    /// A server of this runtime's instances, whose SSH server has this key; `ask` reaches the market.
     #[must_use]
-    pub fn new(runtime: Arc<dyn Runtime>, ask: tokio::sync::mpsc::Sender<Permission>) -> Self {
+    pub fn new(runtime: Arc<dyn Runtime>, host_key: souk_ssh::keys::HostKey, ask: tokio::sync::mpsc::Sender<Permission>) -> Self {
         Self {
             runtime,
+            host_key,
             ask,
             places: Arc::new(Semaphore::new(STREAMS)),
             renters: Arc::default(),
             leases: Arc::default(),
+            ssh: Arc::default(),
         }
     }
 
@@ -145,23 +153,15 @@ impl Server {
 
     /// A place among all streams, and one among this renter's.
     fn take_places(&self, peer: NodeId) -> Option<[OwnedSemaphorePermit; 2]> {
-        let mut renters = self.renters.lock().unwrap_or_else(PoisonError::into_inner);
-        renters.retain(|_, places| places.strong_count() > 0);
-        let own = renters.get(&peer).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let own = Arc::new(Semaphore::new(STREAMS_PER_RENTER));
-            renters.insert(peer, Arc::downgrade(&own));
-            own
-        });
-        Some([own.try_acquire_owned().ok()?, Arc::clone(&self.places).try_acquire_owned().ok()?])
+        let own = place(&self.renters, peer, STREAMS_PER_RENTER)?;
+        Some([own, Arc::clone(&self.places).try_acquire_owned().ok()?])
     }
 
     async fn open<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, peer: NodeId, stream: &mut S) -> Result<(), String> {
         let first = timeout(OPEN_WITHIN, read_frame(stream)).await.map_err(|_| "nothing was asked for in time")?;
         let Ok(Some(Frame::Open(bytes))) = first else { return Err("the stream began with something else".to_owned()) };
         let open: StreamOpen = encode::from_bytes(&bytes, OPEN_BYTES).map_err(|e| format!("the request is {e}"))?;
-        let lease = match &open {
-            StreamOpen::Logs { lease, .. } | StreamOpen::Exec { lease, .. } => *lease,
-        };
+        let lease = open.lease();
         let (answer, permitted) = oneshot::channel();
         let asked = self.ask.send(Permission { peer, lease, answer }).await;
         asked.map_err(|_| "the host's node is stopping")?;
@@ -188,6 +188,31 @@ impl Server {
                 let spec = souk_runtime::ExecSpec { command, terminal: tty, size, env, user, workdir, stdin: true };
                 exec::serve(&*self.runtime, &lease.to_string(), spec, stream).await
             }
+            StreamOpen::Ssh { lease, keys } => {
+                let _place = place(&self.ssh, lease, SSH_CONNECTIONS)
+                    .ok_or("too many SSH connections to this instance are open; close some first")?;
+                ssh::serve(&self.runtime, &self.host_key, lease, &keys, stream).await
+            }
+            StreamOpen::Forward { lease, host, port, udp } => {
+                let target = forward::Target { host, port, udp };
+                forward::serve(&*self.runtime, &lease.to_string(), &target, stream).await
+            }
         }
     }
+}
+
+/// A place among those of one renter or lease, while there is one.
+fn place<K: Ord>(
+    among: &Mutex<BTreeMap<K, Weak<Semaphore>>>,
+    key: K,
+    most: usize,
+) -> Option<OwnedSemaphorePermit> {
+    let mut among = among.lock().unwrap_or_else(PoisonError::into_inner);
+    among.retain(|_, places| places.strong_count() > 0);
+    let own = among.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {
+        let own = Arc::new(Semaphore::new(most));
+        among.insert(key, Arc::downgrade(&own));
+        own
+    });
+    own.try_acquire_owned().ok()
 }

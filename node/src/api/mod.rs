@@ -34,6 +34,7 @@ mod server;
 mod streams;
 mod terms;
 mod tether;
+mod tunnel;
 pub mod types;
 
 pub use server::{Server, ServerError};

@@ -15,7 +15,7 @@ use super::{
         AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
         IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
         MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
-        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, StatusView,
+        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, SshView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -33,6 +33,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/events", get(events))
         .route("/leases/{id}/logs", get(streams::logs))
         .route("/leases/{id}/exec", post(streams::exec))
+        .route("/leases/{id}/ssh", get(ssh_access))
+        .route("/leases/{id}/tunnel", post(super::tunnel::open))
         .route("/leases/{id}/stop", post(stop))
         .route("/leases/{id}/start", post(start))
         .route("/leases/{id}/destroy", post(destroy))
@@ -101,6 +103,11 @@ async fn leases(State(shared): State<Shared>, Query(request): Query<LeasesReques
 async fn lease(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<LeaseDetail> {
     let id = LeaseSelector(id);
     answer(shared.market.ask(|reply| Command::Lease { id, reply }).await)
+}
+
+async fn ssh_access(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<SshView> {
+    let id = LeaseSelector(id);
+    answer(shared.market.ask(|reply| Command::SshAccess { id, reply }).await)
 }
 
 async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Vec<EventView>> {

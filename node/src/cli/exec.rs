@@ -50,7 +50,7 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> Result<u8, Failur
             Frame::Stderr(bytes) => ("stderr", bytes),
             Frame::Exit(_) => break,
             Frame::Error(sentence) => return Err(Failure::new(sentence)),
-            Frame::Open(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(..) => continue,
+            Frame::Open(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(..) | Frame::Ready => continue,
         };
         if context.json {
             let text = String::from_utf8_lossy(&bytes);
@@ -139,7 +139,8 @@ async fn receive(mut from: ReadHalf<ByteStream>) -> Result<u8, Failure> {
             | Frame::Open(_)
             | Frame::Stdin(_)
             | Frame::StdinEnd
-            | Frame::Resize(..) => {}
+            | Frame::Resize(..)
+            | Frame::Ready => {}
         }
     }
     Err(Failure::new("the connection ended before the command did")

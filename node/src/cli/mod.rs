@@ -10,6 +10,7 @@ mod earnings;
 mod error;
 mod events;
 mod exec;
+mod forward;
 mod hooks;
 mod host;
 mod host_show;
@@ -29,6 +30,7 @@ mod schedule;
 mod run;
 mod search;
 mod terms;
+mod ssh;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -123,6 +125,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Label(args) => leases::label(context, args).await,
         Command::Logs(args) => exec::logs(context, args).await,
         Command::Exec(args) => exec::exec(context, args).await,
+        Command::Ssh(args) => ssh::ssh(context, args).await,
+        Command::SshConfig(args) => ssh::ssh_config(context, args).await,
+        Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
+        Command::Forward(args) => forward::forward(context, args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,

@@ -388,6 +388,8 @@ impl HostSide {
             max_term: host.max_term,
             reachability: Reachability::Unknown,
             membership: None,
+            // The node knows its own key, the machine does not.
+            ssh_host_key: souk_protocol::SshKey::default(),
         }
     }
 

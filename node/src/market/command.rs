@@ -18,7 +18,7 @@ use crate::api::types::{
     IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
     MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
     ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
-    SearchResults, StatusView,
+    SearchResults, SshView, StatusView, TunnelRequest,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -154,6 +154,23 @@ pub enum Command {
         /// Frames both ways.
         reply: Reply<ByteStream>,
     },
+    /// How an SSH client gets into an instance.
+    SshAccess {
+        /// Which.
+        id: LeaseSelector,
+        /// The keys.
+        reply: Reply<SshView>,
+    },
+    /// Opens SSH or a port of an instance. The market has sent the `Open` frame when it answers: the asker reads `Ready` or `Error`, and
+    /// after `Ready` plain bytes.
+    Tunnel {
+        /// Which.
+        id: LeaseSelector,
+        /// What.
+        request: TunnelRequest,
+        /// Bytes both ways.
+        reply: Reply<ByteStream>,
+    },
     /// The newest receipts, one for each lease.
     Receipts {
         /// Of which leases.
@@ -283,6 +300,8 @@ impl fmt::Debug for Command {
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
+            Self::SshAccess { .. } => "SshAccess",
+            Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",
             Self::LedgerExport { .. } => "LedgerExport",

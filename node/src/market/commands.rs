@@ -51,6 +51,8 @@ impl Market {
             Command::Label { id, text, reply } => self.label(&id, text, reply),
             Command::Logs { id, request, reply } => self.logs(&id, request, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
+            Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
+            Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
             Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),
             Command::Events { request, reply } => self.ledger.happened(request, reply),
             Command::HostEarnings { request, reply } => self.ledger.earnings(request, reply),
@@ -299,7 +301,7 @@ impl Market {
     }
 
     /// Opens a stream to a lease's host and says what it is for.
-    fn open(&self, lease: LeaseId, open: StreamOpen, reply: Reply<ByteStream>) {
+    pub(super) fn open(&self, lease: LeaseId, open: StreamOpen, reply: Reply<ByteStream>) {
         let wrong = |message: &str| CommandError::new(ErrorCode::WrongState, message);
         let host = match self.engine.renter().leases().get(&lease) {
             Some(held) if held.state().is_ended() => {

@@ -3,6 +3,7 @@
 //! [`task`] owns the engine and carries out what it wants; [`command`] is what may be asked of it, and [`select`] how a person's
 //! words name a lease. The local API asks through [`MarketHandle`]; it knows nothing of the engine behind it.
 
+mod access;
 mod avoid;
 pub mod chains;
 pub mod command;
@@ -47,4 +48,6 @@ pub struct About {
     pub currency: souk_protocol::Currency,
     /// Counter-offers up to this are taken unasked, unless a rental says otherwise.
     pub max_price: Option<souk_protocol::Amount>,
+    /// What its SSH keys are made of.
+    pub ssh: crate::access::ssh::SshSeed,
 }

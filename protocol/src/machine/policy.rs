@@ -3,7 +3,7 @@
 //! Pure functions of a proposal, the offer and the owner's settings. They decide; the host's and renter's machines act.
 
 use crate::{
-    Amount, MachineId, Millis, NodeId, Timestamp, Verified,
+    Amount, MachineId, Millis, NodeId, SshKey, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
     machine::pricing::OwnerAsked,
@@ -51,6 +51,8 @@ pub struct HostSetup {
     pub reachability: Reachability,
     /// Whose it is, if not the host's own. Left out of offers once it ends.
     pub membership: Option<Verified<Membership>>,
+    /// The key of its SSH server, named in every lease.
+    pub ssh_host_key: SshKey,
 }
 
 impl HostSetup {

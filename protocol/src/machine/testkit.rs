@@ -9,7 +9,7 @@ use super::{
     pricing::OwnerAsked,
 };
 use crate::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, Timestamp,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, SshKey, Timestamp,
     Verified,
     entry::{Body, Entry},
     lease::LeaseDraft,
@@ -80,6 +80,7 @@ pub(crate) fn setup() -> HostSetup {
         credit: Millis::from_mins(5),
         tick: Millis::from_secs(10),
         max_term: Millis::from_hours(100),
+        ssh_host_key: SshKey([7; 32]),
         reachability: Reachability::Direct,
         membership: None,
     }
@@ -152,6 +153,7 @@ pub(crate) fn draft(max_spend: Option<Amount>, credit: Amount) -> Verified<Lease
         tick: Millis::from_secs(10),
         image: ImagePin { reference: "debian:12".to_owned(), digest: format!("sha256:{}", "a".repeat(64)) },
         workload: Digest::default(),
+        ssh_host_key: SshKey([7; 32]),
         drafted_at: NOW,
         ends_at: NOW + Millis::from_hours(1),
         commit_by: NOW + limits::COMMIT_WITHIN,

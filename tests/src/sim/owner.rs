@@ -85,6 +85,7 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
         max_term: Millis::from_hours(24),
         reachability: Reachability::Direct,
         membership: None,
+        ssh_host_key: souk_protocol::SshKey([7; 32]),
     }
 }
 

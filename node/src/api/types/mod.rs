@@ -3,6 +3,7 @@
 //! Amounts are decimal strings in the unit beside them (`"0.35"`), never floats. Points in time are milliseconds since the Unix
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
+mod access;
 mod earnings;
 mod events;
 mod hook;
@@ -16,6 +17,7 @@ mod schedule;
 mod search;
 mod terms;
 
+pub use access::*;
 pub use earnings::*;
 pub use events::*;
 pub use hook::*;

@@ -1,6 +1,7 @@
 //! The command line's grammar: commands, options, help with examples.
 
 mod files;
+mod access;
 mod hooks;
 mod hosting;
 mod orders;
@@ -16,6 +17,7 @@ use clap_complete::Shell;
 use souk_protocol::Millis;
 
 pub use files::*;
+pub use access::*;
 pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
@@ -145,6 +147,20 @@ pub enum Command {
                       souk copy -x '*.pyc' -x .git/ . 1:/src\n  souk copy 1:/data/ 2:/data"
     )]
     Copy(CopyArgs),
+    /// Log in to an instance with OpenSSH, or run a command there; its image needs no sshd
+    #[command(after_help = "Examples:\n  souk ssh 1\n  souk ssh train nvidia-smi\n  souk ssh -L 8080:localhost:80 -N 1\n  \
+                      tar c . | souk ssh 1 tar x -C /workspace\n\nExit codes: the command's own, 255 is ssh's, 125 souk's.")]
+    Ssh(SshArgs),
+    /// Print a block for ~/.ssh/config, so that ssh, scp, rsync, VS Code and Ansible know an instance by name
+    #[command(after_help = "Examples:\n  souk ssh-config train >> ~/.ssh/config && ssh train\n  \
+                      souk ssh-config 1 > hosts && scp -F hosts data.tar souk-3fa9c1d2e4f5:")]
+    SshConfig(SshConfigArgs),
+    /// Pipe standard input and output to an instance's SSH server.
+    #[command(hide = true)]
+    SshProxy(SshProxyArgs),
+    /// Reach ports of an instance on this machine, until Ctrl-C
+    #[command(after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53")]
+    Forward(ForwardArgs),
     /// What happened to a lease, and who caused it
     #[command(
         after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \

@@ -256,6 +256,7 @@ fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_a
         tick: r.proposal.tick.unwrap_or(setup.tick),
         image,
         workload: r.proposal.workload,
+        ssh_host_key: setup.ssh_host_key,
         drafted_at,
         ends_at: r.ends_at,
         commit_by,

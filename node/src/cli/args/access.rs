@@ -1,0 +1,97 @@
+//! The grammar of the ways into an instance.
+
+use std::net::IpAddr;
+
+use clap::Args;
+
+/// `souk ssh`.
+#[derive(Debug, Args)]
+pub struct SshArgs {
+    /// Log in as this user of the image, in place of its own
+    #[arg(short = 'l', long, value_name = "USER")]
+    pub login: Option<String>,
+    /// Forward a port of this machine into the instance, as ssh -L does (repeatable)
+    #[arg(short = 'L', value_name = "[BIND:]PORT:HOST:PORT")]
+    pub local: Vec<String>,
+    /// Be a SOCKS proxy that connects from inside the instance, as ssh -D does
+    #[arg(short = 'D', value_name = "[BIND:]PORT")]
+    pub dynamic: Vec<String>,
+    /// Run no command: only forward
+    #[arg(short = 'N')]
+    pub no_command: bool,
+    /// Give the command a terminal
+    #[arg(short = 't')]
+    pub terminal: bool,
+    /// An option of ssh_config(5) (repeatable)
+    #[arg(short = 'o', value_name = "OPTION")]
+    pub option: Vec<String>,
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// A command in place of a shell
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `souk ssh-config`.
+#[derive(Debug, Args)]
+pub struct SshConfigArgs {
+    /// The name to give it in ssh's configuration [default: its label, else souk-ID]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+}
+
+/// `souk ssh-proxy`.
+#[derive(Debug, Args)]
+pub struct SshProxyArgs {
+    /// The lease.
+    pub id: String,
+}
+
+/// `souk forward`.
+#[derive(Debug, Args)]
+pub struct ForwardArgs {
+    /// Listen on this address of this machine
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub bind: IpAddr,
+    /// Forward datagrams, not connections
+    #[arg(long)]
+    pub udp: bool,
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// Ports of the instance, each with the port here before it if that is another; 0 takes any
+    #[arg(required = true, value_name = "[LOCAL:]PORT", value_parser = port_pair)]
+    pub ports: Vec<PortPair>,
+}
+
+/// A port here and one there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortPair {
+    /// Here; 0 for any.
+    pub local: u16,
+    /// In the instance.
+    pub remote: u16,
+}
+
+fn port_pair(text: &str) -> Result<PortPair, String> {
+    let (local, remote) = text.split_once(':').unwrap_or((text, text));
+    let wrong = || format!("`{text}` is no port, nor LOCAL:PORT");
+    let pair = PortPair { local: local.parse().map_err(|_| wrong())?, remote: remote.parse().map_err(|_| wrong())? };
+    if pair.remote == 0 { Err(wrong()) } else { Ok(pair) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{PortPair, port_pair};
+
+    #[test]
+    fn ports_are_read() {
+        assert_eq!(port_pair("8888").unwrap(), PortPair { local: 8888, remote: 8888 });
+        assert_eq!(port_pair("0:80").unwrap(), PortPair { local: 0, remote: 80 });
+        for wrong in ["", "0", "80:0", "80:", "a:1", "70000", "1:2:3"] {
+            assert!(port_pair(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -495,7 +495,10 @@ impl StreamOpen {
     #[must_use]
     pub const fn lease(&self) -> LeaseId {
         match self {
-            Self::Logs { lease, .. } | Self::Exec { lease, .. } | Self::Ssh { lease, .. } | Self::Forward { lease, .. } => *lease,
+            Self::Logs { lease, .. }
+            | Self::Exec { lease, .. }
+            | Self::Ssh { lease, .. }
+            | Self::Forward { lease, .. } => *lease,
         }
     }
 }

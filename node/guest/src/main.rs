@@ -69,8 +69,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(_) | None => {
-            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
-                 guest shell [COMMAND] | guest sftp | guest resolve NAME | guest version");
+            say(
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
+                 guest shell [COMMAND] | guest sftp | guest resolve NAME | guest version",
+            );
             ExitCode::from(USAGE)
         }
     }

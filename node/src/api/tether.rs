@@ -39,18 +39,15 @@ pub(super) async fn run(
             release(&shared, lease).await;
         }
     });
-    let lines = stream::unfold(lines, |mut lines| async move { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
+    let lines =
+        stream::unfold(lines, |mut lines| async move { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
     let mut response = Response::new(Body::from_stream(lines));
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(LINES_TYPE));
     Ok(response)
 }
 
 /// Passes steps on until the asker has gone and it is known what came of the rental: the lease that is to be ended, if there is one.
-async fn follow(
-    mut steps: mpsc::Receiver<RentStep>,
-    told: mpsc::Sender<Bytes>,
-    shared: &Shared,
-) -> Option<LeaseId> {
+async fn follow(mut steps: mpsc::Receiver<RentStep>, told: mpsc::Sender<Bytes>, shared: &Shared) -> Option<LeaseId> {
     let mut lease = None;
     loop {
         let step = tokio::select! {

@@ -85,7 +85,11 @@ async fn one(context: &Context, client: &Client, args: &RunArgs, machines: &Mach
     let begun = Instant::now();
     let say = |text: String| {
         if !args.quiet && !context.json {
-            output::note(if args.count > 1 { format!("[{rank}] {}", output::plain(&text)) } else { output::plain(&text) });
+            output::note(if args.count > 1 {
+                format!("[{rank}] {}", output::plain(&text))
+            } else {
+                output::plain(&text)
+            });
         }
     };
     let mut rented: Option<Rented> = None;
@@ -128,7 +132,9 @@ async fn inside(context: &Context, client: &Client, args: &RunArgs, id: &str, ra
         let (path, target) = split(input);
         let from = Place::Here(path.as_os_str().as_bytes().to_vec());
         let (to, name) = match target {
-            Some(target) if !target.as_os_str().as_bytes().ends_with(b"/") => (target.into_os_string().into_vec(), Vec::new()),
+            Some(target) if !target.as_os_str().as_bytes().ends_with(b"/") => {
+                (target.into_os_string().into_vec(), Vec::new())
+            }
             into => {
                 let folder = into.unwrap_or_else(|| PathBuf::from(args.workdir.as_deref().unwrap_or(".")));
                 (folder.into_os_string().into_vec(), copy::name_of(&from)?)
@@ -141,7 +147,8 @@ async fn inside(context: &Context, client: &Client, args: &RunArgs, id: &str, ra
     for output in &args.outputs {
         let (path, target) = split(output);
         let from = there(path.into_os_string().into_vec());
-        let of_rank = |folder: &Path| if args.count > 1 { folder.join(format!("rank-{rank}")) } else { folder.to_owned() };
+        let of_rank =
+            |folder: &Path| if args.count > 1 { folder.join(format!("rank-{rank}")) } else { folder.to_owned() };
         let (to, name) = match target {
             Some(target) if !target.as_os_str().as_bytes().ends_with(b"/") => (of_rank(&target), Vec::new()),
             into => (of_rank(&into.unwrap_or_else(|| PathBuf::from("."))), copy::name_of(&from)?),

@@ -551,7 +551,11 @@ impl Market {
                 }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);
-                self.server = Some(Server::new(Arc::clone(&runtime) as Arc<dyn Runtime>, self.about.ssh.host_key(), self.permissions.clone()));
+                self.server = Some(Server::new(
+                    Arc::clone(&runtime) as Arc<dyn Runtime>,
+                    self.about.ssh.host_key(),
+                    self.permissions.clone(),
+                ));
                 self.runtime = Some(runtime);
                 self.runtime_problem = None;
                 *reports = Some(receiver);

@@ -9,8 +9,8 @@ use super::{
     pricing::OwnerAsked,
 };
 use crate::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, SshKey, Timestamp,
-    Verified,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, SshKey,
+    Timestamp, Verified,
     entry::{Body, Entry},
     lease::LeaseDraft,
     limits,

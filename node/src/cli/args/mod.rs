@@ -1,7 +1,7 @@
 //! The command line's grammar: commands, options, help with examples.
 
-mod files;
 mod access;
+mod files;
 mod hooks;
 mod hosting;
 mod orders;
@@ -16,8 +16,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use souk_protocol::Millis;
 
-pub use files::*;
 pub use access::*;
+pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
@@ -148,8 +148,10 @@ pub enum Command {
     )]
     Copy(CopyArgs),
     /// Log in to an instance with OpenSSH, or run a command there; its image needs no sshd
-    #[command(after_help = "Examples:\n  souk ssh 1\n  souk ssh train nvidia-smi\n  souk ssh -L 8080:localhost:80 -N 1\n  \
-                      tar c . | souk ssh 1 tar x -C /workspace\n\nExit codes: the command's own, 255 is ssh's, 125 souk's.")]
+    #[command(
+        after_help = "Examples:\n  souk ssh 1\n  souk ssh train nvidia-smi\n  souk ssh -L 8080:localhost:80 -N 1\n  \
+                      tar c . | souk ssh 1 tar x -C /workspace\n\nExit codes: the command's own, 255 is ssh's, 125 souk's."
+    )]
     Ssh(SshArgs),
     /// Print a block for ~/.ssh/config, so that ssh, scp, rsync, VS Code and Ansible know an instance by name
     #[command(after_help = "Examples:\n  souk ssh-config train >> ~/.ssh/config && ssh train\n  \
@@ -159,7 +161,9 @@ pub enum Command {
     #[command(hide = true)]
     SshProxy(SshProxyArgs),
     /// Reach ports of an instance on this machine, until Ctrl-C
-    #[command(after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53")]
+    #[command(
+        after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53"
+    )]
     Forward(ForwardArgs),
     /// What happened to a lease, and who caused it
     #[command(

@@ -24,7 +24,8 @@ pub(super) async fn run(
 ) -> Result<u8, Failure> {
     let (mut from, to) = tokio::io::split(stream);
     let receiving = async {
-        let mut outputs = [Output::new(exec::file(io::stdout())?, "stdout"), Output::new(exec::file(io::stderr())?, "stderr")];
+        let mut outputs =
+            [Output::new(exec::file(io::stdout())?, "stdout"), Output::new(exec::file(io::stderr())?, "stderr")];
         let code = loop {
             let (at, bytes) = match frames::read(&mut from).await.map_err(exec::lost)? {
                 Some(Frame::Stdout(bytes)) => (0, bytes),
@@ -33,7 +34,9 @@ pub(super) async fn run(
                 Some(Frame::Error(sentence)) => return Err(Failure::new(sentence)),
                 Some(Frame::Open(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(..) | Frame::Ready) => continue,
                 None => {
-                    return Err(Failure::new("the connection ended before the command did").code(ErrorCode::Unreachable));
+                    return Err(
+                        Failure::new("the connection ended before the command did").code(ErrorCode::Unreachable)
+                    );
                 }
             };
             outputs[at].put(&bytes, prefix.as_deref(), json).await?;
@@ -64,7 +67,9 @@ impl Output {
 
     async fn put(&mut self, bytes: &[u8], prefix: Option<&str>, json: Option<u32>) -> Result<(), Failure> {
         if let Some(rank) = json {
-            return output::json_line(&json!({ "rank": rank, "stream": self.name, "text": String::from_utf8_lossy(bytes) }));
+            return output::json_line(
+                &json!({ "rank": rank, "stream": self.name, "text": String::from_utf8_lossy(bytes) }),
+            );
         }
         let Some(prefix) = prefix else {
             self.write(bytes).await;

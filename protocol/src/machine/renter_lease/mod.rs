@@ -436,4 +436,3 @@ impl RenterLease {
         self.draft.host
     }
 }
-

@@ -19,7 +19,7 @@ fn small(name: &'static str, seed: u64) -> Settings {
         partitions: 2,
         outages: 2,
         failing: 60,
-        rivals: 3,
+        rivals: 20,
         cuts: 60,
         clock_steps: 4,
         bids: 400,

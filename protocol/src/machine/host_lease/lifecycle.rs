@@ -285,6 +285,10 @@ impl HostLease {
         if self.ending.is_some() || !(self.needs_slots() || waits) {
             return;
         }
+        // What is past its end does not wait to run again.
+        let waits = matches!(reason, PauseReason::Outbid | PauseReason::Maintenance);
+        let over = waits && now >= self.terms.ends_at;
+        let reason = if over { PauseReason::Expired } else { reason };
         self.enter(cx, LeaseState::Paused(reason), by, None, note, now);
         // While it is not known what there is, what is found running is stopped then. One stop is enough: the report of a second
         // one could be taken for that of a later run.

@@ -404,7 +404,7 @@ impl World {
                     if let std::collections::btree_map::Entry::Vacant(place) = machine.locks.entry(slot) {
                         place.insert(None);
                         let run = self.nodes[node].run;
-                        self.after(0, 3_000, Event::TellForeign { node, run });
+                        self.after(0, 20_000, Event::TellForeign { node, run });
                         self.after(1_000, 120_000, Event::RivalGone(node, slot));
                     }
                 }

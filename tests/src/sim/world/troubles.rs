@@ -103,9 +103,15 @@ impl World {
         let (now, current) = (self.now, self.nodes[node].run);
         let placed = self.nodes[node].store.fold_of(&lease).and_then(|f| f.placed.clone()).filter(|_| !orphaned);
         let placed = placed.map(|(slots, devices)| Placed { slots, devices });
-        let Some((machine, _)) = &mut self.nodes[node].hosting else {
+        let Some((machine, setup)) = &mut self.nodes[node].hosting else {
             return Ok(());
         };
+        if let Some(placed) = &placed {
+            let of = |slot: &u16| setup.slots.get(usize::from(*slot)).cloned().flatten();
+            if placed.slots.iter().filter_map(of).ne(placed.devices.iter().cloned()) {
+                return Err(format!("one-slot-one-lease: {} is placed on devices of other slots", lease.short()));
+            }
+        }
         if !machine.up {
             if !orphaned {
                 machine.deferred.push((lease, step, current));

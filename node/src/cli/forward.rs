@@ -105,7 +105,9 @@ fn busy((address, port): (IpAddr, u16), error: &io::Error) -> Failure {
 
 async fn connections(listener: TcpListener, way: Way) -> Failure {
     loop {
-        let Ok(place) = Arc::clone(&way.places).acquire_owned().await else { return Failure::new("forwarding is over") };
+        let Ok(place) = Arc::clone(&way.places).acquire_owned().await else {
+            return Failure::new("forwarding is over");
+        };
         let accepted = match listener.accept().await {
             Ok((accepted, _)) => accepted,
             Err(error) => {
@@ -169,7 +171,12 @@ async fn datagrams(socket: UdpSocket, way: Way) -> Failure {
     }
 }
 
-async fn sender(socket: &UdpSocket, peer: SocketAddr, mut waiting: mpsc::Receiver<Vec<u8>>, way: &Way) -> Result<(), Failure> {
+async fn sender(
+    socket: &UdpSocket,
+    peer: SocketAddr,
+    mut waiting: mpsc::Receiver<Vec<u8>>,
+    way: &Way,
+) -> Result<(), Failure> {
     let stream = way.open().await?;
     let (mut from, mut to) = tokio::io::split(stream);
     let up = async {

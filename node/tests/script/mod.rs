@@ -139,6 +139,12 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 tokio::spawn(exec(far, command));
                 answer(reply, Ok(Box::new(near) as ByteStream));
             }
+            Command::SshAccess { reply, .. } => {
+                answer(reply, Err(CommandError::new(ErrorCode::WrongState, "the lease is over")));
+            }
+            Command::Tunnel { reply, .. } => {
+                answer(reply, Err(CommandError::new(ErrorCode::WrongState, "the lease is over")));
+            }
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
             Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),
             Command::HostEarnings { request, reply } => {

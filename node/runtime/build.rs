@@ -22,6 +22,8 @@ fn build_guest() -> Result<(), Box<dyn std::error::Error>> {
     let guest = manifest_dir.parent().ok_or("the crate has no parent folder")?.join("guest");
     rerun_if_changed(&guest.join("src"))?;
     rerun_if_changed(&guest.join("Cargo.toml"))?;
+    // What the helper copies files with.
+    rerun_if_changed(&guest.with_file_name("transfer"))?;
 
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     let target = std::env::var("TARGET")?;

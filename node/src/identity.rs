@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 pub const KEY_FILE: &str = "node.key";
 /// The machine id's file.
 pub const MACHINE_FILE: &str = "machine.id";
-const SEED_BYTES: usize = 32;
+/// Bytes of a seed.
+pub(crate) const SEED_BYTES: usize = 32;
 
 /// Why there is no usable identity.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,10 @@ impl IdentityError {
         match self {
             Self::Missing { dir } => format!("souk init --dir {}", dir.display()),
             Self::Open { path, wanted, .. } => format!("chmod {wanted:o} {}", path.display()),
+            Self::Damaged { path, .. } if path.ends_with(crate::owner::key::FILE) => format!(
+                "restore {0} from a backup, or move it away and run `souk owner init` to be a new owner",
+                path.display()
+            ),
             Self::Damaged { path, .. } => format!(
                 "restore {0} from a backup, or move it away and run `souk init` to be a new node",
                 path.display()
@@ -127,7 +132,7 @@ impl Identity {
     }
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), IdentityError> {
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), IdentityError> {
     getrandom::fill(bytes).map_err(|e| IdentityError::Io {
         what: "draw random bytes from",
         path: PathBuf::from("/dev/urandom"),
@@ -144,7 +149,7 @@ fn check_private(path: &Path, meta: &fs::Metadata, wanted: u32) -> Result<(), Id
 }
 
 /// Writes a file that only its owner may read, durably, unless it exists. Whether it was written.
-fn write_new(dir: &Path, name: &str, bytes: &[u8]) -> Result<bool, IdentityError> {
+pub(crate) fn write_new(dir: &Path, name: &str, bytes: &[u8]) -> Result<bool, IdentityError> {
     let path = dir.join(name);
     let write = || -> io::Result<bool> {
         if path.symlink_metadata().is_ok() {
@@ -164,7 +169,7 @@ fn write_new(dir: &Path, name: &str, bytes: &[u8]) -> Result<bool, IdentityError
     write().map_err(failed("write", &path))
 }
 
-fn read_key(path: &Path) -> Result<Keypair, IdentityError> {
+pub(crate) fn read_key(path: &Path) -> Result<Keypair, IdentityError> {
     let mut file = open(path)?;
     let meta = file.metadata().map_err(failed("look at", path))?;
     check_private(path, &meta, 0o600)?;

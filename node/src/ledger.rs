@@ -367,6 +367,7 @@ fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryErr
 
 fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
     let id = lease.id();
+    let hosted = lease.host() == view.own();
     let events = view.events(&id)?;
     let usage = lease.newest_usage().map(|u| u.signed.clone());
     let (ack, acked_usage) = lease.receipts.agreed.map(|r| (r.ack.signed, r.usage.signed)).unzip();
@@ -381,7 +382,9 @@ fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
         usage,
         ack,
         acked_usage,
-        close: lease.host_close.or(lease.renter_close).map(|c| c.signed),
+        // A host that has closed may have taken its renter's close, too: that is the one it still owes an answer to.
+        close: if hosted { lease.renter_close.or(lease.host_close) } else { lease.host_close.or(lease.renter_close) }
+            .map(|c| c.signed),
         close_ack: lease.renter_close_ack.or(lease.host_close_ack).map(|c| c.signed),
         workload: view.workload(&id)?.and_then(|sealed| seal.open(&id, &sealed)).unwrap_or_default(),
         events,

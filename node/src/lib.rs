@@ -17,5 +17,6 @@ pub mod ledger;
 pub mod market;
 pub mod node;
 pub mod orders;
+pub mod owner;
 pub mod seal;
 pub mod telemetry;

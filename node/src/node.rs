@@ -17,7 +17,7 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, task, views},
+    market::{About, MarketHandle, owned::Owned, task, views},
     orders,
     seal::Seal,
 };
@@ -90,6 +90,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         max_price: config.renter.max_price,
         ssh: crate::access::ssh::SshSeed::of(&identity.keypair),
     };
+    let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
     let parts = task::Parts {
         engine,
@@ -101,6 +102,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         commands,
         host,
         locks,
+        owned,
         about,
         hooks: feed,
     };

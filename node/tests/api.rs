@@ -41,7 +41,7 @@ fn done(output: &Output) -> String {
 #[test]
 fn every_answer_is_printed_and_parses_as_json() {
     let node = Scripted::start();
-    let words: [(&[&str], &str); 18] = [
+    let words: [(&[&str], &str); 30] = [
         (&["status"], "12D3KooW"),
         (&["peers"], "/ip4/127.0.0.1/tcp/1"),
         (&["search", "num_gpus>=1", "--explain"], "RTX 4090"),
@@ -57,6 +57,18 @@ fn every_answer_is_printed_and_parses_as_json() {
         (&["host", "show"], "nobody yet"),
         (&["host", "list", "--gpu-price", "0.35"], "offered"),
         (&["host", "accept", "anyone"], "anyone"),
+        (&["quote", "cafe"], "$0.31"),
+        (&["bid", "1", "0.25"], "2 bids ahead, $0.31/h would run now"),
+        (&["extend", "1", "12h", "--max-price", "0.45"], "$0.45/h from 2026-01-02T00:00:00Z on"),
+        (&["extend", "1", "--accept", "-y"], "$0.45/h from"),
+        (&["extend", "1", "--decline"], "ends as agreed"),
+        (&["extend", "1", "--auto", "48h"], "until 2026-01-04T00:00:00Z"),
+        (&["extend", "1", "--auto", "off"], "is not extended"),
+        (&["max-spend", "1", "20"], "$20.00 at most"),
+        (&["host", "hold", "2"], "2 slots are held"),
+        (&["host", "maintenance", "add", "2026-11-23T10:00Z", "30min"], "2026-11-23T10:30:00Z"),
+        (&["host", "maintenance", "remove", "1"], "no maintenance"),
+        (&["host", "extend", "1", "24h", "--price", "0.45"], "its renter is asked for $0.45/h"),
         (&["host", "idle-job", "set", "debian:12"], "running"),
         (&["host", "idle-job", "show"], "nothing runs on free slots"),
         (&["host", "idle-job", "clear"], "nothing runs on free slots"),
@@ -130,6 +142,16 @@ fn a_refusal_says_what_and_what_next() {
     // Names go through a path unharmed.
     let output = run(&node, &["show", "../shutdown?x=1#é"]);
     assert!(text(&output.stderr).contains("`../shutdown?x=1#é`"), "{}", text(&output.stderr));
+    // A dearer contract is agreed to, not slipped into.
+    for args in
+        [&["extend", "1", "12h"][..], &["extend", "1", "12h", "--max-price", "0.44"], &["extend", "1", "--accept"]]
+    {
+        let output = run(&node, args);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains("the host wants $0.45/h for a later end"), "{}", text(&output.stderr));
+    }
+    let output = run(&node, &["host", "maintenance", "remove", "2"]);
+    assert!(text(&output.stderr).contains("no window of number 2"), "{}", text(&output.stderr));
     // Destroying asks; with nobody to ask it is bad usage.
     let output = run(&node, &["destroy", "1"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
@@ -172,13 +194,29 @@ fn renting_shows_its_cost_and_streams_its_steps() {
     assert_eq!(steps.last().unwrap()["step"], "running");
     assert_eq!(steps.last().unwrap()["lease"]["number"], 1);
 
+    // Who bids is told what wins; waiting is no failure.
+    let output = run(&node, &["rent", "#1", "--image", "outbid", "--bid", "0.20"]);
+    done(&output);
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("$0.31/h wins now") && told.contains("waiting: 2 bids ahead, $0.31/h would run now"),
+        "{told}"
+    );
+    assert_eq!(node.last_rent().unwrap().rental, Some(souk::api::types::RentalKind::Bid));
+    let clash = run(&node, &["rent", "#1", "--image", "x", "--type", "reserved", "--bid", "0.20"]);
+    assert_eq!(clash.status.code(), Some(2), "{}", text(&clash.stderr));
+
     let detached = run(&node, &["rent", "#1", "--image", "debian:12", "-d"]);
     done(&detached);
     assert!(!text(&detached.stderr).contains("preparing"));
 
     let failed = run(&node, &["rent", "#1", "--image", "too-dear"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(text(&failed.stderr).contains("error: the host takes no less than $9.00/h\n  try: "));
+    assert!(
+        text(&failed.stderr).contains("error: the host takes no less than $9.00/h\n  try: "),
+        "{}",
+        text(&failed.stderr)
+    );
     let ended = run(&node, &["rent", "#1", "--image", "broken"]);
     assert_eq!(ended.status.code(), Some(1));
     assert!(text(&ended.stderr).contains("ended(image_failed)"), "{}", text(&ended.stderr));

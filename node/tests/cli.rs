@@ -115,7 +115,7 @@ fn a_wrong_configuration_is_named_by_file_and_line() {
 #[test]
 fn with_no_node_every_client_command_says_so_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 22] = [
         &["status"],
         &["peers"],
         &["search", "num_gpus>=1"],
@@ -129,6 +129,12 @@ fn with_no_node_every_client_command_says_so_and_what_to_do() {
         &["receipts"],
         &["ledger", "check"],
         &["host", "show"],
+        &["quote", "1"],
+        &["bid", "1", "0.2"],
+        &["extend", "1", "3h"],
+        &["max-spend", "1", "none"],
+        &["host", "hold", "1"],
+        &["host", "maintenance", "list"],
         &["host", "price", "--price", "0"],
         &["market", "RTX 4090"],
         &["down"],
@@ -161,6 +167,14 @@ fn bad_usage_is_exit_code_2() {
         &["logs", "--since", "yesterday", "1"],
         &["host", "accept", "somebody"],
         &["host", "list", "--slots", "0"],
+        &["host", "list", "--until", "christmas"],
+        &["host", "hold", "999"],
+        &["host", "maintenance", "add", "soon", "1h"],
+        &["extend", "1"],
+        &["extend", "1", "3h", "--accept"],
+        &["extend", "1", "--auto", "maybe"],
+        &["max-spend", "1", "lots"],
+        &["rent", "1", "--image", "x", "--bid", "1", "--price", "1"],
         &["host", "price", "--strategy", "greedy"],
         &["host", "price", "--price", "99999999999999999999"],
         &["host", "price", "--reserved-discount", "101"],

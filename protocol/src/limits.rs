@@ -68,6 +68,23 @@ pub const BOOK_PAGE: usize = 4096;
 /// Offers fetched by one request, so that the answer stays under [`RESPONSE_BYTES`].
 pub const BOOK_FETCH: usize = 128;
 
+/// Bytes of a signed membership: some 170.
+pub const MEMBERSHIP_BYTES: usize = 256;
+/// The longest membership: five years.
+pub const MEMBERSHIP_LIFE: Millis = Millis::from_hours(5 * 366 * 24);
+/// A membership with less life left is not put into an offer any more, so that no offer ends right after it was made.
+pub const MEMBERSHIP_LEAST: Millis = Millis::from_mins(2);
+/// Bytes of what an owner orders a node to do: the settings of one machine.
+pub const ORDER_BYTES: usize = 16 * 1024;
+/// The longest life of an order: it is sent when it is given, so this covers a slow dial and clocks that differ.
+pub const ORDER_LIFE: Millis = Millis::from_mins(2);
+/// Orders remembered against being carried out twice. Beyond it the oldest goes, and everything given before it is refused.
+pub const ORDERS_REMEMBERED: usize = 1024;
+/// Bytes of the answer to an order.
+pub const ORDER_ANSWER_BYTES: usize = 512 * 1024;
+/// Machines of the same owner that a node keeps an eye on.
+pub const SISTERS: usize = 1024;
+
 /// Proposals in one negotiation.
 pub const ROUNDS: u8 = 8;
 /// How long a counter-offer holds.

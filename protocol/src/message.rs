@@ -15,6 +15,7 @@ use crate::{
     money::Amount,
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
+    owner::OwnerOrder,
     receipt::{Ack, Usage},
     signed::Signed,
     time::Timestamp,
@@ -86,6 +87,8 @@ pub enum Request {
         /// The entry.
         entry: Signed<Entry>,
     },
+    /// An owner wants something of a node that belongs to it. Answered with [`Response::Ordered`], or rejected.
+    Order(Signed<OwnerOrder>),
 }
 
 /// What a renter may ask of its instance.
@@ -135,8 +138,10 @@ pub enum EventCode {
     EvictionNotice,
     /// They don't, after all.
     NoticeWithdrawn,
-    /// Its terms have changed.
+    /// Its terms have changed, but for the price in force.
     Amended,
+    /// Its price is another from here on, by a bid or as agreed: a new quantum begins.
+    Repriced,
     /// The host asks for a longer contract at another price.
     ExtensionAsked,
     /// The renter does not want it, or its time is past.
@@ -157,6 +162,7 @@ impl EventCode {
             Self::EvictionNotice => "eviction_notice",
             Self::NoticeWithdrawn => "notice_withdrawn",
             Self::Amended => "amended",
+            Self::Repriced => "repriced",
             Self::ExtensionAsked => "extension_asked",
             Self::ExtensionDeclined => "extension_declined",
             Self::MaintenanceAnnounced => "maintenance_announced",
@@ -316,6 +322,13 @@ pub enum Response {
     },
     /// To a sync.
     News(Box<LeaseUpdate>),
+    /// To an order: what came of it, in the words of the node's programming interface, as JSON of at most
+    /// [`limits::ORDER_ANSWER_BYTES`].
+    Ordered {
+        /// The answer, or the error.
+        #[serde(with = "serde_bytes")]
+        answer: Vec<u8>,
+    },
     /// To a quote.
     Quoted {
         /// One for each size the machine is sold in.
@@ -369,7 +382,8 @@ impl Request {
             | Self::Quote { .. }
             | Self::AskExtension { .. }
             | Self::Sync { .. }
-            | Self::Deliver { .. } => true,
+            | Self::Deliver { .. }
+            | Self::Order(_) => true,
         };
         if fits { Ok(request) } else { Err(DecodeError::Malformed("a list is over its limit".to_owned())) }
     }
@@ -406,6 +420,7 @@ impl Response {
             Self::Rejected(reject) => {
                 reject.sentence.len() <= limits::SENTENCE_BYTES && !reject.sentence.chars().any(char::is_control)
             }
+            Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
             | Self::Extension(_)
@@ -480,7 +495,10 @@ impl StreamOpen {
     #[must_use]
     pub const fn lease(&self) -> LeaseId {
         match self {
-            Self::Logs { lease, .. } | Self::Exec { lease, .. } | Self::Ssh { lease, .. } | Self::Forward { lease, .. } => *lease,
+            Self::Logs { lease, .. }
+            | Self::Exec { lease, .. }
+            | Self::Ssh { lease, .. }
+            | Self::Forward { lease, .. } => *lease,
         }
     }
 }

@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{AskId, MachineId, NodeId},
+    encode,
+    id::{AskId, MachineId, NetworkId, NodeId},
     limits,
     money::{Amount, Currency},
+    owner::{HostId, Membership},
     resources::{DiskQuota, Egress, Hardware, RuntimeKind, SlotClass},
-    signed::{Document, Invalid, Signed},
+    signed::{Document, Invalid, Signed, VerifyError},
     time::{Millis, Timestamp},
 };
 
@@ -153,9 +155,34 @@ pub struct Offer {
     pub terms: Terms,
     /// The state.
     pub availability: Availability,
+    /// Whose the machine is, if not the host's own: the owner's signature, to which the host agrees by carrying it.
+    pub membership: Option<Signed<Membership>>,
 }
 
 impl Offer {
+    /// Whose the machine is: its owner by the membership it carries, else the host itself. True of a verified offer only.
+    #[must_use]
+    pub fn host_id(&self) -> HostId {
+        self.membership_read().map_or(HostId::Node(self.host), |m| HostId::Owner(m.owner))
+    }
+
+    /// The membership it carries. To be believed of a verified offer only.
+    #[must_use]
+    pub fn membership_read(&self) -> Option<Membership> {
+        self.membership.as_ref().and_then(|m| read(m).ok())
+    }
+
+    /// The membership it carries, if any, is this host's and holds as long as the offer. Its signature is another matter.
+    fn check_membership(&self) -> Result<(), Invalid> {
+        let Some(signed) = &self.membership else { return Ok(()) };
+        let membership = read(signed)?;
+        membership.check().map_err(|Invalid(why)| Invalid(format!("its membership: {why}")))?;
+        Invalid::unless(membership.covers(&self.host, &self.machine), "its membership is another machine's")?;
+        let begins = membership.issued_at <= self.issued_at + limits::CLOCK_SKEW;
+        let lasts = self.valid_until <= membership.valid_until;
+        Invalid::unless(begins && lasts, "its membership does not hold as long as it does")
+    }
+
     /// The class of the machine's slots.
     #[must_use]
     pub fn class(&self) -> SlotClass {
@@ -183,6 +210,11 @@ impl Offer {
     pub fn slots_of(&self, ask: &AskId) -> Option<u16> {
         self.slices().into_iter().find(|n| AskId::of(&self.host, &self.machine, *n) == *ask)
     }
+}
+
+fn read(signed: &Signed<Membership>) -> Result<Membership, Invalid> {
+    encode::from_bytes(signed.payload(), limits::MEMBERSHIP_BYTES)
+        .map_err(|e| Invalid(format!("its membership is {e}")))
 }
 
 impl Document for Offer {
@@ -219,7 +251,12 @@ impl Document for Offer {
             && t.payment.len() <= 8;
         Invalid::unless(lists, "one of its lists is too long")?;
         t.registries.iter().try_for_each(|r| Invalid::text(r, 255, "a registry"))?;
-        t.payment.iter().try_for_each(|p| Invalid::text(p, limits::NAME_BYTES, "a payment method"))
+        t.payment.iter().try_for_each(|p| Invalid::text(p, limits::NAME_BYTES, "a payment method"))?;
+        self.check_membership()
+    }
+
+    fn check_carried(&self, network: &NetworkId) -> Result<(), VerifyError> {
+        self.membership.as_ref().map_or(Ok(()), |m| m.verify(network).map(|_| ()))
     }
 }
 
@@ -259,4 +296,142 @@ pub enum Notice {
     Offer(Signed<Offer>),
     /// A machine is offered no more.
     Withdrawal(Signed<Withdrawal>),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Keypair, Verified,
+        machine::{
+            book::{Book, Intake},
+            testkit::{NOW, key, network, offer},
+        },
+        owner::OwnerId,
+    };
+
+    fn membership(by: u8, node: u8) -> Membership {
+        Membership {
+            owner: OwnerId(key(by).node_id().0),
+            node: key(node).node_id(),
+            machine: None,
+            issued_at: NOW,
+            valid_until: NOW + Millis::from_hours(24),
+        }
+    }
+
+    fn signed(membership: Membership, by: &Keypair) -> Signed<Membership> {
+        Verified::sign(membership, by, &network()).unwrap().to_signed()
+    }
+
+    /// An offer of node 1 with that membership, signed by node 1 without a look at what it carries.
+    fn carrying(membership: Signed<Membership>, seq: u64) -> Signed<Offer> {
+        let offer = Offer { membership: Some(membership), ..offer(1, seq, NOW) };
+        let payload = encode::to_bytes(&offer);
+        let signature = key(1).sign(&crate::signed::digest(Offer::CONTEXT, &network(), &payload).0);
+        let envelope = (serde_bytes::Bytes::new(&payload), serde_bytes::Bytes::new(&signature));
+        encode::from_bytes(&encode::to_bytes(&envelope), 8192).unwrap()
+    }
+
+    #[test]
+    fn a_membership_shows_whose_the_machine_is() {
+        let owner = OwnerId(key(9).node_id().0);
+        let verified = carrying(signed(membership(9, 1), &key(9)), 1).verify(&network()).unwrap();
+        assert_eq!(verified.host_id(), HostId::Owner(owner));
+        assert!(verified.payload().len() < 1200, "{}", verified.payload().len());
+        assert_eq!(offer(1, 1, NOW).host_id(), HostId::Node(key(1).node_id()));
+    }
+
+    #[test]
+    fn what_is_no_membership_of_this_machine_at_this_time_makes_no_offer() {
+        let refused = |membership| carrying(membership, 1).verify(&network()).is_err();
+        assert!(!refused(signed(membership(9, 1), &key(9))));
+        assert!(refused(signed(membership(9, 2), &key(9))), "another node's");
+        let other = Some(MachineId([8; 16]));
+        assert!(refused(signed(Membership { machine: other, ..membership(9, 1) }, &key(9))), "another machine's");
+        let short = Membership { valid_until: NOW + Millis::from_mins(20), ..membership(9, 1) };
+        assert!(refused(signed(short, &key(9))), "ends before the offer");
+        let late = Membership { issued_at: NOW + limits::CLOCK_SKEW + Millis(1), ..membership(9, 1) };
+        assert!(refused(signed(late, &key(9))), "begins after the offer");
+        let elsewhere = Verified::sign(membership(9, 1), &key(9), &NetworkId::of_name("main")).unwrap();
+        assert!(refused(elsewhere.to_signed()), "another network's");
+        let mut forged = encode::to_bytes(&signed(membership(9, 1), &key(9)));
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(refused(encode::from_bytes(&forged, 1024).unwrap()), "forged");
+        // In the owner's name, by the host itself.
+        let payload = encode::to_bytes(&membership(9, 1));
+        let signature = key(1).sign(&crate::signed::digest(Membership::CONTEXT, &network(), &payload).0);
+        let envelope = (serde_bytes::Bytes::new(&payload), serde_bytes::Bytes::new(&signature));
+        assert!(refused(encode::from_bytes(&encode::to_bytes(&envelope), 1024).unwrap()), "signed by the host");
+        let junk = (serde_bytes::Bytes::new(&[0; 3000]), serde_bytes::Bytes::new(&signature));
+        assert!(refused(encode::from_bytes(&encode::to_bytes(&junk), 8192).unwrap()), "oversized junk");
+    }
+
+    #[test]
+    fn a_book_takes_no_changed_membership_for_the_one_it_knows() {
+        let mut book = Book::new(network(), 10);
+        let mut take = |offer| book.take(&Notice::Offer(offer), false, NOW);
+        let good = signed(membership(9, 1), &key(9));
+        assert!(matches!(take(carrying(good.clone(), 1)), Intake::New(_)));
+        assert!(matches!(take(carrying(good.clone(), 2)), Intake::New(_)), "the same again");
+        let mut forged = encode::to_bytes(&good);
+        *forged.last_mut().unwrap() ^= 1;
+        let forged = encode::from_bytes(&forged, 1024).unwrap();
+        assert!(matches!(take(carrying(forged, 3)), Intake::Invalid(_)));
+        let renewed = signed(Membership { valid_until: NOW + Millis::from_hours(48), ..membership(9, 1) }, &key(9));
+        assert!(matches!(take(carrying(renewed, 3)), Intake::New(_)));
+    }
+
+    #[test]
+    fn search_names_the_owner_and_the_host_again_when_it_leaves() {
+        use crate::{
+            machine::search::{AskIndex, Options, search},
+            query::{Field, Query},
+        };
+        let mut index = AskIndex::default();
+        let owned = |by: u8, seq| carrying(signed(membership(by, 1), &key(by)), seq).verify(&network()).unwrap();
+        let own = |seq| Verified::sign(offer(1, seq, NOW), &key(1), &network()).unwrap();
+        let mut offers = vec![own(1), owned(9, 2), owned(9, 3), owned(8, 4), own(5)];
+        // Another machine of the host is its own all the time.
+        let other = Offer { machine: MachineId([7; 16]), ..offer(1, 1, NOW) };
+        let other = Verified::sign(other, &key(1), &network()).unwrap();
+        index.insert(other.id(), &other);
+        offers.extend([owned(9, 6)]);
+        for offer in &offers {
+            index.insert(offer.id(), offer);
+            let options = Options { all: true, ..Options::at(NOW) };
+            let found = search(&index, &Query::parse("").unwrap(), &options);
+            for row in &found.rows {
+                let wanted = if row.machine == offer.machine { offer.host_id() } else { other.host_id() };
+                assert_eq!(row.text(Field::HostId), Some(wanted.to_string().as_str()), "seq {}", offer.seq);
+            }
+            assert!(found.rows.iter().any(|row| row.machine == offer.machine));
+        }
+    }
+
+    proptest! {
+        /// Whatever the times and names in a membership are, an offer verifies with it only if it covers the whole offer.
+        #[test]
+        fn no_offer_outlives_its_membership(
+            node in 1u8..3, machine in proptest::option::of(0u8..3), begins in 0u64..400_000, lives in 1u64..4_000_000,
+        ) {
+            let issued_at = Timestamp(NOW.0 - 200_000 + begins);
+            let membership = Membership {
+                node: key(node).node_id(),
+                machine: machine.map(|m| MachineId([m; 16])),
+                issued_at,
+                valid_until: issued_at + Millis(lives),
+                ..membership(9, 1)
+            };
+            let covers = node == 1
+                && machine.is_none_or(|m| m == 1)
+                && issued_at <= NOW + limits::CLOCK_SKEW
+                && NOW + limits::OFFER_LIFE <= membership.valid_until;
+            let verified = carrying(signed(membership, &key(9)), 1).verify(&network());
+            prop_assert_eq!(verified.is_ok(), covers);
+        }
+    }
 }

@@ -32,6 +32,14 @@ pub trait Document: Serialize + DeserializeOwned {
     /// # Errors
     /// The sentence that says what is out of bounds.
     fn check(&self) -> Result<(), Invalid>;
+
+    /// Verifies the documents of others that this one rests on and carries.
+    ///
+    /// # Errors
+    /// [`VerifyError`], what is wrong with one of them.
+    fn check_carried(&self, _network: &NetworkId) -> Result<(), VerifyError> {
+        Ok(())
+    }
 }
 
 /// What is wrong with a document whatever the time and place.
@@ -164,14 +172,17 @@ impl<T: Document> Signed<T> {
         network: &NetworkId,
         key: impl FnOnce(&NodeId) -> Result<PublicKey, BadKey>,
     ) -> Result<Verified<T>, VerifyError> {
-        self.verify_identified(self.id(network), key)
+        self.verify_identified(network, self.id(network), key, |_| false)
     }
 
-    /// As [`Signed::verify_with`], for one whose [`Signed::id`] in its network was computed already.
+    /// As [`Signed::verify_with`], for one whose [`Signed::id`] in its network was computed already, by a reader that may know
+    /// the documents it carries: they are verified unless `known` says that the very same bytes have been.
     pub(crate) fn verify_identified(
         &self,
+        network: &NetworkId,
         id: DocumentId,
         key: impl FnOnce(&NodeId) -> Result<PublicKey, BadKey>,
+        known: impl FnOnce(&T) -> bool,
     ) -> Result<Verified<T>, VerifyError> {
         let value: T =
             encode::from_bytes(&self.envelope.payload, T::MAX_BYTES).map_err(|e| VerifyError::Decode(T::NAME, e))?;
@@ -179,6 +190,9 @@ impl<T: Document> Signed<T> {
         let key = key(&value.author()).map_err(|e| VerifyError::Key(T::NAME, e))?;
         if !key.verifies(&id.0, &self.envelope.signature) {
             return Err(VerifyError::Signature(T::NAME));
+        }
+        if !known(&value) {
+            value.check_carried(network)?;
         }
         Ok(Verified { value: Arc::new(value), id, envelope: self.envelope.clone() })
     }
@@ -228,6 +242,7 @@ impl<T: Document> Verified<T> {
         if value.author() != key.node_id() {
             return Err(VerifyError::Signature(T::NAME));
         }
+        value.check_carried(network)?;
         let payload: Arc<[u8]> = encode::to_bytes(&value).into();
         if payload.len() > T::MAX_BYTES {
             let too_long = DecodeError::TooLong { len: payload.len(), max: T::MAX_BYTES };

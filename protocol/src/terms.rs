@@ -152,6 +152,12 @@ impl LeaseTerms {
         Rates { compute_hour: self.compute_hour, ..draft.rates }
     }
 
+    /// The price that holds at the end: the agreed one, or else the present one.
+    #[must_use]
+    pub fn last_price(&self) -> Amount {
+        self.next.map_or(self.compute_hour, |next| next.compute_hour)
+    }
+
     /// What `counters` cost, and never more than the ceiling: what is used past it is the host's loss.
     ///
     /// # Errors
@@ -240,6 +246,13 @@ impl LeaseTerms {
             Change::Ceiling { max_spend } => {
                 let reserve = LeaseDraft::disk_reserve(&draft.rates, draft.resources.disk_mb);
                 let least = reserve.ok().and_then(|r| r.checked_add(next.carried)).ok_or(BadChange::Overflow)?;
+                // Nor may a lower ceiling take away what leaving a reservation early owes by now.
+                let owed = if draft.rental == RentalType::Reserved {
+                    discount_taken(draft, counters).map_err(|Overflow| BadChange::Overflow)?
+                } else {
+                    Amount::ZERO
+                };
+                let least = least.checked_add(owed).ok_or(BadChange::Overflow)?;
                 if max_spend.is_some_and(|ceiling| ceiling <= least) {
                     return Err(BadChange::CeilingTooLow);
                 }
@@ -436,6 +449,22 @@ mod tests {
         let stayed = terms.due_in(&draft, &hour, LeaseState::Ended(EndReason::Expired)).unwrap();
         let left = terms.due_in(&draft, &hour, LeaseState::Ended(EndReason::LeftEarly)).unwrap();
         assert_eq!(left.0 - stayed.0, full.0 - rates.compute_hour.0);
+    }
+
+    #[test]
+    fn no_lower_ceiling_takes_the_discount_from_what_is_owed() {
+        let draft = self::draft();
+        let full = draft.rates.compute_hour;
+        let draft = LeaseDraft { rental: RentalType::Reserved, listed_hour: Amount(full.0 * 2), ..draft };
+        let terms = LeaseTerms::drafted(&draft);
+        let hour = used(3_600_000);
+        let left = LeaseState::Ended(EndReason::LeftEarly);
+        let owed = terms.due_in(&draft, &hour, left).unwrap();
+        let reserve = LeaseDraft::disk_reserve(&draft.rates, draft.resources.disk_mb).unwrap();
+        let ceiling = |most: u64| terms.changed(&draft, &Change::Ceiling { max_spend: Some(Amount(most)) }, &hour, NOW);
+        assert_eq!(ceiling(owed.0 + reserve.0), Err(BadChange::CeilingTooLow));
+        let lower = ceiling(owed.0 + reserve.0 + 1).unwrap();
+        assert!(lower.due_in(&draft, &hour, left).unwrap() >= owed);
     }
 
     proptest! {

@@ -18,6 +18,7 @@ use souk_protocol::{
     money::{self, Counters},
     negotiation::{Counter, ImagePin, Proposal, RentalType},
     offer::{Accepts, Availability, Notice, Offer, Reachability, Terms, Withdrawal},
+    owner::{Membership, OwnerId, OwnerOrder},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
     terms::{Amended, Change, LeaseTerms},
@@ -103,8 +104,41 @@ fn offer() -> Verified<Offer> {
             reachability: Reachability::Unknown,
             maintenance: None,
         },
+        membership: None,
     };
     Verified::sign(offer, &host(), &network()).unwrap()
+}
+
+fn owner() -> Keypair {
+    Keypair::from_seed(&[6; 32])
+}
+
+fn membership() -> Verified<Membership> {
+    let membership = Membership {
+        owner: OwnerId(owner().node_id().0),
+        node: host().node_id(),
+        machine: Some(MACHINE),
+        issued_at: NOON,
+        valid_until: NOON + Millis::from_hours(365 * 24),
+    };
+    Verified::sign(membership, &owner(), &network()).unwrap()
+}
+
+fn owned_offer() -> Verified<Offer> {
+    let offer = Offer { membership: Some(membership().to_signed()), ..Offer::clone(&offer()) };
+    Verified::sign(offer, &host(), &network()).unwrap()
+}
+
+fn order() -> Verified<OwnerOrder> {
+    let order = OwnerOrder {
+        owner: OwnerId(owner().node_id().0),
+        to: host().node_id(),
+        order: br#"{"order":"unlist"}"#.to_vec(),
+        nonce: Nonce([7; 16]),
+        issued_at: NOON,
+        valid_until: NOON + Millis::from_mins(2),
+    };
+    Verified::sign(order, &owner(), &network()).unwrap()
 }
 
 fn withdrawal() -> Verified<Withdrawal> {
@@ -334,6 +368,9 @@ fn documents() -> Vec<Value> {
     let mut all = vec![
         document("offer", &offer()),
         document("withdrawal", &withdrawal()),
+        document("membership: the owner's word for a node", &membership()),
+        document("offer of a machine that belongs to an owner", &owned_offer()),
+        document("owner's order", &order()),
         document("counter-offer", &counter()),
         document("lease draft: its id is the lease's", &draft()),
         document("usage", &usage()),
@@ -368,6 +405,7 @@ fn messages() -> Value {
             message("commit", &Request::Commit { open: open.to_signed(), workload: bytes }),
             message("control", &control),
             message("sync", &Request::Sync { lease, events_seen: 3 }),
+            message("order", &Request::Order(order().to_signed())),
             message("deliver", &Request::Deliver { entry: entries()[7].1.to_signed() }),
         ],
         "answers": [
@@ -378,6 +416,7 @@ fn messages() -> Value {
                 ack: Some(ack(usage().due, None).to_signed()),
                 close_ack: None,
             }),
+            message("ordered", &Response::Ordered { answer: br#"{"done":null}"#.to_vec() }),
             message("busy", &Response::Busy { retry_after_ms: 200 }),
         ],
         "streams": [message("logs", &stream)],
@@ -492,7 +531,7 @@ fn vectors() -> Value {
     let (bytes, digest) = workload().to_bytes();
     json!({
         "about": "souk test vectors; see docs/protocol.md. Byte strings are hexadecimal.",
-        "keys": [key("the host", [1; 32]), key("the renter", [2; 32])],
+        "keys": [key("the host", [1; 32]), key("the renter", [2; 32]), key("the owner", [6; 32])],
         "networks": [name("main"), name(NETWORK)],
         "asks": asks,
         "workload": {
@@ -563,6 +602,8 @@ fn every_published_document_verifies() {
             Entry::NAME => verify::<Entry>(vector),
             Usage::NAME => verify::<Usage>(vector),
             Ack::NAME => verify::<Ack>(vector),
+            Membership::NAME => verify::<Membership>(vector),
+            OwnerOrder::NAME => verify::<OwnerOrder>(vector),
             other => panic!("{other} is not a kind of document"),
         }
     }

@@ -86,7 +86,7 @@ fn each_lease_gets_its_own_gpu_and_no_other() {
     let host = world.watch(host.start());
     let renter = world.node("renter").knows(&host.listen[0]).start();
     let found = until("the GPUs are on offer", || {
-        let found = renter.json(&["search", "gpu_name=RTX_4090 num_gpus=1 gpu_ram>=24"]);
+        let found = renter.json(&["search", "--storage", "1", "gpu_name=RTX_4090 num_gpus=1 gpu_ram>=24"]);
         found["rows"].as_array().filter(|r| r.len() == 1).map(|r| r[0].clone())
     });
     assert_eq!(found["dph"].as_f64().map(|d| (d * 100.0).round()), Some(35.0));

@@ -394,3 +394,61 @@ fn forged_and_old_offers_move_nobodys_book() {
     assert_eq!(hosts.len(), 1);
     assert!(hosts[0] >= 2.0, "an old or forged offer was taken: {hosts:?}");
 }
+
+/// Resident memory of a process in KiB.
+fn resident(node: &Node) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = text.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn ten_thousand_bids_of_one_peer_keep_nobody_from_renting() {
+    if !have("docker") {
+        return;
+    }
+    let world = World::with_docker();
+    let (mut host, renter) = world.pair(1);
+    let _ = renter.ask_of(&host, 1);
+    let mallory = Raw::meet(221, network(), &host).unwrap();
+    let work = sleeper();
+    let proposal = mallory.proposal(0, &work);
+    let before = resident(&host);
+    // As many at once as the connection takes, until the honest one has rented, and ten thousand at least.
+    let over = CancellationToken::new();
+    let flood = mallory.runtime.spawn({
+        let (handle, to, over) = (mallory.handle.clone(), mallory.to, over.clone());
+        async move {
+            let mut flying = tokio::task::JoinSet::new();
+            let (mut sent, mut drafted, mut refused) = (0u64, 0u64, 0u64);
+            while sent < 10_000 || !over.is_cancelled() {
+                let nonce = Nonce(u128::from(sent).to_be_bytes());
+                let bid = Proposal { nonce, rental: RentalType::Interruptible, ..proposal.clone() };
+                let body = Request::Propose(Box::new(bid)).to_bytes();
+                let handle = handle.clone();
+                flying.spawn(async move { handle.request(to, body, PATIENCE).await });
+                sent += 1;
+                while flying.len() >= 1000 {
+                    match flying.join_next().await.unwrap().unwrap().map(|bytes| Response::from_bytes(&bytes)) {
+                        Ok(Ok(Response::Drafted(_))) => drafted += 1,
+                        _ => refused += 1,
+                    }
+                }
+            }
+            (sent, drafted, refused)
+        }
+    });
+    let lease = rent(&renter, &host, 1, "sleep 600", &["--tick", "1s"]);
+    renter.finds(&lease, "a receipt", |l| l["receipt"]["acked_n"].as_u64() >= Some(1));
+    over.cancel();
+    let (sent, drafted, refused) = mallory.runtime.block_on(flood).unwrap();
+    assert!(sent >= 10_000 && refused > drafted, "{drafted} drafts and {refused} refusals of {sent} bids");
+    let grown = resident(&host).saturating_sub(before);
+    assert!(grown < 128 * 1024, "the host has grown by {grown} KiB");
+    assert_eq!(host.json(&["ps"]).as_array().unwrap().len(), 1);
+    let _ = renter.json(&["destroy", "-y", &lease]);
+    renter.finds(&lease, "closed", |l| l["receipt"]["closed"] == true);
+    nothing_left(world.docker(), &host);
+    assert_eq!(host.json(&["ledger", "check"])["faults"], serde_json::json!([]));
+    assert!(host.runs());
+}

@@ -38,7 +38,7 @@ fn three_nodes_from_one_address_see_one_market() {
     assert!(until("A has B's offer", || (prices(&a, &b).len() == 3).then_some(true)));
 
     // Cheapest first, by a query with conditions; own asks don't count.
-    let found = c.json(&["search", "num_gpus=0 dph<=0.5", "-o", "dph"]);
+    let found = c.json(&["search", "--storage", "1", "num_gpus=0 dph<=0.5", "-o", "dph"]);
     let rows = found["rows"].as_array().unwrap();
     let prices_found: Vec<f64> = rows.iter().map(|r| r["dph"].as_f64().unwrap()).collect();
     assert_eq!(prices_found, [0.25, 0.5, 0.5]);

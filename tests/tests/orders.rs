@@ -72,8 +72,7 @@ fn an_order_is_listed_cancelled_and_refused_in_words() {
     assert!(orders(&renter).is_empty());
     let (code, error) = renter.refused(&["order", "cancel", "1"]);
     assert!(code == "not_found" && error.contains("no order 1"), "{code} {error}");
-    let (_, error) =
-        renter.refused(&["rent", "--query", "gpu_nam=RTX_4090", "--wait", "--image", BUSYBOX, "-y", "-d"]);
+    let (_, error) = renter.refused(&["rent", "--query", "gpu_nam=RTX_4090", "--wait", "--image", BUSYBOX, "-y", "-d"]);
     assert!(error.contains("gpu_name"), "the nearest field is named: {error}");
     // Without --wait it does not wait.
     let (_, error) = renter.refused(&["rent", "--query", "num_gpus>=8", "--image", BUSYBOX, "-y"]);

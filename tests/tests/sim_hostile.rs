@@ -260,6 +260,7 @@ fn offer(liar: &Liar, seq: u64, at: Timestamp) -> Offer {
             reachability: souk_protocol::offer::Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 

@@ -10,6 +10,8 @@
 //!
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
+//! `guest files` is the instance's side of a copy.
+//!
 //! `guest shell ROWSxCOLUMNS|- [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
 //! prints a name's addresses, all as the user it is run as.
 //!
@@ -18,6 +20,7 @@
 //! It doesn't choose users, limits or networks: the engine has set those before it runs.
 
 mod demo;
+mod files;
 mod init;
 mod notice;
 mod process;
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Some(verb) if verb == "files" => ExitCode::from(files::run()),
         Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
         Some(verb) if verb == "sftp" => ExitCode::from(sftp::run()),
         Some(verb) if verb == "resolve" => match arguments.next().as_deref().and_then(|s| s.to_str()) {
@@ -66,8 +70,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(_) | None => {
-            say("usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | \
-                 guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version");
+            say(
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
+                 guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version",
+            );
             ExitCode::from(USAGE)
         }
     }

@@ -154,7 +154,10 @@ async fn addresses(shared: &Arc<Shared>, instance: &Instance, host: &str) -> Res
 
 /// The instance's network namespace, held open.
 async fn enter(instance: &Instance) -> Result<File, DialError> {
-    let found = instance.inspect(&instance.names.container, false).await.map_err(|code| DialError::Engine(RuntimeError::Engine(code)))?;
+    let found = instance
+        .inspect(&instance.names.container, false)
+        .await
+        .map_err(|code| DialError::Engine(RuntimeError::Engine(code)))?;
     let found = found.ok_or(DialError::NotRunning)?;
     let pid = found.state.as_ref().and_then(|state| state.pid).and_then(|pid| i32::try_from(pid).ok());
     let seen = instance.read(found).ok_or(DialError::NotRunning)?;

@@ -107,7 +107,11 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// A server of this runtime's instances, whose SSH server has this key; `ask` reaches the market.
     #[must_use]
-    pub fn new(runtime: Arc<dyn Runtime>, host_key: souk_ssh::keys::HostKey, ask: tokio::sync::mpsc::Sender<Permission>) -> Self {
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        host_key: souk_ssh::keys::HostKey,
+        ask: tokio::sync::mpsc::Sender<Permission>,
+    ) -> Self {
         Self {
             runtime,
             host_key,
@@ -202,11 +206,7 @@ impl Server {
 }
 
 /// A place among those of one renter or lease, while there is one.
-fn place<K: Ord>(
-    among: &Mutex<BTreeMap<K, Weak<Semaphore>>>,
-    key: K,
-    most: usize,
-) -> Option<OwnedSemaphorePermit> {
+fn place<K: Ord>(among: &Mutex<BTreeMap<K, Weak<Semaphore>>>, key: K, most: usize) -> Option<OwnedSemaphorePermit> {
     let mut among = among.lock().unwrap_or_else(PoisonError::into_inner);
     among.retain(|_, places| places.strong_count() > 0);
     let own = among.get(&key).and_then(Weak::upgrade).unwrap_or_else(|| {

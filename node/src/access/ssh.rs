@@ -66,8 +66,7 @@ where
     }
     let allowed = AllowedKeys::read(keys.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     send(stream, &Frame::Ready).await?;
-    let access =
-        Access { runtime: Arc::clone(runtime), lease: lease.to_string(), host_key: host_key.clone(), allowed };
+    let access = Access { runtime: Arc::clone(runtime), lease: lease.to_string(), host_key: host_key.clone(), allowed };
     if let Err(error) = souk_ssh::serve(stream, access).await {
         // Its client has been told in SSH's own words; a frame would be noise on the stream.
         tracing::debug!(%lease, %error, "an SSH connection ended");

@@ -10,11 +10,17 @@
 //! | `POST rent` | rents; answers with one JSON step a line |
 //! | `GET leases` `leases/{id}` `leases/{id}/events` | what is rented, either way |
 //! | `POST leases/{id}/{start,stop,destroy,label}` | changes it |
+//! | `POST leases/{id}/change` `leases/{id}/extension` | a bid, a later end, a ceiling; what the host takes for a later end |
+//! | `POST leases/{id}/extension/{decline,offer}` | no to what the host asks for; as a host, asks for it |
+//! | `POST quote/slices` | what it takes to win slots of a machine now |
 //! | `GET leases/{id}/logs` | output, as frames of `souk_protocol::message::Frame` |
 //! | `POST leases/{id}/exec` | upgrades to frames both ways |
 //! | `GET orders`, `POST orders` `orders/{number}/cancel` | standing orders |
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
+//! | `GET owner`, `POST owner/{join,leave,refresh}` | whose this node is |
+//! | `GET host/machines`, `POST host/machines/order` | the owner's machines, and what they are told |
+//! | `GET host/schedule`, `POST host/schedule` | slots held, maintenance |
 //! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
 //! | `POST shutdown` | stops the node |
 
@@ -22,9 +28,12 @@ pub mod client;
 mod error;
 pub mod frames;
 mod hooks;
+mod owner;
 mod routes;
 mod server;
 mod streams;
+mod terms;
+mod tether;
 mod tunnel;
 pub mod types;
 

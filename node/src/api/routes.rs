@@ -10,12 +10,12 @@ use souk_protocol::message::Action;
 use super::{
     error::{Answer, JsonBody, answer},
     server::Shared,
-    streams,
+    streams, terms, tether,
     types::{
         AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
         IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
         MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
-        RentRequest, SearchRequest, SearchResults, ShutdownView, SshView, StatusView,
+        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, SshView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -27,6 +27,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/search", post(search))
         .route("/quote", post(quote))
         .route("/rent", post(streams::rent))
+        .route("/run", post(tether::run))
         .route("/leases", get(leases))
         .route("/leases/{id}", get(lease))
         .route("/leases/{id}/events", get(events))
@@ -38,12 +39,14 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/start", post(start))
         .route("/leases/{id}/destroy", post(destroy))
         .route("/leases/{id}/label", post(label))
+        .merge(terms::router())
         .route("/orders", get(orders).post(order_add))
         .route("/orders/{number}/cancel", post(order_cancel))
         .route("/receipts", get(receipts))
         .route("/events", get(all_events))
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
+        .merge(super::owner::routes())
         .route("/host", get(host))
         .route("/host/earnings", get(host_earnings))
         .route("/host/list", post(host_list))
@@ -51,6 +54,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/market", post(market))
         .route("/host/unlist", post(host_unlist))
         .route("/host/accept", post(host_accept))
+        .route("/host/schedule", get(host_schedule).post(host_keep))
         .route("/host/idle-job", get(idle_job).post(set_idle_job))
         .route("/shutdown", post(shutdown))
         .merge(super::hooks::router());
@@ -112,7 +116,7 @@ async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<
     answer(detail.map(|detail| detail.events))
 }
 
-async fn control(shared: Shared, id: String, action: Action) -> Answer<LeaseView> {
+pub(super) async fn control(shared: Shared, id: String, action: Action) -> Answer<LeaseView> {
     let id = LeaseSelector(id);
     let ask = |reply| Command::Control { id, action, reply };
     answer(shared.market.ask(ask).await)
@@ -185,6 +189,15 @@ async fn host_unlist(State(shared): State<Shared>) -> Answer<HostView> {
 
 async fn host_accept(State(shared): State<Shared>, JsonBody(request): JsonBody<AcceptRequest>) -> Answer<HostView> {
     let ask = |reply| Command::HostAccept { request, reply };
+    answer(shared.market.ask(ask).await)
+}
+
+async fn host_schedule(State(shared): State<Shared>) -> Answer<ScheduleView> {
+    answer(shared.market.ask(|reply| Command::HostSchedule { request: None, reply }).await)
+}
+
+async fn host_keep(State(shared): State<Shared>, JsonBody(request): JsonBody<ScheduleRequest>) -> Answer<ScheduleView> {
+    let ask = |reply| Command::HostSchedule { request: Some(request), reply };
     answer(shared.market.ask(ask).await)
 }
 

@@ -62,7 +62,8 @@ pub(super) async fn rent(
             | RentStep::Countered { .. }
             | RentStep::Drafted { .. }
             | RentStep::Committed { .. }
-            | RentStep::Preparing { .. } => false,
+            | RentStep::Preparing { .. }
+            | RentStep::Waiting { .. } => false,
         };
         let mut line = serde_json::to_vec(&step).unwrap_or_default();
         line.push(b'\n');

@@ -32,7 +32,9 @@ pub(super) async fn open(
 ) -> Result<Response, ApiError> {
     let wanted = request.headers().get(header::UPGRADE);
     if wanted.is_none_or(|v| v.as_bytes() != UPGRADE.as_bytes()) {
-        return Err(ApiError::bad(format!("a tunnel needs the headers `connection: upgrade` and `upgrade: {UPGRADE}`")));
+        return Err(ApiError::bad(format!(
+            "a tunnel needs the headers `connection: upgrade` and `upgrade: {UPGRADE}`"
+        )));
     }
     let upgrade = request
         .extensions_mut()
@@ -47,7 +49,9 @@ pub(super) async fn open(
         Ok(Ok(Some(Frame::Error(sentence)))) => return Err(CommandError::new(ErrorCode::Rejected, sentence).into()),
         Ok(Ok(_) | Err(_)) => {
             let message = "the host's node ended the stream before it was open";
-            return Err(CommandError::new(ErrorCode::Unreachable, message).hint("souk show ID says how the lease is").into());
+            return Err(CommandError::new(ErrorCode::Unreachable, message)
+                .hint("souk show ID says how the lease is")
+                .into());
         }
         Err(_) => return Err(CommandError::new(ErrorCode::Timeout, "the host did not answer in time").into()),
     }

@@ -72,7 +72,7 @@ pub(super) fn file(stream: impl AsFd) -> Result<File, Failure> {
     Ok(File::from_std(std::fs::File::from(own)))
 }
 
-fn lost(error: io::Error) -> Failure {
+pub(super) fn lost(error: io::Error) -> Failure {
     Failure::new(format!("the stream was lost: {error}")).code(ErrorCode::Unreachable)
 }
 
@@ -116,7 +116,7 @@ async fn run(context: &Context, args: ExecArgs) -> Result<u8, Failure> {
 }
 
 /// The exit code as a shell knows it.
-fn exit_code(code: i32) -> u8 {
+pub(super) fn exit_code(code: i32) -> u8 {
     u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
 
@@ -153,7 +153,7 @@ async fn put(to: &mut (impl tokio::io::AsyncWrite + Unpin), bytes: &[u8]) -> boo
 }
 
 /// Passes input and window changes on. Returns only if that fails on this side.
-async fn send(mut to: WriteHalf<ByteStream>, interactive: bool, tty: bool) -> Failure {
+pub(super) async fn send(mut to: WriteHalf<ByteStream>, interactive: bool, tty: bool) -> Failure {
     match send_all(&mut to, interactive, tty).await {
         // The other side has gone: what it said last is still to be read.
         Ok(()) => std::future::pending().await,

@@ -5,46 +5,68 @@ use souk_protocol::Currency;
 
 use super::{
     Context,
-    args::{HostCommand, IdleJobCommand, ListArgs, PriceArgs, WhoArg},
+    args::{EarningsArgs, HostCommand, IdleJobCommand, ListArgs, PriceArgs},
     earnings,
     error::Failure,
-    host_show, node,
+    host_show, machines, node,
     output::{self, Align, Table},
-    watch,
+    schedule, watch,
 };
 use crate::{
     api::types::{
-        AcceptRequest, FailureView, HostRole, HostView, IdleJobRequest, IdleJobView, IdleState, ListRequest,
-        PriceRequest, SeenView,
+        AcceptRequest, EarningsRequest, FailureView, HostOrder, HostRole, HostView, IdleJobRequest, IdleJobView,
+        IdleState, ListRequest, PriceRequest, SeenView,
     },
     config::Strategy,
 };
 
 pub(super) async fn host(context: &Context, command: HostCommand) -> Result<u8, Failure> {
-    let client = context.client()?;
-    let accept = |who: WhoArg, accept| AcceptRequest { who: who.who, accept };
-    let view: HostView = match command {
-        HostCommand::Show(args) if args.watch => {
+    let only_prices = matches!(command, HostCommand::Price(_));
+    let (order, on) = match command {
+        HostCommand::IdleJob(command) => return idle_job(context, command).await,
+        HostCommand::Show(args) if args.watch && args.on.machine.is_none() => {
             return watch::show(context, true, "host", |view: &HostView| describe(view)).await;
         }
-        HostCommand::Earnings(args) => return earnings::earnings(context, &args).await,
-        HostCommand::Show(_) => client.get("host").await?,
-        HostCommand::List(args) => client.post("host/list", &request(args)).await?,
+        HostCommand::Earnings(args) if args.on.machine.is_none() => return earnings::earnings(context, &args).await,
+        HostCommand::Earnings(args) => {
+            let EarningsArgs { days, from, to, on, .. } = args;
+            (HostOrder::Earnings(EarningsRequest { days, from, to }), on)
+        }
+        HostCommand::Hold(args) => return schedule::hold(context, args).await,
+        HostCommand::Maintenance(command) => return schedule::maintenance(context, command).await,
+        HostCommand::Extend(args) => return schedule::extend(context, args).await,
         HostCommand::Price(args) => {
+            let on = args.on.clone();
             let request = price_request(*args);
             let asked = request == PriceRequest::default();
-            let view: HostView =
-                if asked { client.get("host").await? } else { client.post("host/price", &request).await? };
-            if !context.json {
-                output::line(prices(&view))?;
-                return Ok(0);
-            }
-            view
+            (if asked { HostOrder::Show } else { HostOrder::Price(Box::new(request)) }, on)
         }
-        HostCommand::Unlist => client.post("host/unlist", &json!({})).await?,
-        HostCommand::Accept(who) => client.post("host/accept", &accept(who, true)).await?,
-        HostCommand::IdleJob(command) => return idle_job(context, command).await,
-        HostCommand::Refuse(who) => client.post("host/accept", &accept(who, false)).await?,
+        HostCommand::Machines => return machines::list(context).await,
+        HostCommand::Show(args) => (HostOrder::Show, args.on),
+        HostCommand::List(args) => {
+            let on = args.on.clone();
+            (HostOrder::List(request(args)), on)
+        }
+        HostCommand::Unlist(on) => (HostOrder::Unlist, on),
+        HostCommand::Accept(who) => (HostOrder::Accept(AcceptRequest { who: who.who, accept: true }), who.on),
+        HostCommand::Refuse(who) => (HostOrder::Accept(AcceptRequest { who: who.who, accept: false }), who.on),
+    };
+    if let Some(machine) = on.machine {
+        return machines::order(context, machine, order).await;
+    }
+    let client = context.client()?;
+    let view: HostView = match order {
+        HostOrder::List(request) => client.post("host/list", &request).await?,
+        HostOrder::Unlist => client.post("host/unlist", &json!({})).await?,
+        HostOrder::Accept(request) => client.post("host/accept", &request).await?,
+        HostOrder::Price(request) => {
+            let view: HostView = client.post("host/price", &request).await?;
+            return shown_prices(context, &view);
+        }
+        HostOrder::Show if only_prices => return shown_prices(context, &client.get("host").await?),
+        HostOrder::Show | HostOrder::Schedule(_) | HostOrder::Earnings(_) | HostOrder::Join(_) | HostOrder::Leave => {
+            client.get("host").await?
+        }
     };
     if context.json {
         output::json(&view)?;
@@ -64,7 +86,20 @@ fn request(args: ListArgs) -> ListRequest {
         currency: args.currency,
         slots: args.slots,
         min_slots: args.min_slots,
+        latest_end: args.until,
+        max_term_ms: args.max_term,
+        eviction_notice_ms: args.notice,
+        quantum_ms: args.quantum,
     }
+}
+
+fn shown_prices(context: &Context, view: &HostView) -> Result<u8, Failure> {
+    if context.json {
+        output::json(view)?;
+    } else {
+        output::line(prices(view))?;
+    }
+    Ok(0)
 }
 
 fn price_request(args: PriceArgs) -> PriceRequest {
@@ -253,6 +288,8 @@ fn describe(view: &HostView) -> String {
         ("prices", named_prices.unwrap_or_else(|| "none named".to_owned())),
         ("strategy", if view.prices.is_some() { strategy(view) } else { String::new() }),
         ("slice", format!("{} of {} slots at least", view.min_slots, view.slots.len())),
+        ("held", schedule::held(&view.schedule)),
+        ("maintenance", schedule::announced(&view.schedule)),
         ("accepts", accepts),
     ];
     lines.extend(conditions(view));

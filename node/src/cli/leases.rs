@@ -11,7 +11,7 @@ use super::{
     error::Failure,
     events,
     output::{self, Align, Table},
-    watch,
+    terms, watch,
 };
 use crate::api::{
     client::escape,
@@ -36,6 +36,7 @@ fn list(leases: &[LeaseView], args: &PsArgs) -> String {
         ("LEASE", Align::Left),
         ("LABEL", Align::Left),
         ("ROLE", Align::Left),
+        ("TYPE", Align::Left),
         ("PEER", Align::Left),
         ("STATE", Align::Left),
         ("SINCE", Align::Right),
@@ -52,6 +53,7 @@ fn list(leases: &[LeaseView], args: &PsArgs) -> String {
             lease.lease.short(),
             output::cut(lease.label.as_deref().unwrap_or("-"), 20),
             role(lease.role).to_owned(),
+            lease.rental.name().to_owned(),
             lease.peer.short(),
             state(lease),
             output::ago(lease.since_ms).to_string(),
@@ -60,7 +62,7 @@ fn list(leases: &[LeaseView], args: &PsArgs) -> String {
             output::amount(lease.price_hour, 4),
             output::money(lease.due, &lease.currency, 6),
             output::money(lease.acked, &lease.currency, 6),
-            if lease.reachable || lease.state.is_ended() { String::new() } else { "peer away".to_owned() },
+            remark(lease),
         ]);
     }
     let mut text = table.text();
@@ -69,6 +71,21 @@ fn list(leases: &[LeaseView], args: &PsArgs) -> String {
         text.push_str(&format!("\nolder ones: souk ps -a --before {oldest}"));
     }
     text
+}
+
+/// What a person should know beyond the state.
+fn remark(lease: &LeaseView) -> String {
+    let mut remarks = Vec::new();
+    if let Some(eviction) = &lease.eviction {
+        remarks.push(format!("stopped for others in {}", output::ago(eviction.at_ms)));
+    }
+    if let Some(place) = &lease.place {
+        remarks.push(terms::place(place, &lease.currency));
+    }
+    if !lease.reachable && !lease.state.is_ended() {
+        remarks.push("peer away".to_owned());
+    }
+    remarks.join(", ")
 }
 
 pub(super) const fn role(role: Role) -> &'static str {
@@ -142,7 +159,6 @@ fn describe(detail: &LeaseDetail) -> String {
             ),
         ),
         ("devices", detail.devices.join(", ")),
-        ("rented", view.rental.name().to_owned()),
         ("starts", detail.starts.to_string()),
         ("uptime", view.uptime_ms.to_string()),
         ("drafted", time(detail.drafted_at_ms)),
@@ -170,6 +186,7 @@ fn describe(detail: &LeaseDetail) -> String {
             ),
         ));
     }
+    pairs.extend(terms::lines(detail));
     let mut text = output::pairs(&pairs);
     if !detail.events.is_empty() {
         text.push_str("\n\n");

@@ -119,7 +119,8 @@ mod tests {
         AskRow {
             row: 1,
             id: AskId([7; 8]),
-            host_id: NodeId([1; 32]),
+            host_id: souk_protocol::HostId::Node(NodeId([1; 32])),
+            node: NodeId([1; 32]),
             machine_id: MachineId([2; 16]),
             offer: DocumentId([3; 32]),
             slots: 2,

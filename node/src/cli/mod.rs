@@ -4,6 +4,8 @@
 
 pub mod args;
 mod config;
+mod copy;
+mod copy_display;
 mod earnings;
 mod error;
 mod events;
@@ -14,16 +16,21 @@ mod host;
 mod host_show;
 mod leases;
 mod ledger;
-mod market;
 mod listing;
+mod machines;
+mod market;
 mod node;
 mod orders;
 mod output;
+mod owner;
 mod plot;
 mod progress;
 mod rent;
+mod run;
+mod schedule;
 mod search;
 mod ssh;
+mod terms;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -105,10 +112,16 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Order(command) => orders::order(context, command).await,
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
+        Command::Copy(args) => copy::copy(context, args).await,
+        Command::Run(args) => run::run(context, *args).await,
         Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,
         Command::Start(args) => leases::control(context, &args.ids, "start").await,
         Command::Destroy(args) => leases::destroy(context, &args).await,
+        Command::Quote(args) => terms::quote(context, args).await,
+        Command::Bid(args) => terms::bid(context, args).await,
+        Command::Extend(args) => terms::extend(context, args).await,
+        Command::MaxSpend(args) => terms::max_spend(context, args).await,
         Command::Label(args) => leases::label(context, args).await,
         Command::Logs(args) => exec::logs(context, args).await,
         Command::Exec(args) => exec::exec(context, args).await,
@@ -121,6 +134,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
+        Command::Owner(command) => owner::owner(context, command).await,
         Command::Hook(command) => hooks::hook(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),

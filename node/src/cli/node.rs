@@ -80,7 +80,7 @@ pub(super) fn init(context: &Context, args: &InitArgs) -> Result<u8, Failure> {
 }
 
 /// Makes identity and configuration where they are missing.
-fn prepare(context: &Context, network: Option<&str>) -> Result<(Identity, bool), Failure> {
+pub(super) fn prepare(context: &Context, network: Option<&str>) -> Result<(Identity, bool), Failure> {
     if let Some(name) = network {
         let mut config = Config::default();
         name.clone_into(&mut config.network.name);

@@ -4,15 +4,18 @@ use souk_protocol::{Amount, resources::SlotClass};
 
 use super::{
     Context,
-    args::RentArgs,
+    args::{RentArgs, RentalArg, RunArgs},
     error::Failure,
     leases, orders,
     output::{self, Align, Table, money},
     progress::Display,
-    search,
+    search, terms,
 };
 use crate::{
-    api::types::{Environment, LeaseView, QuoteView, RentRequest, RentStep},
+    api::{
+        client::Client,
+        types::{Environment, LeaseView, QuoteView, RentRequest, RentStep, RentalKind, SlicesRequest, SlicesView},
+    },
     market::{ErrorCode, command::AskSelector},
 };
 
@@ -29,6 +32,9 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
     let quote: QuoteView = client.post("quote", &request).await?;
     if !context.json {
         output::note(describe(&quote));
+        if request.rental == Some(RentalKind::Bid) {
+            output::note(wins(&client, &quote).await);
+        }
     }
     if let Some(host) = &quote.avoided {
         output::note(format!("warning: {}", search::avoided_host(host)));
@@ -63,6 +69,30 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
     }
 }
 
+/// What a bid has to be to run now, by the host's word.
+async fn wins(client: &Client, quote: &QuoteView) -> String {
+    let request = SlicesRequest { of: quote.ask.to_string() };
+    let told: SlicesView = match client.post("quote/slices", &request).await {
+        Ok(told) => told,
+        Err(error) => return output::plain(&format!("whether it runs at once is not known: {error}")),
+    };
+    let price = |amount| money(amount, &quote.currency, 6);
+    match told.slices.iter().find(|slice| slice.ask == quote.ask).map(|slice| slice.to_win) {
+        Some(Some(least)) if quote.price_hour >= least => format!("runs at once: {}/h wins now", price(least)),
+        Some(Some(least)) => format!("waits, without costs but for its disk: {}/h wins now", price(least)),
+        Some(None) | None => "waits, without costs but for its disk: no bid wins now".to_owned(),
+    }
+}
+
+/// Why it waits, and for what.
+fn waiting(lease: &LeaseView) -> String {
+    match &lease.place {
+        Some(place) => terms::place(place, &lease.currency),
+        None if lease.note.is_empty() => lease.state.to_string(),
+        None => lease.note.clone(),
+    }
+}
+
 fn interrupted(accepted: Option<u64>) -> u8 {
     output::note(match accepted {
         Some(n) => format!("the lease goes on: souk show {n}, souk destroy {n}"),
@@ -80,10 +110,19 @@ fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
 }
 
 pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+    let rental = match (args.rental, args.bid) {
+        (Some(RentalArg::OnDemand | RentalArg::Reserved), Some(_)) => {
+            return Err(Failure::usage("only a rental of type bid takes a bid").hint("--price AMOUNT proposes a price"));
+        }
+        (rental, None) => rental.map(RentalKind::from),
+        (_, Some(_)) => Some(RentalKind::Bid),
+    };
     Ok(RentRequest {
         ask: AskSelector(args.ask.unwrap_or_default()),
         image: args.image,
-        price_hour: args.price,
+        rental,
+        extend_ms: args.extend,
+        price_hour: args.bid.or(args.price),
         max_price_hour: args.max_price,
         disk_mb: args.disk.map(|gb| gb.saturating_mul(1000)),
         env: environment(&args.env)?,
@@ -97,6 +136,31 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
         detach: args.detach,
+    })
+}
+
+/// The rental of a run: an instance that only waits for commands.
+pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
+    Ok(RentRequest {
+        ask: AskSelector(String::new()),
+        image: args.image.clone(),
+        rental: None,
+        extend_ms: None,
+        price_hour: None,
+        max_price_hour: args.max_price,
+        disk_mb: args.disk.map(|gb| gb.saturating_mul(1000)),
+        env: environment(&args.env)?,
+        user: args.user.clone(),
+        // Neither the image's entrypoint nor its command.
+        entrypoint: Some(Vec::new()),
+        workdir: args.workdir.clone(),
+        egress: args.egress.map(Into::into),
+        term_ms: Some(args.term),
+        max_spend: args.max_spend,
+        label: None,
+        tick_ms: None,
+        command: None,
+        detach: false,
     })
 }
 
@@ -132,7 +196,7 @@ pub(super) fn describe(quote: &QuoteView) -> String {
     )];
     let mut price = format!("bid {}/h", money(quote.price_hour, currency, 6));
     if quote.listed_hour != quote.price_hour {
-        price.push_str(&format!(" (listed {})", money(quote.listed_hour, currency, 6)));
+        price.push_str(&format!(" (the host asks {})", money(quote.listed_hour, currency, 6)));
     }
     if quote.max_price_hour > quote.price_hour {
         price.push_str(&format!(", counter-offers up to {} taken", money(quote.max_price_hour, currency, 6)));
@@ -210,6 +274,7 @@ fn show(display: &mut Display, step: RentStep) -> Result<(), Failure> {
             output::line(lease.to_string())?;
         }
         RentStep::Preparing { progress } => display.preparing(progress),
+        RentStep::Waiting { lease } => display.step(&format!("waiting: {}", waiting(&lease))),
         RentStep::Running { lease } | RentStep::Exited { lease } => last(display, &lease),
         step @ (RentStep::Ended { .. } | RentStep::Failed { .. }) => {
             display.end();
@@ -237,6 +302,7 @@ fn end(step: RentStep) -> Result<(), Failure> {
         | RentStep::Committed { .. }
         | RentStep::Accepted { .. }
         | RentStep::Preparing { .. }
+        | RentStep::Waiting { .. }
         | RentStep::Running { .. }
         | RentStep::Exited { .. } => Ok(()),
     }

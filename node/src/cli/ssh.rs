@@ -81,7 +81,8 @@ fn quoted(path: &Path) -> String {
 }
 
 fn cant(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::new(format!("can't {what} {}: {error}", path.display())).hint("souk --dir DIR, with a directory of your own")
+    Failure::new(format!("can't {what} {}: {error}", path.display()))
+        .hint("souk --dir DIR, with a directory of your own")
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
@@ -133,7 +134,8 @@ pub(super) async fn ssh(context: &Context, args: SshArgs) -> Result<u8, Failure>
 /// Prints a block for ssh's configuration.
 pub(super) async fn ssh_config(context: &Context, args: SshConfigArgs) -> Result<u8, Failure> {
     let (view, settings) = settings(context, &args.id).await?;
-    let usable = |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || "*?!\"#,".contains(c));
+    let usable =
+        |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || "*?!\"#,".contains(c));
     let name = args.name.or_else(|| view.label.clone().filter(usable)).unwrap_or_else(|| settings.alias.clone());
     if !usable(&name) {
         return Err(Failure::usage(format!("`{name}` can't be a host's name in ssh's configuration")));
@@ -141,7 +143,9 @@ pub(super) async fn ssh_config(context: &Context, args: SshConfigArgs) -> Result
     if context.json {
         let options: serde_json::Map<String, serde_json::Value> =
             settings.options.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
-        output::json(&json!({ "host": name, "lease": view.lease, "fingerprint": view.fingerprint, "options": options }))?;
+        output::json(
+            &json!({ "host": name, "lease": view.lease, "fingerprint": view.fingerprint, "options": options }),
+        )?;
         return Ok(0);
     }
     output::line(format!("Host {name}"))?;

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 50] = [
+const SETTINGS: [&str; 55] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -48,6 +48,10 @@ const SETTINGS: [&str; 50] = [
     "host.images.allow",
     "host.images.deny",
     "host.max_term",
+    "host.latest_end",
+    "host.eviction_notice",
+    "host.quantum",
+    "host.hold",
     "host.credit_hours",
     "host.tick",
     "host.reserve.cpu",
@@ -62,6 +66,7 @@ const SETTINGS: [&str; 50] = [
     "runtime.lock_dir",
     "renter.max_price",
     "renter.currency",
+    "owner.offline_after",
     "api.socket",
     "api.tcp",
     "log.level",
@@ -76,7 +81,7 @@ fn variable(setting: &str) -> String {
 pub(super) fn settings(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, ConfigError> {
-    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "API", "LOG"];
+    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "OWNER", "API", "LOG"];
     let mut found = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str().map(str::to_owned) else {

@@ -8,10 +8,10 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, NodeId};
+use souk_protocol::{Amount, Currency, Millis, NodeId, Timestamp, offer::Window};
 
 use super::{Config, IdleJob, Strategy, values};
-use crate::api::types::{AcceptRequest, ListRequest, PriceRequest, Who};
+use crate::api::types::{AcceptRequest, ListRequest, PriceRequest, Until, Who, moment};
 
 /// The file in a data directory.
 pub const FILE: &str = "listing.toml";
@@ -71,6 +71,24 @@ pub struct Listing {
     /// The smallest slice, in slots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_slots: Option<u16>,
+    /// No contract runs past this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest_end: Option<Until>,
+    /// The longest contract.
+    #[serde(with = "values::duration_option", skip_serializing_if = "Option::is_none")]
+    pub max_term: Option<Millis>,
+    /// Warning before an interruptible instance is stopped for others.
+    #[serde(with = "values::duration_option", skip_serializing_if = "Option::is_none")]
+    pub eviction_notice: Option<Millis>,
+    /// A run that others cut shorter than this is free.
+    #[serde(with = "values::duration_option", skip_serializing_if = "Option::is_none")]
+    pub quantum: Option<Millis>,
+    /// Slots kept for the owner's own work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<u16>,
+    /// When the machine is maintained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceWindow>,
     /// Whether anybody may rent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anyone: Option<bool>,
@@ -80,6 +98,30 @@ pub struct Listing {
     /// What runs on slots that nobody rents; without an image, nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_job: Option<IdleJob>,
+}
+
+/// A window of maintenance, as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceWindow {
+    /// Its first moment.
+    #[serde(with = "moment")]
+    pub from: Timestamp,
+    /// The first moment after it.
+    #[serde(with = "moment")]
+    pub until: Timestamp,
+}
+
+impl From<Window> for MaintenanceWindow {
+    fn from(window: Window) -> Self {
+        Self { from: window.from, until: window.until }
+    }
+}
+
+impl From<MaintenanceWindow> for Window {
+    fn from(window: MaintenanceWindow) -> Self {
+        Self { from: window.from, until: window.until }
+    }
 }
 
 impl Listing {
@@ -131,6 +173,10 @@ impl Listing {
         set(&mut self.currency, &request.currency);
         set(&mut self.slots, &request.slots);
         set(&mut self.min_slots, &request.min_slots);
+        set(&mut self.latest_end, &request.latest_end);
+        set(&mut self.max_term, &request.max_term_ms);
+        set(&mut self.eviction_notice, &request.eviction_notice_ms);
+        set(&mut self.quantum, &request.quantum_ms);
     }
 
     /// Takes over what a `souk host price` says. Whether the machine is listed stays as it is.
@@ -199,6 +245,11 @@ impl Listing {
         set(&mut host.pricing.hosts, &self.hosts);
         host.slots = self.slots.or(host.slots);
         set(&mut host.min_slots, &self.min_slots);
+        host.latest_end = self.latest_end.map_or(host.latest_end, |until| until.0);
+        set(&mut host.max_term, &self.max_term);
+        set(&mut host.eviction_notice, &self.eviction_notice);
+        set(&mut host.quantum, &self.quantum);
+        set(&mut host.hold, &self.hold);
         set(&mut host.accept.anyone, &self.anyone);
         set(&mut host.accept.peers, &self.peers);
         set(&mut host.idle_job, &self.idle_job);
@@ -218,16 +269,31 @@ mod tests {
         let peer = Keypair::from_seed(&[1; 32]).node_id();
         let mut config = Config::default();
         let mut listing = Listing::default();
-        listing.list(&ListRequest { slot_hour: Some(Amount(7)), ..ListRequest::default() });
+        let latest_end = Some(Until(Some(Timestamp(1_800_000_000_000))));
+        let quantum_ms = Some(Millis::from_mins(3));
+        let request = ListRequest { slot_hour: Some(Amount(7)), latest_end, quantum_ms, ..ListRequest::default() };
+        listing.list(&request);
+        let window = MaintenanceWindow { from: Timestamp(1_790_000_000_000), until: Timestamp(1_790_000_000_500) };
+        listing.maintenance.push(window);
+        listing.hold = Some(2);
         let accept = AcceptRequest { who: Who::Peer(peer), accept: true };
         listing.accept(&accept, &config).unwrap();
         listing.save(dir.path()).unwrap();
-        let listing = Listing::load(dir.path()).unwrap();
+        let mut listing = Listing::load(dir.path()).unwrap();
         listing.apply(&mut config);
         assert_eq!(config.host.prices.slot_hour, Some(Amount(7)));
         assert_eq!(config.host.accept.peers, vec![peer]);
         assert!(!config.host.accept.anyone);
         assert_eq!(listing.listed, Some(true));
+        assert_eq!((listing.maintenance.as_slice(), config.host.hold), (&[window][..], 2));
+        assert_eq!(
+            (config.host.latest_end, config.host.quantum),
+            (Some(Timestamp(1_800_000_000_000)), Millis::from_mins(3))
+        );
+        listing.list(&ListRequest { latest_end: Some(Until(None)), ..ListRequest::default() });
+        listing.save(dir.path()).unwrap();
+        Listing::load(dir.path()).unwrap().apply(&mut config);
+        assert_eq!(config.host.latest_end, None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, limits, resources::Egress};
+use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, Timestamp, limits, resources::Egress};
 use souk_runtime::reference::Reference;
 
 /// Words of an idle job's command, and their bytes together.
@@ -38,6 +38,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Renting from others.
     pub renter: Renter,
+    /// Other machines of the same owner.
+    pub owner: Owner,
     /// The local API.
     pub api: Api,
     /// What is logged.
@@ -104,6 +106,17 @@ pub struct Host {
     /// The longest contract.
     #[serde(with = "values::duration")]
     pub max_term: Millis,
+    /// No contract runs past this; none for no such end.
+    #[serde(with = "values::moment", skip_serializing_if = "Option::is_none")]
+    pub latest_end: Option<Timestamp>,
+    /// Warning before an interruptible instance is stopped for others.
+    #[serde(with = "values::duration")]
+    pub eviction_notice: Millis,
+    /// A run of an interruptible instance that others cut shorter than this is free.
+    #[serde(with = "values::duration")]
+    pub quantum: Millis,
+    /// Slots kept for the owner's own work.
+    pub hold: u16,
     /// How far what is due may run ahead of what a renter has acknowledged, in hours of the lease's price.
     pub credit_hours: u16,
     /// Time between two receipts, unless the renter asks for another.
@@ -131,6 +144,10 @@ impl Default for Host {
             local_images: Vec::new(),
             images: Images::default(),
             max_term: Millis::from_hours(30 * 24),
+            latest_end: None,
+            eviction_notice: Millis::from_secs(60),
+            quantum: Millis::from_mins(10),
+            hold: 0,
             credit_hours: 24,
             tick: limits::TICK_DEFAULT,
             reserve: Reserve::default(),
@@ -295,6 +312,21 @@ impl Default for Renter {
     }
 }
 
+/// Other machines of the same owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Owner {
+    /// A machine of the owner's whose connection has been gone for so long, without a word, is offline.
+    #[serde(with = "values::duration")]
+    pub offline_after: Millis,
+}
+
+impl Default for Owner {
+    fn default() -> Self {
+        Self { offline_after: Millis::from_secs(90) }
+    }
+}
+
 /// The local API.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -424,6 +456,9 @@ impl Config {
             "host.max_term",
             "it must be between 1min and 366days",
         )?;
+        unless(self.host.eviction_notice <= limits::NOTICE, "host.eviction_notice", "it must be at most a day")?;
+        unless(self.host.quantum <= limits::QUANTUM, "host.quantum", "it must be at most a day")?;
+        unless(self.host.hold <= limits::SLOTS, "host.hold", "it must be at most 256")?;
         unless(self.host.credit_hours >= 1, "host.credit_hours", "it must be at least 1")?;
         unless(!self.host.egress.is_empty(), "host.egress", "it must hold \"none\" or \"internet\" or both")?;
         unless(
@@ -433,6 +468,11 @@ impl Config {
                 .all(|g| !g.devices.is_empty() && g.uuid.as_ref().is_none_or(|u| u.len() == g.devices.len())),
             "host.declared_gpus",
             "each needs a list of device paths for each GPU, and as many UUIDs if any",
+        )?;
+        unless(
+            (Millis::from_secs(1)..=Millis::from_hours(24)).contains(&self.owner.offline_after),
+            "owner.offline_after",
+            "it must be between 1s and 24h",
         )?;
         unless(
             self.api.tcp.is_none_or(|a| a.ip().is_loopback()),

@@ -35,6 +35,14 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # local_images = []
 # The longest contract.
 # max_term = "30days"
+# No contract runs past this, in UTC.
+#? latest_end = "2026-12-24T00:00:00Z"
+# Warning before an instance that was rented by bid is stopped for a higher bid, a fixed price or your own work.
+# eviction_notice = "1m"
+# A run of such an instance that others cut shorter than this is free.
+# quantum = "10m"
+# Slots kept for your own work, as with `souk host hold`.
+# hold = 0
 # How many hours of its price a renter may owe before its instance stops.
 # credit_hours = 24
 # Time between two receipts, unless the renter asks for another.
@@ -119,6 +127,10 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Take counter-offers up to this unasked, per hour for the whole instance; without this, up to the listed price.
 #? max_price = "1.00"
 # currency = "USD"
+
+[owner]
+# Another machine of the same owner is offline when its connection has been gone for so long, without a word.
+# offline_after = "90s"
 
 [api]
 # The local API's socket; without this, api.sock beside this file.

@@ -1,4 +1,4 @@
-//! How amounts and lengths of time are written in the configuration.
+//! How amounts, points in time and lengths of time are written in the configuration.
 
 /// Lengths of time as people write them: `"60s"`, `"30days"`.
 pub(super) mod duration {
@@ -20,6 +20,28 @@ pub(super) mod duration {
     }
 }
 
+/// The same where there may be none.
+pub(super) mod duration_option {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use souk_protocol::Millis;
+
+    use super::duration;
+
+    pub(crate) fn serialize<S: Serializer>(length: &Option<Millis>, s: S) -> Result<S::Ok, S::Error> {
+        match length {
+            Some(length) => duration::serialize(length, s),
+            None => s.serialize_none(),
+        }
+    }
+
+    #[derive(Deserialize)]
+    struct Length(#[serde(with = "duration")] Millis);
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Millis>, D::Error> {
+        Ok(Option::<Length>::deserialize(d)?.map(|length| length.0))
+    }
+}
+
 /// Amounts as text: `"0.35"`.
 pub(super) mod price {
     pub(crate) use crate::api::types::decimal::{deserialize, serialize};
@@ -28,4 +50,9 @@ pub(super) mod price {
     pub(crate) mod option {
         pub(crate) use crate::api::types::decimal::option::{deserialize, serialize};
     }
+}
+
+/// Points in time as text, where there may be none: `"2026-12-24T00:00:00Z"`.
+pub(super) mod moment {
+    pub(crate) use crate::api::types::moment::option::{deserialize, serialize};
 }

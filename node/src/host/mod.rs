@@ -3,12 +3,13 @@
 //! Owns the owner's settings (configuration and listing) and the inventory. Leases and slots are the engine's, containers the
 //! runtime's.
 
-pub mod images;
 pub mod idle;
+pub mod images;
 pub mod instances;
 pub mod locks;
 pub mod program;
 pub mod question;
+mod schedule;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ use souk_runtime::{HostInventory, ImagePin, Nvidia, RuntimeConfig, RuntimeInfo, 
 
 use crate::{
     api::types::{AcceptRequest, IdleJobRequest, ListRequest, PriceRequest, Problem},
+    clock::now,
     config::{Config, IdleJob, OnFailure, Strategy, listing::Listing},
     market::{CommandError, ErrorCode, check_sums},
 };
@@ -341,8 +343,8 @@ impl HostSide {
         let slots: Vec<Option<String>> = self.devices().into_iter().map(|(device, _)| device).collect();
         let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         HostSetup {
-            hold: 0,
-            maintenance: Vec::new(),
+            hold: host.hold.min(total),
+            maintenance: self.windows(now()),
             listed: host.enabled && self.slot_hour().is_some() && self.listing.listed != Some(false),
             machine: self.machine,
             hardware: self.hardware(),
@@ -355,9 +357,9 @@ impl HostSide {
                 down_gb: host.prices.down_gb,
                 currency: host.prices.currency.clone(),
                 min_slots: host.min_slots.min(total),
-                latest_end: None,
-                eviction_notice: Millis::from_secs(30),
-                quantum: Millis::from_mins(10),
+                latest_end: host.latest_end,
+                eviction_notice: host.eviction_notice,
+                quantum: host.quantum,
                 reserved_discount: host.prices.reserved_discount,
                 egress: host.egress.iter().copied().filter(can).collect(),
                 runtimes: vec![RuntimeKind::Docker],
@@ -385,6 +387,7 @@ impl HostSide {
             tick: host.tick,
             max_term: host.max_term,
             reachability: Reachability::Unknown,
+            membership: None,
             // The node knows its own key, the machine does not.
             ssh_host_key: souk_protocol::SshKey::default(),
         }
@@ -402,6 +405,12 @@ impl HostSide {
         let accept = &self.config.host.accept;
         if !accept.anyone && accept.peers.is_empty() {
             add("nobody may rent yet", "souk host accept PEER, or: souk host accept anyone");
+        }
+        if usize::from(self.config.host.hold) >= self.devices().len() {
+            add("all slots are held for your own work, so none is rented out", "souk host hold 0");
+        }
+        if self.config.host.latest_end.is_some_and(|end| end <= now()) {
+            add("the last end of contracts is past, so nothing is rented out", "souk host list --until none");
         }
         if let Some(problem) = &self.inventory.gpu_problem {
             add(problem, "nvidia-smi");

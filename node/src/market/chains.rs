@@ -65,7 +65,8 @@ impl Chains {
             | Request::Control { .. }
             | Request::Quote { .. }
             | Request::AskExtension { .. }
-            | Request::Sync { .. } => true,
+            | Request::Sync { .. }
+            | Request::Order(_) => true,
         }
     }
 
@@ -82,6 +83,7 @@ impl Chains {
             | Response::Drafted(_)
             | Response::Rejected(_)
             | Response::Controlled { .. }
+            | Response::Ordered { .. }
             | Response::Quoted { .. }
             | Response::Extension(_)
             | Response::Busy { .. } => true,

@@ -15,8 +15,9 @@ use tokio::{
 
 use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
-    IdleJobView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest, MarketRequest,
-    MarketView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RentRequest, RentStep, SearchRequest,
+    IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
+    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
+    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
     SearchResults, SshView, StatusView, TunnelRequest,
 };
 
@@ -123,6 +124,8 @@ pub enum Command {
         /// The lease after it.
         reply: Reply<LeaseView>,
     },
+    /// About the terms of leases.
+    Terms(super::terms::TermsCommand),
     /// Names a lease.
     Label {
         /// Which.
@@ -223,6 +226,13 @@ pub enum Command {
     },
     /// Takes the offer back. Running leases go on.
     HostUnlist(Reply<HostView>),
+    /// What this machine's owner keeps from renters.
+    HostSchedule {
+        /// What changes; none only asks.
+        request: Option<ScheduleRequest>,
+        /// What is kept after it.
+        reply: Reply<ScheduleView>,
+    },
     /// Changes who may rent here.
     HostAccept {
         /// Who, and whether.
@@ -236,6 +246,40 @@ pub enum Command {
         request: Option<IdleJobRequest>,
         /// The job after it.
         reply: Reply<IdleJobView>,
+    },
+    /// About the owner of this node, and the owner's other machines.
+    Owner(OwnerCommand),
+}
+
+/// One thing asked about the owner.
+#[derive(Debug)]
+pub enum OwnerCommand {
+    /// Whose this node is.
+    Show(Reply<OwnerView>),
+    /// Belongs to an owner from now on.
+    Join {
+        /// By this membership.
+        request: JoinRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// Belongs to nobody else any more.
+    Leave(Reply<OwnerView>),
+    /// The owner's key or members have changed.
+    Refresh {
+        /// Which members.
+        request: RefreshRequest,
+        /// Whose it is after that.
+        reply: Reply<OwnerView>,
+    },
+    /// The owner's machines.
+    Machines(Reply<Vec<MachineView>>),
+    /// Tells machines of the owner's to do something.
+    Order {
+        /// Which, and what.
+        request: MachineOrder,
+        /// What came of it, for each.
+        reply: Reply<Vec<MachineResult>>,
     },
 }
 
@@ -252,6 +296,7 @@ impl fmt::Debug for Command {
             Self::Leases { .. } => "Leases",
             Self::Lease { .. } => "Lease",
             Self::Control { .. } => "Control",
+            Self::Terms(_) => "Terms",
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
@@ -267,7 +312,9 @@ impl fmt::Debug for Command {
             Self::HostPrice { .. } => "HostPrice",
             Self::Market { .. } => "Market",
             Self::HostUnlist(_) => "HostUnlist",
+            Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
+            Self::Owner(_) => "Owner",
             Self::HostIdleJob { .. } => "HostIdleJob",
         })
     }

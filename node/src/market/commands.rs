@@ -4,6 +4,7 @@ use souk_protocol::{
     LeaseId, Millis, Nonce, Timestamp,
     machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
     message::{Action, StreamOpen},
+    negotiation::RentalType,
     workload::Workload,
 };
 
@@ -46,6 +47,7 @@ impl Market {
             Command::Leases { request, reply } => answer(reply, Ok(self.leases(&request))),
             Command::Lease { id, reply } => answer(reply, self.find(&id).and_then(|lease| self.detail(lease))),
             Command::Control { id, action, reply } => self.control(&id, action, reply),
+            Command::Terms(command) => self.terms_command(command),
             Command::Label { id, text, reply } => self.label(&id, text, reply),
             Command::Logs { id, request, reply } => self.logs(&id, request, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
@@ -64,11 +66,13 @@ impl Market {
             Command::HostPrice { request, reply } => answer(reply, self.price(&request)),
             Command::Market { request, reply } => answer(reply, self.market_view(&request)),
             Command::HostUnlist(reply) => answer(reply, self.unlist()),
+            Command::HostSchedule { request, reply } => answer(reply, self.schedule(request)),
             Command::HostIdleJob { request, reply } => answer(reply, self.idle_job(request)),
             Command::HostAccept { request, reply } => {
                 let changed = self.change_host(|host| host.accept(&request));
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
+            Command::Owner(command) => self.owner_command(command),
         }
     }
 
@@ -147,8 +151,8 @@ impl Market {
         let wish = Wish {
             ask,
             nonce,
-            rental: souk_protocol::negotiation::RentalType::OnDemand,
-            extend: None,
+            rental: request.rental.map_or(RentalType::OnDemand, Into::into),
+            extend: request.extend_ms,
             bid: request.price_hour,
             max_price: request.max_price_hour.or(self.about.max_price),
             term: request.term_ms,
@@ -186,11 +190,17 @@ impl Market {
         views::live(&self.engine, &meta, lease, now())
     }
 
-    fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {
+    pub(super) fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {
         let missing = || CommandError::new(ErrorCode::NotFound, "the ledger has no such lease").hint("souk ps -a");
-        let row = self.ledger.row(&lease).ok_or_else(missing)?;
+        let mut row = self.ledger.row(&lease).ok_or_else(missing)?;
         let view = self.view(lease).ok_or_else(missing)?;
-        views::detail(self.engine.me(), self.engine.network(), view, &row).ok_or_else(missing)
+        // The newest events may not be durable yet; the state that is shown is theirs.
+        let hosted = self.engine.host().leases().get(&lease).map(|l| l.events());
+        let live = hosted.or_else(|| self.engine.renter().leases().get(&lease).map(|l| l.events())).unwrap_or_default();
+        let known = row.events.last().map_or(0, |e| e.n);
+        row.events.extend(live.iter().filter(|e| e.n > known).cloned());
+        let standing = views::Standing::of(&self.engine, lease);
+        views::detail(self.engine.me(), self.engine.network(), view, &row, standing).ok_or_else(missing)
     }
 
     fn control(&mut self, id: &LeaseSelector, action: Action, reply: Reply<LeaseView>) {
@@ -226,6 +236,9 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
+        if self.change_done(token, &result) {
+            return;
+        }
         match result {
             Ok(()) => {
                 if let Some(lease) = self.rentals.taken(token) {
@@ -246,11 +259,6 @@ impl Market {
         for (lease, reply) in self.rentals.controlled(None, overdue) {
             answer(reply, self.shown(lease));
         }
-    }
-
-    /// A host's word on what it takes.
-    pub(super) fn quoted(&mut self, token: Token, result: Result<souk_protocol::machine::io::Quote, Refusal>) {
-        drop((token, result));
     }
 
     fn shown(&self, lease: LeaseId) -> Result<LeaseView, CommandError> {
@@ -327,8 +335,9 @@ impl Market {
 
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
         self.hooks.mark(lease);
-        let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), 0));
-        let rented = self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.events_seen()));
+        let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), 0));
+        let rented =
+            self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), l.events_seen()));
         if let Some(server) = &self.server
             && hosted.is_none_or(|(state, ..)| state.is_ended())
         {
@@ -338,14 +347,15 @@ impl Market {
             // The engine has let go of it: what the ledger says counts, once its last records are in.
             self.settling.insert(lease);
         }
-        let past = || self.view(lease).map(|v| (v.state, None, u32::MAX));
-        let Some((state, progress, events)) = hosted.or(rented).or_else(past) else { return };
+        let past = || self.view(lease).map(|v| (v.state, None, None, u32::MAX));
+        let Some((state, progress, rank, events)) = hosted.or(rented).or_else(past) else { return };
         let mut rentals = std::mem::take(&mut self.rentals);
-        rentals.changed(lease, state, progress, || self.view(lease));
+        rentals.changed(lease, state, (progress, rank), || self.view(lease));
         self.rentals = rentals;
         for (lease, reply) in self.rentals.controlled(Some((lease, state, events)), Timestamp(0)) {
             answer(reply, self.shown(lease));
         }
+        self.terms_changed(lease);
     }
 
     fn list(&mut self, request: &ListRequest) -> Result<HostView, CommandError> {

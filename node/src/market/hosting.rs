@@ -1,12 +1,6 @@
 //! The host's side of the node, as its owner sees and changes it.
 
-use souk_protocol::{
-    entry::Body,
-    machine::{
-        host_lease::HostLease,
-        io::{Command as EngineCommand, Input},
-    },
-};
+use souk_protocol::{entry::Body, machine::host_lease::HostLease};
 
 use super::{
     command::{CommandError, ErrorCode},
@@ -14,7 +8,9 @@ use super::{
     task::Market,
 };
 use crate::{
-    api::types::{ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem},
+    api::types::{
+        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, ScheduleRequest, ScheduleView,
+    },
     host::HostSide,
 };
 
@@ -33,7 +29,7 @@ impl Market {
         }
         setup.ssh_host_key = souk_protocol::SshKey(self.about.ssh.host_key().public());
         self.locks.name(&setup.slots);
-        self.input(Input::Command(EngineCommand::Host(Some(Box::new(setup)))));
+        self.offer_as_owned(setup);
     }
 
     pub(super) fn change_host(
@@ -46,6 +42,14 @@ impl Market {
         // Its share of the machine may be another now.
         self.refresh_idle();
         Ok(())
+    }
+
+    /// What the owner keeps from renters, once changed.
+    pub(super) fn schedule(&mut self, request: Option<ScheduleRequest>) -> Result<ScheduleView, CommandError> {
+        if let Some(request) = request {
+            self.change_host(|host| host.keep(request))?;
+        }
+        self.host.as_ref().map(HostSide::schedule).ok_or_else(not_a_host)
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
@@ -72,6 +76,7 @@ impl Market {
             );
         }
         problems.extend(host.problems());
+        problems.extend(self.membership_problem());
         problems
     }
 
@@ -94,6 +99,7 @@ impl Market {
             conditions: self.conditions_view(host),
             egress: setup.map(|s| s.terms.egress.clone()).unwrap_or_default(),
             registries: host.config().host.registries.clone(),
+            schedule: host.schedule(),
             engine: EngineView {
                 version: info.as_ref().filter(|_| self.runtime_problem.is_none()).map(|i| i.engine_version.clone()),
                 socket: host.config().runtime.docker_socket.display().to_string(),

@@ -46,8 +46,7 @@ pub(super) struct IdleSide {
     /// Orders that wait until their leases' slots are clear, in order.
     held: Vec<(LeaseId, RuntimeOrder)>,
     look_at: Option<Instant>,
-    /// What the engine knows of other nodes' slots, and when to look again.
-    foreign: Option<Vec<u16>>,
+    /// When to look again which slots other nodes hold.
     foreign_at: Option<Instant>,
 }
 
@@ -190,8 +189,10 @@ impl Market {
         }
         let slots: Vec<u16> = (0..count).collect();
         let foreign = self.locks.foreign(&slots);
-        if self.idle.foreign.as_ref() != Some(&foreign) {
-            self.idle.foreign = Some(foreign.clone());
+        // Against what the engine holds now: it marks slots by itself where a lock was not to be had, and forgets in a new cut.
+        let all = self.engine.host().slots().all();
+        let differs = (0u16..).zip(all).any(|(n, s)| s.foreign != (s.lease.is_none() && foreign.contains(&n)));
+        if differs {
             self.input(Input::Foreign { slots: foreign });
         }
     }

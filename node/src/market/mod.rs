@@ -14,7 +14,9 @@ mod hosting;
 mod idle;
 mod listing;
 mod names;
+mod orders;
 mod outbox;
+pub mod owned;
 mod parties;
 mod pricing;
 mod rentals;
@@ -22,11 +24,12 @@ mod search;
 pub mod select;
 pub mod task;
 mod telling;
+pub mod terms;
 pub mod views;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
-pub(crate) use pricing::check_sums;
 pub use listing::page_size;
+pub(crate) use pricing::check_sums;
 
 /// What a status tells of a node, beside what the engine knows.
 #[derive(Debug, Clone)]

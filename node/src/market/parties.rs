@@ -20,12 +20,12 @@ impl Market {
         answer.send(verdict).ok();
     }
 
-    /// Stays in touch with the other sides of open leases.
+    /// Stays in touch with the other sides of open leases, and with the owner's other nodes.
     pub(super) fn keep_peers(&mut self) {
         let me = self.engine.me();
         let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
         let hosts = self.engine.renter().leases().values().map(|l| l.host());
-        let wanted: BTreeSet<NodeId> = renters.chain(hosts).filter(|p| *p != me).collect();
+        let wanted: BTreeSet<NodeId> = renters.chain(hosts).chain(self.owned.kept()).filter(|p| *p != me).collect();
         if wanted == self.kept {
             return;
         }

@@ -9,7 +9,8 @@ use souk_protocol::{
     AskId, Currency, LeaseId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
     machine::io::{Refusal, Step, Token},
-    message::{Action, Progress},
+    message::{Action, Progress, Rank},
+    terms::BadChange,
 };
 
 use super::command::{CommandError, ErrorCode, Reply, StepSender};
@@ -27,6 +28,8 @@ struct Rental {
     detach: bool,
     lease: Option<LeaseId>,
     told: Option<Progress>,
+    /// The place among the bids that was told, once waiting was told.
+    waits: Option<Option<Rank>>,
     round: u32,
 }
 
@@ -66,7 +69,8 @@ impl Control {
 impl Rentals {
     /// A rent command begins.
     pub fn begin(&mut self, token: Token, host: NodeId, steps: StepSender, currency: Currency, detach: bool) {
-        self.rentals.insert(token, Rental { host, steps, currency, detach, lease: None, told: None, round: 0 });
+        let rental = Rental { host, steps, currency, detach, lease: None, told: None, waits: None, round: 0 };
+        self.rentals.insert(token, rental);
     }
 
     /// The host of a rental in which nothing is signed yet.
@@ -152,7 +156,7 @@ impl Rentals {
         &mut self,
         lease: LeaseId,
         state: LeaseState,
-        progress: Option<Progress>,
+        (progress, rank): (Option<Progress>, Option<Rank>),
         view: impl Fn() -> Option<LeaseView>,
     ) {
         let waiting: Vec<Token> =
@@ -168,11 +172,18 @@ impl Rentals {
                 }
                 LeaseState::Running => shown().map(|lease| RentStep::Running { lease }),
                 LeaseState::Paused(PauseReason::Exited) => shown().map(|lease| RentStep::Exited { lease }),
+                LeaseState::Paused(PauseReason::Outbid | PauseReason::Maintenance) if rental.waits == Some(rank) => {
+                    continue;
+                }
+                LeaseState::Paused(PauseReason::Outbid | PauseReason::Maintenance) => {
+                    rental.waits = Some(rank);
+                    shown().map(|lease| RentStep::Waiting { lease })
+                }
                 LeaseState::Paused(_) => continue,
                 LeaseState::Ended(_) => shown().map(|lease| RentStep::Ended { lease }),
             };
             let Some(step) = step else { continue };
-            let over = !matches!(step, RentStep::Preparing { .. });
+            let over = !matches!(step, RentStep::Preparing { .. } | RentStep::Waiting { .. });
             if !rental.steps.send(step) || over {
                 self.rentals.remove(&token);
             }
@@ -199,8 +210,11 @@ pub fn refused(why: &Refusal) -> CommandError {
         Refusal::Void(_) => error(ErrorCode::Rejected).hint("nothing is owed; search again and take another"),
         Refusal::TooMany => error(ErrorCode::Busy),
         Refusal::UnknownLease(_) => error(ErrorCode::NotFound).hint("souk ps -a lists all leases"),
+        Refusal::Change(BadChange::RaiseTooSmall) => {
+            error(ErrorCode::BadRequest).hint("souk bid takes any lower price, or one at least 5 % higher")
+        }
         Refusal::Malformed(_) | Refusal::Change(_) => error(ErrorCode::BadRequest),
-        Refusal::Pending => error(ErrorCode::Busy),
+        Refusal::Pending => error(ErrorCode::Busy).hint("souk show tells what waits for the host's answer"),
     }
 }
 

@@ -5,6 +5,7 @@ use souk_protocol::{
     cost::estimate,
     machine::{policy, search::search},
     money::{Amount, Rates},
+    negotiation::RentalType,
     offer::Offer,
     resources::Resources,
     time::Millis,
@@ -27,7 +28,7 @@ const SHORTEST_PREFIX: usize = 4;
 
 impl Market {
     pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
-        let (query, options) = request.parse(now(), self.engine.me(), self.about.currency.clone())?;
+        let (query, options) = request.parse(now(), self.host_id(), self.about.currency.clone())?;
         let results = SearchResults::from(search(&self.index, &query, &options));
         Ok(SearchResults { avoided: self.avoided_hosts(), ..results })
     }
@@ -67,7 +68,8 @@ impl Market {
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let terms = &offer.terms;
         let overflow = || CommandError::new(ErrorCode::BadRequest, "its price does not fit");
-        let listed_hour = terms.slot_hour.0.checked_mul(u64::from(slots)).map(Amount).ok_or_else(overflow)?;
+        let rental = request.rental.map_or(RentalType::OnDemand, Into::into);
+        let listed_hour = policy::asked_hour(terms, slots, rental).ok_or_else(overflow)?;
         let max = request.max_price_hour.or(self.about.max_price);
         let price_hour = request.price_hour.unwrap_or(listed_hour).min(max.unwrap_or(Amount(u64::MAX)));
         let max_price_hour = max.unwrap_or(price_hour);

@@ -33,7 +33,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, pricing::Prices, rentals::Rentals, views::Meta,
+    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, owned::Owned, pricing::Prices, rentals::Rentals,
+    terms::Waiters, views::Meta,
 };
 use crate::{
     access::{Permission, Server},
@@ -114,6 +115,8 @@ pub struct Parts {
     pub host: Option<HostSide>,
     /// The slots' locks.
     pub locks: SlotLocks,
+    /// The owner, and the owner's other machines.
+    pub owned: Owned,
     /// What a status tells of the node.
     pub about: super::About,
     /// Where the owner's hooks are told what happens.
@@ -127,11 +130,13 @@ pub(super) struct Market {
     pub(super) network: NetworkHandle,
     pub(super) host: Option<HostSide>,
     pub(super) locks: SlotLocks,
+    pub(super) owned: Owned,
     pub(super) about: super::About,
     pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
     pub(super) backoff: Backoff,
     pub(super) rentals: Rentals,
+    pub(super) waiters: Waiters,
     pub(super) prices: Prices,
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
@@ -161,8 +166,20 @@ pub(super) struct Market {
 pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
-    let Parts { engine, ledger, meta, mut progress, network, mut events, mut commands, host, locks, about, hooks } =
-        parts;
+    let Parts {
+        engine,
+        ledger,
+        meta,
+        mut progress,
+        network,
+        mut events,
+        mut commands,
+        host,
+        locks,
+        owned,
+        about,
+        hooks,
+    } = parts;
     let mut market = Market {
         engine,
         ledger,
@@ -170,11 +187,13 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         network,
         host,
         locks,
+        owned,
         about,
         hooks,
         index: AskIndex::default(),
         backoff: Backoff::default(),
         rentals: Rentals::default(),
+        waiters: Waiters::default(),
         prices: Prices::default(),
         runtime: None,
         runtime_problem: None,
@@ -235,6 +254,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
             _ = traffic.tick() => {
                 market.ask_traffic();
                 market.controls_overdue();
+                market.owned.tick();
+                market.tell_machines();
+                market.waiters_overdue();
                 market.follow_market();
                 market.mark_all();
                 market.forget();
@@ -386,12 +408,17 @@ impl Market {
                 self.judge(lease);
                 self.lease_changed(lease);
             }
-            Output::BookChanged { key } => match self.engine.book().offer(&key) {
-                Some(offer) => self.index.insert(offer.id(), offer),
-                None => {
-                    self.index.remove(&key.0, &key.1);
+            Output::BookChanged { key } => {
+                let book = self.engine.book();
+                let offer = book.offer(&key);
+                match offer {
+                    Some(offer) => self.index.insert(offer.id(), offer),
+                    None => {
+                        self.index.remove(&key.0, &key.1);
+                    }
                 }
-            },
+                self.owned.book_changed(&key, offer, book.is_withdrawn(&key));
+            }
             Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
         }
     }
@@ -441,8 +468,15 @@ impl Market {
     fn event(&mut self, event: NetworkEvent) {
         match event {
             NetworkEvent::Listening(address) => tracing::info!(%address, "listening"),
-            NetworkEvent::Connected(peer) => self.input(Input::Connected(peer)),
-            NetworkEvent::Disconnected(peer) => self.input(Input::Disconnected(peer)),
+            NetworkEvent::Connected(peer) => {
+                let book = self.engine.book();
+                self.owned.connected(peer, |key| book.offer(key).is_some());
+                self.input(Input::Connected(peer));
+            }
+            NetworkEvent::Disconnected(peer) => {
+                self.owned.disconnected(peer);
+                self.input(Input::Disconnected(peer));
+            }
             NetworkEvent::Gossip { topic: Topic::Offers, from, data, verdict } => {
                 let token = self.token();
                 self.verdicts.insert(token, verdict);
@@ -457,6 +491,7 @@ impl Market {
                     let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
+                Ok(Request::Order(order)) => self.ordered(from, &order, reply),
                 Ok(request) => {
                     let token = self.token();
                     self.peer_replies.insert(token, (from, reply));
@@ -516,7 +551,11 @@ impl Market {
                 }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);
-                self.server = Some(Server::new(Arc::clone(&runtime) as Arc<dyn Runtime>, self.about.ssh.host_key(), self.permissions.clone()));
+                self.server = Some(Server::new(
+                    Arc::clone(&runtime) as Arc<dyn Runtime>,
+                    self.about.ssh.host_key(),
+                    self.permissions.clone(),
+                ));
                 self.runtime = Some(runtime);
                 self.runtime_problem = None;
                 *reports = Some(receiver);

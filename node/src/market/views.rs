@@ -5,15 +5,17 @@ use souk_protocol::{
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState},
     machine::{engine::Engine, record::LeaseRow, renter_lease::Opened},
-    message::{LeaseEvent, Progress},
+    message::{Eviction, Extension, LeaseEvent, Progress, Rank},
     money::Counters,
     receipt::{Ack, Usage},
     signed::{Document, Signed},
-    terms::LeaseTerms,
+    terms::{Change, LeaseTerms},
     workload::Workload,
 };
 
-use crate::api::types::{CountersView, EventView, LeaseDetail, LeaseView, RatesView, ReceiptView, Role};
+use crate::api::types::{
+    CountersView, EventView, ExtensionView, LeaseDetail, LeaseView, RatesView, ReceiptView, Role, TermsView,
+};
 
 /// What is known of a lease by its number, label and command, whichever side holds it.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +51,9 @@ struct Parts<'a> {
     events: &'a [LeaseEvent],
     progress: Option<Progress>,
     reachable: bool,
+    terms: LeaseTerms,
+    rank: Option<Rank>,
+    eviction: Option<Eviction>,
 }
 
 fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
@@ -66,16 +71,18 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         command: meta.command.clone(),
         resources: parts.draft.resources.clone(),
         rental: parts.draft.rental,
-        price_hour: parts.draft.rates.compute_hour,
+        price_hour: parts.terms.compute_hour,
         due: parts.due,
         acked: parts.acked,
         currency: parts.draft.currency.clone(),
         uptime_ms: parts.counters.active,
-        ends_at_ms: parts.draft.ends_at,
+        ends_at_ms: parts.terms.ends_at,
         exit_code,
         progress: parts.progress,
         note: parts.events.last().map_or_else(String::new, |e| e.note.clone()),
         reachable: parts.reachable,
+        place: parts.rank.map(Into::into),
+        eviction: parts.eviction.map(Into::into),
     }
 }
 
@@ -96,10 +103,11 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
             events: held.events(),
             progress: held.progress(),
             reachable: connected(&held.draft().renter),
+            terms: *held.terms(),
+            rank: held.rank(),
+            eviction: held.eviction(),
         };
-        let mut shown = view(engine.me(), meta, &parts);
-        in_force(&mut shown, held.terms());
-        return Some(shown);
+        return Some(view(engine.me(), meta, &parts));
     }
     let held = engine.renter().leases().get(&lease)?;
     let reachable = connected(&held.host());
@@ -115,9 +123,11 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
         events: held.events(),
         progress: held.progress(),
         reachable,
+        terms: *held.terms(),
+        rank: held.rank(),
+        eviction: held.eviction(),
     };
     let mut shown = view(engine.me(), meta, &parts);
-    in_force(&mut shown, held.terms());
     match held.answer() {
         Opened::Waiting => shown.note = "waiting for the host's answer".to_owned(),
         Opened::GivenUp => {
@@ -131,12 +141,6 @@ pub fn live(engine: &Engine, meta: &Meta, lease: LeaseId, now: Timestamp) -> Opt
         Opened::Accepted(_) => {}
     }
     Some(shown)
-}
-
-/// Shows the terms as they were amended.
-const fn in_force(shown: &mut LeaseView, terms: &LeaseTerms) {
-    shown.price_hour = terms.compute_hour;
-    shown.ends_at_ms = terms.ends_at;
 }
 
 /// The renter's estimate between two receipts: what the last one says, and what has passed since while it ran in sight.
@@ -172,6 +176,12 @@ fn optional<T: Document>(signed: Option<&Signed<T>>) -> Option<T> {
 pub fn draft_of(row: &LeaseRow) -> Option<LeaseDraft> {
     let open: Entry = read(&row.open)?;
     read(open.body.draft()?)
+}
+
+/// The terms in force, by a row.
+fn terms_of(draft: &LeaseDraft, row: &LeaseRow) -> LeaseTerms {
+    let last = row.amended.last().and_then(|signed| read::<Entry>(signed)?.body.amended().map(|a| a.terms));
+    last.unwrap_or_else(|| LeaseTerms::drafted(draft))
 }
 
 /// What a row says of number, label and command.
@@ -213,6 +223,9 @@ pub fn past(me: NodeId, row: &LeaseRow) -> Option<LeaseView> {
         events: &row.events,
         progress: None,
         reachable: false,
+        terms: terms_of(&draft, row),
+        rank: None,
+        eviction: None,
         draft: &draft,
     };
     let mut shown = view(me, &meta_of(row), &parts);
@@ -249,10 +262,40 @@ pub fn receipt(me: NodeId, network: &souk_protocol::NetworkId, row: &LeaseRow) -
     })
 }
 
+/// What only the engine knows of an open lease's terms.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    terms: Option<LeaseTerms>,
+    pending: Option<Change>,
+    asked: Option<Extension>,
+}
+
+impl Standing {
+    /// As the engine has it; empty for a lease that is over.
+    #[must_use]
+    pub fn of(engine: &Engine, lease: LeaseId) -> Self {
+        if let Some(held) = engine.host().leases().get(&lease) {
+            return Self { terms: Some(*held.terms()), pending: None, asked: held.asked() };
+        }
+        engine.renter().leases().get(&lease).map_or_else(Self::default, |held| Self {
+            terms: Some(*held.terms()),
+            pending: held.pending_change(),
+            asked: held.asked(),
+        })
+    }
+}
+
 /// All about a lease: its view, and what its row adds.
 #[must_use]
-pub fn detail(me: NodeId, network: &souk_protocol::NetworkId, view: LeaseView, row: &LeaseRow) -> Option<LeaseDetail> {
+pub fn detail(
+    me: NodeId,
+    network: &souk_protocol::NetworkId,
+    view: LeaseView,
+    row: &LeaseRow,
+    standing: Standing,
+) -> Option<LeaseDetail> {
     let draft = draft_of(row)?;
+    let terms = standing.terms.unwrap_or_else(|| terms_of(&draft, row));
     let placement: Option<Entry> = optional(row.placement.as_ref());
     let (starts, slots, devices) = match placement.map(|p| p.body) {
         Some(Body::Placement { start, slots, devices }) => (start, slots, devices),
@@ -265,9 +308,12 @@ pub fn detail(me: NodeId, network: &souk_protocol::NetworkId, view: LeaseView, r
         offer: draft.offer,
         image_digest: draft.image.digest.clone(),
         egress: draft.egress,
-        rates: RatesView::from(draft.rates),
+        rates: RatesView::from(terms.rates(&draft)),
+        terms: TermsView::of(&draft, &terms),
+        pending: standing.pending.map(Into::into),
+        asked: standing.asked.map(|asked| ExtensionView::of(asked, &terms)),
         credit: draft.credit,
-        max_spend: draft.max_spend,
+        max_spend: terms.max_spend,
         tick_ms: draft.tick,
         drafted_at_ms: draft.drafted_at,
         slots,

@@ -123,13 +123,14 @@ impl Pursuit {
         let request = SearchRequest {
             query: wanted.query.clone(),
             order: wanted.order.clone(),
+            rental: wanted.rent.rental,
             storage_gb: wanted.rent.disk_mb.map(|mb| mb.div_ceil(1000)),
             limit: Some(50),
             ..SearchRequest::default()
         };
         let found = self.market.ask(|reply| Command::Search { request, reply }).await?;
         let first = wanted.first.filter(|_| self.order.replaced.is_empty());
-        let row = |row: &AskRow| (row.id, row.host_id);
+        let row = |row: &AskRow| (row.id, row.node);
         let mut matches: Vec<(AskId, NodeId)> = found.rows.iter().map(row).collect();
         matches.sort_by_key(|(ask, _)| Some(*ask) != first);
         if let Some(first) = first.filter(|first| matches.iter().all(|(ask, _)| ask != first)) {

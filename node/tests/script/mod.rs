@@ -18,8 +18,9 @@ use souk::{
     config::Api,
     market::{
         Command, CommandError, ErrorCode, MarketHandle,
-        command::{ByteStream, EXPORT_PIECES, LeaseSelector, StepSender},
+        command::{ByteStream, EXPORT_PIECES, LeaseSelector, OwnerCommand, StepSender},
         select,
+        terms::TermsCommand,
     },
 };
 use souk_protocol::{Currency, LeaseId, lease::*, message::Frame, message::Progress};
@@ -126,6 +127,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::Control { id, reply, .. } => {
                 answer(reply, find(&id).map(|()| views::lease()));
             }
+            Command::Terms(command) => terms(command),
+            Command::HostSchedule { request, reply } => answer(reply, Ok(views::schedule(request))),
             Command::Label { text, reply, .. } => {
                 let mut lease = views::lease();
                 lease.label = Some(text);
@@ -139,12 +142,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 tokio::spawn(exec(far, command));
                 answer(reply, Ok(Box::new(near) as ByteStream));
             }
-            Command::SshAccess { reply, .. } => {
-                answer(reply, Err(CommandError::new(ErrorCode::WrongState, "the lease is over")));
-            }
-            Command::Tunnel { reply, .. } => {
-                answer(reply, Err(CommandError::new(ErrorCode::WrongState, "the lease is over")));
-            }
+            // Shown with real nodes and the machine's own OpenSSH.
+            Command::SshAccess { .. } | Command::Tunnel { .. } => {}
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
             Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),
             Command::HostEarnings { request, reply } => {
@@ -158,8 +157,20 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::HostPrice { reply, .. } => answer(reply, Ok(views::host(true, false))),
             Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
+            Command::Owner(command) => owner(command),
             Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
+    }
+}
+
+fn terms(command: TermsCommand) {
+    match command {
+        TermsCommand::Slices { reply, .. } => answer(reply, Ok(views::slices())),
+        TermsCommand::Extension { id, request, reply } => {
+            answer(reply, find(&id).map(|()| views::extension(request.by_ms)));
+        }
+        TermsCommand::Change { id, change, reply } => answer(reply, find(&id).map(|()| views::changed(change))),
+        TermsCommand::OfferExtension { id, reply, .. } => answer(reply, find(&id).map(|()| views::detail())),
     }
 }
 
@@ -205,6 +216,12 @@ fn rent(image: &str, steps: &StepSender) {
         view.state = LeaseState::Ended(EndReason::ImageFailed);
         say(RentStep::Ended { lease: Box::new(view) });
         return;
+    }
+    if image == "outbid" {
+        view.state = LeaseState::Paused(PauseReason::Outbid);
+        view.place = Some(views::place());
+        say(RentStep::Waiting { lease: Box::new(view.clone()) });
+        view.place = None;
     }
     view.state = LeaseState::Running;
     say(RentStep::Running { lease: Box::new(view) });
@@ -263,4 +280,14 @@ fn export(id: Option<LeaseSelector>) -> mpsc::Receiver<Result<Bytes, CommandErro
 /// The id that all views share.
 pub fn lease_id() -> LeaseId {
     LeaseId([0xab; 32])
+}
+
+fn owner(command: OwnerCommand) {
+    let nobody = || CommandError::new(ErrorCode::WrongState, "this node belongs to no owner");
+    match command {
+        OwnerCommand::Show(reply) | OwnerCommand::Leave(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Join { reply, .. } | OwnerCommand::Refresh { reply, .. } => answer(reply, Err(nobody())),
+        OwnerCommand::Machines(reply) => answer(reply, Err(nobody())),
+        OwnerCommand::Order { reply, .. } => answer(reply, Err(nobody())),
+    }
 }

@@ -85,7 +85,7 @@ pub fn peer() -> PeerView {
 
 /// What the real search finds in an index of two offers, one of them rented.
 pub fn search(request: &SearchRequest) -> Result<SearchResults, souk::market::CommandError> {
-    let (query, options) = request.parse(at(60), node(1), Currency::usd())?;
+    let (query, options) = request.parse(at(60), souk_protocol::HostId::Node(node(1)), Currency::usd())?;
     let mut index = AskIndex::new();
     for (machine, free) in [(3, 2), (4, 0)] {
         index.insert(DocumentId([machine; 32]), &offer(machine, free));
@@ -148,6 +148,7 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             reachability: Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 
@@ -217,6 +218,8 @@ pub fn lease() -> LeaseView {
         progress: None,
         note: "bye\u{1b}[2J".to_owned(),
         reachable: true,
+        place: None,
+        eviction: None,
     }
 }
 
@@ -263,6 +266,9 @@ pub fn detail() -> LeaseDetail {
             up_gb: Amount::ZERO,
             down_gb: Amount::ZERO,
         },
+        terms: terms(),
+        pending: Some(ChangeView::Bid { price_hour: price("0.40") }),
+        asked: Some(extension(Millis::from_hours(24))),
         credit: price("8.40"),
         max_spend: None,
         tick_ms: Millis::from_secs(60),
@@ -275,6 +281,84 @@ pub fn detail() -> LeaseDetail {
             event(1, LeaseState::Running, Cause::Host),
             event(2, LeaseState::Paused(PauseReason::Stopped), Cause::Renter),
         ],
+    }
+}
+
+fn terms() -> TermsView {
+    TermsView {
+        n: 1,
+        price_hour: price("0.35"),
+        listed_hour: price("0.35"),
+        ends_at_ms: at(86_400),
+        max_spend: None,
+        extend_until_ms: Some(at(2 * 86_400)),
+        next: Some(NextPriceView { from_ms: at(86_400), price_hour: price("0.44") }),
+        notice_ms: Millis::from_secs(60),
+        quantum_ms: Millis::from_mins(10),
+    }
+}
+
+/// A host that wants more.
+pub fn extension(by: Millis) -> ExtensionView {
+    ExtensionView {
+        ends_at_ms: at(86_400) + by,
+        price_hour: price("0.45"),
+        valid_until_ms: at(86_400),
+        from_ms: at(86_400),
+        present_hour: price("0.35"),
+    }
+}
+
+/// The lease once its terms have changed.
+pub fn changed(change: ChangeView) -> LeaseDetail {
+    let mut detail = detail();
+    (detail.pending, detail.asked) = (None, None);
+    match change {
+        ChangeView::Bid { price_hour } => {
+            detail.view.rental = RentalType::Interruptible;
+            detail.view.state = LeaseState::Paused(PauseReason::Outbid);
+            detail.view.place = Some(place());
+            (detail.view.price_hour, detail.terms.price_hour) = (price_hour, price_hour);
+        }
+        ChangeView::Extend { ends_at_ms, price_hour } => {
+            let from_ms = detail.terms.ends_at_ms;
+            detail.terms.ends_at_ms = ends_at_ms;
+            detail.terms.next = price_hour.map(|price_hour| NextPriceView { from_ms, price_hour });
+        }
+        ChangeView::MaxSpend { max_spend } => detail.terms.max_spend = max_spend,
+        ChangeView::AutoExtend { until_ms } => detail.terms.extend_until_ms = until_ms,
+    }
+    detail
+}
+
+pub fn place() -> PlaceView {
+    PlaceView { ahead: 2, to_win: Some(price("0.31")) }
+}
+
+pub fn slices() -> SlicesView {
+    let slice = SliceView {
+        ask: ask(),
+        slots: 2,
+        to_win: Some(price("0.31")),
+        min_bid: price("0.12"),
+        on_demand: None,
+        bids: 3,
+    };
+    SlicesView { host: node(2), machine: MachineId([3; 16]), currency: Currency::usd(), slices: vec![slice] }
+}
+
+pub fn schedule(request: Option<ScheduleRequest>) -> ScheduleView {
+    let window = WindowView { from_ms: at(3600), until_ms: at(7200) };
+    match request {
+        None => ScheduleView { hold: 1, maintenance: vec![window] },
+        Some(ScheduleRequest::Hold { slots }) => ScheduleView { hold: slots, maintenance: vec![window] },
+        Some(ScheduleRequest::AddMaintenance { from_ms, for_ms }) => {
+            ScheduleView { hold: 1, maintenance: vec![WindowView { from_ms, until_ms: from_ms + for_ms }] }
+        }
+        Some(ScheduleRequest::RemoveMaintenance { from_ms }) => {
+            assert_eq!(from_ms, window.from_ms);
+            ScheduleView { hold: 1, maintenance: vec![] }
+        }
     }
 }
 
@@ -305,6 +389,7 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
         conditions: ConditionsView::default(),
         egress: vec![Egress::Internet],
         registries: vec!["docker.io".to_owned()],
+        schedule: ScheduleView::default(),
         engine: EngineView {
             version: None,
             socket: "/var/run/docker.sock".to_owned(),

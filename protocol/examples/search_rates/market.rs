@@ -137,6 +137,7 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
             ]),
             maintenance: None,
         },
+        membership: None,
     }
 }
 

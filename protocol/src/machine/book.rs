@@ -205,8 +205,14 @@ impl Book {
             key
         };
         let known = match notice {
-            Notice::Offer(o) => o.verify_identified(id, key).map(Known::Offer),
-            Notice::Withdrawal(w) => w.verify_identified(id, key).map(Known::Withdrawal),
+            Notice::Offer(o) => {
+                // A machine's next offer carries the same membership as the last, as a rule.
+                let known = |new: &Offer| {
+                    self.offer(&(new.host, new.machine)).is_some_and(|held| held.membership == new.membership)
+                };
+                o.verify_identified(&self.network, id, key, known).map(Known::Offer)
+            }
+            Notice::Withdrawal(w) => w.verify_identified(&self.network, id, key, |_| false).map(Known::Withdrawal),
         };
         match known {
             Ok(known) => self.insert_of(known, used, solicited, now),
@@ -345,6 +351,12 @@ impl Book {
             Known::Offer(offer) => Some(offer),
             Known::Withdrawal(_) => None,
         }
+    }
+
+    /// Whether its host has taken the machine back, as far as that is remembered.
+    #[must_use]
+    pub fn is_withdrawn(&self, key: &MachineKey) -> bool {
+        self.listings.get(key).is_some_and(|l| matches!(l.known, Known::Withdrawal(_)))
     }
 
     /// All offers, in the order of host and machine.

@@ -49,6 +49,12 @@ impl Chain {
         self.head
     }
 
+    /// When the next entry would be dated, at `now`: never before the newest one.
+    #[must_use]
+    pub fn next_time(&self, now: Timestamp) -> Timestamp {
+        self.head.map_or(now, |head| head.time.max(now))
+    }
+
     /// Makes the genesis if there is none yet.
     ///
     /// # Errors
@@ -86,7 +92,7 @@ impl Chain {
             author: self.me(),
             seq: self.head.map_or(0, |h| h.seq + 1),
             prev: self.head.map(|h| h.id),
-            time: self.head.map_or(now, |h| h.time.max(now)),
+            time: self.next_time(now),
             lease,
             peer,
             body,

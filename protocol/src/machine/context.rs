@@ -22,7 +22,7 @@ pub(super) enum Asked {
     Propose(Token),
     Commit(LeaseId),
     Control(Token, LeaseId),
-    Amend(LeaseId),
+    Amend(LeaseId, DocumentId),
     Quote(Token),
     Update(LeaseId),
     Sync(LeaseId),

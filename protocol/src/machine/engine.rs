@@ -240,7 +240,9 @@ impl Engine {
                     });
                 }
             },
-            Request::Propose(_)
+            // Orders change how the machine is offered: they are the shell's, which then tells the engine.
+            Request::Order(_)
+            | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }
             | Request::Amend { .. }
@@ -262,7 +264,7 @@ impl Engine {
             Asked::Book => self.sync.response(cx, &mut self.book, peer, result.ok(), now),
             Asked::Propose(command) => renter.proposed(cx, command, peer, result, now),
             Asked::Commit(lease) => renter.committed(cx, lease, peer, result, now),
-            Asked::Amend(lease) => renter.amended(cx, lease, result, now),
+            Asked::Amend(lease, amend) => renter.amended(cx, lease, amend, result, now),
             Asked::Quote(command) => Renter::quoted(cx, command, peer, result),
             Asked::Control(command, _) => renter.controlled(cx, command, peer, result),
             Asked::Sync(lease) => renter.synced(cx, lease, peer, &result, now),

@@ -48,7 +48,7 @@ impl Meter {
         self.compute_until = ends_at;
     }
 
-    /// Counts what has run so far, and begins another quantum: the price changes.
+    /// Counts what has run so far, and begins another quantum: the renter changes the terms, or an agreed price holds.
     pub fn price_changes(&mut self, now: Timestamp) {
         self.advance(now);
         self.count_apart();

@@ -4,8 +4,8 @@
 //! out. None of them reads a clock, draws randomness, signs before its record is asked to be stored, or panics on any input.
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
-pub mod auction;
 pub mod accept;
+pub mod auction;
 pub mod backoff;
 pub mod book;
 pub mod chain;
@@ -15,12 +15,14 @@ pub mod host;
 pub mod host_lease;
 pub mod io;
 pub mod meter;
+pub mod orders;
 pub mod policy;
 pub mod pricing;
 pub mod record;
 pub mod renter;
 pub mod renter_lease;
 pub mod search;
+pub mod sisters;
 pub mod slots;
 pub mod standing;
 pub mod statistics;

@@ -3,7 +3,7 @@
 //! Pure functions of a proposal, the offer and the owner's settings. They decide; the host's and renter's machines act.
 
 use crate::{
-    Amount, MachineId, Millis, NodeId, SshKey, Timestamp,
+    Amount, MachineId, Millis, NodeId, SshKey, Timestamp, Verified,
     lease::LeaseDraft,
     limits,
     machine::pricing::OwnerAsked,
@@ -11,6 +11,7 @@ use crate::{
     money::Rates,
     negotiation::{Proposal, Reject, RejectCode, RentalType},
     offer::{Offer, Reachability, Terms, Window},
+    owner::Membership,
     resources::{Hardware, Resources},
     terms::{Change, LeaseTerms},
 };
@@ -48,8 +49,18 @@ pub struct HostSetup {
     pub maintenance: Vec<Window>,
     /// How the machine is reached.
     pub reachability: Reachability,
+    /// Whose it is, if not the host's own. Left out of offers once it ends.
+    pub membership: Option<Verified<Membership>>,
     /// The key of its SSH server, named in every lease.
     pub ssh_host_key: SshKey,
+}
+
+impl HostSetup {
+    /// The membership that offers made at `now` carry: none once it is about to end.
+    #[must_use]
+    pub fn membership_at(&self, now: Timestamp) -> Option<&Verified<Membership>> {
+        self.membership.as_ref().filter(|m| m.holds_at(now) && now + limits::MEMBERSHIP_LEAST < m.valid_until)
+    }
 }
 
 /// What the host makes of a proposal.
@@ -238,7 +249,8 @@ pub fn agree(
             }
         }
         Change::Extend { ends_at, compute_hour } => {
-            let paid = compute_hour.unwrap_or(terms.compute_hour);
+            // Where another price is agreed on already, that one holds in the time that is added.
+            let paid = compute_hour.filter(|_| terms.next.is_none()).unwrap_or_else(|| terms.last_price());
             let offered = asked.filter(|a| now < a.valid_until && ends_at <= a.ends_at && paid >= a.compute_hour);
             if offered.is_some() {
                 return Ok(());
@@ -310,7 +322,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::testkit::{NOW, key, offer, proposal, setup};
+    use crate::{
+        machine::testkit::{self, NOW, key, offer, proposal, setup},
+        money::Counters,
+    };
 
     const LISTED: u64 = 1_000_000_000;
     const FLOOR: u64 = 700_000_000;
@@ -340,6 +355,21 @@ mod tests {
             panic!("no draft")
         };
         assert_eq!(price_hour, Amount(LISTED));
+    }
+
+    #[test]
+    fn a_contract_that_gets_dearer_is_extended_at_the_price_agreed_on() {
+        let (setup, draft) = (setup(), crate::machine::testkit::draft(None, Amount(0)));
+        let terms = LeaseTerms::drafted(&draft);
+        let agreed = |terms: &LeaseTerms, hours, compute_hour| {
+            let ends_at = draft.ends_at + Millis::from_hours(hours);
+            agree(Some(&setup), None, &draft, terms, None, &Change::Extend { ends_at, compute_hour }, NOW)
+        };
+        let price = extension_price(Some(&setup), None, &draft, &terms, draft.ends_at + Millis(1), NOW).unwrap();
+        let cheap = LeaseTerms { compute_hour: Amount(price.0 - 1), ..terms };
+        assert!(agreed(&cheap, 1, None).is_err() && agreed(&cheap, 1, Some(price)).is_ok());
+        let next = Some(crate::terms::NextPrice { from: draft.ends_at, compute_hour: price });
+        assert!(agreed(&LeaseTerms { next, ..cheap }, 2, None).is_ok());
     }
 
     #[test]
@@ -435,6 +465,22 @@ mod tests {
             if let Some(next) = next_bid(Amount(last), Amount(limit), Amount(counter)) {
                 prop_assert!(next.0 <= limit);
             }
+        }
+    }
+
+    #[test]
+    fn a_longer_contract_is_paid_at_the_price_that_will_hold_in_it() {
+        let setup = setup();
+        let draft = testkit::draft(None, Amount(0));
+        let terms = LeaseTerms::drafted(&draft);
+        let half = Amount(LISTED / 2);
+        let end = |hours| draft.ends_at + Millis::from_hours(hours);
+        let cheap = Change::Extend { ends_at: end(1), compute_hour: Some(half) };
+        let terms = terms.changed(&draft, &cheap, &Counters::default(), NOW).unwrap();
+        for compute_hour in [None, Some(Amount(LISTED))] {
+            let more = Change::Extend { ends_at: end(9), compute_hour };
+            let agreed = agree(Some(&setup), None, &draft, &terms, None, &more, NOW);
+            assert_eq!(agreed.unwrap_err().code, RejectCode::Price, "it would cost half of what is asked");
         }
     }
 }

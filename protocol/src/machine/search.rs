@@ -29,8 +29,8 @@ pub use score::VALUE;
 pub use view::{AskView, Datum};
 
 use crate::{
-    id::NodeId,
     money::Currency,
+    owner::HostId,
     query::{Comparison, Condition, Expr, Field, Query, Test, Value},
     time::Timestamp,
 };
@@ -76,8 +76,8 @@ pub struct Options {
     pub pricing: Pricing,
     /// The currency of all prices; asks in others are only counted.
     pub currency: Currency,
-    /// The searching node, whose own asks are filtered out by default.
-    pub own: Option<NodeId>,
+    /// The searching node, or its owner, whose own asks are filtered out by default.
+    pub own: Option<HostId>,
     /// The time, for what has expired and for `duration`.
     pub now: Timestamp,
 }

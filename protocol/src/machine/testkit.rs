@@ -9,8 +9,8 @@ use super::{
     pricing::OwnerAsked,
 };
 use crate::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, SshKey, Timestamp,
-    Verified,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, SshKey,
+    Timestamp, Verified,
     entry::{Body, Entry},
     lease::LeaseDraft,
     limits,
@@ -82,6 +82,7 @@ pub(crate) fn setup() -> HostSetup {
         max_term: Millis::from_hours(100),
         ssh_host_key: SshKey([7; 32]),
         reachability: Reachability::Direct,
+        membership: None,
     }
 }
 
@@ -102,6 +103,7 @@ pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
             reachability: Reachability::Direct,
             maintenance: None,
         },
+        membership: None,
     }
 }
 

@@ -116,7 +116,7 @@ fields! {
     Rented "rented" Bool "" "Whether too few slots are free.";
     StaticIp "static_ip" Bool "" "Whether the host keeps its public address.";
     DirectPortCount "direct_port_count" Number "" "Ports that can be opened on the host's public address.";
-    HostId "host_id" Id "" "Peer id of the owner, or its last characters.";
+    HostId "host_id" Id "" "Id of the owner, or the peer id of a host that has none; or its last characters.";
     MachineId "machine_id" Id "" "Id of the machine, or its first digits.";
     Id "id" Id "" "Id of the ask, or its first digits.";
     Score "score" Number "" "Value for money x reliability x reachability x trust: the default order.";

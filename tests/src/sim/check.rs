@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use souk_protocol::{
-    Amount, LeaseId, Timestamp, Verified,
+    Amount, LeaseId, Millis, Timestamp, Verified,
     entry::{Body, Entry},
     lease::EndReason,
     machine::{record::LeaseRow, renter_lease::Opened},
-    terms::LeaseTerms,
 };
 
-use super::{node::Node, store::Store, world::World};
+use super::{history, node::Node, rule, store::Store, world::World};
 
 /// Kept by one engine for others, at most: see the limits of the host's machine.
 const PENDING: usize = 256 + 4096 + 64 + 4096 + 4096;
@@ -32,19 +31,22 @@ pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
     for (id, lease) in host.leases() {
         let (counters, due) = lease.count(now);
         let draft = lease.draft();
-        ensure(draft.max_spend.is_none_or(|most| due <= most), || {
+        let terms = lease.terms();
+        ensure(terms.max_spend.is_none_or(|most| due <= most), || {
             format!("money-conserved: {} is due {due}, over its ceiling", id.short())
         })?;
         ensure(lease.acked() <= due, || {
             format!("money-conserved: {} is acknowledged for more than is due", id.short())
         })?;
-        let longest = draft.ends_at.since(lease.accept().time);
+        let longest = terms.ends_at.since(lease.accept().time);
         ensure(counters.active <= longest, || format!("never-past-the-end: {} computes past its end", id.short()))?;
         let slots = host.slots().of(id);
         let enough = slots.len() == usize::from(draft.resources.slots);
         ensure(slots.is_empty() || enough, || format!("one-slot-one-lease: {} holds {slots:?}", id.short()))?;
     }
-    Ok(())
+    let busy = |n: &u16| host.slots().all().get(usize::from(*n)).is_none_or(|s| s.lease.is_some());
+    ensure(!node.idle.iter().any(busy), || format!("one-slot-one-lease: the host's own job is on {:?}", node.idle))?;
+    rule::check(node)
 }
 
 /// Whether nothing is left to be done.
@@ -52,6 +54,7 @@ pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
 pub fn is_at_rest(world: &World) -> bool {
     world.nodes.iter().all(|node| {
         node.outbox.is_empty()
+            && node.waiting.is_empty()
             && node.store.waiting() == 0
             && node.engine.as_ref().is_some_and(|e| {
                 e.host().leases().is_empty() && e.renter().leases().values().all(|l| *l.answer() == Opened::GivenUp)
@@ -90,6 +93,9 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
     let mut renters: BTreeMap<LeaseId, usize> = BTreeMap::new();
     for (i, node) in world.nodes.iter().enumerate() {
         if let Some(engine) = &node.engine {
+            ensure(node.waiting.is_empty(), || {
+                format!("every wish has an outcome: {:?} of node {i} have none", node.waiting)
+            })?;
             ensure(node.inbound.is_empty(), || format!("every request gets exactly one reply: node {i} owes some"))?;
             let slots = engine.host().slots();
             ensure(slots.free() == slots.total(), || format!("no-orphans: slots of node {i} are held"))?;
@@ -114,11 +120,16 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
         let theirs = &renter.store.rows()[&lease];
         match host.map(|h| (h, &h.store.rows()[&lease])) {
             Some((host, ours)) => {
-                let tally = both(&lease, host, ours, renter, theirs)?;
+                let exact = world.is_exact();
+                let tally = both(&lease, (host, ours), (renter, theirs), exact)?;
                 world.outcome.accepted += u64::from(tally.accepted);
                 world.outcome.voided += u64::from(!tally.accepted && ours.answer.is_some());
                 world.outcome.unconfirmed += u64::from(tally.unconfirmed);
-                world.outcome.acknowledged += tally.acknowledged.0;
+                let sum = &mut world.outcome;
+                sum.acknowledged = sum.acknowledged.saturating_add(tally.acknowledged.0);
+                sum.amended += tally.amended;
+                sum.evicted += tally.evicted;
+                sum.freed += tally.freed;
             }
             None => ensure(theirs.answer.is_none(), || {
                 format!("both-sides-agree: only the renter knows the answer to {}", lease.short())
@@ -133,9 +144,17 @@ struct Tally {
     accepted: bool,
     unconfirmed: bool,
     acknowledged: Amount,
+    amended: u64,
+    evicted: u64,
+    freed: u64,
 }
 
-fn both(id: &LeaseId, host: &Node, ours: &LeaseRow, renter: &Node, theirs: &LeaseRow) -> Result<Tally, String> {
+fn both(
+    id: &LeaseId,
+    (host, ours): (&Node, &LeaseRow),
+    (renter, theirs): (&Node, &LeaseRow),
+    exact: bool,
+) -> Result<Tally, String> {
     let name = id.short();
     let agree = |same: bool, what: &str| ensure(same, || format!("both-sides-agree: {name}: {what}"));
     agree(ours.open == theirs.open, "two opens")?;
@@ -160,11 +179,12 @@ fn both(id: &LeaseId, host: &Node, ours: &LeaseRow, renter: &Node, theirs: &Leas
     };
     if reason == EndReason::Unconfirmed || close_ack.author == host.id {
         ensure(*agreed == Amount::ZERO, || format!("money-conserved: {name} was never taken up and costs {agreed}"))?;
-        return Ok(Tally { accepted: true, unconfirmed: true, acknowledged: Amount::ZERO });
+        return Ok(Tally { accepted: true, unconfirmed: true, ..Tally::default() });
     }
     agree(ours.close == theirs.close && ours.close_ack == theirs.close_ack, "two ends")?;
     agree(ours.usage == theirs.usage, "two last usages")?;
     agree(ours.ack == theirs.ack, "two last acknowledgements")?;
+    agree(ours.amended.last() == theirs.amended.last(), "two last amendments")?;
     let acked = match &theirs.ack {
         Some(ack) => renter.store.read(ack).ok_or("an acknowledgement that does not verify")?.due,
         None => Amount::ZERO,
@@ -172,25 +192,38 @@ fn both(id: &LeaseId, host: &Node, ours: &LeaseRow, renter: &Node, theirs: &Leas
     let money = |holds: bool, what: String| ensure(holds, || format!("money-conserved: {name}: {what}"));
     money(
         *agreed == acked && acked == claimed,
-        format!("{claimed} claimed, {acked} acknowledged, {agreed} agreed to"),
+        format!(
+            "{claimed} claimed, {acked} acknowledged, {agreed} agreed to: {:?} after {:?}",
+            theirs.ack.as_ref().and_then(|a| renter.store.read(a)),
+            ours.events
+        ),
     )?;
+    let fold = host.store.fold_of(id).ok_or("no draft")?;
+    let mut tally = Tally { accepted: true, acknowledged: acked, amended: u64::from(fold.n), ..Tally::default() };
     if let Some(usage) = &ours.usage {
         let usage = host.store.read(usage).ok_or("a usage that does not verify")?;
-        let draft = host.store.read(&ours.open).and_then(|o| host.store.read(o.body.draft()?)).ok_or("no draft")?;
-        let newest = entry(&host.store, ours.amended.last())?.and_then(|e| e.body.amended().map(|a| a.terms));
-        let terms = newest.unwrap_or_else(|| LeaseTerms::drafted(&draft));
-        money(terms.n == usage.terms, "the last usage is not of the last terms".to_owned())?;
-        money(
-            terms.due_in(&draft, &usage.counters, usage.state) == Ok(usage.due),
-            "the sum is not what the counters cost".to_owned(),
-        )?;
-        money(terms.max_spend.is_none_or(|most| usage.due <= most), "over the ceiling".to_owned())?;
-        let truth = host.hosting.as_ref().map_or(0, |(machine, _)| machine.ran.get(id).copied().unwrap_or(0));
+        money(fold.n == usage.terms, "the last usage is not of the last terms".to_owned())?;
+        let cost = fold.cost(&usage.counters, usage.state);
+        money(cost == Some(u128::from(usage.due.0)), "the sum is not what the counters cost".to_owned())?;
+        money(fold.ceiling().is_none_or(|most| usage.due <= most), "over the ceiling".to_owned())?;
+        let counters = usage.counters;
+        let ran = host.hosting.as_ref().map_or(0, |(machine, _)| machine.ran.get(id).copied().unwrap_or(0));
         let starts = ours.events.len() as u64 + 1;
-        let billed = usage.counters.active.0;
-        money(billed <= truth + starts * 2_100, format!("{billed} ms billed, {truth} ms run"))?;
+        let active = counters.active.0;
+        money(active <= ran + starts * 2_100, format!("{active} ms counted, {ran} ms run"))?;
+        money(counters.active >= counters.waived, "more is waived than was run".to_owned())?;
+        if history::is_whole(ours) {
+            let slack = 100 + 2_000 * host.clock_steps;
+            history::warned(&fold.draft, &ours.events, Millis(slack)).map_err(|why| format!("{name}: {why}"))?;
+            let runs = history::runs(&fold.draft, &ours.events);
+            let (billed, payable) = (active - counters.waived.0, runs.active - runs.free);
+            money(billed <= payable + slack, format!("{billed} ms billed, of {runs:?}"))?;
+            let longest = fold.ends_at.since(fold.draft.drafted_at).0;
+            money(!exact || billed + 100 >= payable.min(longest), format!("{billed} ms billed only, of {runs:?}"))?;
+            (tally.evicted, tally.freed) = (runs.evicted, u64::from(runs.free > 0));
+        }
     }
-    Ok(Tally { accepted: true, unconfirmed: false, acknowledged: acked })
+    Ok(tally)
 }
 
 fn entry(store: &Store, signed: Option<&souk_protocol::Signed<Entry>>) -> Result<Option<Verified<Entry>>, String> {

@@ -32,8 +32,19 @@ pub struct Container {
     pub doing: Doing,
     /// The devices it sees.
     pub devices: Vec<String>,
+    /// The slots of its last start.
+    pub slots: Vec<u16>,
     /// Counts its starts, so that an old end of its command is not taken for a new one.
     pub start: u32,
+}
+
+/// The slots and devices a host has signed for a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The slots' numbers.
+    pub slots: Vec<u16>,
+    /// Their devices.
+    pub devices: Vec<String>,
 }
 
 /// What the engine does by itself or was ordered to.
@@ -99,7 +110,19 @@ impl Machine {
     }
 
     /// Carries a step out. Returns what to report, and after how long the command will end by itself if it has just started.
-    pub fn step(&mut self, lease: LeaseId, step: Step, dice: &mut Dice, now: u64) -> Result<Carried, String> {
+    ///
+    /// `placed` is what its host has signed for its newest start, on disk.
+    ///
+    /// # Errors
+    /// The invariant that broke.
+    pub fn step(
+        &mut self,
+        lease: LeaseId,
+        step: Step,
+        placed: Option<&Placed>,
+        dice: &mut Dice,
+        now: u64,
+    ) -> Result<Carried, String> {
         let order = match step {
             Step::Exit(start) => {
                 let current = self.containers.get(&lease).is_some_and(|c| c.start == start);
@@ -117,11 +140,12 @@ impl Machine {
                     Some(RuntimeReport::Failed { reason: EndReason::ImageFailed, note: "no such image".to_owned() })
                 } else {
                     self.made.insert(lease);
-                    self.containers.insert(lease, Container { doing: Doing::Created, devices, start: 0 });
+                    self.containers
+                        .insert(lease, Container { doing: Doing::Created, devices, slots: Vec::new(), start: 0 });
                     Some(RuntimeReport::Prepared)
                 }
             }
-            RuntimeOrder::Start { devices } => return self.start(lease, devices, dice, now),
+            RuntimeOrder::Start { devices } => return self.start(lease, devices, placed, dice, now),
             RuntimeOrder::Notice(_) => None,
             RuntimeOrder::Stop(_) => {
                 let ended = self.end_run(lease, 143, Cause::Renter, now);
@@ -146,7 +170,14 @@ impl Machine {
         Ok((report, None))
     }
 
-    fn start(&mut self, lease: LeaseId, devices: Vec<String>, dice: &mut Dice, now: u64) -> Result<Carried, String> {
+    fn start(
+        &mut self,
+        lease: LeaseId,
+        devices: Vec<String>,
+        placed: Option<&Placed>,
+        dice: &mut Dice,
+        now: u64,
+    ) -> Result<Carried, String> {
         let failed = |note: &str| RuntimeReport::Failed { reason: EndReason::CreateFailed, note: note.to_owned() };
         let Some(container) = self.containers.get_mut(&lease) else {
             return Ok((Some(failed("no such container")), None));
@@ -158,9 +189,22 @@ impl Machine {
             return Ok((Some(failed("the engine refused")), None));
         }
         container.devices.clone_from(&devices);
+        if let Some(placed) = placed {
+            if placed.devices != devices {
+                return Err(format!("one-slot-one-lease: {} starts with devices not signed for", lease.short()));
+            }
+            if let Some(slot) = placed.slots.iter().find(|slot| !self.locks.get(slot).is_some_and(Option::is_some)) {
+                return Err(format!(
+                    "one-slot-one-lease: {} starts in slot {slot}, which is not locked",
+                    lease.short()
+                ));
+            }
+            container.slots.clone_from(&placed.slots);
+        }
         let wanted: BTreeSet<&String> = devices.iter().collect();
+        let slots = container.slots.clone();
         for (other, c) in &self.containers {
-            let shared = c.devices.iter().any(|d| wanted.contains(d));
+            let shared = c.devices.iter().any(|d| wanted.contains(d)) || c.slots.iter().any(|s| slots.contains(s));
             if *other != lease && shared && matches!(c.doing, Doing::Running(_)) {
                 return Err(format!(
                     "one-slot-one-lease: {} starts with devices that {} runs with",
@@ -178,9 +222,9 @@ impl Machine {
         Ok((Some(RuntimeReport::Started), Some((container.start, ends_after))))
     }
 
-    /// Locks all of these slots for a lease, or none.
+    /// Locks all of these slots for a lease of the node, or none. The locks are the node's: its leases pass them on.
     pub fn lock(&mut self, lease: LeaseId, slots: &[u16]) -> bool {
-        let free = slots.iter().all(|n| self.locks.get(n).is_none_or(|holder| *holder == Some(lease)));
+        let free = slots.iter().all(|n| self.locks.get(n).is_none_or(Option::is_some));
         if free {
             for n in slots {
                 self.locks.insert(*n, Some(lease));

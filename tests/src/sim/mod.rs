@@ -2,16 +2,21 @@
 //!
 //! The engines are the ones a node runs. Everything around them is virtual, and drawn from one seed: a network that loses,
 //! delays, reorders, repeats and partitions ([`net`]); a disk that is durable only after a flush, and loses the rest in a crash
-//! ([`store`]); container engines that survive their nodes, fail, and go down ([`machine`]); owners who rent, stop, start and
-//! destroy ([`owner`]); and peers who lie ([`hostile`]). [`world`] runs them, [`check`] holds them to the invariants by name.
+//! ([`store`]); container engines that survive their nodes, fail, and go down ([`machine`]); owners who rent, bid, extend, stop, start
+//! and destroy, and hosts who change prices, hold slots and maintain their machines ([`owner`]); and peers who lie ([`hostile`]).
+//! [`world`] runs them, [`check`] holds them to the invariants by name; what those rest on is recomputed by code of its own:
+//! terms and money in [`fold`], who is to run in [`rule`], what events add up to in [`history`].
 
 pub mod check;
 pub mod dice;
+pub mod fold;
+pub mod history;
 pub mod hostile;
 pub mod machine;
 pub mod net;
 pub mod node;
 pub mod owner;
+pub mod rule;
 pub mod store;
 pub mod world;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use souk_protocol::{
-    Keypair, NodeId, Timestamp,
+    Keypair, LeaseId, NodeId, Timestamp,
     machine::{
         engine::Engine,
         io::{Output, Ticket, Token},
@@ -49,6 +49,20 @@ pub struct Node {
     pub seen: BTreeSet<[u8; 32]>,
     /// The next token for the engine.
     pub next_token: u64,
+    /// Commands whose outcome has not been told.
+    pub waiting: BTreeSet<Token>,
+    /// Leases whose containers are being looked for.
+    pub adopting: BTreeSet<LeaseId>,
+    /// Since when a lease is not as the rule says, in virtual milliseconds; kept while all is calm.
+    pub amiss: BTreeMap<LeaseId, u64>,
+    /// Slots the host's own job runs on.
+    pub idle: Vec<u16>,
+    /// Whether the engine was told that the container engine can be used.
+    pub told_up: bool,
+    /// The node's time at its last input.
+    pub fed_at: Timestamp,
+    /// Steps of its clock.
+    pub clock_steps: u64,
     /// When the engine is to be woken, and which waking counts.
     pub wake: Option<(u64, u64)>,
 }
@@ -73,6 +87,13 @@ impl Node {
             gossip: BTreeMap::new(),
             seen: BTreeSet::new(),
             next_token: 1,
+            waiting: BTreeSet::new(),
+            adopting: BTreeSet::new(),
+            amiss: BTreeMap::new(),
+            idle: Vec::new(),
+            told_up: false,
+            fed_at: Timestamp(0),
+            clock_steps: 0,
             wake: None,
         }
     }

@@ -1,7 +1,7 @@
 //! What owners do: how hosts offer, what renters wish, and when they change their minds.
 
 use souk_protocol::{
-    Amount, Currency, MachineId, Millis, Nonce,
+    Amount, Currency, MachineId, Millis, Nonce, Timestamp,
     lease::LeaseDraft,
     machine::{
         engine::Engine,
@@ -9,9 +9,12 @@ use souk_protocol::{
         io::Wish,
         policy::{Accept, HostSetup},
         pricing::{About, OwnerAnswer, OwnerAsked, Question},
+        renter_lease::RenterLease,
     },
-    offer::{Accepts, Reachability, Terms},
+    negotiation::RentalType,
+    offer::{Accepts, Reachability, Terms, Window},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, RuntimeKind},
+    terms::Change,
     workload::Workload,
 };
 
@@ -59,9 +62,9 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
             currency: Currency::usd(),
             min_slots: 1,
             latest_end: None,
-            eviction_notice: Millis::from_secs(60),
-            quantum: Millis::from_mins(10),
-            reserved_discount: 0,
+            eviction_notice: Millis::from_secs(*dice.pick(&[0, 7, 15, 60]).unwrap_or(&0)),
+            quantum: Millis::from_secs(*dice.pick(&[0, 20, 120, 600]).unwrap_or(&0)),
+            reserved_discount: *dice.pick(&[0, 100, 250]).unwrap_or(&0),
             egress: vec![Egress::None, Egress::Internet],
             runtimes: vec![RuntimeKind::Docker],
             disk_quota: DiskQuota::Soft,
@@ -81,19 +84,28 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
         tick: Millis::from_secs(dice.range(2, 10)),
         max_term: Millis::from_hours(24),
         reachability: Reachability::Direct,
+        membership: None,
         ssh_host_key: souk_protocol::SshKey([7; 32]),
     }
 }
 
 /// A random wish for something on this engine's market; none if there is nothing.
 #[must_use]
-pub fn wish(dice: &mut Dice, engine: &Engine) -> Option<Wish> {
+pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
     let offers: Vec<_> = engine.book().offers().filter(|o| o.host != engine.me()).collect();
     let offer = *dice.pick(&offers)?;
     let slices = offer.slices();
     let slots = *dice.pick(&slices)?.min(dice.pick(&slices)?);
     let listed = Amount(offer.terms.slot_hour.0 * u64::from(slots));
+    let rental = match dice.range(0, 1000) {
+        share if share < bids => RentalType::Interruptible,
+        share if share >= 950 && bids > 0 => RentalType::Reserved,
+        _ => RentalType::OnDemand,
+    };
+    let least = offer.terms.min_bid_slot_hour.0 * u64::from(slots);
     let (bid, max_price) = match dice.range(0, 10) {
+        // Of few prices, so that many bids are equal.
+        _ if rental == RentalType::Interruptible => (Some(Amount(least / 10 * dice.range(9, 25) + 10)), None),
         0 => (Some(Amount(listed.0 * 6 / 10)), Some(listed)),
         1 => (Some(Amount(listed.0 / 2)), None),
         2 => (None, Some(Amount(listed.0 * 2))),
@@ -107,14 +119,20 @@ pub fn wish(dice: &mut Dice, engine: &Engine) -> Option<Wish> {
         let reserve = LeaseDraft::disk_reserve(&rates, disk_mb).unwrap_or_default();
         Amount(reserve.0 + dice.range(1, listed.0 / 60))
     });
+    let term = match rental {
+        RentalType::Reserved => Some(Millis::from_secs(dice.range(3600, 9000))),
+        RentalType::OnDemand | RentalType::Interruptible => {
+            dice.permille(600).then(|| Millis::from_secs(dice.range(5, 600)))
+        }
+    };
     Some(Wish {
         ask: souk_protocol::AskId::of(&offer.host, &offer.machine, slots),
         nonce: Nonce(dice.bytes()),
-        rental: souk_protocol::negotiation::RentalType::OnDemand,
-        extend: None,
+        rental,
+        extend: (bids > 0 && dice.permille(300)).then(|| Millis::from_secs(dice.range(10, 1800))),
         bid,
         max_price,
-        term: dice.permille(600).then(|| Millis::from_secs(dice.range(5, 600))),
+        term,
         disk_mb,
         egress: Egress::Internet,
         image: "debian:12".to_owned(),
@@ -141,5 +159,64 @@ pub fn answer(question: &Question) -> OwnerAnswer {
         About::Price => OwnerAnswer::Price(Some(Amount(question.slot_hour.0 / 10 * 9))),
         About::Accept if question.proposal.nonce.0[0] == 0 => OwnerAnswer::Accept(Err(unanswered())),
         About::Accept => OwnerAnswer::Accept(Ok(())),
+    }
+}
+
+/// A change that a renter may think of: sensible ones, and all that are not.
+#[must_use]
+pub fn change(dice: &mut Dice, lease: &RenterLease, now: Timestamp) -> Change {
+    let terms = lease.terms();
+    let price = terms.compute_hour.0;
+    let bids = lease.draft().rental == RentalType::Interruptible;
+    let later = |dice: &mut Dice| terms.ends_at + Millis::from_secs(dice.range(1, 300));
+    match dice.range(0, if bids { 24 } else { 12 }) {
+        0 => Change::Bid { compute_hour: Amount(0) },
+        1 => {
+            Change::Bid { compute_hour: Amount(if dice.permille(300) { u64::MAX } else { price.saturating_mul(1000) }) }
+        }
+        2 => Change::Extend { ends_at: later(dice), compute_hour: None },
+        3 => Change::Extend {
+            ends_at: later(dice),
+            compute_hour: Some(Amount((price / 100).saturating_mul(dice.range(50, 100)))),
+        },
+        4 => Change::Extend {
+            ends_at: later(dice),
+            compute_hour: Some(Amount((price / 100).saturating_mul(dice.range(101, 300)))),
+        },
+        5 => Change::Extend { ends_at: Timestamp(if dice.permille(500) { u64::MAX } else { 0 }), compute_hour: None },
+        6 => Change::Ceiling { max_spend: dice.permille(300).then(|| Amount(dice.range(0, price / 10))) },
+        7 => Change::Ceiling {
+            max_spend: lease.usage().map(|u| Amount(u.due.0.saturating_add(dice.range(0, price / 5)))),
+        },
+        8 => Change::AutoExtend { until: Some(now + Millis::from_secs(dice.range(0, 1000))) },
+        9 => Change::AutoExtend { until: None },
+        10 | 11 => match lease.asked() {
+            Some(asked) => Change::Extend { ends_at: asked.ends_at, compute_hour: Some(asked.compute_hour) },
+            None => Change::Extend { ends_at: later(dice), compute_hour: None },
+        },
+        12 | 13 => Change::Bid { compute_hour: Amount(price.saturating_add(price / 100)) },
+        14..18 => Change::Bid { compute_hour: Amount((price / 100).saturating_mul(dice.range(60, 100))) },
+        _ => {
+            Change::Bid { compute_hour: Amount((price / 100).saturating_mul(dice.range(105, 160)).saturating_add(100)) }
+        }
+    }
+}
+
+/// The owner of a machine thinks again: other prices, other slots held for itself, maintenance.
+pub fn rethink(dice: &mut Dice, setup: &mut HostSetup, now: Timestamp) {
+    match dice.range(0, 4) {
+        0 => {
+            let terms = &mut setup.terms;
+            terms.slot_hour = Amount(terms.slot_hour.0 / 100 * dice.range(60, 180));
+            terms.min_bid_slot_hour = Amount(terms.slot_hour.0 / 100 * dice.range(40, 101));
+            setup.floor_slot_hour = terms.min_bid_slot_hour;
+        }
+        1 => setup.hold = u16::try_from(dice.range(0, setup.slots.len() as u64 + 2)).unwrap_or(0),
+        2 => setup.hold = 0,
+        _ => {
+            let from = now + Millis::from_secs(dice.range(5, 120));
+            setup.maintenance.retain(|w| w.until > now);
+            setup.maintenance.push(Window { from, until: from + Millis::from_secs(dice.range(5, 90)) });
+        }
     }
 }

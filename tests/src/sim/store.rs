@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use souk_protocol::{
     DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
     entry::{Body, Entry},
+    lease::LeaseState,
     limits,
     machine::{
         io::{Recalled, Ticket},
@@ -16,6 +17,11 @@ use souk_protocol::{
     message::{LeaseUpdate, Request, Response},
     signed::{Document, Signed},
 };
+
+use super::fold::Fold;
+
+/// Amendments that the ledger keeps for receipts that may still name them.
+const RECENT_AMENDMENTS: usize = 16;
 
 /// The rows of one node.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub struct Store {
     next_number: u64,
     rows: BTreeMap<LeaseId, LeaseRow>,
     workloads: BTreeMap<LeaseId, Vec<u8>>,
+    folds: BTreeMap<LeaseId, Fold>,
+    live: BTreeMap<LeaseId, LeaseState>,
     known: BTreeSet<DocumentId>,
     records: u64,
 }
@@ -45,6 +53,8 @@ impl Store {
             next_number: 1,
             rows: BTreeMap::new(),
             workloads: BTreeMap::new(),
+            folds: BTreeMap::new(),
+            live: BTreeMap::new(),
             known: BTreeSet::new(),
             records: 0,
         }
@@ -139,6 +149,17 @@ impl Store {
                     return Err("a usage of a lease that its host has closed".to_owned());
                 }
                 self.row(&usage.lease)?.usage = Some(signed);
+                let fold = self.folds.get(&usage.lease).ok_or("a usage of no draft")?;
+                if usage.terms != fold.n {
+                    return Err(format!("money-conserved: a usage of terms {}, not {}", usage.terms, fold.n));
+                }
+                if fold.cost(&usage.counters, usage.state) != Some(u128::from(usage.due.0)) {
+                    return Err(format!(
+                        "money-conserved: a usage for {} costs {:?}",
+                        usage.due,
+                        fold.cost(&usage.counters, usage.state)
+                    ));
+                }
                 Ok(())
             }
             Record::Ack(signed) => {
@@ -154,6 +175,15 @@ impl Store {
                 let row = self.row(&ack.lease)?;
                 row.acked_usage = row.usage.clone();
                 row.ack = Some(signed);
+                let acked = row.acked_usage.clone().map(|u| self.verified(&u)).transpose()?.map_or(0, |u| u.terms);
+                let amended = std::mem::take(&mut self.row(&ack.lease)?.amended);
+                let newest = amended.len().saturating_sub(1);
+                let kept = amended.into_iter().enumerate().filter(|(i, e)| {
+                    let n = self.read(e).and_then(|e| e.body.amended().map(|a| a.terms.n));
+                    *i == newest || n.is_some_and(|n| n >= acked)
+                });
+                let kept = kept.map(|(_, e)| e).collect();
+                self.row(&ack.lease)?.amended = kept;
                 Ok(())
             }
             Record::Private(private) => self.private(private),
@@ -171,10 +201,18 @@ impl Store {
             Private::Event { lease, event } => {
                 let row = self.row(&lease)?;
                 if row.events.last().is_none_or(|last| event.n > last.n) {
+                    let state = event.state;
                     if row.events.len() >= limits::EVENTS_PER_LEASE {
                         row.events.remove(0);
                     }
                     row.events.push(event);
+                    match self.live.get_mut(&lease) {
+                        Some(_) if state.is_ended() => {
+                            self.live.remove(&lease);
+                        }
+                        Some(known) => *known = state,
+                        None => {}
+                    }
                 }
             }
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
@@ -214,10 +252,14 @@ impl Store {
                     self.next_number += 1;
                     let workload = self.workloads.get(&lease).cloned().unwrap_or_default();
                     self.rows.insert(lease, new_row(lease, number, signed, workload));
+                    let draft = entry.body.draft().ok_or("an open of nothing")?;
+                    let draft = self.verified(draft)?;
+                    self.folds.insert(lease, Fold::new(draft));
                     Ok(())
                 }
             };
         }
+        self.read_entry(lease, entry)?;
         let row = self.row(&lease)?;
         let again = |slot: &Option<Signed<Entry>>| slot.as_ref().is_some_and(|known| *known != signed);
         match &entry.body {
@@ -229,8 +271,12 @@ impl Store {
             }
             Body::Placement { .. } => row.placement = Some(signed),
             Body::Amend { .. } => row.amend = Some(signed),
-            // The ledger keeps those that receipts still name; an engine needs the last.
-            Body::Amended(_) => row.amended = vec![signed],
+            Body::Amended(_) => {
+                if row.amended.len() >= RECENT_AMENDMENTS {
+                    row.amended.remove(0);
+                }
+                row.amended.push(signed);
+            }
             // The first close counts.
             Body::Close { .. } if row.close.is_none() => row.close = Some(signed),
             Body::CloseAck { .. } => {
@@ -242,6 +288,42 @@ impl Store {
             Body::Close { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. } | Body::Anchor { .. } => {}
         }
         Ok(())
+    }
+
+    fn read_entry(&mut self, lease: LeaseId, entry: &Verified<Entry>) -> Result<(), String> {
+        let hosted = entry.author == self.me;
+        let fold = self.folds.get_mut(&lease).ok_or("an entry of no draft")?;
+        match &entry.body {
+            Body::LeaseAccept { .. } => {
+                fold.accepted = true;
+                if hosted {
+                    self.live.insert(lease, LeaseState::Preparing);
+                }
+            }
+            Body::Placement { slots, devices, .. } => fold.placed = Some((slots.clone(), devices.clone())),
+            Body::Amend { n, change, valid_until } => fold.ask(entry.id(), (*n, *change, *valid_until)),
+            Body::Amended(amended) => {
+                fold.amend(amended, entry.time).map_err(|why| format!("{}: {why}", lease.short()))?;
+            }
+            Body::Close { .. } => fold.closing = true,
+            Body::Genesis { .. }
+            | Body::LeaseOpen { .. }
+            | Body::Void { .. }
+            | Body::Anchor { .. }
+            | Body::CloseAck { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// What the signed documents of a lease add up to.
+    #[must_use]
+    pub fn fold_of(&self, lease: &LeaseId) -> Option<&Fold> {
+        self.folds.get(lease)
+    }
+
+    /// The leases hosted here that have not ended, each with the state it is in.
+    pub fn hosted(&self) -> impl Iterator<Item = (&LeaseId, &Fold, LeaseState)> {
+        self.live.iter().filter_map(|(lease, state)| Some((lease, self.folds.get(lease)?, *state)))
     }
 
     /// What an engine starts from.
@@ -300,7 +382,8 @@ impl Store {
             | Request::Control { .. }
             | Request::Quote { .. }
             | Request::AskExtension { .. }
-            | Request::Sync { .. } => true,
+            | Request::Sync { .. }
+            | Request::Order(_) => true,
         }
     }
 
@@ -320,6 +403,7 @@ impl Store {
             | Response::Drafted(_)
             | Response::Rejected(_)
             | Response::Controlled { .. }
+            | Response::Ordered { .. }
             | Response::Quoted { .. }
             | Response::Extension(_)
             | Response::Busy { .. } => true,

@@ -24,7 +24,10 @@ pub struct SshView {
 
 impl std::fmt::Debug for SshView {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SshView").field("lease", &self.lease).field("public_key", &self.public_key).finish_non_exhaustive()
+        f.debug_struct("SshView")
+            .field("lease", &self.lease)
+            .field("public_key", &self.public_key)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use souk_protocol::{
-    Amount, Currency, DocumentId, LeaseId, MachineId, NodeId, Timestamp,
+    Amount, Currency, DocumentId, LeaseId, MachineId, Millis, NodeId, Timestamp,
     lease::LeaseState,
     resources::{Egress, Hardware},
 };
 
-use super::{ConditionsView, HostRole, LeaseView, PricingView, Problem, decimal, lease::StateFields};
+use super::{
+    ConditionsView, HostRole, LeaseView, PricingView, Problem, ScheduleView, Until, decimal, lease::StateFields,
+};
 
 /// What a host offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub struct HostView {
     pub egress: Vec<Egress>,
     /// Registries images may come from.
     pub registries: Vec<String>,
+    /// What the owner keeps from renters.
+    #[serde(default)]
+    pub schedule: ScheduleView,
     /// The container engine.
     pub engine: EngineView,
     /// The offer that is out; none while it is not offered.
@@ -199,6 +204,14 @@ pub struct ListRequest {
     pub slots: Option<u16>,
     /// The smallest slice, in slots.
     pub min_slots: Option<u16>,
+    /// No contract runs past this.
+    pub latest_end: Option<Until>,
+    /// The longest contract.
+    pub max_term_ms: Option<Millis>,
+    /// Warning before an interruptible instance is stopped for others.
+    pub eviction_notice_ms: Option<Millis>,
+    /// A run that others cut shorter than this is free.
+    pub quantum_ms: Option<Millis>,
 }
 
 /// What runs on slots that nobody rents.

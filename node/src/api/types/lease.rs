@@ -11,7 +11,7 @@ use souk_protocol::{
     resources::{Egress, Resources},
 };
 
-use super::{Environment, decimal};
+use super::{ChangeView, Environment, EvictionView, ExtensionView, PlaceView, TermsView, decimal};
 
 /// [`LeaseState`] as two fields: `"state": "paused", "reason": "stopped"`.
 #[derive(Serialize, Deserialize)]
@@ -82,6 +82,12 @@ pub struct LeaseView {
     pub note: String,
     /// Whether the other side is connected now.
     pub reachable: bool,
+    /// Where it stands among the bids, while it waits for slots.
+    #[serde(default)]
+    pub place: Option<PlaceView>,
+    /// When and for whom it is stopped soon.
+    #[serde(default)]
+    pub eviction: Option<EvictionView>,
 }
 
 /// One thing that happened to a lease.
@@ -161,6 +167,12 @@ pub struct LeaseDetail {
     pub egress: Egress,
     /// All prices.
     pub rates: RatesView,
+    /// The terms in force.
+    pub terms: TermsView,
+    /// A change of ours that waits for the host's answer.
+    pub pending: Option<ChangeView>,
+    /// The longer contract that the host asks for.
+    pub asked: Option<ExtensionView>,
     /// How far dues may run ahead of acknowledgements.
     #[serde(with = "decimal")]
     pub credit: Amount,

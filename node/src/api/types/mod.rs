@@ -4,26 +4,32 @@
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
 mod access;
-mod hook;
 mod earnings;
 mod events;
+mod hook;
 mod host;
 mod lease;
 mod order;
+mod owner;
 mod pricing;
 mod rent;
+mod schedule;
 mod search;
+mod terms;
 
 pub use access::*;
-pub use hook::*;
 pub use earnings::*;
 pub use events::*;
+pub use hook::*;
 pub use host::*;
 pub use lease::*;
 pub use order::*;
+pub use owner::*;
 pub use pricing::*;
 pub use rent::*;
+pub use schedule::*;
 pub use search::*;
+pub use terms::*;
 
 use std::path::PathBuf;
 

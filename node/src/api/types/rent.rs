@@ -9,7 +9,7 @@ use souk_protocol::{
     resources::{Egress, Resources},
 };
 
-use super::{AvoidedHost, LeaseView, decimal};
+use super::{AvoidedHost, LeaseView, RentalKind, decimal};
 use crate::market::{CommandError, command::AskSelector};
 
 /// Environment variables. Their values are secrets: `Debug` shows names only.
@@ -31,7 +31,13 @@ pub struct RentRequest {
     pub ask: AskSelector,
     /// The image.
     pub image: String,
-    /// First price to propose, per hour for all slots; none for the host's.
+    /// How it is rented; none for on demand.
+    #[serde(default)]
+    pub rental: Option<RentalKind>,
+    /// By how much the host may extend the contract by itself, at the same price or a lower one.
+    #[serde(default)]
+    pub extend_ms: Option<Millis>,
+    /// First price to propose, or the bid, per hour for all slots; none for the host's, or its lowest bid.
     #[serde(default, with = "decimal::option")]
     pub price_hour: Option<Amount>,
     /// Agree to counter-offers up to this, per hour for all slots; none for the configured one, or the listed price.
@@ -134,7 +140,7 @@ pub struct QuoteView {
     pub traffic_extra: bool,
 }
 
-/// One step of a rental, in the order they come. Preparing repeats.
+/// One step of a rental, in the order they come. Preparing and waiting repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum RentStep {
@@ -197,6 +203,11 @@ pub enum RentStep {
     Preparing {
         /// How far it is, as far as known.
         progress: Option<Progress>,
+    },
+    /// Others have its slots: it runs by itself once its turn comes. Comes again when its place changes.
+    Waiting {
+        /// The lease, with its place.
+        lease: Box<LeaseView>,
     },
     /// It runs. The last step.
     Running {

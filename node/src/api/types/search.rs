@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use souk_protocol::{
-    AskId, Currency, DocumentId, MachineId, NodeId, Timestamp,
+    AskId, Currency, DocumentId, HostId, MachineId, NodeId, Timestamp,
     machine::{
         backoff::Avoided,
         search::{self, AskView, Datum, OrderBy, Pricing},
     },
+    negotiation::RentalType,
     query::{Field, Query, fields},
 };
 
@@ -52,6 +53,16 @@ pub enum RentalKind {
     Reserved,
 }
 
+impl From<RentalKind> for RentalType {
+    fn from(kind: RentalKind) -> Self {
+        match kind {
+            RentalKind::OnDemand => Self::OnDemand,
+            RentalKind::Bid => Self::Interruptible,
+            RentalKind::Reserved => Self::Reserved,
+        }
+    }
+}
+
 impl SearchRequest {
     /// The query and options that this asks for.
     ///
@@ -60,7 +71,7 @@ impl SearchRequest {
     pub fn parse(
         &self,
         now: Timestamp,
-        own: NodeId,
+        own: HostId,
         currency: Currency,
     ) -> Result<(Query, search::Options), CommandError> {
         let bad = |message: String, hint: &str| CommandError::new(ErrorCode::BadRequest, message).hint(hint);
@@ -216,8 +227,10 @@ pub struct AskRow {
     pub row: u32,
     /// The ask.
     pub id: AskId,
-    /// Whose machine.
-    pub host_id: NodeId,
+    /// Whose machine: its owner, or the node where that belongs to nobody else.
+    pub host_id: HostId,
+    /// The node that rents it out.
+    pub node: NodeId,
     /// Which machine.
     pub machine_id: MachineId,
     /// The offer it comes from.
@@ -239,7 +252,9 @@ impl AskRow {
         Self {
             row,
             id: view.ask,
-            host_id: view.host,
+            // An index holds verified offers, and theirs is always an id.
+            host_id: view.text(Field::HostId).and_then(|t| t.parse().ok()).unwrap_or(HostId::Node(view.host)),
+            node: view.host,
             machine_id: view.machine,
             offer: view.offer,
             slots: view.slots,

@@ -3,10 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use souk_protocol::{Amount, Currency};
+use souk_protocol::{Amount, Currency, Millis};
 
-use super::values::{currency, permille, who};
-use crate::{api::types::Who, config::Strategy};
+use super::{
+    HoldArgs, HostExtendArgs, MachineArg, MaintenanceCommand,
+    values::{currency, duration, permille, until, who},
+};
+use crate::{
+    api::types::{Until, Who},
+    config::Strategy,
+};
 
 /// `souk receipts`.
 #[derive(Debug, Args)]
@@ -55,7 +61,9 @@ pub struct VerifyArgs {
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
     /// What this machine offers, to whom, and who is on it
-    #[command(after_help = "Examples:\n  souk host show\n  souk host show -w\n  souk host show --json | jq .problems")]
+    #[command(
+        after_help = "Examples:\n  souk host show\n  souk host show -w\n  souk host show --json | jq .problems\n  souk host show --machine all"
+    )]
     Show(HostShowArgs),
     /// What this node earned as a host, by day and machine (days are of UTC)
     #[command(
@@ -65,11 +73,28 @@ pub enum HostCommand {
                       souk host earnings --from 2026-11-01 --to 2026-11-30 --csv > november.csv"
     )]
     Earnings(EarningsArgs),
+    /// All machines of the same owner, and how they are
+    #[command(
+        after_help = "Examples:\n  souk host machines\n  souk host machines --json | jq '.[] | select(.state == \"offline\")'"
+    )]
+    Machines,
     /// Offer this machine, or change its prices; running leases keep theirs
     #[command(
-        after_help = "Examples:\n  souk host list --gpu-price 0.35 --min-bid 0.12\n  souk host list --price 0.02 --slots 4 --storage-price 0.10"
+        after_help = "Examples:\n  souk host list --gpu-price 0.35 --min-bid 0.12\n  souk host list --price 0.02 --slots 4 --storage-price 0.10\n  souk host list --until 2026-12-24T00:00Z --for 7days --notice 2min\n  souk host list --price 0.40 --machine all"
     )]
     List(ListArgs),
+    /// Keep slots for your own work: bids give way with notice, signed contracts at a fixed price do not
+    #[command(after_help = "Examples:\n  souk host hold 2\n  souk host hold 0                 gives them back")]
+    Hold(HoldArgs),
+    /// Say when the machine is maintained
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk host maintenance add 2026-11-23T10:00Z 2h\n  souk host maintenance list\n  souk host maintenance remove 1"
+    )]
+    Maintenance(MaintenanceCommand),
+    /// Ask the renter of a lease for a longer contract, at the same price or another
+    #[command(after_help = "Examples:\n  souk host extend 3 24h\n  souk host extend 3 7days --price 0.45")]
+    Extend(HostExtendArgs),
     /// Show this machine's prices, or change them at once; signed leases keep theirs
     #[command(
         after_help = "Strategies: fixed is the listed price; floor comes down to the lowest bid while slots are free; command asks \
@@ -77,12 +102,12 @@ pub enum HostCommand {
                       market lets the listed price follow the median of comparable offers, between --min and --max.\n\n\
                       Examples:\n  souk host price\n  souk host price --gpu-price 0.35 --min-bid 0.12\n  \
                       souk host price --strategy market --min 0.20 --max 0.60\n  \
-                      souk host price --strategy command --command /usr/local/bin/my-price"
+                      souk host price --gpu-price 0.40 --machine all\n  souk host price --strategy command --command /usr/local/bin/my-price"
     )]
     Price(Box<PriceArgs>),
     /// Take the offer back; running leases go on
-    #[command(after_help = "Examples:\n  souk host unlist")]
-    Unlist,
+    #[command(after_help = "Examples:\n  souk host unlist\n  souk host unlist --machine 3fa9c1")]
+    Unlist(MachineArg),
     /// Let a peer rent here, or anyone
     #[command(after_help = "Examples:\n  souk host accept 12D3KooW…\n  souk host accept anyone")]
     Accept(WhoArg),
@@ -129,6 +154,9 @@ pub struct HostShowArgs {
     /// Keep showing, as it changes
     #[arg(short, long)]
     pub watch: bool,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// `souk host earnings`.
@@ -146,6 +174,9 @@ pub struct EarningsArgs {
     /// Print comma-separated values
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// `souk host list`.
@@ -175,6 +206,21 @@ pub struct ListArgs {
     /// The smallest slice, in slots
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub min_slots: Option<u16>,
+    /// No contract runs past this: 2026-12-24T00:00Z, 'in 90days', or `none`
+    #[arg(long, value_name = "WHEN", value_parser = until)]
+    pub until: Option<Until>,
+    /// The longest contract, such as 30days
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub max_term: Option<Millis>,
+    /// Warning before an instance that was rented by bid is stopped for others
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub notice: Option<Millis>,
+    /// A run of such an instance that others cut shorter than this is free
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub quantum: Option<Millis>,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// `souk host price`.
@@ -213,6 +259,9 @@ pub struct PriceArgs {
     /// For the strategy market: of how many other hosts offers are needed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub hosts: Option<u16>,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }
 
 /// How the price of a rental comes about.
@@ -245,4 +294,7 @@ pub struct WhoArg {
     /// A peer id, or `anyone`
     #[arg(value_name = "PEER|anyone", value_parser = who)]
     pub who: Who,
+    /// Where.
+    #[command(flatten)]
+    pub on: MachineArg,
 }

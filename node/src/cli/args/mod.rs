@@ -1,10 +1,13 @@
 //! The command line's grammar: commands, options, help with examples.
 
 mod access;
+mod files;
 mod hooks;
 mod hosting;
 mod orders;
+mod owner;
 mod renting;
+mod terms;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -14,10 +17,13 @@ use clap_complete::Shell;
 use souk_protocol::Millis;
 
 pub use access::*;
+pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
 pub use orders::*;
+pub use owner::*;
 pub use renting::*;
+pub use terms::*;
 use values::duration;
 
 /// A market for compute where the price is settled face to face: rent other people's machines, or rent out your own.
@@ -94,8 +100,20 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
                       souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job\n  \
+                      souk rent 1 --image debian:12 --bid 0.12 -- ./job              runs while nobody bids more\n  \
+                      souk rent 1 --image debian:12 --type reserved --for 7days --extend 24h -- ./job\n  \
                       souk rent --query 'gpu_ram>=24 dph<0.4' --wait --failover --image debian:12 -- ./job")]
     Rent(Box<RentArgs>),
+    /// Rent a machine for one command: copy in, run, copy out, give it back
+    #[command(
+        after_help = "The command runs as with exec: without the image's entrypoint. Its exit code is passed on; 125 is souk's own failure. The \
+                      machine is given back in every case: at the command's end, on Ctrl-C, when this program is killed, and after --for at the \
+                      latest.\n\nExamples:\n  souk run debian:12 -- uname -a\n  \
+                      souk run --query 'gpu_ram>=24 dph<0.4' --in train.py --out model.bin pytorch/pytorch -- python train.py\n  \
+                      souk run --count 4 --in shards:/data --out /result:results debian:12 -- sh -c './job $SOUK_RANK'\n  \
+                      gzip -dc big.gz | souk run -i --max-spend 0.05 debian:12 -- sort -u"
+    )]
+    Run(Box<RunArgs>),
     /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
     #[command(
         subcommand,
@@ -121,9 +139,19 @@ pub enum Command {
         after_help = "Examples:\n  souk exec 1 -- nvidia-smi\n  souk exec -it 1 -- bash\n  tar c . | souk exec -i 1 -- tar x -C /workspace"
     )]
     Exec(ExecArgs),
+    /// Copy files to an instance, from one, or between two
+    #[command(
+        after_help = "As with rsync: `dir` is copied as DST/dir, and `dir/` puts its content into DST. Content that is there already is not sent \
+                      again, and a copy that was cut off goes on where it stopped.\n\nExamples:\n  souk copy ./data 1:/workspace       makes /workspace/data\n  \
+                      souk copy ./data/ 1:/data           makes /data\n  souk copy train:/out/model.bin .\n  \
+                      souk copy -x '*.pyc' -x .git/ . 1:/src\n  souk copy 1:/data/ 2:/data"
+    )]
+    Copy(CopyArgs),
     /// Log in to an instance with OpenSSH, or run a command there; its image needs no sshd
-    #[command(after_help = "Examples:\n  souk ssh 1\n  souk ssh train nvidia-smi\n  souk ssh -L 8080:localhost:80 -N 1\n  \
-                      tar c . | souk ssh 1 tar x -C /workspace\n\nExit codes: the command's own, 255 is ssh's, 125 souk's.")]
+    #[command(
+        after_help = "Examples:\n  souk ssh 1\n  souk ssh train nvidia-smi\n  souk ssh -L 8080:localhost:80 -N 1\n  \
+                      tar c . | souk ssh 1 tar x -C /workspace\n\nExit codes: the command's own, 255 is ssh's, 125 souk's."
+    )]
     Ssh(SshArgs),
     /// Print a block for ~/.ssh/config, so that ssh, scp, rsync, VS Code and Ansible know an instance by name
     #[command(after_help = "Examples:\n  souk ssh-config train >> ~/.ssh/config && ssh train\n  \
@@ -133,7 +161,9 @@ pub enum Command {
     #[command(hide = true)]
     SshProxy(SshProxyArgs),
     /// Reach ports of an instance on this machine, until Ctrl-C
-    #[command(after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53")]
+    #[command(
+        after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53"
+    )]
     Forward(ForwardArgs),
     /// What happened to a lease, and who caused it
     #[command(
@@ -150,6 +180,24 @@ pub enum Command {
     /// End leases; their disks are gone for good
     #[command(after_help = "Examples:\n  souk destroy 1\n  souk destroy -y 1 2 train")]
     Destroy(DestroyArgs),
+    /// What it takes to win slots of a machine now, for each size it is sold in
+    #[command(after_help = "Examples:\n  souk quote 1\n  souk quote 3fa9c1 --json | jq '.slices[].to_win'")]
+    Quote(QuoteArgs),
+    /// Change the bid of a lease that was rented by bid
+    #[command(after_help = "Examples:\n  souk bid 1 0.25\n  souk bid train 0.10 --json | jq .place")]
+    Bid(BidArgs),
+    /// Have a lease end later, or say what to do with what its host asks for
+    #[command(
+        after_help = "The same price or a lower one is taken at once, a higher one with --max-price, -y or your yes; it holds from the \
+                      present end on.\n\n\
+                      Examples:\n  souk extend 1 12h\n  souk extend train 24h --max-price 0.40\n  \
+                      souk extend 1 --auto 48h         the host may, at the same price or a lower one\n  \
+                      souk extend 1 --auto off\n  souk extend 1 --accept           what the host asks for"
+    )]
+    Extend(ExtendArgs),
+    /// Change what a lease may cost at most
+    #[command(after_help = "Examples:\n  souk max-spend 1 20\n  souk max-spend train none")]
+    MaxSpend(MaxSpendArgs),
     /// Name a lease
     #[command(after_help = "Examples:\n  souk label 1 train\n  souk label train ''       takes the name away")]
     Label(LabelArgs),
@@ -175,6 +223,15 @@ pub enum Command {
         after_help = "Examples:\n  souk hook add outbid,offline https://hooks.example/souk\n  souk hook add rented -- /usr/local/bin/on-rented\n  souk hook test hook1\n  souk hook log"
     )]
     Hook(HookCommand),
+    /// One owner, many machines: whose this node is
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk owner init                       once, on your own computer\n  \
+                      souk owner sign 12D3KooW…             there, for each of your hosts\n  \
+                      souk owner join soukmember…           on that host\n  \
+                      souk host machines                    all of them"
+    )]
+    Owner(OwnerCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),

@@ -70,9 +70,15 @@ pub struct RentArgs {
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
+    /// How it is rented [default: on-demand, or bid with --bid]
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    pub rental: Option<RentalArg>,
     /// The price to propose, per hour for the whole instance [default: the host's]
-    #[arg(long, visible_alias = "bid", value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT")]
     pub price: Option<Amount>,
+    /// With --type bid, which it implies: the bid per hour for the whole instance [default: the lowest the host takes]
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "price")]
+    pub bid: Option<Amount>,
     /// Take counter-offers up to this, per hour for the whole instance
     #[arg(long, value_name = "AMOUNT")]
     pub max_price: Option<Amount>,
@@ -97,6 +103,9 @@ pub struct RentArgs {
     /// How long the contract shall run, such as 3h [default: as long as the host grants]
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub term: Option<Millis>,
+    /// Let the host extend it by itself, at the same price or a lower one, by up to this beyond its end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub extend: Option<Millis>,
     /// What the lease may cost at most, all in all
     #[arg(long, value_name = "AMOUNT")]
     pub max_spend: Option<Amount>,

@@ -35,6 +35,8 @@ fn sight(role: Role) -> Sight {
         progress: None,
         note: String::new(),
         reachable: true,
+        place: None,
+        eviction: None,
     };
     Sight {
         view,

@@ -40,6 +40,10 @@ impl Host {
         if let Some(answer) = held.answer_to(&entry) {
             return cx.reply(token, Response::Answered(answer.to_signed()), held.durable());
         }
+        if held.was_refused(&entry) {
+            let sentence = "this change, or one after it, was refused before; look again";
+            return cx.reply(token, Response::Rejected(Reject::passing(RejectCode::Stale, sentence)), None);
+        }
         if held.amends_too_often(now) {
             let sentence = format!("a lease takes {} changes a minute; wait a moment", limits::AMENDS_PER_MINUTE);
             return cx.reply(token, Response::Rejected(Reject::passing(RejectCode::Limit, sentence)), None);
@@ -51,6 +55,9 @@ impl Host {
             None => Err(Reject::lasting(RejectCode::Malformed, "the entry is no change of a lease")),
         };
         let result = agreed.and_then(|()| held.amend(cx, &entry, now));
+        if result.is_err() {
+            held.refuse(&entry);
+        }
         let answer = held.answer_to(&entry).map(|e| e.to_signed());
         let durable = held.durable();
         match (result, answer) {
@@ -109,7 +116,7 @@ impl Host {
             let price =
                 policy::extension_price(self.setup.as_ref(), maintenance, lease.draft(), lease.terms(), ends_at, now);
             match price {
-                Ok(price) if price <= lease.terms().compute_hour => lease.extend_alone(cx, ends_at, price, now),
+                Ok(price) if price <= lease.terms().last_price() => lease.extend_alone(cx, ends_at, price, now),
                 Ok(compute_hour) => {
                     let valid_until = lease.terms().ends_at;
                     lease.ask_extension(cx, Extension { ends_at, compute_hour, valid_until }, now);

@@ -5,6 +5,7 @@ use crate::{
     LeaseId, NodeId, Nonce, Timestamp,
     entry::{Body, Entry},
     lease::{EndReason, LeaseState, PauseReason},
+    limits,
     machine::{
         context::Context,
         host_lease::HostLease,
@@ -88,6 +89,9 @@ impl Host {
         }
         let slots = held.draft().resources.slots;
         if !held.draft().rental.is_firm() {
+            if self.bids() >= limits::WAITING_BIDS {
+                return reject_for_now(cx, token, RejectCode::Limit, "too many bids wait for this machine");
+            }
             // Its bid decides.
             if let Some(held) = self.leases.get_mut(&lease) {
                 held.wait_outbid(cx, "waits for its turn".to_owned(), now);

@@ -11,8 +11,8 @@ use crate::{
         policy::{Decision, HostSetup, decide},
     },
     message::Response,
-    money::Rates,
-    negotiation::{Counter, ImagePin, Proposal, Reject, RejectCode},
+    money::{self, Counters, Rates},
+    negotiation::{Counter, ImagePin, Proposal, Reject, RejectCode, RentalType},
     offer::Offer,
     resources::Resources,
 };
@@ -220,7 +220,20 @@ fn not_offered() -> Reject {
 
 fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_at: Timestamp) -> LeaseDraft {
     let terms = &r.offer.terms;
-    let credit = u128::from(r.price_hour.0) * u128::from(setup.credit.0) / 3_600_000;
+    let rates = Rates {
+        compute_hour: r.price_hour,
+        storage_gb_month: terms.storage_gb_month,
+        up_gb: terms.up_gb,
+        down_gb: terms.down_gb,
+    };
+    // A bid may be raised later, and the credit stays: what runs at the listed price must fit in it.
+    let dearest = match r.proposal.rental {
+        RentalType::Interruptible => r.price_hour.max(r.listed_hour),
+        RentalType::OnDemand | RentalType::Reserved => r.price_hour,
+    };
+    let within = Counters { active: setup.credit, storage: setup.credit, ..Counters::default() };
+    let dearest = Rates { compute_hour: dearest, ..rates };
+    let credit = money::due(&dearest, r.resources.disk_mb, &within, Amount::ZERO).unwrap_or(Amount(u64::MAX));
     let commit_by = (drafted_at + limits::COMMIT_WITHIN).min(Timestamp(r.ends_at.0.saturating_sub(1)));
     LeaseDraft {
         host: me,
@@ -233,13 +246,8 @@ fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_a
         resources: r.resources,
         egress: r.proposal.egress,
         currency: terms.currency.clone(),
-        rates: Rates {
-            compute_hour: r.price_hour,
-            storage_gb_month: terms.storage_gb_month,
-            up_gb: terms.up_gb,
-            down_gb: terms.down_gb,
-        },
-        credit: Amount(u64::try_from(credit).unwrap_or(u64::MAX)),
+        rates,
+        credit,
         listed_hour: r.listed_hour,
         max_spend: r.proposal.max_spend,
         extend_until: r.proposal.extend.map(|extend| r.ends_at + extend),

@@ -348,16 +348,19 @@ impl Host {
         self.forget_answered();
         self.give_up_resolving(cx, now);
         self.give_up_asking(cx, now);
+        self.extend_leases(cx, now);
         let ids: Vec<LeaseId> = self.leases.keys().copied().collect();
         for id in ids {
             if let Some(lease) = self.leases.get_mut(&id) {
                 lease.tick(cx, self.runtime_up, now);
-                lease.pump(cx, now);
             }
             self.settle_slots(id);
         }
-        self.extend_leases(cx, now);
         self.share_out(cx, now);
+        // What sharing out has brought about goes out with the rest.
+        for lease in self.leases.values_mut() {
+            lease.pump(cx, now);
+        }
         self.publish(cx, book, now);
     }
 
@@ -406,7 +409,11 @@ impl Host {
             Request::AskExtension { lease, ends_at } => {
                 self.asked_extension(cx, from, token, (lease, ends_at), now);
             }
-            Request::BookSummary | Request::BookPage { .. } | Request::BookFetch { .. } | Request::Update(_) => {
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Update(_)
+            | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }
         }

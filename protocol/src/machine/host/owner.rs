@@ -292,6 +292,19 @@ mod tests {
     }
 
     #[test]
+    fn the_credit_covers_the_disk_too_where_compute_is_a_gift() {
+        let mut bench = Bench::new(OwnerAsked { price: true, ..OwnerAsked::default() });
+        bench.bid(LISTED, 0);
+        bench.answer(OwnerAnswer::Price(Some(Amount::ZERO)));
+        let Response::Drafted(draft) = bench.replies.remove(0) else { panic!("not drafted") };
+        let draft = draft.verify(&NetworkId::of_name("tests")).unwrap();
+        let used = crate::money::Counters { storage: setup().credit, ..Default::default() };
+        let disk = crate::money::due(&draft.rates, draft.resources.disk_mb, &used, Amount::ZERO).unwrap();
+        assert_eq!((draft.rates.compute_hour, draft.credit), (Amount::ZERO, disk));
+        assert!(disk > Amount::ZERO);
+    }
+
+    #[test]
     fn nobody_is_drafted_whom_the_owner_has_not_taken() {
         let no = Reject::lasting(RejectCode::NotAccepted, "no miners");
         for unanswered_is_yes in [false, true] {

@@ -15,6 +15,8 @@ use crate::{
 };
 
 const MINUTE: Millis = Millis::from_mins(1);
+/// Amendments told again until the renter shows to know them.
+pub(super) const AMENDED: usize = limits::UPDATE_ENTRIES / 2;
 
 impl HostLease {
     /// The terms in force.
@@ -33,6 +35,16 @@ impl HostLease {
     pub(in super::super) fn answer_to(&self, amend: &Verified<Entry>) -> Option<&Verified<Entry>> {
         let of = |e: &&Verified<Entry>| e.body.amended().is_some_and(|a| a.amend == Some(amend.id()));
         self.amended.iter().find(of)
+    }
+
+    /// Whether this `amend`, or a later one of the renter's, was refused: its answer stays the same.
+    pub(in super::super) fn was_refused(&self, amend: &Verified<Entry>) -> bool {
+        self.refused_to.is_some_and(|seq| amend.seq <= seq)
+    }
+
+    /// This `amend` is refused.
+    pub(in super::super) fn refuse(&mut self, amend: &Verified<Entry>) {
+        self.refused_to = self.refused_to.max(Some(amend.seq));
     }
 
     /// Whether the renter asks for changes too often.
@@ -59,16 +71,24 @@ impl HostLease {
         if n != self.terms.n.saturating_add(1) {
             return Err(Reject::passing(RejectCode::Stale, "its terms have changed in the meantime; look again"));
         }
-        if now > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
+        // Dated as the entry will be: others recompute the terms from it, and the renter's date is anybody's.
+        let at = cx.chain.next_time(now);
+        if at > valid_until || valid_until > now + limits::AMEND_WITHIN + limits::CLOCK_SKEW {
             return Err(Reject::passing(RejectCode::Stale, "the change came too late, or the two clocks differ"));
         }
-        let at = now.max(amend.time);
-        let counters = self.count_segment(&change, now);
+        // Its number shows that the renter knows all before it.
+        let known = self.amended.len().saturating_sub(1);
+        self.amended.drain(..known);
+        // Whatever the renter changes closes a segment, and counts what ran so far.
+        let mut meter = self.meter.clone();
+        meter.price_changes(now);
+        let counters = *meter.counters();
         let terms = self
             .terms
             .changed(&self.draft, &change, &counters, at)
             .map_err(|why| Reject::lasting(RejectCode::Terms, why.to_string()))?;
         cx.persist(Record::from(amend));
+        self.meter = meter;
         let amended = Amended { amend: Some(amend.id()), terms };
         let busy = || Reject::passing(RejectCode::Unavailable, "the host can't sign right now");
         self.put_in_force(cx, amended, at).then_some(()).ok_or_else(busy)?;
@@ -77,19 +97,11 @@ impl HostLease {
             self.expiry_told = false;
         }
         let note = self.describe(&change);
-        self.log_code(cx, EventCode::Amended, Cause::Renter, note, now);
+        let bid = matches!(change, Change::Bid { .. });
+        let what = if bid { EventCode::Repriced } else { EventCode::Amended };
+        self.log_code(cx, what, Cause::Renter, note, now);
         self.issue_usage(cx, now);
         Ok(())
-    }
-
-    /// What is used as the segment closes. A change of price counts what ran at the former one.
-    fn count_segment(&mut self, change: &Change, now: Timestamp) -> crate::money::Counters {
-        if matches!(change, Change::Bid { .. }) {
-            self.meter.price_changes(now);
-        } else {
-            self.meter.advance(now);
-        }
-        *self.meter.counters()
     }
 
     fn put_in_force(&mut self, cx: &mut Context, amended: Amended, at: Timestamp) -> bool {
@@ -100,9 +112,6 @@ impl HostLease {
         self.durable = Some(ticket);
         self.terms = terms;
         self.meter.compute_until(terms.ends_at);
-        if self.amended.len() >= limits::UPDATE_ENTRIES / 2 {
-            self.amended.remove(0);
-        }
         self.amended.push(entry);
         true
     }
@@ -124,31 +133,44 @@ impl HostLease {
 
     /// The agreed price holds from now on, if its time has come.
     pub(super) fn reprice(&mut self, cx: &mut Context, now: Timestamp) {
-        if self.terms.next.is_none_or(|next| now < next.from) || self.ending.is_some() {
+        if self.reprice_due().is_none_or(|at| now < at) || self.ending.is_some() {
             return;
         }
         self.meter.price_changes(now);
+        self.reprice_again_at = now + MINUTE;
         if let Ok(Some(terms)) = self.terms.repriced(&self.draft, self.meter.counters(), now)
             && self.put_in_force(cx, Amended { amend: None, terms }, now)
         {
             let note = format!("the agreed price of {} {}/h holds now", terms.compute_hour, self.draft.currency);
-            self.log_code(cx, EventCode::Amended, Cause::Clock, note, now);
+            self.log_code(cx, EventCode::Repriced, Cause::Clock, note, now);
             self.issue_usage(cx, now);
         }
     }
 
+    /// When the agreed price begins to hold; later where that could not be signed.
+    pub(super) fn reprice_due(&self) -> Option<Timestamp> {
+        self.terms.next.filter(|_| !self.untold()).map(|next| next.from.max(self.reprice_again_at))
+    }
+
     /// To when the host may extend the lease by itself now, since the renter allows it and the end is near.
     pub(in super::super) fn wants_extension(&self, now: Timestamp) -> Option<Timestamp> {
-        self.extension_due().filter(|at| now >= *at).and_then(|_| self.extended_end())
+        self.extension_due().filter(|at| now >= *at && now < self.terms.ends_at).and_then(|_| self.extended_end())
     }
 
     /// When it will want that.
     pub(super) fn extension_due(&self) -> Option<Timestamp> {
         let open = self.ending.is_none() && !self.state.is_ended() && self.extended_end().is_some();
-        let expired = self.state == LeaseState::Paused(PauseReason::Expired);
+        let expired = self.state == LeaseState::Paused(PauseReason::Expired) || self.untold();
         let before = Millis(limits::EXTEND_BEFORE.0.min(self.first_term().0 / 4));
         let at = Timestamp(self.terms.ends_at.0.saturating_sub(before.0));
-        (open && !expired).then_some(at.max(self.extend_again_at))
+        let at = at.max(self.extend_again_at);
+        // A contract that is over is not extended any more, nor one whose renter knows nothing of the last extensions.
+        (open && !expired && at < self.terms.ends_at).then_some(at)
+    }
+
+    /// Whether the renter lacks as many amendments as an update can tell.
+    fn untold(&self) -> bool {
+        self.amended.len() >= limits::UPDATE_ENTRIES / 2
     }
 
     /// A lease grows by the term it began with.
@@ -170,6 +192,10 @@ impl HostLease {
         now: Timestamp,
     ) {
         self.extend_again_at = now + MINUTE;
+        // A renter that has not heard of so many changes could not follow if the first of them were dropped.
+        if self.amended.len() + 1 >= AMENDED {
+            return;
+        }
         self.meter.advance(now);
         let price = if self.draft.rental == RentalType::Interruptible || self.terms.next.is_some() {
             self.terms.compute_hour

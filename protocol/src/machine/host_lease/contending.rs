@@ -4,13 +4,16 @@
 
 use super::{super::context::Context, HostLease};
 use crate::{
-    Amount, LeaseId, Timestamp,
+    Amount, LeaseId, Millis, Timestamp,
     entry::Body,
     lease::{LeaseState, PauseReason},
     machine::{auction::Bid, io::RuntimeOrder},
     message::{Cause, EventCode, Eviction, Rank},
     offer::Window,
 };
+
+/// A waiting lease hears of another rank within this.
+const RANK_WITHIN: Millis = Millis::from_secs(1);
 
 /// Who displaces an interruptible lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +144,12 @@ impl HostLease {
         self.pause_with(cx, PauseReason::Outbid, winner.cause(), note, now);
     }
 
+    /// Who caused the end of the processes, in a pause: of those that were told to stop, whoever caused the pause.
+    pub(super) fn ended_by(&self, by: Cause) -> Cause {
+        let pause = self.events.iter().rev().find(|e| e.what == EventCode::State);
+        pause.filter(|_| by == Cause::Renter).map_or(by, |e| e.by)
+    }
+
     /// Its notice is over.
     pub(super) fn evicted(&mut self, cx: &mut Context, eviction: Eviction, now: Timestamp) {
         self.displace(cx, Winner { lease: eviction.winner, slot_hour: eviction.slot_hour }, now);
@@ -184,7 +193,11 @@ impl HostLease {
     pub(in super::super) fn ranked(&mut self, cx: &mut Context, rank: Option<Rank>, now: Timestamp) {
         if self.rank != rank {
             self.rank = rank;
-            self.tell(now);
+            // One bid may move a thousand others: each is told a little later, together with what follows.
+            if !self.news {
+                self.news = true;
+                self.send_at = self.send_at.max(now + RANK_WITHIN);
+            }
             cx.changed(self.id(), now);
         }
     }

@@ -54,21 +54,26 @@ impl HostLease {
                 cx.changed(self.id(), now);
             }
             RuntimeReport::Prepared => {
-                self.processes = false;
-                self.adopting = false;
+                // Of a start ordered since, only what was asked for after it says that nothing runs.
+                if std::mem::replace(&mut self.adopting, false) {
+                    self.processes = false;
+                }
                 if self.ending.is_none() {
                     self.meter.disk_created(now);
-                    if self.state == LeaseState::Preparing || RESTARTING.contains(&self.state) {
+                    let waits = self.state == LeaseState::Preparing || RESTARTING.contains(&self.state);
+                    if waits && !self.processes {
                         self.order_start(cx, now);
                     }
                 }
             }
             RuntimeReport::Started => self.started(cx, now),
             RuntimeReport::Exited { code, by, note } => self.exited(cx, code, by, note, now),
-            RuntimeReport::NotRunning => {
+            // Of a start ordered since, this says nothing.
+            RuntimeReport::NotRunning if self.is_stopping() || self.ending.is_some() => {
                 self.processes = false;
-                self.adopting = false;
+                self.stop_ordered = false;
             }
+            RuntimeReport::NotRunning => {}
             RuntimeReport::DiskFull => {
                 if self.state == LeaseState::Running && self.ending.is_none() {
                     let note = format!("the instance wrote more than its {} MB of disk", self.draft.resources.disk_mb);
@@ -99,7 +104,7 @@ impl HostLease {
             self.enter(cx, LeaseState::Running, Cause::Host, None, String::new(), now);
         } else if wanted {
             self.pause(cx, PauseReason::Expired, Cause::Clock, now);
-        } else if self.state != LeaseState::Running {
+        } else if self.state != LeaseState::Running && !self.stop_ordered {
             // It runs though its lease is paused: the node died between writing that down and stopping it.
             self.order_stop(cx, now);
         }
@@ -107,6 +112,7 @@ impl HostLease {
 
     fn exited(&mut self, cx: &mut Context, code: i32, by: Cause, note: String, now: Timestamp) {
         self.processes = false;
+        self.stop_ordered = false;
         let found = std::mem::replace(&mut self.adopting, false);
         if self.ending.is_some() {
             return;
@@ -115,8 +121,9 @@ impl HostLease {
         let interrupted = matches!(by, Cause::Engine | Cause::Host);
         match self.state {
             state if RESTARTING.contains(&state) && interrupted => self.order_start(cx, now),
-            // Found as its last run had left it: the node died before the start that was ordered was carried out.
-            LeaseState::Preparing if found || interrupted => self.order_start(cx, now),
+            // As its last run had left it: the node died before the start that was ordered was carried out, or late news of the
+            // stop before it. Nobody stops what is to start.
+            LeaseState::Preparing if found || interrupted || by == Cause::Renter => self.order_start(cx, now),
             LeaseState::Running if interrupted => {
                 self.enter(cx, LeaseState::Paused(PauseReason::EngineRestart), Cause::Engine, Some(code), note, now);
                 self.order_start(cx, now);
@@ -126,7 +133,9 @@ impl HostLease {
             | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 self.enter(cx, LeaseState::Paused(PauseReason::Exited), by, Some(code), note, now);
             }
-            LeaseState::Paused(_) if !found => self.log(cx, EventCode::Exited, by, Some(code), note, now),
+            LeaseState::Paused(_) if !found => {
+                self.log(cx, EventCode::Exited, self.ended_by(by), Some(code), note, now);
+            }
             LeaseState::Paused(_) | LeaseState::Ended(_) => {}
         }
     }
@@ -181,6 +190,7 @@ impl HostLease {
 
     fn adopt(&mut self, cx: &mut Context) {
         self.adopting = true;
+        self.stop_ordered = false;
         let draft = self.draft.clone();
         self.order(cx, RuntimeOrder::Adopt { draft });
     }
@@ -192,6 +202,7 @@ impl HostLease {
         }
         if now < self.terms.ends_at {
             self.processes = true;
+            self.stop_ordered = false;
             let devices = self.devices();
             self.order(cx, RuntimeOrder::Start { devices });
         } else {
@@ -201,6 +212,7 @@ impl HostLease {
 
     fn order_stop(&mut self, cx: &mut Context, now: Timestamp) {
         self.order_again_at = now + ORDER_AGAIN;
+        self.stop_ordered = true;
         self.order(cx, RuntimeOrder::Stop(limits::STOP_GRACE));
     }
 
@@ -274,7 +286,9 @@ impl HostLease {
             return;
         }
         self.enter(cx, LeaseState::Paused(reason), by, None, note, now);
-        if self.processes {
+        // While it is not known what there is, what is found running is stopped then. One stop is enough: the report of a second
+        // one could be taken for that of a later run.
+        if self.processes && !self.adopting && !self.stop_ordered {
             self.order_stop(cx, now);
         }
     }
@@ -301,7 +315,9 @@ impl HostLease {
     /// Its slots are used by another node of this machine.
     pub(in super::super) fn slots_lost(&mut self, cx: &mut Context, now: Timestamp) {
         let note = "its slots are used by another node of this machine".to_owned();
-        if self.meter.has_disk() {
+        if !self.draft.rental.is_firm() {
+            self.pause_with(cx, PauseReason::Outbid, Cause::Host, note, now);
+        } else if self.meter.has_disk() {
             self.pause_with(cx, PauseReason::Stopped, Cause::Host, note, now);
         } else if self.needs_slots() {
             self.end(cx, EndReason::CreateFailed, Cause::Host, note, now);
@@ -412,6 +428,9 @@ impl HostLease {
             return;
         }
         self.reprice(cx, now);
+        if now >= self.terms.ends_at {
+            self.extend_again_at = self.extend_again_at.max(self.terms.ends_at);
+        }
         if self.asked.is_some_and(|asked| now >= asked.valid_until) {
             self.decline_extension(cx, Cause::Clock, now);
         }
@@ -420,7 +439,8 @@ impl HostLease {
         let mut before = None;
         while before != Some(self.state) && self.ending.is_none() {
             before = Some(self.state);
-            self.step(cx, again, now);
+            // A stop that this step has ordered is not ordered again by the next.
+            self.step(cx, engine && now >= self.order_again_at, now);
         }
         if now >= self.next_tick && self.state != LeaseState::Preparing && self.ending.is_none() && !self.in_flight {
             self.issue_usage(cx, now);
@@ -439,6 +459,13 @@ impl HostLease {
                     self.pause(cx, PauseReason::MaxSpend, Cause::Clock, now);
                 } else if self.over_credit(now) {
                     self.pause(cx, PauseReason::NoCredit, Cause::Clock, now);
+                }
+            }
+            LeaseState::Preparing if now >= self.terms.ends_at => {
+                if self.meter.has_disk() || self.processes {
+                    self.pause(cx, PauseReason::Expired, Cause::Clock, now);
+                } else {
+                    self.end(cx, EndReason::Expired, Cause::Clock, "its contract ended before it ran".to_owned(), now);
                 }
             }
             LeaseState::Preparing if now >= self.prepare_by => {
@@ -467,7 +494,9 @@ impl HostLease {
                 let note = "its spending limit is used up".to_owned();
                 self.end(cx, EndReason::Expired, Cause::Clock, note, now);
             }
-            LeaseState::Paused(_) if again && self.processes && !self.needs_slots() => self.order_stop(cx, now),
+            LeaseState::Paused(_) if again && self.processes && !self.adopting && !self.needs_slots() => {
+                self.order_stop(cx, now);
+            }
             LeaseState::Paused(_) | LeaseState::Preparing | LeaseState::Ended(_) => {}
         }
     }
@@ -487,7 +516,7 @@ impl HostLease {
                 let evicted = self.eviction.map_or(self.terms.ends_at, |e| e.at);
                 Some(self.terms.ends_at.min(evicted).min(self.spent_at()))
             }
-            LeaseState::Preparing => Some(self.prepare_by),
+            LeaseState::Preparing => Some(self.prepare_by.min(self.terms.ends_at)),
             LeaseState::Paused(PauseReason::EngineRestart | PauseReason::HostRestart) => {
                 Some((self.since + limits::DISK_KEPT).min(self.gone_at()))
             }
@@ -497,9 +526,9 @@ impl HostLease {
             LeaseState::Paused(_) => Some(self.gone_at()),
             LeaseState::Ended(_) => None,
         };
-        let stop = again.filter(|_| self.processes && !self.needs_slots());
+        let stop = again.filter(|_| self.processes && !self.adopting && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
-        let amended = [self.terms.next.map(|next| next.from), self.extension_due(), self.asked.map(|a| a.valid_until)];
+        let amended = [self.reprice_due(), self.extension_due(), self.asked.map(|a| a.valid_until)];
         let soon = self.expiry_due();
         [news, step, stop, tick, soon].into_iter().chain(amended).flatten().min()
     }

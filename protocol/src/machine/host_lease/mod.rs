@@ -6,6 +6,8 @@
 
 mod amending;
 pub(super) mod contending;
+#[cfg(test)]
+mod hostile;
 mod lifecycle;
 mod news;
 mod receipts;
@@ -54,10 +56,13 @@ pub struct HostLease {
     amended: Vec<Verified<Entry>>,
     /// When the renter's wishes for changes are counted from, and how many came since.
     amends: (Timestamp, u32),
+    /// The number in the renter's chain of the newest change that was refused.
+    refused_to: Option<u64>,
     eviction: Option<Eviction>,
     rank: Option<Rank>,
     asked: Option<Extension>,
     extend_again_at: Timestamp,
+    reprice_again_at: Timestamp,
     expiry_told: bool,
     maintenance_told: Option<Window>,
     usage: Option<Verified<Usage>>,
@@ -79,8 +84,10 @@ pub struct HostLease {
     ending: Option<(EndReason, Cause, String)>,
     /// Whether processes of the instance may be alive: its devices are in use until they are known to be gone.
     processes: bool,
-    /// Whether the runtime has been asked what it has, and has not said.
+    /// Whether it is not known what the runtime has: it is asked after a restart, and until it has said, nothing is stopped.
     adopting: bool,
+    /// Whether a stop is under way.
+    stop_ordered: bool,
     progress: Option<Progress>,
     prepare_by: Timestamp,
     order_again_at: Timestamp,
@@ -128,10 +135,12 @@ impl HostLease {
             terms: LeaseTerms::drafted(&draft),
             amended: Vec::new(),
             amends: (now, 0),
+            refused_to: None,
             eviction: None,
             rank: None,
             asked: None,
             extend_again_at: Timestamp(0),
+            reprice_again_at: Timestamp(0),
             expiry_told: false,
             maintenance_told: None,
             state: LeaseState::Preparing,
@@ -151,6 +160,7 @@ impl HostLease {
             ending: None,
             processes: false,
             adopting: false,
+            stop_ordered: false,
             progress: None,
             // Preparing is timed from when it has slots.
             prepare_by: Timestamp(u64::MAX),
@@ -172,7 +182,7 @@ impl HostLease {
     pub(super) fn restored(from: Remembered, now: Timestamp) -> Self {
         let Remembered { draft, accept, workload, usage, ack, placement, close, events, amended } = from;
         let state = events.last().map_or(LeaseState::Preparing, |e| e.state);
-        let counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
+        let mut counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
         let ran = counters.storage.0 > 0 || events.iter().any(|e| e.state == LeaseState::Running);
         let mut lease = Self::accepted(draft, accept, workload, None, now);
         lease.starts = match placement.as_ref().map(|p| &p.body) {
@@ -183,6 +193,7 @@ impl HostLease {
         lease.state = state;
         lease.confirmed = ack.is_some();
         lease.processes = placement.is_some() && !state.is_ended();
+        lease.adopting = lease.processes;
         if placement.is_some() {
             lease.prepare_by = now + limits::PREPARE_WITHIN;
         }
@@ -196,8 +207,13 @@ impl HostLease {
         let counted = if lease.ending.is_some() { LeaseState::Ended(EndReason::Destroyed) } else { state };
         if let Some(amended) = amended.last().and_then(|e| e.body.amended()) {
             lease.terms = amended.terms;
+            // The node may have died between new terms and the first usage under them.
+            if !counters.covers(&amended.terms.counted) {
+                counters = amended.terms.counted;
+            }
         }
-        lease.amended = amended;
+        let known = amended.len().saturating_sub(amending::AMENDED);
+        lease.amended = amended.into_iter().skip(known).collect();
         let quantum = quantum_of(&lease.draft);
         lease.meter = Meter::new(counters, counted, ran, lease.terms.ends_at, quantum, now);
         lease.usage = usage;
@@ -277,7 +293,8 @@ impl HostLease {
         let mut meter = self.meter.clone();
         meter.advance(now);
         let expected = meter.expected();
-        (expected, self.terms.due(&self.draft, &expected).unwrap_or(Amount(u64::MAX)))
+        let state = self.ending.as_ref().map_or(self.state, |(reason, ..)| LeaseState::Ended(*reason));
+        (expected, self.terms.due_in(&self.draft, &expected, state).unwrap_or(Amount(u64::MAX)))
     }
 
     /// Whether nothing is left to do: over, and agreed on.
@@ -410,6 +427,7 @@ impl HostLease {
             soon(&mut eviction.at, self.draft.notice);
         }
         soon(&mut self.extend_again_at, limits::EXTEND_BEFORE);
+        soon(&mut self.reprice_again_at, Millis(0));
         self.amends = (now, 0);
         soon(&mut self.anchored_at, Millis(0));
     }

@@ -81,9 +81,20 @@ impl HostLease {
         self.closed = true;
     }
 
+    /// How far what is due may run ahead of what is acknowledged now: the draft's credit, in proportion to a raised bid, and the
+    /// quantum of an interruptible lease, which can't be acknowledged before it is over.
+    fn credit(&self) -> Amount {
+        let (drafted, now) = (self.draft.rates.compute_hour.0, self.terms.compute_hour.0);
+        let raised = u128::from(self.draft.credit.0) * u128::from(now) / u128::from(drafted.max(1));
+        let quantum = if self.draft.rental.is_firm() { Millis(0) } else { self.draft.quantum };
+        let quantum = u128::from(now) * u128::from(quantum.0) / 3_600_000;
+        let credit = raised.max(u128::from(self.draft.credit.0)).saturating_add(quantum);
+        Amount(u64::try_from(credit).unwrap_or(u64::MAX))
+    }
+
     pub(super) fn over_credit(&self, now: Timestamp) -> bool {
         let (_, due) = self.count(now);
-        due.saturating_sub(self.acked()) > self.draft.credit
+        due.saturating_sub(self.acked()) > self.credit()
     }
 
     /// Whether compute must stop, so that keeping the disk still fits under the ceiling.
@@ -107,7 +118,7 @@ impl HostLease {
     /// When a running lease reaches its ceiling or the end of its credit.
     pub(super) fn spent_at(&self) -> Timestamp {
         let ceiling = self.compute_limit().map(|limit| limit.max(Amount(1)));
-        let credit = self.acked().saturating_add(self.draft.credit).checked_add(Amount(1));
+        let credit = self.acked().saturating_add(self.credit()).checked_add(Amount(1));
         // What is due never passes the ceiling, so a credit beyond it is never used up.
         let credit = credit.filter(|c| self.terms.max_spend.is_none_or(|most| *c <= most));
         let at = [ceiling, credit].into_iter().flatten().min().and_then(|limit| self.reaches(limit));

@@ -58,6 +58,33 @@ fn ack(lease: &HostLease, due: Amount) -> crate::Signed<Ack> {
 }
 
 #[test]
+fn processes_that_were_told_to_stop_ended_by_whoever_had_them_stopped() {
+    let cx = &mut testkit::context();
+    for (reason, by) in [(PauseReason::Stopped, Cause::Renter), (PauseReason::Maintenance, Cause::Host)] {
+        let mut lease = running(cx, None, CREDIT);
+        lease.pause(cx, reason, by, at(10));
+        lease.report(cx, exited(Cause::Renter), at(11));
+        assert_eq!(lease.events().last().unwrap().by, by);
+    }
+}
+
+#[test]
+fn late_news_of_the_stop_before_does_not_end_what_starts_now() {
+    let cx = &mut testkit::context();
+    let mut lease = running(cx, None, CREDIT);
+    lease.pause(cx, PauseReason::Outbid, Cause::Market, at(10));
+    lease.report(cx, exited(Cause::Renter), at(11));
+    lease.begin(cx, vec![0], Vec::new(), at(12));
+    assert_eq!(lease.state(), LeaseState::Preparing);
+    orders(cx);
+    lease.report(cx, exited(Cause::Renter), at(13));
+    assert_eq!(lease.state(), LeaseState::Preparing);
+    assert_eq!(orders(cx), vec![RuntimeOrder::Start { devices: Vec::new() }]);
+    lease.report(cx, RuntimeReport::Started, at(14));
+    assert_eq!(lease.state(), LeaseState::Running);
+}
+
+#[test]
 fn a_stop_ends_billing_at_once_and_frees_the_slots_only_once_the_processes_are_gone() {
     let cx = &mut testkit::context();
     let mut lease = running(cx, None, CREDIT);

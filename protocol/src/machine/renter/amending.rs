@@ -2,7 +2,7 @@
 
 use super::Renter;
 use crate::{
-    LeaseId, MachineId, NodeId, Timestamp,
+    DocumentId, LeaseId, MachineId, NodeId, Timestamp,
     machine::{
         context::{Asked, Context},
         io::{NoAnswer, Output, Quote, Refusal, Token},
@@ -37,11 +37,12 @@ impl Renter {
         &mut self,
         cx: &mut Context,
         lease: LeaseId,
+        amend: DocumentId,
         result: Result<Response, NoAnswer>,
         now: Timestamp,
     ) {
         if let Some(held) = self.leases.get_mut(&lease) {
-            held.amend_answered(cx, result.ok(), now);
+            held.amend_answered(cx, amend, result.ok(), now);
         }
     }
 

@@ -309,7 +309,7 @@ impl Renter {
         if let Some(token) = self.openings.remove(&lease).and_then(|o| o.token) {
             step(cx, token, outcome);
         }
-        self.forget_closed(lease);
+        self.forget_closed(cx, lease);
         cx.changed(lease, now);
     }
 
@@ -318,12 +318,14 @@ impl Renter {
         if let Some(held) = self.leases.get_mut(&lease) {
             held.close_delivered(cx, response, now);
         }
-        self.forget_closed(lease);
+        self.forget_closed(cx, lease);
     }
 
-    fn forget_closed(&mut self, lease: LeaseId) {
+    fn forget_closed(&mut self, cx: &mut Context, lease: LeaseId) {
         if self.leases.get(&lease).is_some_and(RenterLease::is_closed) {
-            self.leases.remove(&lease);
+            if let Some(mut held) = self.leases.remove(&lease) {
+                held.give_up_amending(cx);
+            }
             self.openings.remove(&lease);
         }
     }
@@ -340,7 +342,7 @@ impl Renter {
         let response = held.update(cx, update, now);
         let durable = held.durable();
         self.opening_settled(cx, update.lease, now);
-        self.forget_closed(update.lease);
+        self.forget_closed(cx, update.lease);
         Some((response, durable))
     }
 

@@ -2,7 +2,7 @@
 
 use super::RenterLease;
 use crate::{
-    Millis, Timestamp, Verified,
+    DocumentId, Millis, Timestamp, Verified,
     entry::{Body, Entry},
     limits,
     machine::{
@@ -11,6 +11,8 @@ use crate::{
         record::Record,
     },
     message::{Request, Response},
+    receipt::Usage,
+    signed::Signed,
     terms::{Change, LeaseTerms},
 };
 
@@ -68,11 +70,10 @@ impl RenterLease {
         change: Change,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        self.refused.retain(|e| until(e) >= now);
         if self.amending.is_some() || self.refused.len() >= REFUSED {
             return Err(Refusal::Pending);
         }
-        if self.state.is_ended() {
+        if self.state.is_ended() || self.close.is_some() {
             return Err(Refusal::UnknownLease(self.id()));
         }
         let counters = self.usage.as_ref().map(|u| u.counters).unwrap_or_default();
@@ -91,34 +92,59 @@ impl RenterLease {
     pub(super) fn send_amend(&mut self, cx: &mut Context, now: Timestamp) {
         let Some(amending) = &mut self.amending else { return };
         if now > amending.until() || self.state.is_ended() {
-            let why = Refusal::NoAnswer("it did not answer the change in time; nothing has changed".to_owned());
-            return self.amend_settled(cx, Err(why));
+            // Whether the host took it in time shows when it is heard of again: until then no other change has its number.
+            let why = Refusal::NoAnswer("it did not answer the change in time; look again when it does".to_owned());
+            if let Some(token) = amending.token.take() {
+                cx.out(Output::Done { token, result: Err(why) });
+            }
+            amending.again_at = Timestamp(u64::MAX);
+            if self.state.is_ended() {
+                self.amending = None;
+            }
+            return;
         }
         if amending.in_flight || now < amending.again_at || !cx.connected.contains(&self.draft.host) {
             return;
         }
         amending.in_flight = true;
+        let id = amending.entry.id();
         let request = Request::Amend { entry: amending.entry.to_signed() };
         let lease = self.draft.id().into();
-        cx.send(self.draft.host, request, self.durable, Asked::Amend(lease));
+        cx.send(self.draft.host, request, self.durable, Asked::Amend(lease, id));
     }
 
     /// When to send it again, or to give it up.
     pub(super) fn amend_due(&self, connected: bool) -> Option<Timestamp> {
         let amending = self.amending.as_ref()?;
         let until = amending.until() + Millis(1);
-        let again = (connected && !amending.in_flight).then_some(amending.again_at);
-        Some(again.map_or(until, |at| at.min(until)))
+        let again = (connected && !amending.in_flight).then_some(amending.again_at).filter(|at| *at < until);
+        let given_up = amending.token.is_some().then_some(until);
+        [again, given_up].into_iter().flatten().min()
     }
 
-    fn amend_settled(&mut self, cx: &mut Context, result: Result<(), Refusal>) {
+    /// The lease is over: a change of it has no answer any more.
+    pub(in super::super) fn give_up_amending(&mut self, cx: &mut Context) {
+        self.amend_settled(cx, Err(Refusal::UnknownLease(self.id())));
+    }
+
+    pub(super) fn amend_settled(&mut self, cx: &mut Context, result: Result<(), Refusal>) {
         if let Some(token) = self.amending.take().and_then(|a| a.token) {
             cx.out(Output::Done { token, result });
         }
     }
 
     /// The host's answer to a change.
-    pub(in super::super) fn amend_answered(&mut self, cx: &mut Context, response: Option<Response>, now: Timestamp) {
+    pub(in super::super) fn amend_answered(
+        &mut self,
+        cx: &mut Context,
+        to: DocumentId,
+        response: Option<Response>,
+        now: Timestamp,
+    ) {
+        if self.amending.as_ref().is_none_or(|a| a.entry.id() != to) {
+            // Settled by the host's news in the meantime.
+            return;
+        }
         if let Some(amending) = &mut self.amending {
             amending.in_flight = false;
             amending.again_at = now + amending.retry;
@@ -127,7 +153,7 @@ impl RenterLease {
         match response {
             Some(Response::Answered(entry)) => {
                 if let Some(entry) = cx.verify(self.draft.host, &entry) {
-                    self.take_amended(cx, &entry, now);
+                    self.take_amended(cx, &entry, false, now);
                 }
             }
             // Nothing is signed, so until our change's time is past the host may still take it.
@@ -145,8 +171,31 @@ impl RenterLease {
         }
     }
 
-    /// The host's word that these are the terms from now on: right only if they follow from those in force.
-    pub(super) fn take_amended(&mut self, cx: &mut Context, entry: &Verified<Entry>, now: Timestamp) {
+    /// Terms among a host's news, whose events are known.
+    pub(super) fn take_terms(&mut self, cx: &mut Context, signed: &Signed<Entry>, now: Timestamp) {
+        let id = cx.id_of(signed);
+        if self.in_force.as_ref().is_some_and(|known| known.id() == id) {
+            return;
+        }
+        // One that does not verify has been complained of.
+        if let Ok(entry) = signed.verify(cx.chain.network())
+            && entry.body.amended().is_some()
+        {
+            self.take_amended(cx, &entry, true, now);
+        }
+    }
+
+    /// By a usage of the terms we know, the host did not take a change of ours whose time was past then.
+    pub(super) fn not_taken(&mut self, usage: &Usage) {
+        self.refused.retain(|e| usage.time <= until(e));
+        if self.amending.as_ref().is_some_and(|a| a.token.is_none() && usage.time > a.until()) {
+            self.amending = None;
+        }
+    }
+
+    /// The host's word that these are the terms from now on: right only if they follow from those in force. `told` says whether
+    /// all events until then are known.
+    fn take_amended(&mut self, cx: &mut Context, entry: &Verified<Entry>, told: bool, now: Timestamp) {
         let host = self.draft.host;
         let Some(amended) = entry.body.amended() else {
             return cx.wrong_answer(host, "not an answer to a change");
@@ -155,8 +204,8 @@ impl RenterLease {
         if !about {
             return cx.wrong_answer(host, "terms of another lease");
         }
-        if amended.terms.n != self.terms.n.saturating_add(1) {
-            // Known, or one before it is missing, which comes again with the next news.
+        if self.close.is_some() || amended.terms.n != self.terms.n.saturating_add(1) {
+            // It is over, known, or one before it is missing, which comes again with the next news.
             return;
         }
         let asked = self.amending.iter().map(|a| &a.entry).chain(&self.refused);
@@ -170,7 +219,15 @@ impl RenterLease {
         if late || !amended.terms.follows(&self.terms, &self.draft, change.as_ref(), entry.time) {
             return cx.false_receipt(host, "terms that do not follow from those in force");
         }
-        if entry.time > now + limits::CLOCK_SKEW || !self.believes(&amended.terms.counted, entry.time, now) {
+        if self.usage.as_ref().is_some_and(|known| !amended.terms.counted.covers(&known.counters)) {
+            return cx.false_receipt(host, "terms that carry less than was used");
+        }
+        let believed = self.believes(&amended.terms.counted, entry.time, now);
+        if !believed && !told {
+            // The news that explain it are on their way, and bring it again.
+            return;
+        }
+        if entry.time > now + limits::CLOCK_SKEW || !believed {
             return cx.false_receipt(host, "terms that carry more than can have been used");
         }
         let terms = amended.terms;

@@ -6,6 +6,8 @@
 
 mod amending;
 mod giving_up;
+#[cfg(test)]
+mod hostile;
 mod receipts;
 #[cfg(test)]
 mod tests;
@@ -345,6 +347,10 @@ impl RenterLease {
             cx.changed(self.id(), now);
         }
         self.take_events(cx, &update.events, now);
+        // What terms carry is measured by the events until then.
+        for entry in &update.entries {
+            self.take_terms(cx, entry, now);
+        }
         if let Some(usage) = &update.usage {
             self.take_usage(cx, usage, now);
         }
@@ -384,9 +390,9 @@ impl RenterLease {
                     cx.changed(self.id(), now);
                 }
             }
-            Body::Amended(_) => self.take_amended(cx, &entry, now),
-            // A close is looked at last, once the usage it is about is known.
-            Body::Close { .. }
+            // Terms are looked at once the events are known, and a close last, once the usage it is about is.
+            Body::Amended(_)
+            | Body::Close { .. }
             | Body::Amend { .. }
             | Body::Anchor { .. }
             | Body::Genesis { .. }

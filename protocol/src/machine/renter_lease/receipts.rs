@@ -6,8 +6,8 @@ use crate::{
     entry::{Body, Entry},
     lease::{LeaseState, PauseReason},
     limits,
-    machine::{context::Context, record::Record},
-    message::{EventCode, LeaseUpdate},
+    machine::{context::Context, io::Refusal, record::Record},
+    message::{Cause, EventCode, LeaseUpdate},
     money::Counters,
     receipt::{Ack, PartialReason, Usage},
     signed::Signed,
@@ -40,6 +40,7 @@ impl RenterLease {
         let partial = (due < usage.due).then(|| partial.unwrap_or(PartialReason::NotAsked));
         let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
         let Some(ack) = cx.sign(ack) else { return };
+        self.not_taken(&usage);
         cx.persist(Record::from(&usage));
         self.durable = Some(cx.persist(Record::from(&ack)));
         self.usage = Some(usage);
@@ -55,6 +56,9 @@ impl RenterLease {
         if self.terms.due_in(&self.draft, &usage.counters, usage.state) != Ok(usage.due) {
             return Err("its due is not what its counters cost");
         }
+        if !usage.counters.covers(&self.terms.counted) {
+            return Err("it counts less than its terms began with");
+        }
         let Some(known) = self.usage.as_ref().filter(|known| usage.n >= known.n) else {
             return Ok(());
         };
@@ -63,6 +67,10 @@ impl RenterLease {
         }
         if !usage.counters.covers(&known.counters) {
             return Err("its counters shrink");
+        }
+        // We have agreed to what was due already, and can't agree to less.
+        if usage.due < self.acked() {
+            return Err("less is due than was agreed to");
         }
         if usage.time < known.time {
             return Err("it is dated before the one before");
@@ -116,8 +124,12 @@ impl RenterLease {
         for event in &self.events {
             match event.state {
                 LeaseState::Running if event.what == EventCode::State => began = began.or(Some(event.at)),
-                // A new price begins a new quantum.
-                LeaseState::Running if event.what == EventCode::Amended => began = began.map(|_| event.at),
+                // A change of ours, or a price we had agreed on, begins a new quantum; what the host does alone does not.
+                LeaseState::Running
+                    if matches!(event.what, EventCode::Repriced | EventCode::Amended) && event.by != Cause::Host =>
+                {
+                    began = began.map(|_| event.at);
+                }
                 LeaseState::Running => {}
                 LeaseState::Paused(PauseReason::Outbid) => {
                     let run = began.take().map_or(Millis(0), |at| event.at.since(at));
@@ -161,6 +173,8 @@ impl RenterLease {
             self.state = LeaseState::Ended(reason);
             self.since = now;
         }
+        // The lease is forgotten now, and with it who waits for a change of it.
+        self.amend_settled(cx, Err(Refusal::UnknownLease(self.id())));
         cx.changed(self.id(), now);
     }
 

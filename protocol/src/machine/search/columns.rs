@@ -162,7 +162,7 @@ impl AskIndex {
         for (column, text) in rows {
             self.set_text(machine, column, text);
         }
-        self.set_host(machine, &offer.host);
+        self.set_host(machine, offer);
     }
 
     pub(super) fn write_facts(&mut self, machine: u32, facts: PeerFacts) {

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     id::{AskId, DocumentId, MachineId, NodeId},
     offer::Offer,
+    owner::{HostId, OwnerId},
 };
 
 const COLUMNS: usize = Column::Count as usize;
@@ -38,6 +39,8 @@ pub(super) struct Identity {
     pub host: NodeId,
     pub machine: MachineId,
     pub offer: DocumentId,
+    /// Whose it is by the text of its host, if not the host's own.
+    pub owner: Option<OwnerId>,
 }
 
 /// Every ask known, ready to be searched.
@@ -111,12 +114,12 @@ impl AskIndex {
         }
         self.remove(&key.0, &key.1);
         let machine = self.free_machines.pop().unwrap_or_else(|| {
-            self.identities.push(Identity { host: key.0, machine: key.1, offer: id });
+            self.identities.push(Identity { host: key.0, machine: key.1, offer: id, owner: None });
             self.numbers.iter_mut().for_each(|c| c.push(f64::NAN));
             self.texts.iter_mut().for_each(|c| c.push(ABSENT));
             (self.identities.len() - 1) as u32
         });
-        self.identities[machine as usize] = Identity { host: key.0, machine: key.1, offer: id };
+        self.identities[machine as usize] = Identity { host: key.0, machine: key.1, offer: id, owner: None };
         self.write(machine, offer);
         let mut rows = Vec::new();
         for slots in sizes {
@@ -251,20 +254,34 @@ impl AskIndex {
         }
     }
 
-    /// As [`Self::set_text`] with the id of the machine's host, which costs more to write out than to look up: another machine
-    /// of the host, or this one before, has it.
-    pub(super) fn set_host(&mut self, machine: u32, host: &NodeId) {
-        let column = TextColumn::Host as usize;
-        if self.texts[column][machine as usize] != ABSENT {
+    /// As [`Self::set_text`] with the id of the machine's owner, or of its host, which costs more to write out than to look up:
+    /// this machine before, or another one of the host, has it.
+    pub(super) fn set_host(&mut self, machine: u32, offer: &Offer) {
+        let (column, at) = (TextColumn::Host as usize, machine as usize);
+        let owner = match offer.host_id() {
+            HostId::Owner(owner) => Some(owner),
+            HostId::Node(_) => None,
+        };
+        let before = std::mem::replace(&mut self.identities[at].owner, owner);
+        let is_written = self.texts[column][at] != ABSENT;
+        if is_written && before == owner {
             return;
         }
-        let others = (*host, MachineId([0; 16]))..=(*host, MachineId([u8::MAX; 16]));
-        let known = self.places.range(others).next().map(|(_, place)| self.texts[column][place.machine as usize]);
+        if let Some(owner) = owner {
+            return self.set_text(machine, TextColumn::Host, Some(&owner.to_string()));
+        }
+        if is_written {
+            return self.set_text(machine, TextColumn::Host, Some(&offer.host.to_string()));
+        }
+        let others = (offer.host, MachineId([0; 16]))..=(offer.host, MachineId([u8::MAX; 16]));
+        let places = self.places.range(others).map(|(_, place)| place.machine as usize);
+        let mut own = places.filter(|place| self.identities[*place].owner.is_none());
+        let known = own.next().map(|place| self.texts[column][place]);
         let number = match known.filter(|number| *number != ABSENT) {
             Some(number) => self.pools[column].share(number),
-            None => self.pools[column].take(&host.to_string()),
+            None => self.pools[column].take(&offer.host.to_string()),
         };
-        self.texts[column][machine as usize] = number;
+        self.texts[column][at] = number;
     }
 
     pub(super) fn set(&mut self, machine: u32, column: Column, value: f64) {

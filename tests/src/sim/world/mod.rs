@@ -67,6 +67,14 @@ pub struct Settings {
     pub rivals: u64,
     /// Opens after which the two parties are cut apart for minutes, per mille.
     pub cuts: u64,
+    /// Of the rents so many are interruptible, per mille; some of the others reserved, unless zero.
+    pub bids: u64,
+    /// Changes a renter wants of each lease.
+    pub changes: u64,
+    /// How often owners of machines change their minds.
+    pub rethinks: u64,
+    /// How long trade goes on without troubles, in virtual milliseconds, and everything is to come right.
+    pub calm: u64,
     /// Steps of clocks, each of at most two seconds either way.
     pub clock_steps: u64,
 }
@@ -86,6 +94,16 @@ pub struct Outcome {
     pub violations: u64,
     /// Crashes.
     pub crashes: u64,
+    /// Changes that renters wanted.
+    pub changes: u64,
+    /// Looks for what is amiss in a calm world.
+    pub looks: u64,
+    /// Amendments in force in the end.
+    pub amended: u64,
+    /// Runs of interruptible instances that others ended.
+    pub evicted: u64,
+    /// Of them free, since they were shorter than their quantum.
+    pub freed: u64,
     /// Sum of what was acknowledged in the end.
     pub acknowledged: u64,
 }
@@ -101,7 +119,12 @@ impl Outcome {
             voided: self.voided + other.voided,
             violations: self.violations + other.violations,
             crashes: self.crashes + other.crashes,
-            acknowledged: self.acknowledged + other.acknowledged,
+            changes: self.changes + other.changes,
+            looks: self.looks + other.looks,
+            amended: self.amended + other.amended,
+            evicted: self.evicted + other.evicted,
+            freed: self.freed + other.freed,
+            acknowledged: self.acknowledged.saturating_add(other.acknowledged),
         }
     }
 }
@@ -133,6 +156,11 @@ enum Event {
     ClockStep(usize),
     Rent(usize),
     Act { node: usize, lease: LeaseId, action: Action },
+    Change { node: usize, lease: LeaseId },
+    Rethink(usize),
+    TellForeign { node: usize, run: u64 },
+    Look,
+    Calm,
     Rest,
 }
 
@@ -162,6 +190,7 @@ pub struct World {
     messages: BTreeMap<u64, Message>,
     next_message: u64,
     resting: bool,
+    calm: bool,
     trace: bool,
     pub(super) outcome: Outcome,
 }
@@ -200,6 +229,7 @@ impl World {
             messages: BTreeMap::new(),
             next_message: 1,
             resting: false,
+            calm: false,
             trace,
             outcome: Outcome::default(),
             settings,
@@ -246,7 +276,14 @@ impl World {
             self.at(at, Event::Partition);
             self.at(healed, Event::Heal);
         }
-        self.at(s.lasts, Event::Rest);
+        for _ in 0..s.rethinks {
+            let (at, node) = (self.dice.range(1_000, s.lasts), any(&mut self.dice, s.hosts));
+            self.at(at, Event::Rethink(node));
+        }
+        if s.calm > 0 {
+            self.at(s.lasts, Event::Calm);
+        }
+        self.at(s.lasts + s.calm, Event::Rest);
     }
 
     fn at(&mut self, at: u64, event: Event) {
@@ -274,12 +311,18 @@ impl World {
             if self.resting && check::is_at_rest(&self) {
                 break;
             }
-            if self.now > self.settings.lasts + REST_WITHIN {
+            if self.now > self.settings.lasts + self.settings.calm + REST_WITHIN {
                 return Err(format!("seed {}: it does not come to rest: {}", self.settings.seed, check::unrest(&self)));
             }
         }
         check::at_the_end(&mut self).map_err(|why| format!("in the end of seed {}: {why}", self.settings.seed))?;
         Ok(self.outcome)
+    }
+
+    /// Whether nothing in it can cost a host what it could have billed.
+    pub(super) const fn is_exact(&self) -> bool {
+        let s = &self.settings;
+        s.crashes == 0 && s.outages == 0 && s.clock_steps == 0 && s.failing == 0
     }
 
     fn is_run(&self, node: usize, run: u64) -> bool {
@@ -333,7 +376,7 @@ impl World {
                 let up = self.nodes[node].hosting.as_ref().is_some_and(|(m, _)| m.up);
                 self.feed(node, Input::RuntimeUp(up))
             }
-            Event::Partition if !self.resting => {
+            Event::Partition if !self.calm => {
                 self.net.partition(&mut self.dice);
                 for (a, b) in self.net.links.clone() {
                     if !self.net.reaches(a, b) {
@@ -350,16 +393,18 @@ impl World {
                 Ok(())
             }
             Event::Cut(a, b, apart) => {
-                self.net.cut(a, b, apart && !self.resting);
+                self.net.cut(a, b, apart && !self.calm);
                 let next = if apart { Event::LinkDown(a, b) } else { Event::LinkUp(a, b) };
                 self.after(100, 9_000, next);
                 Ok(())
             }
-            Event::Rival(node) if !self.resting => {
+            Event::Rival(node) if !self.calm => {
                 if let Some((machine, setup)) = &mut self.nodes[node].hosting {
                     let slot = u16::try_from(self.dice.range(0, setup.slots.len() as u64)).unwrap_or(0);
                     if let std::collections::btree_map::Entry::Vacant(place) = machine.locks.entry(slot) {
                         place.insert(None);
+                        let run = self.nodes[node].run;
+                        self.after(0, 3_000, Event::TellForeign { node, run });
                         self.after(1_000, 120_000, Event::RivalGone(node, slot));
                     }
                 }
@@ -370,16 +415,24 @@ impl World {
                     && machine.locks.get(&slot) == Some(&None)
                 {
                     machine.locks.remove(&slot);
+                    let run = self.nodes[node].run;
+                    self.after(0, 3_000, Event::TellForeign { node, run });
                 }
                 Ok(())
             }
-            Event::ClockStep(node) if !self.resting => {
+            Event::ClockStep(node) if !self.calm => {
+                self.nodes[node].clock_steps += 1;
                 self.nodes[node].clock += i64::try_from(self.dice.range(0, 4_000)).unwrap_or(0) - 2_000;
                 self.nodes[node].wake = None;
                 if self.nodes[node].engine.is_some() { self.feed(node, Input::Tick) } else { Ok(()) }
             }
             Event::Rent(node) => self.rent(node),
             Event::Act { node, lease, action } => self.act(node, lease, action),
+            Event::Change { node, lease } if !self.resting => self.change(node, lease),
+            Event::Rethink(node) => self.rethink(node),
+            Event::TellForeign { node, run } if self.is_run(node, run) => self.tell_foreign(node),
+            Event::Look => self.look(),
+            Event::Calm => self.calm_down(),
             Event::Rest => self.rest(),
             Event::Flush { .. }
             | Event::Report { .. }
@@ -390,6 +443,8 @@ impl World {
             | Event::TellEngine { .. }
             | Event::Partition
             | Event::Rival(_)
+            | Event::Change { .. }
+            | Event::TellForeign { .. }
             | Event::ClockStep(_) => Ok(()),
         }
     }

@@ -14,6 +14,16 @@ impl World {
     /// Gives an input to a node's engine, and carries out what comes of it.
     pub(super) fn feed(&mut self, node: usize, input: Input) -> Held {
         let time = self.nodes[node].time(self.now);
+        if self.nodes[node].engine.is_none() {
+            return Ok(());
+        }
+        if let Input::RuntimeUp(up) = &input {
+            self.nodes[node].told_up = *up;
+        }
+        if let Input::Runtime { lease, .. } = &input {
+            self.nodes[node].adopting.remove(lease);
+        }
+        self.nodes[node].fed_at = time;
         let Some(engine) = &mut self.nodes[node].engine else {
             return Ok(());
         };
@@ -21,7 +31,15 @@ impl World {
         if let Some((at, why)) = engine.deadline()
             && at <= time
         {
-            return Err(format!("bounded: the engine would spin, since {why}"));
+            let leases: Vec<_> = engine
+                .host()
+                .leases()
+                .values()
+                .map(|l| (l.id().short(), l.state(), l.terms().ends_at, l.asked(), l.terms().next, l.terms().n))
+                .collect();
+            let rented: Vec<_> =
+                engine.renter().leases().values().map(|l| (l.id().short(), l.state(), l.pending_change())).collect();
+            return Err(format!("bounded: the engine would spin at {at:?}, since {why}: {leases:?} {rented:?}"));
         }
         self.drain(node)?;
         check::at_each_step(&self.nodes[node], time)
@@ -86,7 +104,7 @@ impl World {
             self.carry_out(node, output)?;
         }
         self.flush(node);
-        Ok(())
+        super::super::rule::check(&self.nodes[node])
     }
 
     pub(super) fn sleep(&mut self, node: usize) {
@@ -150,8 +168,13 @@ impl World {
                 self.outcome.violations += 1;
                 return Err(format!("an honest node is blamed: {violation}"));
             }
-            Output::Idle { .. } | Output::Quoted { .. } => {}
-            Output::Done { .. } | Output::Changed { .. } | Output::BookChanged { .. } | Output::Persist { .. } => {}
+            Output::Idle { slots, .. } => self.nodes[node].idle = slots,
+            Output::Done { token, .. } | Output::Quoted { token, .. } => {
+                if !self.nodes[node].waiting.remove(&token) {
+                    return Err("a command that nobody gave, or that was done before, is done".to_owned());
+                }
+            }
+            Output::Changed { .. } | Output::BookChanged { .. } | Output::Persist { .. } => {}
         }
         Ok(())
     }

@@ -8,11 +8,11 @@ use souk_protocol::{
     },
 };
 
-use super::{Event, Held, Step, World};
+use super::{super::machine::Placed, Event, Held, Step, World};
 
 impl World {
     pub(super) fn crash(&mut self, node: usize) -> Held {
-        if self.nodes[node].engine.take().is_none() || self.resting {
+        if self.calm || self.nodes[node].engine.take().is_none() {
             return Ok(());
         }
         self.outcome.crashes += 1;
@@ -23,6 +23,10 @@ impl World {
         n.inbound.clear();
         n.gossip.clear();
         n.seen.clear();
+        n.waiting.clear();
+        n.adopting.clear();
+        n.idle.clear();
+        n.told_up = false;
         n.flushing = false;
         n.wake = None;
         if let Some((machine, _)) = &mut n.hosting {
@@ -43,6 +47,8 @@ impl World {
         let time = self.nodes[node].time(self.now);
         let n = &mut self.nodes[node];
         n.run += 1;
+        // Until they are found, nobody knows what their containers do.
+        n.adopting = n.store.hosted().map(|(lease, ..)| *lease).collect();
         n.newest = Ticket(0);
         n.durable = Ticket(0);
         let engine = Engine::new(n.key.clone(), network, n.store.restore(time), time);
@@ -59,6 +65,7 @@ impl World {
             self.after(10, 3_000, Event::TellEngine { node, run });
         }
         self.feed(node, Input::Command(Command::Host(setup)))?;
+        self.after(1, 2_000, Event::TellForeign { node, run });
         for (a, b) in self.net.wanted.clone() {
             if a == node || b == node {
                 self.after(1, 4_000, Event::LinkUp(a, b));
@@ -69,6 +76,9 @@ impl World {
 
     pub(super) fn order(&mut self, node: usize, lease: LeaseId, order: Box<RuntimeOrder>) {
         let run = self.nodes[node].run;
+        if matches!(*order, RuntimeOrder::Adopt { .. }) {
+            self.nodes[node].adopting.insert(lease);
+        }
         let takes = match &*order {
             RuntimeOrder::Prepare { .. } => self.dice.range(10, 20_000),
             RuntimeOrder::Start { .. } => self.dice.range(5, 800),
@@ -91,6 +101,8 @@ impl World {
             return Ok(());
         }
         let (now, current) = (self.now, self.nodes[node].run);
+        let placed = self.nodes[node].store.fold_of(&lease).and_then(|f| f.placed.clone()).filter(|_| !orphaned);
+        let placed = placed.map(|(slots, devices)| Placed { slots, devices });
         let Some((machine, _)) = &mut self.nodes[node].hosting else {
             return Ok(());
         };
@@ -100,7 +112,7 @@ impl World {
             }
             return Ok(());
         }
-        let (report, ends) = machine.step(lease, step, &mut self.dice, now)?;
+        let (report, ends) = machine.step(lease, step, placed.as_ref(), &mut self.dice, now)?;
         if let Some((start, after)) = ends {
             self.at(now.saturating_add(after), Event::Step { node, run: None, lease, step: Step::Exit(start) });
         }
@@ -116,7 +128,7 @@ impl World {
         let Some((machine, _)) = &mut self.nodes[node].hosting else {
             return Ok(());
         };
-        if !machine.up || self.resting {
+        if !machine.up || self.calm {
             return Ok(());
         }
         machine.up = false;

@@ -177,19 +177,19 @@ fn openssh_finds_in_an_instance_what_it_finds_on_any_server() {
 
 #[test]
 fn ports_of_an_instance_are_reached_from_inside_it() {
-    if !have("docker") {
+    if !have("docker") || !have("python3") {
         return;
     }
     let world = World::with_docker();
     let (host, renter) = world.pair(1);
-    let line = "tcpsvd 127.0.0.1 7000 cat & udpsvd 127.0.0.1 7001 cat & while :; do sleep 1; done";
+    let line = "nc -ll -p 7000 -e cat & while :; do sleep 1; done";
     let lease = rent(&renter, &host, 1, line, &[]);
     let client = Client::of(&renter, &lease, world.path());
     let data = noise(3_000_000);
 
     // Several at once, each direction ended on its own.
     let (_forward, address) = forwarded(&renter, &[&lease, "0:7000"], &world.path().join("forward.out"));
-    let serving = || client.ssh(&["job", "netstat -lt | grep -q :7000"], &[]).code == 0;
+    let serving = || client.ssh(&["job", "netstat -ltn | grep -q :7000"], &[]).code == 0;
     until("the server inside", || serving().then_some(()));
     let threads: Vec<_> = (0..8)
         .map(|n| {
@@ -201,7 +201,14 @@ fn ports_of_an_instance_are_reached_from_inside_it() {
         thread.join().unwrap();
     }
 
-    // Datagrams.
+    // Datagrams, to a program that this machine runs in the instance's network.
+    let container = world.docker().inspect(&world.docker().container(&host.id));
+    let (pid, line) = (
+        container["State"]["Pid"].to_string(),
+        "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('127.0.0.1', 7001))\nwhile True: s.sendto(*s.recvfrom(2048))",
+    );
+    let mut echo = mortal(Path::new("nsenter"));
+    let _echo = Running(echo.args(["-t", &pid, "-n", "python3", "-c", line]).spawn().unwrap());
     let (_datagrams, address) = forwarded(&renter, &["--udp", &lease, "0:7001"], &world.path().join("udp.out"));
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();

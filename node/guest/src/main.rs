@@ -11,7 +11,8 @@
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
 //! `guest files` is the instance's side of a copy.
-//! `guest shell [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
+//!
+//! `guest shell ROWSxCOLUMNS|- [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
 //! prints a name's addresses, all as the user it is run as.
 //!
 //! `guest demo` is the workload of `souk demo`.
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
             }
         }
         Some(verb) if verb == "files" => ExitCode::from(files::run()),
-        Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next())),
+        Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
         Some(verb) if verb == "sftp" => ExitCode::from(sftp::run()),
         Some(verb) if verb == "resolve" => match arguments.next().as_deref().and_then(|s| s.to_str()) {
             Some(name) => ExitCode::from(resolve::run(name)),
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
         Some(_) | None => {
             say(
                 "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
-                 guest shell [COMMAND] | guest sftp | guest resolve NAME | guest version",
+                 guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version",
             );
             ExitCode::from(USAGE)
         }

@@ -119,6 +119,13 @@ pub fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Gives the terminal of the standard input so many rows and columns; where there is none, nothing happens.
+pub fn size_terminal(rows: u16, columns: u16) {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request reads one winsize, which lives here.
+    unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSWINSZ, &raw const size) };
+}
+
 /// Whether a process is left that is worth waiting for: any but PID 1, zombies, and interactive shells (leaders of a session with a
 /// terminal), which ignore SIGTERM by custom and have nothing to save.
 pub fn others_remain() -> bool {

@@ -28,8 +28,13 @@ struct Account {
     shell: String,
 }
 
-/// Becomes a shell, with `command` or interactive. Returns only if that is impossible, with the exit code.
-pub fn run(command: Option<OsString>) -> u8 {
+/// Becomes a shell, with `command` or interactive, in a terminal of `size` (`ROWSxCOLUMNS`) where there is one: an engine sizes it only after
+/// its first program has begun, which would see none. Returns only if that is impossible, with the exit code.
+pub fn run(size: Option<OsString>, command: Option<OsString>) -> u8 {
+    let size = size.as_ref().and_then(|size| size.to_str()?.split_once('x'));
+    if let Some((Ok(rows), Ok(columns))) = size.map(|(rows, columns)| (rows.parse(), columns.parse())) {
+        process::size_terminal(rows, columns);
+    }
     let account = account();
     let home =
         std::env::var_os("HOME").filter(|h| !h.is_empty()).or_else(|| account.as_ref().map(|a| a.home.clone().into()));

@@ -25,7 +25,7 @@ use crate::{
     access::forward::{DATAGRAM, UDP_IDLE, read_datagram, write_datagram},
     api::{
         client::{Client, escape},
-        types::{LeaseDetail, TunnelRequest},
+        types::{SshView, TunnelRequest},
     },
 };
 
@@ -57,8 +57,8 @@ impl Way {
 
 pub(super) async fn forward(context: &Context, args: ForwardArgs) -> Result<u8, Failure> {
     let client = context.client()?;
-    let lease: LeaseDetail = client.get(&format!("leases/{}", escape(&args.id))).await?;
-    let lease = lease.view.lease;
+    // Says why not, where there is no way in.
+    let SshView { lease, .. } = client.get(&format!("leases/{}/ssh", escape(&args.id))).await?;
     let path: Arc<str> = format!("leases/{lease}/tunnel").into();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut running = JoinSet::new();

@@ -104,6 +104,14 @@ impl Connection {
         Some(Ends { channel: id, write, handle: session.handle(), input, controls, cancelled })
     }
 
+    /// Becomes a shell inside, with a command or interactive.
+    fn shell(&mut self, id: ChannelId, command: Option<&str>, session: &mut Session) -> Result<(), ConnectionError> {
+        let terminal = self.channels.get(&id).and_then(|open| open.terminal.as_ref());
+        let size = terminal.map_or_else(|| "-".to_owned(), |(_, columns, rows)| format!("{rows}x{columns}"));
+        let arguments = ["shell".to_owned(), size].into_iter().chain(command.map(str::to_owned)).collect();
+        self.start(id, arguments, session)
+    }
+
     /// Starts the helper inside, which becomes a shell or serves files.
     fn start(&mut self, id: ChannelId, arguments: Vec<String>, session: &mut Session) -> Result<(), ConnectionError> {
         let Some(ends) = self.ends(id, session) else { return Ok(session.channel_failure(id)?) };
@@ -273,7 +281,7 @@ impl Handler for Connection {
     }
 
     async fn shell_request(&mut self, channel: ChannelId, session: &mut Session) -> Result<(), Self::Error> {
-        self.start(channel, vec!["shell".to_owned()], session)
+        self.shell(channel, None, session)
     }
 
     async fn exec_request(
@@ -285,7 +293,7 @@ impl Handler for Connection {
         // The engine takes text only.
         match std::str::from_utf8(data) {
             Ok(command) if data.len() <= COMMAND_BYTES && !data.contains(&0) => {
-                self.start(channel, vec!["shell".to_owned(), command.to_owned()], session)
+                self.shell(channel, Some(command), session)
             }
             Ok(_) | Err(_) => Ok(session.channel_failure(channel)?),
         }

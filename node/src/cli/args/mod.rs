@@ -158,7 +158,7 @@ pub enum Command {
                       souk ssh-config 1 > hosts && scp -F hosts data.tar souk-3fa9c1d2e4f5:")]
     SshConfig(SshConfigArgs),
     /// Pipe standard input and output to an instance's SSH server.
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Examples:\n  ssh -o ProxyCommand='souk ssh-proxy 1' instance")]
     SshProxy(SshProxyArgs),
     /// Reach ports of an instance on this machine, until Ctrl-C
     #[command(

@@ -54,15 +54,16 @@ impl HostLease {
                 cx.changed(self.id(), now);
             }
             RuntimeReport::Prepared => {
-                // Of a start ordered since, only what was asked for after it says that nothing runs.
-                if std::mem::replace(&mut self.adopting, false) {
-                    self.processes = false;
-                }
+                // Of a start that was ordered it says nothing: this may be news of what was ordered before. What is to run is started
+                // once more, and what is not is stopped, whose answer is sure.
+                let asked = std::mem::replace(&mut self.adopting, false);
                 if self.ending.is_none() {
                     self.meter.disk_created(now);
                     let waits = self.state == LeaseState::Preparing || RESTARTING.contains(&self.state);
-                    if waits && !self.processes {
+                    if waits && (asked || !self.processes) {
                         self.order_start(cx, now);
+                    } else if asked && self.processes && matches!(self.state, LeaseState::Paused(_)) {
+                        self.order_stop(cx, now);
                     }
                 }
             }
@@ -111,8 +112,15 @@ impl HostLease {
     }
 
     fn exited(&mut self, cx: &mut Context, code: i32, by: Cause, note: String, now: Timestamp) {
-        self.processes = false;
-        self.stop_ordered = false;
+        // It ended by itself while a stop was on its way. That stop has an answer to come, which must not be taken for one to a later
+        // stop, so nothing is started before it is there.
+        let answer_to_come = self.stop_ordered
+            && by == Cause::Guest
+            && self.ending.is_none()
+            && matches!(self.state, LeaseState::Paused(_))
+            && !RESTARTING.contains(&self.state);
+        self.processes = answer_to_come;
+        self.stop_ordered = answer_to_come;
         let found = std::mem::replace(&mut self.adopting, false);
         if self.ending.is_some() {
             return;

@@ -2,7 +2,7 @@
 //!
 //! The system's clock may be set wrong while the node runs, and contracts and disks end by it. So a jump ahead is not believed at
 //! once: the node's time goes on at the pace of the time since boot, until the system's clock agrees with it again or has stayed
-//! where it jumped to for [`BELIEVED_AFTER`]. A clock that is set back ends nothing early, and is followed at once.
+//! where it jumped to for ten minutes. A clock that is set back ends nothing early, and is followed at once.
 
 use std::{
     sync::Mutex,

@@ -1,6 +1,6 @@
 //! Events: their names, their ids, and what of them a receiver gets.
 //!
-//! Owns the vocabulary. What makes an event of something that happened is in [`super::words`] and [`super::watch`].
+//! Owns the vocabulary. What makes an event of something that happened is in `words` and `watch`.
 
 use std::{fmt, str::FromStr};
 

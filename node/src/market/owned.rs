@@ -1,7 +1,7 @@
 //! The owner of this node and the owner's other machines, as the market task holds them: who is obeyed, who is looked after, and
 //! what people see of both.
 //!
-//! Owns `owner.toml`. The rules are `Orders` and `Sisters` of the protocol crate; what orders do is in [`super::orders`].
+//! Owns `owner.toml`. The rules are `Orders` and `Sisters` of the protocol crate; what orders do is in `orders`.
 
 use std::{
     collections::{BTreeSet, VecDeque},

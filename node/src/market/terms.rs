@@ -1,6 +1,6 @@
 //! Changes of leases' terms, and questions to hosts for prices: what people ask, and who waits for which answer.
 //!
-//! Owns the waiters. Each is answered by the engine, by the news that shows the effect, or once [`WITHIN`] is over.
+//! Owns the waiters. Each is answered by the engine, by the news that shows the effect, or once 20 s is over.
 
 use std::collections::BTreeMap;
 

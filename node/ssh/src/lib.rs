@@ -1,7 +1,7 @@
 //! An SSH server for one instance, over a stream that the node has authenticated already.
 //!
 //! Each SSH session is a command run in the instance, each direct connection a socket made inside it: nothing of a client's reaches the
-//! host itself. It owns the keys' forms ([`keys`]), who gets in, and the bounds of one connection ([`budget`]); it opens no
+//! host itself. It owns the keys' forms ([`keys`]), who gets in, and the bounds of one connection (`budget`); it opens no
 //! port, knows no leases' rules, and keeps nothing.
 //!
 //! ```text

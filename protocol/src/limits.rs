@@ -117,6 +117,8 @@ pub const QUANTUM: Millis = Millis::from_hours(24);
 pub const UPDATE_ENTRIES: usize = 32;
 /// Bids waiting for slots of one machine.
 pub const WAITING_BIDS: usize = 1024;
+/// Of them, those of one renter, so that nobody takes all the places alone.
+pub const WAITING_BIDS_OF_RENTER: usize = 32;
 /// The shortest term that can be reserved.
 pub const RESERVED_TERM: Millis = Millis::from_hours(1);
 /// How long before its end a lease is extended by itself, where the renter allows it.

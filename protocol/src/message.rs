@@ -125,6 +125,15 @@ pub struct LeaseEvent {
     pub note: String,
 }
 
+impl LeaseEvent {
+    /// What the instance calls itself, by the newest of these events that says so; none if that is empty.
+    #[must_use]
+    pub fn label_of(events: &[Self]) -> Option<&str> {
+        let newest = events.iter().rev().find(|e| e.what == EventCode::Labelled)?;
+        Some(newest.note.as_str()).filter(|text| !text.is_empty())
+    }
+}
+
 /// What happened to a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -150,6 +159,8 @@ pub enum EventCode {
     MaintenanceAnnounced,
     /// The contract ends soon.
     ExpiringSoon,
+    /// A program in the instance said what it is: the note. Names nothing for the renter's commands.
+    Labelled,
 }
 
 impl EventCode {
@@ -167,6 +178,7 @@ impl EventCode {
             Self::ExtensionDeclined => "extension_declined",
             Self::MaintenanceAnnounced => "maintenance_announced",
             Self::ExpiringSoon => "expiring_soon",
+            Self::Labelled => "labelled",
         }
     }
 }

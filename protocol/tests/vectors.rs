@@ -150,6 +150,7 @@ fn workload() -> Workload {
     Workload {
         command: Some(vec!["python".to_owned(), "train.py".to_owned()]),
         env: vec![("EPOCHS".to_owned(), "3".to_owned())],
+        onstart: Some("#!/bin/sh\necho ready\n".to_owned()),
         salt: Nonce([5; 16]),
         ..Workload::default()
     }

@@ -132,6 +132,12 @@ impl LeaseEvent {
         let newest = events.iter().rev().find(|e| e.what == EventCode::Labelled)?;
         Some(newest.note.as_str()).filter(|text| !text.is_empty())
     }
+
+    /// The newest of these events that is about the lease, and not only about what the instance calls itself.
+    #[must_use]
+    pub fn last_step(events: &[Self]) -> Option<&Self> {
+        events.iter().rev().find(|e| e.what != EventCode::Labelled)
+    }
 }
 
 /// What happened to a lease.

@@ -166,6 +166,7 @@ impl Market {
                 user: request.user,
                 workdir: request.workdir,
                 keep_alive: false,
+                onstart: request.onstart,
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
@@ -236,7 +237,7 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        if self.change_done(token, &result) {
+        if self.change_done(token, &result) || self.inside_done(token, &result) {
             return;
         }
         match result {

@@ -40,8 +40,10 @@ impl HostLease {
             InsideWish::Destroy => {
                 // Leaving a reserved term costs its discount, and the renter has only the host's word for who left.
                 if self.draft.rental == RentalType::Reserved && now < self.terms.ends_at {
-                    return Err("this instance is rented for a reserved term, which only its renter can leave (souk destroy); \
-                                it can be stopped from inside");
+                    return Err(
+                        "this instance is rented for a reserved term, which only its renter can leave (souk destroy); \
+                                it can be stopped from inside",
+                    );
                 }
                 self.end(cx, EndReason::AskedFromInside, Cause::Guest, String::new(), now);
                 Ok(())

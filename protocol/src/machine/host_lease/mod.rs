@@ -190,7 +190,7 @@ impl HostLease {
             Some(Body::Placement { start, .. }) => *start,
             Some(_) | None => 0,
         };
-        lease.since = events.last().map_or(lease.accept.time, |e| e.at);
+        lease.since = LeaseEvent::last_step(&events).map_or(lease.accept.time, |e| e.at);
         lease.state = state;
         lease.confirmed = ack.is_some();
         lease.processes = placement.is_some() && !state.is_ended();

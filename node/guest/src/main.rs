@@ -11,7 +11,7 @@
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
 //! Before the command, `init` runs the provisioning script at the first start and the renter's onstart script at each one.
-//! `guest script FILE` becomes the interpreter of a script.
+//! `guest provision PLACE DONE` fetches and runs the former, `guest script FILE` becomes the interpreter of a script.
 //!
 //! `guest self [show | notice | stop | destroy | label TEXT]` asks the instance's own endpoint, for images without curl.
 //!
@@ -68,6 +68,10 @@ fn main() -> ExitCode {
         Some(verb) if verb == "files" => ExitCode::from(files::run()),
         Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
         Some(verb) if verb == "self" => ExitCode::from(own::run(&arguments.collect::<Vec<_>>())),
+        Some(verb) if verb == "provision" => match (arguments.next(), arguments.next()) {
+            (Some(place), Some(done)) => ExitCode::from(onstart::provision(&place, &done)),
+            (_, _) => ExitCode::from(USAGE),
+        },
         Some(verb) if verb == "script" => match arguments.next() {
             Some(path) => ExitCode::from(onstart::script(&path)),
             None => ExitCode::from(USAGE),

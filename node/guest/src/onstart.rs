@@ -21,7 +21,7 @@ const PROVISIONED_BY_IMAGE: [&str; 2] = ["/opt/ai-dock", "/opt/instance-tools"];
 /// Where the work is to be, by a variable of this name.
 const DATA: &str = "DATA_DIRECTORY";
 
-/// Fetches `$PROVISIONING_SCRIPT` to `$1` and runs it; `$2` remembers that it has been done.
+/// Fetches `$PROVISIONING_SCRIPT` to `$1` and runs it by `$3`; `$2` remembers that it has been done.
 const FETCH: &str = r#"
 s=$PROVISIONING_SCRIPT f=$1
 case $s in
@@ -36,7 +36,7 @@ http://*|https://*)
     f=$s
     [ -f "$f" ] || { echo "souk-guest: PROVISIONING_SCRIPT is neither a URL nor a file of this image: $s" >&2; exit 1; } ;;
 esac
-/.souk/guest script "$f" && printf %s "$s" > "$2"
+"$3" script "$f" && printf %s "$s" > "$2"
 "#;
 
 /// Something to run before the command.
@@ -68,14 +68,27 @@ fn provisioning(home: &Path) -> Option<Stage> {
     if fs::read_to_string(&done).is_ok_and(|text| text == wanted) {
         return None;
     }
+    let place = writable(home).join("provisioning.sh");
+    let arguments = vec!["provision".into(), place.into(), done.into()];
+    Some(Stage { name: "the provisioning script", program: HELPER.into(), arguments })
+}
+
+/// Becomes the shell that fetches the provisioning script to `place` and runs it, and notes in `done` that it went well. Returns
+/// only if there is no shell, with the exit code.
+pub fn provision(place: &OsString, done: &OsString) -> u8 {
+    use std::os::unix::process::CommandExt as _;
     let Some(shell) = shell::any() else {
         say("PROVISIONING_SCRIPT is not run: this image has no shell");
-        return None;
+        return 127;
     };
-    let place = writable(home).join("provisioning.sh");
-    let mut arguments: Vec<OsString> = if shell.ends_with("busybox") { vec!["sh".into()] } else { Vec::new() };
-    arguments.extend(["-c".into(), FETCH.into(), "souk-guest".into(), place.into(), done.into()]);
-    Some(Stage { name: "the provisioning script", program: shell.into(), arguments })
+    let mut command = std::process::Command::new(&shell);
+    if shell.ends_with("busybox") {
+        command.arg("sh");
+    }
+    let helper = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(HELPER));
+    let error = command.args(["-c", FETCH, "souk-guest"]).arg(place).arg(done).arg(helper).exec();
+    say(&format!("{shell}: can't be run: {error}"));
+    126
 }
 
 fn onstart(home: &Path) -> Option<Stage> {

@@ -34,7 +34,7 @@ impl Market {
     /// The engine's answer to a wish from inside, if the token is one's. True if it was.
     pub(super) fn inside_done(&mut self, token: Token, result: &Result<(), Refusal>) -> bool {
         let Some(ask) = self.inside.remove(&token) else { return false };
-        self.answer_inside(ask, result.as_ref().map(|()| ()).map_err(ToString::to_string));
+        self.answer_inside(ask, result.clone().map_err(|why| why.to_string()));
         true
     }
 

@@ -199,7 +199,7 @@ impl Engine {
             }
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
             Command::FromInside { token, lease, wish } => {
-                self.host.from_inside(&mut self.cx, token, lease, &wish, now);
+                self.host.asked_inside(&mut self.cx, token, lease, &wish, now);
             }
             Command::Amend { token, lease, change } => self.renter.amend(&mut self.cx, token, lease, change, now),
             Command::Quote { token, host, machine } => Renter::quote(&mut self.cx, token, host, machine),

@@ -11,7 +11,7 @@ use crate::{
 
 impl Host {
     /// Carries a wish out, and says whether it was granted once that is written down.
-    pub(in super::super) fn from_inside(
+    pub(in super::super) fn asked_inside(
         &mut self,
         cx: &mut Context,
         token: Token,
@@ -20,7 +20,7 @@ impl Host {
         now: Timestamp,
     ) {
         let result = match self.leases.get_mut(&lease) {
-            Some(held) => held.from_inside(cx, wish, now).map_err(Refusal::Inside),
+            Some(held) => held.asked_inside(cx, wish, now).map_err(Refusal::Inside),
             None => Err(Refusal::Inside("this instance is being destroyed")),
         };
         cx.out(Output::Done { token, result });

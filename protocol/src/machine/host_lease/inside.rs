@@ -18,7 +18,7 @@ impl HostLease {
     ///
     /// # Errors
     /// Why it is not granted, for the program that asked.
-    pub(in super::super) fn from_inside(
+    pub(in super::super) fn asked_inside(
         &mut self,
         cx: &mut Context,
         wish: &InsideWish,

@@ -3,6 +3,7 @@
 use souk_protocol::{
     LeaseId, Millis, Nonce, Timestamp,
     machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
+    logs::LogPosition,
     message::{Action, StreamOpen},
     negotiation::RentalType,
     workload::Workload,
@@ -49,7 +50,7 @@ impl Market {
             Command::Control { id, action, reply } => self.control(&id, action, reply),
             Command::Terms(command) => self.terms_command(command),
             Command::Label { id, text, reply } => self.label(&id, text, reply),
-            Command::Logs { id, request, reply } => self.logs(&id, request, reply),
+            Command::Logs { id, request, from, reply } => self.logs(&id, request, from, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
             Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
@@ -280,11 +281,17 @@ impl Market {
         answer(reply, labelled);
     }
 
-    fn logs(&self, id: &LeaseSelector, request: LogsRequest, reply: Reply<ByteStream>) {
+    fn logs(
+        &self,
+        id: &LeaseSelector,
+        request: LogsRequest,
+        from: Option<LogPosition>,
+        reply: Reply<ByteStream>,
+    ) {
         match self.find(id) {
             Ok(lease) => {
-                let LogsRequest { follow, tail, since_ms, timestamps } = request;
-                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, timestamps }, reply);
+                let LogsRequest { follow, tail, since_ms, .. } = request;
+                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, from }, reply);
             }
             Err(error) => answer(reply, Err(error)),
         }

@@ -89,6 +89,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
         ssh: crate::access::ssh::SshSeed::of(&identity.keypair),
+        api: crate::inside::ApiSeed::of(&identity.keypair),
     };
     let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);

@@ -192,8 +192,8 @@ impl Server {
         stream: &mut S,
     ) -> Result<(), String> {
         match open {
-            StreamOpen::Logs { lease, follow, tail, since, timestamps } => {
-                let options = logs::Options { follow, tail, since, timestamps };
+            StreamOpen::Logs { lease, follow, tail, since, from } => {
+                let options = logs::Options { follow, tail, since, from };
                 logs::serve(&*self.runtime, &lease.to_string(), options, stream).await
             }
             StreamOpen::Exec { lease, command, tty, env, user, workdir, size } => {

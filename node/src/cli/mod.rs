@@ -20,6 +20,7 @@ mod listing;
 mod machines;
 mod market;
 mod node;
+mod onstart;
 mod orders;
 mod output;
 mod owner;

@@ -3,6 +3,7 @@
 use souk_protocol::{
     LeaseId, Millis, Nonce, Timestamp,
     machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
+    logs::LogPosition,
     message::{Action, StreamOpen},
     negotiation::RentalType,
     workload::Workload,
@@ -49,7 +50,7 @@ impl Market {
             Command::Control { id, action, reply } => self.control(&id, action, reply),
             Command::Terms(command) => self.terms_command(command),
             Command::Label { id, text, reply } => self.label(&id, text, reply),
-            Command::Logs { id, request, reply } => self.logs(&id, request, reply),
+            Command::Logs { id, request, from, reply } => self.logs(&id, request, from, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
             Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
@@ -166,6 +167,7 @@ impl Market {
                 user: request.user,
                 workdir: request.workdir,
                 keep_alive: false,
+                onstart: request.onstart,
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
@@ -236,7 +238,7 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        if self.change_done(token, &result) {
+        if self.change_done(token, &result) || self.inside_done(token, &result) {
             return;
         }
         match result {
@@ -279,11 +281,17 @@ impl Market {
         answer(reply, labelled);
     }
 
-    fn logs(&self, id: &LeaseSelector, request: LogsRequest, reply: Reply<ByteStream>) {
+    fn logs(
+        &self,
+        id: &LeaseSelector,
+        request: LogsRequest,
+        from: Option<LogPosition>,
+        reply: Reply<ByteStream>,
+    ) {
         match self.find(id) {
             Ok(lease) => {
-                let LogsRequest { follow, tail, since_ms, timestamps } = request;
-                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, timestamps }, reply);
+                let LogsRequest { follow, tail, since_ms, .. } = request;
+                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, from }, reply);
             }
             Err(error) => answer(reply, Err(error)),
         }

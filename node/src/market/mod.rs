@@ -12,6 +12,7 @@ mod containers;
 mod host_slots;
 mod hosting;
 mod idle;
+mod inside;
 mod listing;
 mod names;
 mod orders;
@@ -50,4 +51,6 @@ pub struct About {
     pub max_price: Option<souk_protocol::Amount>,
     /// What its SSH keys are made of.
     pub ssh: crate::access::ssh::SshSeed,
+    /// What the keys of its instances are made of.
+    pub api: crate::inside::ApiSeed,
 }

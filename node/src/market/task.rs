@@ -40,6 +40,7 @@ use crate::{
     access::{Permission, Server},
     clock::now,
     host::{HostSide, instances, locks::SlotLocks},
+    inside::{Ask, Endpoints},
     ledger::{Ledger, Progress},
 };
 
@@ -141,6 +142,9 @@ pub(super) struct Market {
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
+    pub(super) endpoints: Endpoints,
+    /// Wishes from inside instances that the engine has not answered.
+    pub(super) inside: BTreeMap<Token, Ask>,
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
     pub(super) internal: mpsc::Sender<Internal>,
@@ -180,6 +184,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         about,
         hooks,
     } = parts;
+    let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
+    let endpoints = Endpoints::new(about.api.clone(), asks);
     let mut market = Market {
         engine,
         ledger,
@@ -198,6 +204,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         runtime: None,
         runtime_problem: None,
         server: None,
+        endpoints,
+        inside: BTreeMap::new(),
         permissions,
         outbox: Outbox::default(),
         internal,
@@ -250,6 +258,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 None => anyhow::bail!("the network's task has ended"),
             },
             Some(permission) = asked.recv() => market.permit(permission),
+            Some(ask) = inside.recv() => market.asked_inside(ask),
             Some(command) = commands.recv() => market.command(command),
             _ = traffic.tick() => {
                 market.ask_traffic();
@@ -537,6 +546,9 @@ impl Market {
                         // Something happened to it meanwhile: what was found is old.
                         self.adopt = true;
                     } else {
+                        if !matches!(adopted.state, souk_runtime::InstanceState::Gone) {
+                            self.open_inside(lease);
+                        }
                         self.input(Input::Runtime { lease, report: instances::found(adopted) });
                     }
                 }

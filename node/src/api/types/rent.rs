@@ -76,6 +76,9 @@ pub struct RentRequest {
     /// Replaces the image's command.
     #[serde(default)]
     pub command: Option<Vec<String>>,
+    /// A script that the instance runs at each start, before the command; at most 32 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onstart: Option<String>,
     /// End the stream of steps once the lease exists.
     #[serde(default)]
     pub detach: bool,

@@ -115,6 +115,12 @@ pub struct RentArgs {
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,
+    /// A script of this computer that the instance runs at each start, before the command
+    #[arg(long, value_name = "FILE", conflicts_with = "onstart_cmd")]
+    pub onstart: Option<std::path::PathBuf>,
+    /// The same as one line
+    #[arg(long, value_name = "COMMAND")]
+    pub onstart_cmd: Option<String>,
     /// Standing orders.
     #[command(flatten)]
     pub standing: StandingArgs,

@@ -25,6 +25,9 @@ pub struct Workload {
     pub workdir: Option<String>,
     /// Keeps the instance up without a command of its own.
     pub keep_alive: bool,
+    /// The image is pulled with the renter's own login, which the host is given apart from everything that is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login: bool,
     /// Makes the digest say nothing about guessable contents, secrets in the environment for one.
     pub salt: Nonce,
 }

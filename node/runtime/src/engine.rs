@@ -12,11 +12,13 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
 };
 
+use crate::cache::Cache;
 use crate::config::{DiskQuota, Nvidia, RuntimeConfig, RuntimeInfo};
 use crate::container::GpuAttachment;
 use crate::error::{RuntimeError, classify};
 use crate::firewall::Firewall;
 use crate::helper;
+use crate::login::Logins;
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Egress;
@@ -31,6 +33,10 @@ pub(crate) struct Engine {
     pub(crate) config: RuntimeConfig,
     pub(crate) firewall: Firewall,
     pub(crate) helper: PathBuf,
+    /// Images brought here by this node.
+    pub(crate) cache: Cache,
+    /// Renters' registry logins.
+    pub(crate) logins: Logins,
     /// Held while a subnet is chosen and its network made.
     pub(crate) subnet_lock: tokio::sync::Mutex<()>,
     info: RwLock<RuntimeInfo>,
@@ -60,7 +66,16 @@ impl Engine {
             }
         };
         let info = describe(&config, system, filtered);
-        Ok(Self { docker, config, firewall, helper, subnet_lock: tokio::sync::Mutex::new(()), info: RwLock::new(info) })
+        Ok(Self {
+            docker,
+            cache: Cache::open(&config.data_dir),
+            logins: Logins::default(),
+            config,
+            firewall,
+            helper,
+            subnet_lock: tokio::sync::Mutex::new(()),
+            info: RwLock::new(info),
+        })
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {

@@ -5,15 +5,20 @@
 
 use std::collections::HashMap;
 
+use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptions};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
+use crate::cache::Readers;
 use crate::config::RuntimeConfig;
+use crate::engine::Engine;
 use crate::error::{ImageError, classify, is_missing};
+use crate::login::Login;
 use crate::reference::{Reference, is_digest, matches_pattern};
 use crate::report::{FailureCode, PullProgress};
+use crate::spec::InstanceSpec;
 
 /// Most layers that a pull may announce; the engine itself refuses more than 127.
 const MAX_LAYERS: usize = 512;
@@ -25,6 +30,25 @@ pub struct ImagePin {
     pub reference: String,
     /// `sha256:…`: the manifest's digest, or the image id of a local image.
     pub digest: String,
+}
+
+/// How an image comes to the engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageSource {
+    /// From its registry, as anybody gets it, or from the engine's own store where the owner allowed that.
+    #[default]
+    Registry,
+    /// From its registry, with the renter's own login, which is given apart ([`crate::DockerRuntime::give_login`]).
+    Login,
+}
+
+impl ImageSource {
+    /// Whether nothing of the renter's is needed for it.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Self::Registry)
+    }
 }
 
 /// An image found.
@@ -46,6 +70,8 @@ pub(crate) struct StoredImage {
     pub(crate) entrypoint: Vec<String>,
     pub(crate) command: Vec<String>,
     pub(crate) volumes: Vec<String>,
+    /// Digests of its unpacked layers, lowest first.
+    pub(crate) layers: Vec<String>,
 }
 
 /// Whether the owner lets an image of the engine's store be used by name.
@@ -53,13 +79,14 @@ fn is_local(config: &RuntimeConfig, reference: &str) -> bool {
     config.local_images.iter().any(|pattern| matches_pattern(pattern, reference))
 }
 
-/// Finds what a name stands for now.
+/// Finds what a name stands for now, with the renter's login where there is one.
 pub(crate) async fn resolve(
-    docker: &bollard::Docker,
-    config: &RuntimeConfig,
+    engine: &Engine,
     reference: &str,
+    login: Option<&Login>,
 ) -> Result<ResolvedImage, ImageError> {
-    if is_local(config, reference) {
+    let (docker, config) = (&engine.docker, &engine.config);
+    if login.is_none() && is_local(config, reference) {
         // Checked as a name all the same: it becomes part of a URL path.
         Reference::parse(reference)?;
         match docker.inspect_image(reference).await {
@@ -76,38 +103,63 @@ pub(crate) async fn resolve(
     }
     let parsed = Reference::parse(reference)?;
     parsed.check_registry(&config.registries)?;
+    let credentials = credentials(login, &parsed)?;
     let digest = match &parsed.digest {
-        Some(digest) => digest.clone(),
-        None => match docker.inspect_registry_image(&parsed.canonical(), None).await {
+        // Whether its registry gives it to this renter shows when it is pulled; a wrong login is told before anything is signed.
+        Some(digest) if login.is_none() => digest.clone(),
+        Some(_) | None => match docker.inspect_registry_image(&parsed.canonical(), credentials).await {
             Ok(found) => found
                 .descriptor
                 .digest
                 .filter(|digest| is_digest(digest))
                 .ok_or(ImageError::Unavailable(FailureCode::ImageNotFound))?,
-            Err(error) => return Err(ImageError::Unavailable(registry_code(&error))),
+            Err(error) => return Err(ImageError::Unavailable(login_code(registry_code(&error), login))),
         },
     };
+    if parsed.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
+        return Err(ImageError::Unavailable(FailureCode::ImageNotFound));
+    }
     let by_digest = format!("{}@{digest}", parsed.name());
-    let bytes = docker.inspect_image(&by_digest).await.ok().map(|image| stored(image).bytes);
+    let known = login.is_none() && engine.cache.is_open(&by_digest);
+    let found = if known { docker.inspect_image(&by_digest).await.ok() } else { None };
+    let bytes = found.map(|image| stored(image).bytes);
     Ok(ResolvedImage { pin: ImagePin { reference: parsed.canonical(), digest }, bytes })
 }
 
 /// Makes sure that the engine has an image, pulling it where it must. Dropping the future ends the pull.
 pub(crate) async fn ensure(
-    docker: &bollard::Docker,
-    config: &RuntimeConfig,
-    pin: &ImagePin,
+    engine: &Engine,
+    spec: &InstanceSpec,
     mut progress: impl FnMut(PullProgress),
 ) -> Result<StoredImage, ImageError> {
+    let (config, pin) = (&engine.config, &spec.image);
     if !is_digest(&pin.digest) {
         return Err(ImageError::Malformed { reference: pin.digest.chars().take(200).collect() });
     }
-    if is_local(config, &pin.reference) {
+    let image = match &spec.source {
+        ImageSource::Registry => from_registry(engine, pin, None, &mut progress).await?,
+        ImageSource::Login => {
+            let missing = ImageError::Unavailable(FailureCode::LoginMissing);
+            let login = engine.logins.wait(&spec.lease).await.ok_or(missing)?;
+            from_registry(engine, pin, Some(&login), &mut progress).await?
+        }
+    };
+    within_limit(config, image)
+}
+
+async fn from_registry(
+    engine: &Engine,
+    pin: &ImagePin,
+    login: Option<&Login>,
+    progress: &mut impl FnMut(PullProgress),
+) -> Result<StoredImage, ImageError> {
+    let (docker, config) = (&engine.docker, &engine.config);
+    if login.is_none() && is_local(config, &pin.reference) {
         match docker.inspect_image(&pin.digest).await {
             Ok(image) => {
                 let image = stored(image);
                 if image.id == pin.digest {
-                    return within_limit(config, image);
+                    return Ok(image);
                 }
             }
             Err(error) if is_missing(&error) => {}
@@ -118,24 +170,53 @@ pub(crate) async fn ensure(
     parsed.check_registry(&config.registries)?;
     let name = parsed.name();
     let by_digest = format!("{name}@{}", pin.digest);
-    match docker.inspect_image(&by_digest).await {
-        Ok(image) => return within_limit(config, stored(image)),
-        Err(error) if is_missing(&error) => {}
-        Err(error) => return Err(ImageError::Unavailable(classify(&error))),
+    let readers = if login.is_none() { Readers::Everyone } else { Readers::Nobody };
+    // What the engine has by the owner's hand or another renter's login is asked for all the same: only its registry knows who may
+    // have it. It sends no layer twice.
+    if login.is_none() && engine.cache.is_open(&by_digest) {
+        match docker.inspect_image(&by_digest).await {
+            Ok(image) => {
+                let image = stored(image);
+                engine.cache.note(&by_digest, &image, readers);
+                return Ok(image);
+            }
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(ImageError::Unavailable(classify(&error))),
+        }
     }
-    pull(docker, config, &name, &pin.digest, &mut progress).await?;
+    let credentials = credentials(login, &parsed)?;
+    let pulled = pull(docker, config, (&name, &pin.digest), credentials, progress).await;
+    pulled.map_err(|error| match error {
+        ImageError::Unavailable(code) => ImageError::Unavailable(login_code(code, login)),
+        error @ (ImageError::Malformed { .. } | ImageError::RegistryRefused { .. }) => error,
+    })?;
     let image = match docker.inspect_image(&by_digest).await {
         Ok(image) => stored(image),
         Err(error) => return Err(ImageError::Unavailable(classify(&error))),
     };
-    let checked = within_limit(config, image);
-    if checked.is_err() {
+    if let Err(error) = within_limit(config, image.clone()) {
         let removed = docker.remove_image(&by_digest, None::<RemoveImageOptions>, None).await;
         if let Err(error) = removed {
             tracing::warn!(%error, image = %by_digest, "an image over the size limit can't be removed");
         }
+        return Err(error);
     }
-    checked
+    engine.cache.note(&by_digest, &image, readers);
+    Ok(image)
+}
+
+/// What the engine tells the registry. A login goes to no registry but its own.
+fn credentials(login: Option<&Login>, image: &Reference) -> Result<Option<DockerCredentials>, ImageError> {
+    match login {
+        None => Ok(None),
+        Some(login) if login.is_for(&image.registry) => Ok(Some(login.credentials())),
+        Some(_) => Err(ImageError::Unavailable(FailureCode::LoginRefused)),
+    }
+}
+
+/// A refusal of who came with a login is the login's.
+fn login_code(code: FailureCode, login: Option<&Login>) -> FailureCode {
+    if login.is_some() && code == FailureCode::ImageDenied { FailureCode::LoginRefused } else { code }
 }
 
 fn within_limit(config: &RuntimeConfig, image: StoredImage) -> Result<StoredImage, ImageError> {
@@ -148,12 +229,12 @@ fn within_limit(config: &RuntimeConfig, image: StoredImage) -> Result<StoredImag
 async fn pull(
     docker: &bollard::Docker,
     config: &RuntimeConfig,
-    name: &str,
-    digest: &str,
+    (name, digest): (&str, &str),
+    credentials: Option<DockerCredentials>,
     progress: &mut impl FnMut(PullProgress),
 ) -> Result<(), ImageError> {
     let options = CreateImageOptionsBuilder::new().from_image(name).tag(digest).build();
-    let mut stream = docker.create_image(Some(options), None, None);
+    let mut stream = docker.create_image(Some(options), None, credentials);
     let mut layers = Layers::default();
     let limit = config.max_image_mb.saturating_mul(1 << 20);
     let mut told = PullProgress::default();
@@ -246,5 +327,6 @@ fn stored(image: ImageInspect) -> StoredImage {
         entrypoint: config.entrypoint.unwrap_or_default(),
         command: config.cmd.unwrap_or_default(),
         volumes: config.volumes.unwrap_or_default(),
+        layers: image.root_fs.and_then(|fs| fs.layers).unwrap_or_default(),
     }
 }

@@ -18,6 +18,7 @@ use crate::error::{ImageError, RuntimeError};
 use crate::exec::{ExecSession, ExecSpec};
 use crate::image::{self, ResolvedImage};
 use crate::instance::Instance;
+use crate::login::Login;
 use crate::logs::{LogOptions, LogStream};
 use crate::notice::MAX_NOTICE_BYTES;
 use crate::report::{Exit, RuntimeReport};
@@ -170,6 +171,24 @@ impl DockerRuntime {
         }
     }
 
+    /// As [`Runtime::resolve_image`], with a renter's login.
+    ///
+    /// # Errors
+    /// As there; [`crate::FailureCode::LoginRefused`] where the registry doesn't take the login.
+    pub async fn resolve_image_as(&self, reference: &str, login: &Login) -> Result<ResolvedImage, ImageError> {
+        image::resolve(&self.shared.engine, reference, Some(login)).await
+    }
+
+    /// Gives the login for a lease's image. Kept in memory until the image is there, the lease is destroyed, or it is forgotten.
+    pub fn give_login(&self, lease: &str, login: Login) {
+        self.shared.engine.logins.give(lease, login);
+    }
+
+    /// Forgets a lease's login.
+    pub fn forget_login(&self, lease: &str) {
+        self.shared.engine.logins.forget(lease);
+    }
+
     async fn adopt_all(&self, leases: &[String]) -> Result<Vec<Adopted>, RuntimeError> {
         let engine = &self.shared.engine;
         for orphan in engine.leases().await.map_err(RuntimeError::Engine)? {
@@ -203,8 +222,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn resolve_image<'a>(&'a self, reference: &'a str) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>> {
-        let engine = &self.shared.engine;
-        Box::pin(image::resolve(&engine.docker, &engine.config, reference))
+        Box::pin(image::resolve(&self.shared.engine, reference, None))
     }
 
     fn prepare(&self, spec: InstanceSpec) -> Result<(), RuntimeError> {

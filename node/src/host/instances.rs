@@ -15,8 +15,8 @@ use souk_protocol::{
     workload::Workload,
 };
 use souk_runtime::{
-    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, InstanceEvent, InstanceSpec, InstanceState,
-    Priority, Step,
+    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, ImageSource, InstanceEvent, InstanceSpec,
+    InstanceState, Priority, Step,
 };
 
 /// MB of 10⁶ bytes, as offers count, in MiB of 2²⁰, as the engine does; never more than granted.
@@ -55,6 +55,7 @@ pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload,
     InstanceSpec {
         lease: lease.to_string(),
         image: ImagePin { reference: draft.image.reference.clone(), digest: draft.image.digest.clone() },
+        source: if workload.login { ImageSource::Login } else { ImageSource::Registry },
         command: workload.command.clone(),
         entrypoint: workload.entrypoint.clone(),
         user: workload.user.clone(),

@@ -148,6 +148,9 @@ impl Market {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
+        if let Some(login) = &request.login {
+            super::logins::check(login, &request.image)?;
+        }
         let wish = Wish {
             ask,
             nonce,
@@ -166,6 +169,7 @@ impl Market {
                 user: request.user,
                 workdir: request.workdir,
                 keep_alive: false,
+                login: request.login.is_some(),
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
@@ -177,7 +181,10 @@ impl Market {
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
         self.rentals.begin(token, host, steps.clone(), currency, request.detach);
-        self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
+        match request.login {
+            Some(login) => self.rent_with(token, wish, host, login),
+            None => self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) })),
+        }
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod host_slots;
 mod hosting;
 mod idle;
 mod listing;
+pub mod logins;
 mod names;
 mod orders;
 mod outbox;

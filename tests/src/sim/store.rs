@@ -383,6 +383,7 @@ impl Store {
             | Request::Quote { .. }
             | Request::AskExtension { .. }
             | Request::Sync { .. }
+            | Request::Login(_)
             | Request::Order(_) => true,
         }
     }
@@ -405,6 +406,7 @@ impl Store {
             | Response::Controlled { .. }
             | Response::Ordered { .. }
             | Response::Quoted { .. }
+            | Response::LoginTaken
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }

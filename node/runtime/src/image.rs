@@ -15,6 +15,7 @@ use crate::cache::Readers;
 use crate::config::RuntimeConfig;
 use crate::engine::Engine;
 use crate::error::{ImageError, classify, is_missing};
+use crate::incoming;
 use crate::login::Login;
 use crate::reference::{Reference, is_digest, matches_pattern};
 use crate::report::{FailureCode, PullProgress};
@@ -41,6 +42,11 @@ pub enum ImageSource {
     Registry,
     /// From its registry, with the renter's own login, which is given apart ([`crate::DockerRuntime::give_login`]).
     Login,
+    /// From the renter itself, over a stream ([`crate::Runtime::receive_image`]). The pin's digest is the image's id.
+    Sent {
+        /// The renter, opaque to the runtime: images sent by one are never another's.
+        owner: String,
+    },
 }
 
 impl ImageSource {
@@ -75,7 +81,7 @@ pub(crate) struct StoredImage {
 }
 
 /// Whether the owner lets an image of the engine's store be used by name.
-fn is_local(config: &RuntimeConfig, reference: &str) -> bool {
+pub(crate) fn is_local(config: &RuntimeConfig, reference: &str) -> bool {
     config.local_images.iter().any(|pattern| matches_pattern(pattern, reference))
 }
 
@@ -104,24 +110,18 @@ pub(crate) async fn resolve(
     let parsed = Reference::parse(reference)?;
     parsed.check_registry(&config.registries)?;
     let credentials = credentials(login, &parsed)?;
+    let open = |digest: &str| login.is_none() && engine.cache.is_open(&format!("{}@{digest}", parsed.name()));
     let digest = match &parsed.digest {
-        // Whether its registry gives it to this renter shows when it is pulled; a wrong login is told before anything is signed.
-        Some(digest) if login.is_none() => digest.clone(),
-        Some(_) | None => match docker.inspect_registry_image(&parsed.canonical(), credentials).await {
-            Ok(found) => found
-                .descriptor
-                .digest
-                .filter(|digest| is_digest(digest))
-                .ok_or(ImageError::Unavailable(FailureCode::ImageNotFound))?,
-            Err(error) => return Err(ImageError::Unavailable(login_code(registry_code(&error), login))),
-        },
+        Some(digest) if open(digest) => digest.clone(),
+        Some(_) | None => registry_digest(docker, &parsed.canonical(), credentials)
+            .await
+            .map_err(|code| ImageError::Unavailable(login_code(code, login)))?,
     };
     if parsed.digest.as_ref().is_some_and(|wanted| *wanted != digest) {
         return Err(ImageError::Unavailable(FailureCode::ImageNotFound));
     }
     let by_digest = format!("{}@{digest}", parsed.name());
-    let known = login.is_none() && engine.cache.is_open(&by_digest);
-    let found = if known { docker.inspect_image(&by_digest).await.ok() } else { None };
+    let found = if open(&digest) { docker.inspect_image(&by_digest).await.ok() } else { None };
     let bytes = found.map(|image| stored(image).bytes);
     Ok(ResolvedImage { pin: ImagePin { reference: parsed.canonical(), digest }, bytes })
 }
@@ -142,6 +142,9 @@ pub(crate) async fn ensure(
             let missing = ImageError::Unavailable(FailureCode::LoginMissing);
             let login = engine.logins.wait(&spec.lease).await.ok_or(missing)?;
             from_registry(engine, pin, Some(&login), &mut progress).await?
+        }
+        ImageSource::Sent { owner } => {
+            incoming::wait(engine, &spec.lease, owner, &pin.digest, &mut progress).await?
         }
     };
     within_limit(config, image)
@@ -171,8 +174,6 @@ async fn from_registry(
     let name = parsed.name();
     let by_digest = format!("{name}@{}", pin.digest);
     let readers = if login.is_none() { Readers::Everyone } else { Readers::Nobody };
-    // What the engine has by the owner's hand or another renter's login is asked for all the same: only its registry knows who may
-    // have it. It sends no layer twice.
     if login.is_none() && engine.cache.is_open(&by_digest) {
         match docker.inspect_image(&by_digest).await {
             Ok(image) => {
@@ -185,6 +186,13 @@ async fn from_registry(
         }
     }
     let credentials = credentials(login, &parsed)?;
+    // Only the registry knows who may have it. The engine itself gives what it has by the owner's hand or another renter's login to
+    // whoever names the digest, without asking (20.10 keeps manifests).
+    let asked = registry_digest(docker, &by_digest, credentials.clone()).await;
+    let same = asked.map_err(|code| ImageError::Unavailable(login_code(code, login)))? == pin.digest;
+    if !same {
+        return Err(ImageError::Unavailable(FailureCode::ImageNotFound));
+    }
     let pulled = pull(docker, config, (&name, &pin.digest), credentials, progress).await;
     pulled.map_err(|error| match error {
         ImageError::Unavailable(code) => ImageError::Unavailable(login_code(code, login)),
@@ -203,6 +211,16 @@ async fn from_registry(
     }
     engine.cache.note(&by_digest, &image, readers);
     Ok(image)
+}
+
+/// The digest that a registry has for a name, for whoever asks so.
+async fn registry_digest(
+    docker: &bollard::Docker,
+    name: &str,
+    credentials: Option<DockerCredentials>,
+) -> Result<String, FailureCode> {
+    let found = docker.inspect_registry_image(name, credentials).await.map_err(|error| registry_code(&error))?;
+    found.descriptor.digest.filter(|digest| is_digest(digest)).ok_or(FailureCode::ImageNotFound)
 }
 
 /// What the engine tells the registry. A login goes to no registry but its own.
@@ -319,7 +337,7 @@ impl Layers {
     }
 }
 
-fn stored(image: ImageInspect) -> StoredImage {
+pub(crate) fn stored(image: ImageInspect) -> StoredImage {
     let config = image.config.unwrap_or_default();
     StoredImage {
         id: image.id.unwrap_or_default(),

@@ -152,6 +152,8 @@ pub enum FailureCode {
     LoginRefused,
     /// The renter's login was not given in time.
     LoginMissing,
+    /// The image is being sent by another command of its renter.
+    ImageBusy,
     /// The image that the renter was to send didn't come in time.
     ImageNotSent,
     /// What the renter sent is not the image that the lease names, or nothing that an image may be.

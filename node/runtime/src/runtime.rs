@@ -17,11 +17,12 @@ use crate::engine::Engine;
 use crate::error::{ImageError, RuntimeError};
 use crate::exec::{ExecSession, ExecSpec};
 use crate::image::{self, ResolvedImage};
+use crate::incoming::{self, Duplex};
 use crate::instance::Instance;
 use crate::login::Login;
 use crate::logs::{LogOptions, LogStream};
 use crate::notice::MAX_NOTICE_BYTES;
-use crate::report::{Exit, RuntimeReport};
+use crate::report::{Exit, FailureCode, RuntimeReport};
 use crate::shared::Shared;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
@@ -134,6 +135,14 @@ pub trait Runtime: Send + Sync {
         port: u16,
     ) -> RuntimeFuture<'a, Result<UdpSocket, DialError>>;
 
+    /// Takes the image of an instance that is being prepared from its renter, who was authenticated by the caller: the receiving side of
+    /// a [`crate::handover`]. What goes wrong there is told over the stream.
+    fn receive_image<'a>(
+        &'a self,
+        lease: &'a str,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, Result<(), FailureCode>>;
+
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
 }
@@ -200,6 +209,7 @@ impl DockerRuntime {
             instance.remove().await.map_err(RuntimeError::Engine)?;
             Meter::open(&engine.config.data_dir, &instance.names.short, &instance.names.bridge).remove();
         }
+        incoming::discard_others(engine, leases).await;
         let mut adopted = Vec::with_capacity(leases.len());
         for lease in leases {
             let (answer, found) = oneshot::channel();
@@ -288,6 +298,14 @@ impl Runtime for DockerRuntime {
             let instance = self.instance(lease).map_err(|_| DialError::NotRunning)?;
             crate::dial::udp(&self.shared, &instance, host, port).await
         })
+    }
+
+    fn receive_image<'a>(
+        &'a self,
+        lease: &'a str,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, Result<(), FailureCode>> {
+        Box::pin(incoming::take(&self.shared.engine, lease, stream))
     }
 
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>> {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::image;
+use crate::incoming;
 use crate::instance::{Instance, Observed, ObservedState};
 use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
 use crate::runtime::{Adopted, InstanceState};
@@ -387,6 +388,7 @@ impl Worker {
                 self.report(InstanceEvent::Destroyed).await;
                 let engine = &self.shared.engine;
                 engine.logins.forget(&self.instance.lease);
+                incoming::discard(engine, &self.instance.lease).await;
                 engine.cache.collect(engine).await;
                 true
             }

@@ -13,6 +13,7 @@ pub mod key;
 pub mod lease;
 pub mod limits;
 pub mod logs;
+pub mod login;
 pub mod machine;
 pub mod message;
 pub mod money;

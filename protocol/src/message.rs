@@ -13,6 +13,7 @@ use crate::{
     lease::{LeaseDraft, LeaseState},
     limits,
     logs::{LogPiece, LogPosition},
+    login::LoginFor,
     money::Amount,
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
@@ -90,6 +91,9 @@ pub enum Request {
     },
     /// An owner wants something of a node that belongs to it. Answered with [`Response::Ordered`], or rejected.
     Order(Signed<OwnerOrder>),
+    /// A renter's own login for the image that it proposes, or whose lease is being prepared. Answered with [`Response::LoginTaken`].
+    /// The host keeps it in memory until the image is there.
+    Login(Box<LoginFor>),
 }
 
 /// What a renter may ask of its instance.
@@ -355,6 +359,8 @@ pub enum Response {
     },
     /// To a question for a later end.
     Extension(Extension),
+    /// To a login.
+    LoginTaken,
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -393,6 +399,7 @@ impl Request {
             Self::BookFetch { ids } => ids.len() <= limits::BOOK_FETCH,
             Self::Commit { workload, .. } => workload.len() <= limits::WORKLOAD_BYTES,
             Self::Update(update) => update.fits(),
+            Self::Login(of) => of.login.check().is_ok(),
             Self::Propose(_)
             | Self::BookSummary
             | Self::BookPage { .. }
@@ -442,6 +449,7 @@ impl Response {
             Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
+            | Self::LoginTaken
             | Self::Extension(_)
             | Self::Countered(_)
             | Self::Drafted(_)

@@ -28,6 +28,9 @@ pub struct Workload {
     /// A script that is run at each start, before the command; or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onstart: Option<String>,
+    /// The image is pulled with the renter's own login, which the host is given apart from everything that is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login: bool,
     /// Makes the digest say nothing about guessable contents, secrets in the environment for one.
     pub salt: Nonce,
 }

@@ -17,6 +17,7 @@ mod host_show;
 mod leases;
 mod ledger;
 mod listing;
+mod login;
 mod machines;
 mod market;
 mod node;

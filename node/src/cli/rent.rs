@@ -137,6 +137,7 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         label: args.label,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
+        login: args.image_access.login()?,
         detach: args.detach,
     })
 }
@@ -163,6 +164,7 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         tick_ms: None,
         onstart: None,
         command: None,
+        login: args.image_access.login()?,
         detach: false,
     })
 }

@@ -149,6 +149,9 @@ impl Market {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
+        if let Some(login) = &request.login {
+            super::logins::check(login, &request.image)?;
+        }
         let wish = Wish {
             ask,
             nonce,
@@ -168,6 +171,7 @@ impl Market {
                 workdir: request.workdir,
                 keep_alive: false,
                 onstart: request.onstart,
+                login: request.login.is_some(),
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
@@ -179,7 +183,10 @@ impl Market {
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
         self.rentals.begin(token, host, steps.clone(), currency, request.detach);
-        self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
+        match request.login {
+            Some(login) => self.rent_with(token, wish, host, login),
+            None => self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) })),
+        }
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod hosting;
 mod idle;
 mod inside;
 mod listing;
+pub mod logins;
 mod names;
 mod orders;
 mod outbox;

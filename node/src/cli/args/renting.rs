@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use souk_protocol::{Amount, Millis};
 
-use super::{StandingArgs, values::duration};
+use super::{ImageArgs, StandingArgs, values::duration};
 use crate::api::types::RentalKind;
 
 /// `souk search`.
@@ -70,6 +70,9 @@ pub struct RentArgs {
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
+    /// How the host gets it.
+    #[command(flatten)]
+    pub image_access: ImageArgs,
     /// How it is rented [default: on-demand, or bid with --bid]
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     pub rental: Option<RentalArg>,

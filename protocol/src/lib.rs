@@ -22,6 +22,7 @@ pub mod query;
 pub mod receipt;
 pub mod resources;
 pub mod signed;
+pub mod ssh;
 pub mod terms;
 pub mod time;
 pub mod violation;

@@ -25,6 +25,10 @@ pub struct Workload {
     pub workdir: Option<String>,
     /// Keeps the instance up without a command of its own.
     pub keep_alive: bool,
+    /// Public keys that get in over SSH, as OpenSSH writes them, at most [`limits::SSH_KEYS`]; until the renter signs another list
+    /// ([`crate::ssh::SshKeyList`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
     /// Makes the digest say nothing about guessable contents, secrets in the environment for one.
     pub salt: Nonce,
 }
@@ -64,6 +68,7 @@ impl Workload {
         let names = self.env.iter().all(|(name, _)| !name.is_empty() && !name.contains(['=', '\0']));
         Invalid::unless(names, "an environment variable has a name that is empty or has `=` in it")?;
         Invalid::unless(encode::to_bytes(self).len() <= limits::WORKLOAD_BYTES, "the workload is over 64 KiB")?;
+        crate::ssh::check_keys(&self.ssh_keys)?;
         Invalid::text(self.user.as_deref().unwrap_or_default(), limits::NAME_BYTES, "the user")?;
         let absolute = self.workdir.as_ref().is_none_or(|dir| dir.starts_with('/'));
         Invalid::unless(absolute, "the working directory is not an absolute path")?;

@@ -11,6 +11,7 @@ pub mod node;
 pub mod part;
 pub mod program;
 pub mod sim;
+pub mod ssh;
 pub mod wait;
 pub mod watch;
 pub mod world;

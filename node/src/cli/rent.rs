@@ -9,7 +9,7 @@ use super::{
     leases, orders,
     output::{self, Align, Table, money},
     progress::Display,
-    search, terms,
+    search, ssh_keys, terms,
 };
 use crate::{
     api::{
@@ -133,6 +133,7 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         term_ms: args.term,
         max_spend: args.max_spend,
         label: args.label,
+        ssh_keys: ssh_keys::lines(&args.ssh_key)?,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
         detach: args.detach,
@@ -158,6 +159,7 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         term_ms: Some(args.term),
         max_spend: args.max_spend,
         label: None,
+        ssh_keys: Vec::new(),
         tick_ms: None,
         command: None,
         detach: false,

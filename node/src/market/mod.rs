@@ -22,6 +22,7 @@ mod pricing;
 mod rentals;
 mod search;
 pub mod select;
+mod ssh_keys;
 pub mod task;
 mod telling;
 pub mod terms;
@@ -50,4 +51,6 @@ pub struct About {
     pub max_price: Option<souk_protocol::Amount>,
     /// What its SSH keys are made of.
     pub ssh: crate::access::ssh::SshSeed,
+    /// Public keys, as lines, that get into what is rented from now on, unless a rental names its own.
+    pub ssh_keys: Vec<String>,
 }

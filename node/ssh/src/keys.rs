@@ -212,7 +212,7 @@ mod tests {
     fn rsa(bits: usize) -> String {
         let mut modulus = vec![0xff; bits.div_ceil(8)];
         modulus[0] >>= bits.div_ceil(8) * 8 - bits;
-        let mpint = |bytes: &[u8]| ssh_key::Mpint::from_positive_bytes(bytes).unwrap();
+        let mpint = |bytes: &[u8]| ssh_key::Mpint::from_positive_bytes(bytes);
         let key = ssh_key::public::RsaPublicKey::new(mpint(&[1, 0, 1]), mpint(&modulus)).unwrap();
         PublicKey::new(KeyData::Rsa(key), "rsa").to_openssh().unwrap()
     }

@@ -24,6 +24,7 @@ pub mod query;
 pub mod receipt;
 pub mod resources;
 pub mod signed;
+pub mod ssh;
 pub mod terms;
 pub mod time;
 pub mod violation;

@@ -20,6 +20,7 @@ use crate::{
     owner::OwnerOrder,
     receipt::{Ack, Usage},
     signed::Signed,
+    ssh::SshKeyList,
     time::Timestamp,
 };
 
@@ -496,12 +497,19 @@ pub enum StreamOpen {
         /// Columns and rows of the terminal.
         size: Option<(u16, u16)>,
     },
-    /// An SSH session with the instance. After [`Frame::Ready`] the stream carries SSH's own bytes.
+    /// An SSH session with the instance. After [`Frame::Ready`] the stream carries SSH's own bytes. Whoever proves a key of the newest
+    /// list gets in: the renter's [`SshKeyList`], or the workload's.
     Ssh {
         /// Which lease.
         lease: LeaseId,
-        /// Public keys that get in, as OpenSSH writes them, at most [`limits::SSH_KEYS`]. The renter's node vouches for them.
-        keys: Vec<String>,
+    },
+    /// Which keys get in over SSH. After [`Frame::Ready`] the stream carries the newest list that the renter has signed, and ends;
+    /// nothing, if the workload's hold.
+    SshKeys {
+        /// Which lease.
+        lease: LeaseId,
+        /// A new list first, of the revision after the newest.
+        replace: Option<Signed<SshKeyList>>,
     },
     /// A connection to a port, made from inside the instance. After [`Frame::Ready`] a TCP stream carries the connection's own bytes
     /// both ways; a UDP stream carries datagrams, each after its length as 16-bit big-endian.
@@ -524,7 +532,8 @@ impl StreamOpen {
         match self {
             Self::Logs { lease, .. }
             | Self::Exec { lease, .. }
-            | Self::Ssh { lease, .. }
+            | Self::Ssh { lease }
+            | Self::SshKeys { lease, .. }
             | Self::Forward { lease, .. } => *lease,
         }
     }

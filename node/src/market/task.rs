@@ -37,7 +37,7 @@ use super::{
     rentals::Rentals, terms::Waiters, views::Meta,
 };
 use crate::{
-    access::{Permission, Server},
+    access::{Permission, Server, keys::KeyStore},
     clock::now,
     host::{HostSide, instances, locks::SlotLocks},
     inside::{Ask, Endpoints},
@@ -576,9 +576,11 @@ impl Market {
                 }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);
+                let open = self.engine.host().leases().keys().copied().collect();
                 self.server = Some(Server::new(
                     Arc::clone(&runtime) as Arc<dyn Runtime>,
                     self.about.ssh.host_key(),
+                    KeyStore::open(&self.about.dir, *self.engine.network(), &open),
                     self.permissions.clone(),
                 ));
                 self.runtime = Some(runtime);

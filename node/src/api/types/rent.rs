@@ -71,6 +71,9 @@ pub struct RentRequest {
     /// A name for it.
     #[serde(default)]
     pub label: Option<String>,
+    /// Public keys that get in over SSH, each as one line of OpenSSH; none for the configured ones. The rental's own gets in besides.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
     /// Time between two receipts; none for the host's.
     #[serde(default)]
     pub tick_ms: Option<Millis>,

@@ -115,6 +115,9 @@ pub struct RentArgs {
     /// A name for it
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,
+    /// Let this public SSH key in, beside the rental's own: a line of OpenSSH or a file (repeatable) [default: the configured ones]
+    #[arg(long, value_name = "KEY|FILE")]
+    pub ssh_key: Vec<String>,
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,

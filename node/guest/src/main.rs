@@ -10,7 +10,7 @@
 //!
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
-//! `guest files` is the instance's side of a copy.
+//! `guest jupyter` becomes the Jupyter of the image, and `guest files` is the instance's side of a copy.
 //!
 //! `guest shell ROWSxCOLUMNS|- [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
 //! prints a name's addresses, all as the user it is run as.
@@ -22,6 +22,7 @@
 mod demo;
 mod files;
 mod init;
+mod jupyter;
 mod notice;
 mod process;
 mod resolve;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Some(verb) if verb == "jupyter" => ExitCode::from(jupyter::run()),
         Some(verb) if verb == "files" => ExitCode::from(files::run()),
         Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
         Some(verb) if verb == "sftp" => ExitCode::from(sftp::run()),
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
         }
         Some(_) | None => {
             say(
-                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest jupyter | guest files | \
                  guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version",
             );
             ExitCode::from(USAGE)

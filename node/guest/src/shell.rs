@@ -62,6 +62,11 @@ pub fn run(size: Option<OsString>, command: Option<OsString>) -> u8 {
     126
 }
 
+/// The shell of the user this runs as, or any that the image has.
+pub fn of_user() -> Option<String> {
+    find(account().as_ref())
+}
+
 /// The account's shell, unless it is one that lets nobody in, else the first one there is.
 fn find(account: Option<&Account>) -> Option<String> {
     let own = account.map(|a| a.shell.as_str()).filter(|s| !s.ends_with("/nologin") && !s.ends_with("/false"));

@@ -13,7 +13,7 @@ use super::{
     streams, terms, tether,
     types::{
         AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
-        IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
+        IdleJobView, JupyterView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
         MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
         RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, SshView, StatusView,
     },
@@ -34,6 +34,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/logs", get(streams::logs))
         .route("/leases/{id}/exec", post(streams::exec))
         .route("/leases/{id}/ssh", get(ssh_access))
+        .route("/leases/{id}/jupyter", get(jupyter_access))
         .route("/leases/{id}/tunnel", post(super::tunnel::open))
         .route("/leases/{id}/stop", post(stop))
         .route("/leases/{id}/start", post(start))
@@ -108,6 +109,11 @@ async fn lease(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<L
 async fn ssh_access(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<SshView> {
     let id = LeaseSelector(id);
     answer(shared.market.ask(|reply| Command::SshAccess { id, reply }).await)
+}
+
+async fn jupyter_access(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<JupyterView> {
+    let id = LeaseSelector(id);
+    answer(shared.market.ask(|reply| Command::JupyterAccess { id, reply }).await)
 }
 
 async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Vec<EventView>> {

@@ -135,6 +135,7 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         label: args.label,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
+        jupyter: args.jupyter,
         detach: args.detach,
     })
 }
@@ -160,6 +161,7 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         label: None,
         tick_ms: None,
         command: None,
+        jupyter: false,
         detach: false,
     })
 }

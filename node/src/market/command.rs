@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
-    IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
+    IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
     MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
     ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
     SearchResults, SshView, StatusView, TunnelRequest,
@@ -161,6 +161,13 @@ pub enum Command {
         /// The keys.
         reply: Reply<SshView>,
     },
+    /// How a rented Jupyter is reached.
+    JupyterAccess {
+        /// Which.
+        id: LeaseSelector,
+        /// Its port and token.
+        reply: Reply<JupyterView>,
+    },
     /// Opens SSH or a port of an instance. The market has sent the `Open` frame when it answers: the asker reads `Ready` or `Error`, and
     /// after `Ready` plain bytes.
     Tunnel {
@@ -301,6 +308,7 @@ impl fmt::Debug for Command {
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
             Self::SshAccess { .. } => "SshAccess",
+            Self::JupyterAccess { .. } => "JupyterAccess",
             Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",

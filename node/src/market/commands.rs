@@ -52,6 +52,7 @@ impl Market {
             Command::Logs { id, request, reply } => self.logs(&id, request, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
+            Command::JupyterAccess { id, reply } => answer(reply, self.jupyter_access(&id)),
             Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
             Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),
             Command::Events { request, reply } => self.ledger.happened(request, reply),
@@ -144,7 +145,8 @@ impl Market {
         }
     }
 
-    fn begin_rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
+    fn begin_rent(&mut self, mut request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
+        super::jupyter::prepare(&mut request)?;
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());

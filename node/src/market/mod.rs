@@ -12,6 +12,7 @@ mod containers;
 mod host_slots;
 mod hosting;
 mod idle;
+pub(crate) mod jupyter;
 mod listing;
 mod names;
 mod orders;

@@ -76,6 +76,9 @@ pub struct RentRequest {
     /// Replaces the image's command.
     #[serde(default)]
     pub command: Option<Vec<String>>,
+    /// Runs the image's Jupyter in place of its command, with a token of its own.
+    #[serde(default)]
+    pub jupyter: bool,
     /// End the stream of steps once the lease exists.
     #[serde(default)]
     pub detach: bool,

@@ -94,6 +94,9 @@ pub struct RentArgs {
     /// Replace the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
+    /// Run the image's Jupyter in place of its command: souk open shows it
+    #[arg(long, conflicts_with_all = ["command", "entrypoint"])]
+    pub jupyter: bool,
     /// Run in this directory
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,

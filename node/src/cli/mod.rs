@@ -14,12 +14,14 @@ mod forward;
 mod hooks;
 mod host;
 mod host_show;
+mod jupyter;
 mod leases;
 mod ledger;
 mod listing;
 mod machines;
 mod market;
 mod node;
+mod open;
 mod orders;
 mod output;
 mod owner;
@@ -129,6 +131,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::SshConfig(args) => ssh::ssh_config(context, args).await,
         Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
         Command::Forward(args) => forward::forward(context, args).await,
+        Command::Open(args) => open::open(context, &args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,

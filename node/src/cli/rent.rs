@@ -45,6 +45,7 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
     let mut steps = client.lines("rent", &request).await?;
     let mut display = Display::new();
     let mut accepted = None;
+    let jupyter = request.jupyter && !request.detach;
     loop {
         let step = tokio::select! {
             step = steps.next::<RentStep>() => step?,
@@ -55,7 +56,10 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
         };
         let Some(step) = step else {
             display.end();
-            return finished(accepted);
+            return match (finished(accepted)?, accepted) {
+                (_, Some(number)) if jupyter => jupyter_ready(context, &client, number).await,
+                (code, _) => Ok(code),
+            };
         };
         if let RentStep::Accepted { number, .. } = &step {
             accepted = Some(*number);
@@ -91,6 +95,17 @@ fn waiting(lease: &LeaseView) -> String {
         None if lease.note.is_empty() => lease.state.to_string(),
         None => lease.note.clone(),
     }
+}
+
+/// Waits for the page that was rented.
+async fn jupyter_ready(context: &Context, client: &Client, number: u64) -> Result<u8, Failure> {
+    let ready = super::jupyter::ready(context, client, &number.to_string()).await?;
+    if context.json {
+        output::json_line(&serde_json::json!({ "step": "jupyter", "lease": ready.access.lease }))?;
+    } else {
+        output::note(format!("Jupyter answers: souk open {number}"));
+    }
+    Ok(0)
 }
 
 fn interrupted(accepted: Option<u64>) -> u8 {

@@ -31,7 +31,9 @@ pub(super) fn prepare(request: &mut RentRequest) -> Result<(), CommandError> {
     }
     if request.command.is_some() || request.entrypoint.is_some() {
         return Err(bad("a rental with Jupyter has no command or entrypoint of its own; Jupyter is what it runs")
-            .hint("leave one of them away, or start the command in Jupyter's terminal, with souk exec or with souk ssh"));
+            .hint(
+                "leave one of them away, or start the command in Jupyter's terminal, with souk exec or with souk ssh",
+            ));
     }
     let given = |name: &str| request.env.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value);
     if given(PORT).is_some_and(|port| port.parse::<u16>().ok().is_none_or(|port| port == 0)) {
@@ -44,8 +46,7 @@ pub(super) fn prepare(request: &mut RentRequest) -> Result<(), CommandError> {
                 .hint("leave it away, and a random one is made"));
         }
         None => {
-            let secret: [u8; 32] =
-                random().map_err(|e| CommandError::new(ErrorCode::Internal, e.to_string()))?;
+            let secret: [u8; 32] = random().map_err(|e| CommandError::new(ErrorCode::Internal, e.to_string()))?;
             request.env.0.push((TOKEN.to_owned(), hex::encode(secret)));
         }
     }

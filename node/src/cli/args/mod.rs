@@ -165,6 +165,13 @@ pub enum Command {
         after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53"
     )]
     Forward(ForwardArgs),
+    /// Open the Jupyter of an instance in the browser, until Ctrl-C
+    #[command(
+        after_help = "The instance is one that was rented with --jupyter. Where there is no browser, the address is printed.\n\n\
+                      Examples:\n  souk rent 1 --image jupyter/scipy-notebook --jupyter && souk open 1\n  souk open train --port 8888\n  \
+                      souk open --print 1"
+    )]
+    Open(OpenArgs),
     /// What happened to a lease, and who caused it
     #[command(
         after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \

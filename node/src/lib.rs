@@ -20,3 +20,4 @@ pub mod orders;
 pub mod owner;
 pub mod seal;
 pub mod telemetry;
+pub mod template;

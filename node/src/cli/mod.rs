@@ -32,6 +32,7 @@ mod run;
 mod schedule;
 mod search;
 mod ssh;
+mod template;
 mod terms;
 mod watch;
 
@@ -109,6 +110,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Status => node::status(context).await,
         Command::Peers => node::peers(context).await,
         Command::Search(args) => search::search(context, args).await,
+        Command::Template(command) => template::template(context, command).await,
         Command::Market(args) => market::market(context, &args).await,
         Command::Rent(args) => rent::rent(context, *args).await,
         Command::Order(command) => orders::order(context, command).await,

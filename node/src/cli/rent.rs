@@ -9,7 +9,7 @@ use super::{
     leases, orders,
     output::{self, Align, Table, money},
     progress::Display,
-    search, terms,
+    search, template, terms,
 };
 use crate::{
     api::{
@@ -17,17 +17,32 @@ use crate::{
         types::{Environment, LeaseView, QuoteView, RentRequest, RentStep, RentalKind, SlicesRequest, SlicesView},
     },
     market::{ErrorCode, command::AskSelector},
+    template::Template,
 };
 
 /// Interrupted, as shells count it.
 const INTERRUPTED: u8 = 130;
 
-pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failure> {
+pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Failure> {
+    let template = template::named(context, args.template.as_deref())?;
+    if let Some(template) = &template {
+        template::aim(&mut args, template);
+    }
+    if args.ask.is_none() && args.standing.query.is_none() {
+        return Err(Failure::usage("which machine is to be rented?")
+            .hint("souk rent ASK …, by a row of the last search; or souk rent --query QUERY … for the best match"));
+    }
+    if let Some(template) = &template {
+        template::announce(context, template);
+    }
     if args.standing.is_order() {
-        return orders::place(context, args).await;
+        return orders::place(context, args, template.as_ref()).await;
     }
     let yes = args.yes;
-    let request = request(args)?;
+    let request = request(args, template.as_ref())?;
+    if request.image.is_empty() {
+        return Err(no_image());
+    }
     let client = context.client()?;
     let quote: QuoteView = client.post("quote", &request).await?;
     if !context.json {
@@ -124,7 +139,13 @@ fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
     }
 }
 
-pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+/// Nothing says what is to run.
+pub(super) fn no_image() -> Failure {
+    Failure::usage("which image is to run?").hint("--image IMAGE, or --template TEMPLATE")
+}
+
+/// What the arguments say, completed by a template.
+pub(super) fn request(args: RentArgs, template: Option<&Template>) -> Result<RentRequest, Failure> {
     let rental = match (args.rental, args.bid) {
         (Some(RentalArg::OnDemand | RentalArg::Reserved), Some(_)) => {
             return Err(Failure::usage("only a rental of type bid takes a bid").hint("--price AMOUNT proposes a price"));
@@ -132,9 +153,9 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         (rental, None) => rental.map(RentalKind::from),
         (_, Some(_)) => Some(RentalKind::Bid),
     };
-    Ok(RentRequest {
+    let mut request = RentRequest {
         ask: AskSelector(args.ask.unwrap_or_default()),
-        image: args.image,
+        image: args.image.unwrap_or_default(),
         rental,
         extend_ms: args.extend,
         price_hour: args.bid.or(args.price),
@@ -152,14 +173,18 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         command: Some(args.command).filter(|c| !c.is_empty()),
         jupyter: args.jupyter,
         detach: args.detach,
-    })
+    };
+    if let Some(template) = template {
+        template::complete(&mut request, template)?;
+    }
+    Ok(request)
 }
 
 /// The rental of a run: an instance that only waits for commands.
 pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
     Ok(RentRequest {
         ask: AskSelector(String::new()),
-        image: args.image.clone(),
+        image: args.image.clone().unwrap_or_default(),
         rental: None,
         extend_ms: None,
         price_hour: None,

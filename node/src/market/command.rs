@@ -15,11 +15,12 @@ use tokio::{
 
 use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
-    IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
-    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
-    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
-    SearchResults, SshView, StatusView, TunnelRequest,
+    IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
+    LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
+    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
+    ScheduleView, SearchRequest, SearchResults, SshView, StatusView, TunnelRequest,
 };
+use crate::template::Template;
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
 pub const QUEUE: usize = 256;
@@ -160,6 +161,13 @@ pub enum Command {
         id: LeaseSelector,
         /// The keys.
         reply: Reply<SshView>,
+    },
+    /// What a lease runs, as a template.
+    LeaseTemplate {
+        /// Which.
+        id: LeaseSelector,
+        /// The template, without the values of variables.
+        reply: Reply<Template>,
     },
     /// How a rented Jupyter is reached.
     JupyterAccess {
@@ -308,6 +316,7 @@ impl fmt::Debug for Command {
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
             Self::SshAccess { .. } => "SshAccess",
+            Self::LeaseTemplate { .. } => "LeaseTemplate",
             Self::JupyterAccess { .. } => "JupyterAccess",
             Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",

@@ -52,6 +52,7 @@ impl Market {
             Command::Logs { id, request, reply } => self.logs(&id, request, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
+            Command::LeaseTemplate { id, reply } => answer(reply, self.lease_template(&id)),
             Command::JupyterAccess { id, reply } => answer(reply, self.jupyter_access(&id)),
             Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
             Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),

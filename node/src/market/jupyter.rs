@@ -16,7 +16,7 @@ use crate::{
 /// The helper's verb that finds the image's Jupyter and becomes it.
 const COMMAND: [&str; 2] = [souk_runtime::HELPER_IN_INSTANCE, "jupyter"];
 /// Holds the token. Jupyter reads it by itself.
-const TOKEN: &str = "JUPYTER_TOKEN";
+pub(super) const TOKEN: &str = "JUPYTER_TOKEN";
 /// Names another port than Jupyter's own.
 const PORT: &str = "JUPYTER_PORT";
 const DEFAULT_PORT: u16 = 8888;

@@ -25,6 +25,7 @@ mod search;
 pub mod select;
 pub mod task;
 mod telling;
+mod template;
 pub mod terms;
 pub mod views;
 

@@ -90,14 +90,24 @@ fn a_cell_and_a_terminal_work_in_a_browser_and_nobody_gets_in_without_the_token(
     let browser = Browser::start(world.path());
     browser.go(&url);
     browser.click("//div[contains(@class,'jp-LauncherCard') and @data-category='Notebook']");
-    until("a kernel that waits for work", || {
-        browser.find("//div[contains(@class,'jp-Notebook-ExecutionIndicator') and @data-status='idle']")
+    until("a kernel that waits for work", || browser.find("//*[contains(text(), '| Idle')]"));
+    let cell = "(//div[contains(@class,'jp-CodeCell')])[1]";
+    let editor = format!("{cell}//div[contains(@class,'cm-content')]");
+    browser.click(&editor);
+    browser.keys(&editor, &format!("print('answer', 6 * 7){SHIFT_ENTER}"));
+    until("the cell's output", || {
+        let output = browser.text(&format!("{cell}//div[contains(@class,'jp-OutputArea-output')]//pre"));
+        if output.is_some_and(|text| text.trim() == "answer 42") {
+            return Some(());
+        }
+        // What is run before the kernel is connected is not run at all: as people do, again.
+        let prompt = browser.text(&format!("{cell}//div[contains(@class,'jp-InputPrompt')]"));
+        if prompt.is_some_and(|text| text.trim() == "[ ]:") {
+            browser.keys(&editor, SHIFT_ENTER);
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        None
     });
-    let cell = "//div[contains(@class,'jp-Notebook')]//div[contains(@class,'jp-CodeCell')]//div[contains(@class,'cm-content')]";
-    browser.click(cell);
-    browser.keys(cell, &format!("print('answer', 6 * 7){SHIFT_ENTER}"));
-    let output = "//div[contains(@class,'jp-OutputArea-output')]//pre";
-    until("the cell's output", || browser.text(output).filter(|text| text.trim() == "answer 42"));
 
     // A terminal, on a page that only the cookie lets in.
     browser.go(&format!("{page}/lab/workspaces/second"));
@@ -189,11 +199,7 @@ fn an_image_without_jupyter_says_so_and_costs_nothing_more() {
     assert!(code == "wrong_state" && sentence.contains("this image has no Jupyter"), "{code}: {sentence}");
     let lease = lease_of(&outcome.out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect::<Vec<_>>());
     let shown = renter.json(&["show", &lease]);
-    assert_eq!(
-        (shown["state"].as_str(), shown["exit_code"].as_i64()),
-        (Some("paused(exited)"), Some(127)),
-        "{shown:#}"
-    );
+    assert_eq!((shown["reason"].as_str(), shown["exit_code"].as_i64()), (Some("exited"), Some(127)), "{shown:#}");
     assert!(shown["note"].as_str().unwrap().contains("not found in the image"), "{shown:#}");
     assert!(renter.souk(&["logs", &lease], &[]).out.contains("no Jupyter"));
     let (_, again) = renter.refused(&["open", &lease]);

@@ -7,6 +7,7 @@ mod hosting;
 mod orders;
 mod owner;
 mod renting;
+mod template;
 mod terms;
 mod values;
 
@@ -23,6 +24,7 @@ pub use hosting::*;
 pub use orders::*;
 pub use owner::*;
 pub use renting::*;
+pub use template::*;
 pub use terms::*;
 use values::duration;
 
@@ -114,6 +116,15 @@ pub enum Command {
                       gzip -dc big.gz | souk run -i --max-spend 0.05 debian:12 -- sort -u"
     )]
     Run(Box<RunArgs>),
+    /// Templates: what to run and on what kind of machine, to keep and to share
+    #[command(
+        subcommand,
+        after_help = "A template holds the image, command, user, variables, disk and search conditions of a rental; no price, no secret, no\n\
+                      renter. Its id is the BLAKE3 of its file, so a shared one can be told to be the same.\n\n\
+                      Examples:\n  souk template new lab --image jupyter/scipy-notebook --jupyter --query 'gpu_ram>=16'\n  \
+                      souk template show lab\n  souk rent --template lab          the best match\n  souk rent 1 --template lab --disk 100"
+    )]
+    Template(TemplateCommand),
     /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
     #[command(
         subcommand,

@@ -1,5 +1,5 @@
 //! A real Jupyter, rented with `--jupyter` and opened through the tunnel, in a real browser.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod browser;
 mod image;
@@ -19,8 +19,8 @@ use souk_tests::{
     docker::BUSYBOX,
     node::Node,
     part::{have, have_all},
-    program::{Outcome, run},
-    wait::{PATIENCE, until},
+    program::{Outcome, run, wait},
+    wait::{PATIENCE, until, within},
     world::{World, lease_of},
 };
 
@@ -34,18 +34,28 @@ impl Drop for Running {
     }
 }
 
+/// How long a Jupyter may take to answer on a busy machine.
+const STARTS_WITHIN: Duration = Duration::from_secs(240);
+
 /// `souk rent --jupyter`, to its end.
 fn rent(renter: &Node, host: &Node, image: &str, options: &[&str]) -> Outcome {
     let ask = renter.ask_of(host, 1);
     let arguments = [&["rent", &ask, "--image", image, "--disk", "1", "-y", "--jupyter"], options].concat();
-    renter.souk(&arguments, &[])
+    let path = |name: &str| renter.dir().with_extension(name);
+    let file = |name: &str| fs::File::create(path(name)).unwrap();
+    let mut command = renter.command(&arguments);
+    let mut renting =
+        Running(command.stdin(Stdio::null()).stdout(file("rent")).stderr(file("errors")).spawn().unwrap());
+    let code = wait(&mut renting.0, STARTS_WITHIN).expect("it ends");
+    let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+    Outcome { code, out: read("rent"), err: read("errors") }
 }
 
 /// `souk open`, and the address it gives.
 fn opened(renter: &Node, lease: &str, log: &Path) -> (Running, String) {
     let mut command = renter.command(&["open", lease]);
     let child = command.stdin(Stdio::null()).stdout(fs::File::create(log).unwrap()).spawn().unwrap();
-    let url = until("an address", || {
+    let url = within(STARTS_WITHIN, "an address", || {
         let line: serde_json::Value = serde_json::from_str(fs::read_to_string(log).ok()?.lines().next()?).ok()?;
         Some(line["url"].as_str()?.to_owned())
     });

@@ -1,6 +1,6 @@
 //! Every numeric limit of the protocol, with its unit and its reason.
 
-use crate::time::Millis;
+use crate::{money::Amount, time::Millis};
 
 /// Bytes of one signed offer. An 8-GPU machine with all fields takes some 1,200.
 pub const OFFER_BYTES: usize = 4096;
@@ -101,6 +101,8 @@ pub const NEGOTIATIONS: usize = 64;
 /// Open leases a node keeps, both sides together.
 pub const LEASES: usize = 10_000;
 
+/// The highest price of a lease for an hour: a million of its currency. What a year of it costs still fits in an [`Amount`].
+pub const PRICE_HOUR: Amount = Amount(1_000_000_000_000_000);
 /// A raised bid is at least this share (per mille) above the one before.
 pub const BID_RAISE_PERMILLE: u64 = 50;
 /// Amendments of one lease.

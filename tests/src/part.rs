@@ -33,9 +33,19 @@ pub fn present(part: &str, there: bool) -> bool {
     let required = std::env::var("SOUK_TEST_REQUIRE").unwrap_or_default();
     assert!(there || !required.split(',').any(|name| name.trim() == part), "{part} is required and absent");
     if !there {
-        println!("skipped: {part} is absent");
+        absent(part);
     }
     there
+}
+
+/// Says that a part is absent, where only its use could tell.
+///
+/// # Panics
+/// If it is required.
+pub fn absent(part: &str) {
+    let required = std::env::var("SOUK_TEST_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|name| name.trim() == part), "{part} is required and absent");
+    println!("skipped: {part} is absent");
 }
 
 /// Whether all of them are there.

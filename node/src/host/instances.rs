@@ -132,7 +132,12 @@ fn exited(exit: Exit) -> Report {
         ExitCause::EngineRestart => Cause::Engine,
         ExitCause::Unknown => Cause::Host,
     };
-    let note = if exit.oom { "killed for using more memory than granted" } else { "" };
+    let note = match exit.code {
+        _ if exit.oom => "killed for using more memory than granted",
+        126 if exit.by == ExitCause::Guest => "a command of the image can't be executed; its logs say which",
+        127 if exit.by == ExitCause::Guest => "a command was not found in the image; its logs say which",
+        _ => "",
+    };
     Report::Exited { code: i32::try_from(exit.code).unwrap_or(i32::MAX), by, note: note.to_owned() }
 }
 

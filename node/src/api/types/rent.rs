@@ -86,6 +86,9 @@ pub struct RentRequest {
     /// The renter's own login at the image's registry. The host is told it, and keeps it until it has the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<RegistryLogin>,
+    /// Runs the image's Jupyter in place of its command, with a token of its own.
+    #[serde(default)]
+    pub jupyter: bool,
     /// End the stream of steps once the lease exists.
     #[serde(default)]
     pub detach: bool,

@@ -147,6 +147,7 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             slots_free,
             reachability: Reachability::Direct,
             maintenance: None,
+            ports_free: 0,
         },
         membership: None,
     }

@@ -9,6 +9,7 @@ pub mod counted;
 pub mod exec;
 pub mod forward;
 pub mod logs;
+pub mod public;
 pub mod ssh;
 
 use std::{

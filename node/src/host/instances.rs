@@ -11,6 +11,7 @@ use souk_protocol::{
     limits,
     machine::io::RuntimeReport as Report,
     message::{Cause, Progress},
+    ports::PublicAccess,
     resources::Egress,
     workload::Workload,
 };
@@ -34,6 +35,18 @@ pub fn devices(names: &[String]) -> Devices {
     }
 }
 
+/// Where an instance is reached from outside, in our words and Vast.ai's.
+fn public_environment(access: &PublicAccess) -> Vec<(String, String)> {
+    let mut env = vec![("PUBLIC_IPADDR".to_owned(), access.address.clone())];
+    for port in &access.ports {
+        let protocol = if port.udp { "UDP" } else { "TCP" };
+        for ours in ["SOUK", "VAST"] {
+            env.push((format!("{ours}_{protocol}_PORT_{}", port.port), port.public.to_string()));
+        }
+    }
+    env
+}
+
 /// The description of a lease's instance, with exactly these devices.
 #[must_use]
 pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload, devices: &[String]) -> InstanceSpec {
@@ -47,9 +60,10 @@ pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload,
         ("GPU_COUNT", resources.gpus().to_string()),
         ("SOUK_HOST", node.to_owned()),
     ];
-    for (name, value) in ours {
-        if !env.iter().any(|(known, _)| known == name) {
-            env.push((name.to_owned(), value));
+    let ours = ours.map(|(name, value)| (name.to_owned(), value));
+    for (name, value) in ours.into_iter().chain(draft.public.iter().flat_map(public_environment)) {
+        if !env.iter().any(|(known, _)| *known == name) {
+            env.push((name, value));
         }
     }
     InstanceSpec {

@@ -37,7 +37,10 @@ use super::{
     terms::Waiters, views::Meta,
 };
 use crate::{
-    access::{Permission, Server},
+    access::{
+        Permission, Server,
+        public::{self, Wanted},
+    },
     clock::now,
     host::{HostSide, instances, locks::SlotLocks},
     ledger::{Ledger, Progress},
@@ -141,6 +144,7 @@ pub(super) struct Market {
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
+    pub(super) public: watch::Sender<Wanted>,
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
     pub(super) internal: mpsc::Sender<Internal>,
@@ -198,6 +202,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         runtime: None,
         runtime_problem: None,
         server: None,
+        public: watch::Sender::new(Wanted::default()),
         permissions,
         outbox: Outbox::default(),
         internal,
@@ -213,7 +218,12 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         idle: IdleSide::default(),
     };
     market.remember_failures();
-    if market.host.is_some() {
+    let public_ends = CancellationToken::new();
+    let _public_ends = public_ends.clone().drop_guard();
+    if let Some(host) = &market.host {
+        let (bind, wanted) = (host.config().host.public.bind, market.public.subscribe());
+        tokio::spawn(public::listen(bind, wanted, public_ends));
+        market.want_public_ports();
         market.connect_runtime(Duration::ZERO);
     } else {
         market.input(Input::Command(souk_protocol::machine::io::Command::Host(None)));
@@ -557,6 +567,7 @@ impl Market {
                     self.permissions.clone(),
                 ));
                 self.runtime = Some(runtime);
+                self.want_public_ports();
                 self.runtime_problem = None;
                 *reports = Some(receiver);
                 self.adopt = true;

@@ -81,6 +81,7 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         progress: parts.progress,
         note: parts.events.last().map_or_else(String::new, |e| e.note.clone()),
         reachable: parts.reachable,
+        public: parts.draft.public.clone(),
         place: parts.rank.map(Into::into),
         eviction: parts.eviction.map(Into::into),
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use souk_protocol::{
     Amount, AskId, Currency, LeaseId, Millis, NodeId, Timestamp,
     message::Progress,
+    ports::PortRequest,
     resources::{Egress, Resources},
 };
 
@@ -61,6 +62,9 @@ pub struct RentRequest {
     /// What it may reach; none for the most the host grants.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Ports that shall be reached from outside.
+    #[serde(default)]
+    pub ports: Vec<PortRequest>,
     /// How long the contract shall run; none for as long as the host grants.
     #[serde(default)]
     pub term_ms: Option<Millis>,

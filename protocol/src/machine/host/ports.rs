@@ -25,7 +25,8 @@ impl Host {
     }
 
     /// Public ports that nobody has.
-    pub(super) fn ports_free(&self) -> u16 {
+    #[must_use]
+    pub fn ports_free(&self) -> u16 {
         let Some(public) = self.setup.as_ref().and_then(|s| s.public.as_ref()) else { return 0 };
         let held = self.ports_held().into_iter().filter(|port| public.range.contains(*port)).count();
         public.range.count().saturating_sub(u16::try_from(held).unwrap_or(u16::MAX))

@@ -363,6 +363,6 @@ mod tests {
         let shown = describe(&template);
         assert!(shown.contains("?[2Jrm -rf /workspace'"), "{shown}");
         assert!(!shown.contains('\u{1b}'));
-        assert!(shown.contains("asks for   KEY") && shown.contains("A=1\n            2"), "{shown}");
+        assert!(shown.contains("asks for   KEY") && shown.contains("A=1\n           2"), "{shown}");
     }
 }

@@ -163,6 +163,9 @@ async fn last_words(client: &Client, lease: &str) -> Option<String> {
             | Frame::Stdin(_)
             | Frame::StdinEnd
             | Frame::Resize(..)
+            | Frame::Log(_)
+            | Frame::Note(_)
+            | Frame::Place(_)
             | Frame::Ready => {}
         }
     }

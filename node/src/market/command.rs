@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{AskId, Nonce, message::Action};
+use souk_protocol::{AskId, Nonce, logs::LogPosition, message::Action};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
@@ -18,7 +18,7 @@ use crate::api::types::{
     IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
     LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
     PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
-    ScheduleView, SearchRequest, SearchResults, SshView, StatusView, TunnelRequest,
+    ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
 use crate::template::Template;
 
@@ -142,6 +142,8 @@ pub enum Command {
         id: LeaseSelector,
         /// Which lines.
         request: LogsRequest,
+        /// Where a reader was cut off that goes on.
+        from: Option<LogPosition>,
         /// Frames to read.
         reply: Reply<ByteStream>,
     },
@@ -161,6 +163,15 @@ pub enum Command {
         id: LeaseSelector,
         /// The keys.
         reply: Reply<SshView>,
+    },
+    /// Which keys get into an instance over SSH; answered when the host has.
+    SshKeys {
+        /// Which.
+        id: LeaseSelector,
+        /// What changes.
+        request: SshKeysRequest,
+        /// The keys after it.
+        reply: Reply<SshKeysView>,
     },
     /// What a lease runs, as a template.
     LeaseTemplate {
@@ -316,6 +327,7 @@ impl fmt::Debug for Command {
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
             Self::SshAccess { .. } => "SshAccess",
+            Self::SshKeys { .. } => "SshKeys",
             Self::LeaseTemplate { .. } => "LeaseTemplate",
             Self::JupyterAccess { .. } => "JupyterAccess",
             Self::Tunnel { .. } => "Tunnel",

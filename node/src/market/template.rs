@@ -22,8 +22,8 @@ impl Market {
             return Err(CommandError::new(ErrorCode::WrongState, message));
         };
         let page = jupyter::is_asked(&workload);
-        // Without `..`: what a workload gets besides is decided on here.
-        let Workload { command, entrypoint, env, user, workdir, keep_alive: _, salt: _ } = workload;
+        // Keys and logins are the renter's own, for one rental.
+        let Workload { command, entrypoint, env, user, workdir, onstart, .. } = workload;
         let own = |name: &String| !(page && name == jupyter::TOKEN);
         Ok(Template {
             souk_template: VERSION,
@@ -32,6 +32,7 @@ impl Market {
             command: command.filter(|_| !page),
             user,
             workdir,
+            onstart,
             env: env.into_iter().map(|(name, _)| name).filter(own).map(|name| (name, None)).collect(),
             jupyter: page,
             egress: Some(draft.egress),

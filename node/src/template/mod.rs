@@ -50,6 +50,9 @@ pub struct Template {
     /// Where it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
+    /// A script that is run at each start, before the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onstart: Option<String>,
     /// Variables by name. Those without a value are the renter's to supply.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Option<String>>,
@@ -181,6 +184,7 @@ impl Template {
             env,
             user: self.user.clone(),
             workdir: self.workdir.clone(),
+            onstart: self.onstart.clone(),
             ..Workload::default()
         };
         workload.check().map_err(|why| TemplateError::Field(why.0.to_string()))
@@ -211,6 +215,9 @@ impl Template {
             tick_ms,
             command,
             jupyter,
+            onstart,
+            login,
+            ssh_keys,
             detach: _,
         } = request;
         let renters = [
@@ -218,6 +225,8 @@ impl Template {
             (max_spend.is_some(), "ceiling of what is spent"),
             (extend_ms.is_some(), "extension"),
             (label.is_some(), "label"),
+            (login.is_some(), "registry login"),
+            (!ssh_keys.is_empty(), "SSH keys"),
             (tick_ms.is_some(), "time between receipts"),
         ];
         if let Some((_, what)) = renters.into_iter().find(|(given, _)| *given) {
@@ -231,6 +240,7 @@ impl Template {
             command,
             user,
             workdir,
+            onstart,
             env,
             jupyter,
             egress,
@@ -256,6 +266,7 @@ impl Template {
             command,
             user,
             workdir,
+            onstart,
             env,
             jupyter,
             egress,
@@ -279,6 +290,7 @@ impl Template {
         }
         request.user = request.user.take().or(user);
         request.workdir = request.workdir.take().or(workdir);
+        request.onstart = request.onstart.take().or(onstart);
         request.egress = request.egress.or(egress);
         request.disk_mb = request.disk_mb.or(disk_mb);
         request.rental = request.rental.or(rental);

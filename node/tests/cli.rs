@@ -115,7 +115,7 @@ fn a_wrong_configuration_is_named_by_file_and_line() {
 #[test]
 fn with_no_node_every_client_command_says_so_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 22] = [
+    let commands: [&[&str]; 24] = [
         &["status"],
         &["peers"],
         &["search", "num_gpus>=1"],
@@ -137,6 +137,8 @@ fn with_no_node_every_client_command_says_so_and_what_to_do() {
         &["host", "maintenance", "list"],
         &["host", "price", "--price", "0"],
         &["market", "RTX 4090"],
+        &["open", "--print", "1"],
+        &["template", "new", "x", "--from", "1"],
         &["down"],
     ];
     for args in commands {

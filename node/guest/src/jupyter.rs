@@ -16,16 +16,15 @@ use crate::{process, say, shell};
 const PORT: &str = "JUPYTER_PORT";
 const DEFAULT_PORT: u16 = 8888;
 const TOKEN: &str = "JUPYTER_TOKEN";
-/// What may be there, the nicest first.
-const PROGRAMS: [(&str, &str); 3] =
-    [("jupyter-lab", "JupyterLab"), ("jupyter-notebook", "Jupyter Notebook"), ("jupyter-server", "Jupyter Server")];
-/// Modules that can be run where no program of theirs is in any folder.
-const MODULES: [(&str, &str); 3] =
-    [("jupyterlab", "JupyterLab"), ("notebook", "Jupyter Notebook"), ("jupyter_server", "Jupyter Server")];
+/// What may be there, the nicest first: a program, and the module that Python can run where no program of its is in any folder.
+const KINDS: [(&str, &str, &str); 3] = [
+    ("JupyterLab", "jupyter-lab", "jupyterlab"),
+    ("Jupyter Notebook", "jupyter-notebook", "notebook"),
+    ("Jupyter Server", "jupyter-server", "jupyter_server"),
+];
 const PYTHONS: [&str; 2] = ["python3", "python"];
-/// Prints the first of its arguments that is a module.
-const PROBE: &str =
-    "import importlib.util as u, sys\nprint(next((m for m in sys.argv[1:] if u.find_spec(m)), ''), end='')";
+/// Ends with 0 if its argument is a module.
+const PROBE: &str = "import importlib.util as u, sys\nsys.exit(0 if u.find_spec(sys.argv[1]) else 1)";
 /// Where images have Jupyter beside what their `PATH` names.
 const FOLDERS: [&str; 8] = [
     "/opt/conda/bin",
@@ -134,7 +133,7 @@ fn path() -> Vec<PathBuf> {
 }
 
 /// What there is, the best first.
-fn candidates(home: Option<&Path>) -> Vec<Found> {
+fn candidates(home: Option<&Path>) -> impl Iterator<Item = Found> + use<> {
     let named = path();
     let further = FOLDERS.iter().map(PathBuf::from).chain(home.map(|home| home.join(".local/bin")));
     let folders: Vec<(PathBuf, bool)> = named
@@ -143,33 +142,38 @@ fn candidates(home: Option<&Path>) -> Vec<Found> {
         .chain(further.filter(|folder| !named.contains(folder)).map(|folder| (folder, true)))
         .filter(|(folder, _)| folder.is_absolute())
         .collect();
-    let programs = PROGRAMS.iter().flat_map(|(file, name)| {
-        let found = folders.iter().find(|(folder, _)| is_executable(&folder.join(file)));
-        found.map(|(folder, beside)| Found { name, program: folder.join(file), arguments: Vec::new(), beside: *beside })
-    });
-    let pythons = folders.iter().flat_map(|(folder, beside)| PYTHONS.map(|python| (folder.join(python), *beside)));
-    let modules = pythons.filter(|(python, _)| is_executable(python)).filter_map(|(python, beside)| {
-        let name = module(&python)?;
-        let (module, name) = MODULES.iter().find(|(module, _)| *module == name)?;
-        Some(Found { name, program: python, arguments: vec!["-m".into(), module.into()], beside })
-    });
-    let mut found: Vec<Found> = programs.collect();
-    if found.is_empty() {
-        found.extend(modules.take(1));
-    }
-    found
+    KINDS.into_iter().flat_map(move |(name, file, module)| {
+        let places = folders.clone();
+        let programs = places.clone().into_iter().filter_map(move |(folder, beside)| {
+            let program = folder.join(file);
+            is_executable(&program).then(|| Found { name, program, arguments: Vec::new(), beside })
+        });
+        // Asked only once no program was one.
+        let modules = places.into_iter().flat_map(move |(folder, beside)| {
+            PYTHONS.into_iter().filter_map(move |python| {
+                let program = folder.join(python);
+                let arguments = vec!["-m".into(), module.into()];
+                (is_executable(&program) && has_module(&program, module)).then_some(Found {
+                    name,
+                    program,
+                    arguments,
+                    beside,
+                })
+            })
+        });
+        programs.chain(modules)
+    })
 }
 
 fn is_executable(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The first of the modules that an interpreter has.
-fn module(python: &Path) -> Option<String> {
+/// Whether an interpreter has a module.
+fn has_module(python: &Path, module: &str) -> bool {
     let mut probe = Command::new(python);
-    probe.args(["-c", PROBE]).args(MODULES.map(|(module, _)| module)).stdin(Stdio::null()).stderr(Stdio::null());
-    let asked = probe.output().ok()?;
-    String::from_utf8(asked.stdout).ok().filter(|name| !name.is_empty())
+    probe.args(["-c", PROBE, module]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]
@@ -184,7 +188,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join("jupyter-lab");
         fs::write(&file, "#!/bin/sh\n").unwrap();
-        let found = || candidates(Some(&home)).into_iter().any(|found| found.program == file);
+        let found = || candidates(Some(&home)).any(|found| found.program == file);
         assert!(!found(), "a file that can't be executed is no program");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         let is_there = found();
@@ -194,7 +198,7 @@ mod tests {
 
     #[test]
     fn an_interpreter_that_is_none_has_no_modules() {
-        assert_eq!(module(Path::new("/bin/false")), None);
-        assert_eq!(module(Path::new("/nonexistent")), None);
+        assert!(!has_module(Path::new("/bin/false"), "sys"));
+        assert!(!has_module(Path::new("/nonexistent"), "sys"));
     }
 }

@@ -27,6 +27,7 @@ fn full() -> Template {
         "user": "worker",
         "workdir": "/workspace",
         "env": { "EPOCHS": "3", "TOKEN": null },
+        "onstart": "#!/bin/sh\npip install x\n",
         "egress": "internet",
         "disk_mb": 50_000,
         "query": "gpu_ram>=24",

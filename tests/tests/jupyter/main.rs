@@ -225,3 +225,32 @@ fn an_image_without_jupyter_says_so_and_costs_nothing_more() {
     assert_eq!(both.code, 2, "{}", both.err);
     let _ = renter.json(&["destroy", "-y", &other]);
 }
+
+#[test]
+fn an_image_whose_jupyter_asks_for_no_token_is_not_opened() {
+    if !have_all(&["docker", "debootstrap"]) {
+        return;
+    }
+    let world = World::with_docker();
+    let Some(image) = image::jupyter(world.docker()) else { return };
+    let careless = world.path().join("jupyter");
+    fs::create_dir(&careless).unwrap();
+    let settings = "c.IdentityProvider.token = ''\nc.ServerApp.allow_remote_access = True\n";
+    fs::write(careless.join("jupyter_server_config.py"), settings).unwrap();
+    let tag = format!("{}:careless-{}", image.split(':').next().unwrap(), std::process::id());
+    let made = world.docker().cli(&["create", &image, "true"]).ok();
+    let (container, from) = (made.trim(), careless.display().to_string());
+    let _ = world.docker().cli(&["cp", &from, &format!("{container}:/etc/jupyter")]).ok();
+    let _ = world.docker().cli(&["commit", container, &tag]).ok();
+    let _ = world.docker().cli(&["rm", container]).ok();
+
+    let (host, renter) = world.pair(1);
+    let outcome = rent(&renter, &host, &tag, &[]);
+    let lease = lease_of(&outcome.out.lines().filter_map(|l| serde_json::from_str(l).ok()).collect::<Vec<_>>());
+    let (code, sentence) = outcome.error();
+    let (again, _) = renter.refused(&["open", &lease]);
+    let _ = renter.json(&["destroy", "-y", &lease]);
+    until("the image is let go of", || (world.docker().cli(&["rmi", &tag]).code == 0).then_some(()));
+    assert!(code == "rejected" && sentence.contains("asks nobody for a token"), "{code}: {sentence}");
+    assert_eq!(again, "rejected");
+}

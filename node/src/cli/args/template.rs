@@ -121,6 +121,8 @@ impl Args for TemplateRentArgs {
         for name in OF_ONE_RENTAL.into_iter().chain(OF_ORDERS) {
             command = command.mut_arg(name, |arg| arg.hide(true));
         }
+        // A changed argument goes to the end of the list, and with it its place on the line.
+        let command = command.mut_arg("ask", |arg| arg.index(2)).mut_arg("command", |arg| arg.index(3));
         command.mut_arg("env", |arg| arg.help("Add a variable (repeatable); K alone is asked for at each rental"))
     }
 

@@ -321,8 +321,11 @@ fn an_exec_over_a_cut_says_so_and_its_process_is_hung_up() {
     starts(&host, "sleep 4002");
     host.kill();
     assert_eq!(wait(&mut waiting, PATIENCE), Some(125));
+    assert!(runs(&host, "sleep 4002"), "it ended by itself");
     host.start();
-    renter.reaches(&lease, "running");
+    ends(&host, "sleep 4002");
+    let again = renter.reaches(&lease, "running");
+    assert_eq!(again["starts"], 1, "the instance itself runs on");
     let _ = renter.json(&["destroy", "-y", &lease]);
     nothing_left(world.docker(), &host);
 }

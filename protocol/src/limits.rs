@@ -59,6 +59,10 @@ pub const REQUEST_BYTES: usize = 256 * 1024;
 pub const RESPONSE_BYTES: usize = 1024 * 1024;
 /// Bytes of one frame on a log or exec stream.
 pub const FRAME_BYTES: usize = 64 * 1024;
+/// Bytes of a registry login's registry or user.
+pub const LOGIN_NAME_BYTES: usize = 255;
+/// Bytes of its password: cloud registries give tokens of some kilobytes.
+pub const LOGIN_PASSWORD_BYTES: usize = 16 * 1024;
 /// Public keys that may get into one instance over SSH.
 pub const SSH_KEYS: usize = 16;
 /// Characters of one such key, as OpenSSH writes it.
@@ -138,8 +142,10 @@ pub const TICK: (Millis, Millis) = (Millis::from_secs(1), Millis::from_hours(1))
 pub const TICK_DEFAULT: Millis = Millis::from_secs(60);
 /// How long an ended contract's disk is kept.
 pub const DISK_KEPT: Millis = Millis::from_hours(48);
-/// How long preparing (pulling, creating) may take.
+/// How long preparing (pulling, creating) may go on without getting on.
 pub const PREPARE_WITHIN: Millis = Millis::from_mins(10);
+/// How long it may take, all in all.
+pub const PREPARE_AT_MOST: Millis = Millis::from_hours(2);
 /// From SIGTERM to SIGKILL when an instance is stopped.
 pub const STOP_GRACE: Millis = Millis::from_secs(10);
 /// The longest contract: a year.

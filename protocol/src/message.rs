@@ -13,12 +13,14 @@ use crate::{
     lease::{LeaseDraft, LeaseState},
     limits,
     logs::{LogPiece, LogPosition},
+    login::LoginFor,
     money::Amount,
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
     owner::OwnerOrder,
     receipt::{Ack, Usage},
     signed::Signed,
+    ssh::SshKeyList,
     time::Timestamp,
 };
 
@@ -90,6 +92,9 @@ pub enum Request {
     },
     /// An owner wants something of a node that belongs to it. Answered with [`Response::Ordered`], or rejected.
     Order(Signed<OwnerOrder>),
+    /// A renter's own login for the image that it proposes, or whose lease is being prepared. Answered with [`Response::LoginTaken`].
+    /// The host keeps it in memory until the image is there.
+    Login(Box<LoginFor>),
 }
 
 /// What a renter may ask of its instance.
@@ -355,6 +360,8 @@ pub enum Response {
     },
     /// To a question for a later end.
     Extension(Extension),
+    /// To a login.
+    LoginTaken,
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -393,6 +400,7 @@ impl Request {
             Self::BookFetch { ids } => ids.len() <= limits::BOOK_FETCH,
             Self::Commit { workload, .. } => workload.len() <= limits::WORKLOAD_BYTES,
             Self::Update(update) => update.fits(),
+            Self::Login(of) => of.login.check().is_ok(),
             Self::Propose(_)
             | Self::BookSummary
             | Self::BookPage { .. }
@@ -442,6 +450,7 @@ impl Response {
             Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
+            | Self::LoginTaken
             | Self::Extension(_)
             | Self::Countered(_)
             | Self::Drafted(_)
@@ -488,12 +497,19 @@ pub enum StreamOpen {
         /// Columns and rows of the terminal.
         size: Option<(u16, u16)>,
     },
-    /// An SSH session with the instance. After [`Frame::Ready`] the stream carries SSH's own bytes.
+    /// An SSH session with the instance. After [`Frame::Ready`] the stream carries SSH's own bytes. Whoever proves a key of the newest
+    /// list gets in: the renter's [`SshKeyList`], or the workload's.
     Ssh {
         /// Which lease.
         lease: LeaseId,
-        /// Public keys that get in, as OpenSSH writes them, at most [`limits::SSH_KEYS`]. The renter's node vouches for them.
-        keys: Vec<String>,
+    },
+    /// Which keys get in over SSH. After [`Frame::Ready`] the stream carries the newest list that the renter has signed, and ends;
+    /// nothing, if the workload's hold.
+    SshKeys {
+        /// Which lease.
+        lease: LeaseId,
+        /// A new list first, of the revision after the newest.
+        replace: Option<Signed<SshKeyList>>,
     },
     /// A connection to a port, made from inside the instance. After [`Frame::Ready`] a TCP stream carries the connection's own bytes
     /// both ways; a UDP stream carries datagrams, each after its length as 16-bit big-endian.
@@ -516,7 +532,8 @@ impl StreamOpen {
         match self {
             Self::Logs { lease, .. }
             | Self::Exec { lease, .. }
-            | Self::Ssh { lease, .. }
+            | Self::Ssh { lease }
+            | Self::SshKeys { lease, .. }
             | Self::Forward { lease, .. } => *lease,
         }
     }

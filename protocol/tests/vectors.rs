@@ -21,6 +21,7 @@ use souk_protocol::{
     owner::{Membership, OwnerId, OwnerOrder},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
+    ssh::SshKeyList,
     terms::{Amended, Change, LeaseTerms},
     workload::Workload,
 };
@@ -139,6 +140,13 @@ fn order() -> Verified<OwnerOrder> {
         valid_until: NOON + Millis::from_mins(2),
     };
     Verified::sign(order, &owner(), &network()).unwrap()
+}
+
+fn ssh_keys() -> Verified<SshKeyList> {
+    let keys =
+        vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH laptop".to_owned()];
+    let list = SshKeyList { renter: renter().node_id(), lease: draft().id().into(), revision: 1, keys };
+    Verified::sign(list, &renter(), &network()).unwrap()
 }
 
 fn withdrawal() -> Verified<Withdrawal> {
@@ -372,6 +380,7 @@ fn documents() -> Vec<Value> {
         document("membership: the owner's word for a node", &membership()),
         document("offer of a machine that belongs to an owner", &owned_offer()),
         document("owner's order", &order()),
+        document("SSH keys", &ssh_keys()),
         document("counter-offer", &counter()),
         document("lease draft: its id is the lease's", &draft()),
         document("usage", &usage()),
@@ -420,7 +429,10 @@ fn messages() -> Value {
             message("ordered", &Response::Ordered { answer: br#"{"done":null}"#.to_vec() }),
             message("busy", &Response::Busy { retry_after_ms: 200 }),
         ],
-        "streams": [message("logs", &stream)],
+        "streams": [
+            message("logs", &stream),
+            message("ssh keys", &StreamOpen::SshKeys { lease, replace: Some(ssh_keys().to_signed()) }),
+        ],
         "frames": frames.map(|f| json!({ "what": format!("{f:?}"), "bytes": hex::encode(f.to_bytes()) })),
     })
 }
@@ -605,6 +617,7 @@ fn every_published_document_verifies() {
             Ack::NAME => verify::<Ack>(vector),
             Membership::NAME => verify::<Membership>(vector),
             OwnerOrder::NAME => verify::<OwnerOrder>(vector),
+            SshKeyList::NAME => verify::<SshKeyList>(vector),
             other => panic!("{other} is not a kind of document"),
         }
     }

@@ -139,6 +139,16 @@ impl Instance {
         })
     }
 
+    /// The size of its image in bytes, where its container is there already and from the same spec.
+    pub(crate) async fn made_from(&self, spec: &InstanceSpec) -> Option<u64> {
+        let found = self.observe(false).await.ok()??;
+        if found.spec_digest != spec.digest() {
+            return None;
+        }
+        let image = self.engine.docker.inspect_image(&found.image).await.ok()?;
+        Some(image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0))
+    }
+
     /// Makes the network (where one is granted) and the container, unless they are there from the same spec.
     pub(crate) async fn create(&self, spec: &InstanceSpec, image: &StoredImage) -> Result<(), FailureCode> {
         if let Some(found) = self.observe(false).await? {

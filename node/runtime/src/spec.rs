@@ -7,7 +7,7 @@ use std::path::{Component, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::image::ImagePin;
+use crate::image::{ImagePin, ImageSource};
 
 /// Longest lease id, in bytes. It becomes a label and part of file names.
 pub const MAX_LEASE_ID: usize = 128;
@@ -103,6 +103,9 @@ pub struct InstanceSpec {
     pub lease: String,
     /// The image, pinned.
     pub image: ImagePin,
+    /// How it comes to the engine.
+    #[serde(default, skip_serializing_if = "ImageSource::is_open")]
+    pub source: ImageSource,
     /// Arguments in place of the image's; `None` takes the image's own.
     pub command: Option<Vec<String>>,
     /// Entrypoint in place of the image's; `None` takes the image's own, `Some` (empty too) drops the image's command as

@@ -9,7 +9,7 @@ use super::{
     leases, onstart, orders,
     output::{self, Align, Table, money},
     progress::Display,
-    search, terms,
+    search, ssh_keys, terms,
 };
 use crate::{
     api::{
@@ -135,8 +135,10 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         max_spend: args.max_spend,
         onstart: onstart::script(args.onstart.as_deref(), args.onstart_cmd)?,
         label: args.label,
+        ssh_keys: ssh_keys::lines(&args.ssh_key)?,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
+        login: args.image_access.login()?,
         detach: args.detach,
     })
 }
@@ -160,9 +162,11 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         term_ms: Some(args.term),
         max_spend: args.max_spend,
         label: None,
+        ssh_keys: Vec::new(),
         tick_ms: None,
         onstart: None,
         command: None,
+        login: args.image_access.login()?,
         detach: false,
     })
 }

@@ -347,6 +347,7 @@ impl Job {
             egress: self.egress,
             devices,
             priority: Priority::Idle,
+            source: souk_runtime::ImageSource::Registry,
             stop_grace_ms: 0,
         }
     }

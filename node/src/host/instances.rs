@@ -16,8 +16,8 @@ use souk_protocol::{
 };
 use souk_runtime::inside::{FOLDER_IN_INSTANCE, SOCKET};
 use souk_runtime::{
-    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, InstanceEvent, InstanceSpec, InstanceState,
-    Priority, Step,
+    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, ImageSource, InstanceEvent, InstanceSpec,
+    InstanceState, Priority, Step,
 };
 
 use crate::inside::ApiKey;
@@ -73,6 +73,7 @@ pub fn spec(
     InstanceSpec {
         lease: lease.to_string(),
         image: ImagePin { reference: draft.image.reference.clone(), digest: draft.image.digest.clone() },
+        source: if workload.login { ImageSource::Login } else { ImageSource::Registry },
         command: workload.command.clone(),
         entrypoint: workload.entrypoint.clone(),
         user: workload.user.clone(),

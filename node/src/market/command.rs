@@ -18,7 +18,7 @@ use crate::api::types::{
     IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
     MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
     ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
-    SearchResults, SshView, StatusView, TunnelRequest,
+    SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -163,6 +163,15 @@ pub enum Command {
         /// The keys.
         reply: Reply<SshView>,
     },
+    /// Which keys get into an instance over SSH; answered when the host has.
+    SshKeys {
+        /// Which.
+        id: LeaseSelector,
+        /// What changes.
+        request: SshKeysRequest,
+        /// The keys after it.
+        reply: Reply<SshKeysView>,
+    },
     /// Opens SSH or a port of an instance. The market has sent the `Open` frame when it answers: the asker reads `Ready` or `Error`, and
     /// after `Ready` plain bytes.
     Tunnel {
@@ -303,6 +312,7 @@ impl fmt::Debug for Command {
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
             Self::SshAccess { .. } => "SshAccess",
+            Self::SshKeys { .. } => "SshKeys",
             Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",

@@ -1,7 +1,8 @@
 //! What people want of the node, carried out: each command of the local API against the engine, the ledger and the host's side.
 
+use souk_network::NetworkHandle;
 use souk_protocol::{
-    LeaseId, Millis, Nonce, Timestamp,
+    LeaseId, Millis, NodeId, Nonce, Timestamp,
     machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
     logs::LogPosition,
     message::{Action, StreamOpen},
@@ -53,6 +54,7 @@ impl Market {
             Command::Logs { id, request, from, reply } => self.logs(&id, request, from, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
+            Command::SshKeys { id, request, reply } => self.ssh_keys(&id, request, reply),
             Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
             Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),
             Command::Events { request, reply } => self.ledger.happened(request, reply),
@@ -149,6 +151,9 @@ impl Market {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
+        if let Some(login) = &request.login {
+            super::logins::check(login, &request.image)?;
+        }
         let wish = Wish {
             ask,
             nonce,
@@ -168,6 +173,8 @@ impl Market {
                 workdir: request.workdir,
                 keep_alive: false,
                 onstart: request.onstart,
+                login: request.login.is_some(),
+                ssh_keys: self.rented_keys(&nonce, &request.ssh_keys)?,
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
@@ -179,7 +186,10 @@ impl Market {
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
         self.rentals.begin(token, host, steps.clone(), currency, request.detach);
-        self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
+        match request.login {
+            Some(login) => self.rent_with(token, wish, host, login),
+            None => self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) })),
+        }
         Ok(())
     }
 
@@ -308,37 +318,26 @@ impl Market {
         }
     }
 
+    /// The host of a lease that this node rents.
+    pub(super) fn host_of(&self, lease: LeaseId) -> Result<NodeId, CommandError> {
+        let wrong = |message: &str| Err(CommandError::new(ErrorCode::WrongState, message));
+        match self.engine.renter().leases().get(&lease) {
+            Some(held) if !held.state().is_ended() => Ok(held.host()),
+            None if self.engine.host().leases().contains_key(&lease) => {
+                wrong("this machine is rented out by that lease; what runs in it is its renter's alone")
+            }
+            Some(_) | None => wrong("the lease is over, and its instance is gone"),
+        }
+    }
+
     /// Opens a stream to a lease's host and says what it is for.
     pub(super) fn open(&self, lease: LeaseId, open: StreamOpen, reply: Reply<ByteStream>) {
-        let wrong = |message: &str| CommandError::new(ErrorCode::WrongState, message);
-        let host = match self.engine.renter().leases().get(&lease) {
-            Some(held) if held.state().is_ended() => {
-                return answer(reply, Err(wrong("the lease is over, and its instance is gone")));
-            }
-            Some(held) => held.host(),
-            None if self.engine.host().leases().contains_key(&lease) => {
-                return answer(
-                    reply,
-                    Err(wrong("this machine is rented out by that lease; what runs in it is its renter's alone")),
-                );
-            }
-            None => return answer(reply, Err(wrong("the lease is over, and its instance is gone"))),
+        let host = match self.host_of(lease) {
+            Ok(host) => host,
+            Err(error) => return answer(reply, Err(error)),
         };
         let network = self.network.clone();
-        tokio::spawn(async move {
-            let opened = async {
-                let mut stream = network.open_stream(host, STREAM_WITHIN).await.map_err(|e| {
-                    CommandError::new(ErrorCode::Unreachable, format!("the host can't be reached: {e}"))
-                        .hint("the instance runs on; souk peers shows who is connected")
-                })?;
-                let first = souk_protocol::message::Frame::Open(souk_protocol::encode::to_bytes(&open));
-                access::write_frame(&mut stream, &first).await.map_err(|e| {
-                    CommandError::new(ErrorCode::Unreachable, format!("the stream to the host broke: {e}"))
-                })?;
-                Ok(Box::new(stream) as ByteStream)
-            };
-            answer(reply, opened.await);
-        });
+        tokio::spawn(async move { answer(reply, open_stream(&network, host, &open).await) });
     }
 
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
@@ -375,6 +374,23 @@ impl Market {
         self.change_host(crate::host::HostSide::unlist)?;
         self.host_view()
     }
+}
+
+/// Opens a stream to a host and says what it is for.
+pub(super) async fn open_stream(
+    network: &NetworkHandle,
+    host: NodeId,
+    open: &StreamOpen,
+) -> Result<ByteStream, CommandError> {
+    let mut stream = network.open_stream(host, STREAM_WITHIN).await.map_err(|e| {
+        CommandError::new(ErrorCode::Unreachable, format!("the host can't be reached: {e}"))
+            .hint("the instance runs on; souk peers shows who is connected")
+    })?;
+    let first = souk_protocol::message::Frame::Open(souk_protocol::encode::to_bytes(open));
+    access::write_frame(&mut stream, &first)
+        .await
+        .map_err(|e| CommandError::new(ErrorCode::Unreachable, format!("the stream to the host broke: {e}")))?;
+    Ok(Box::new(stream) as ByteStream)
 }
 
 pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, CommandError>) {

@@ -14,6 +14,7 @@ mod hosting;
 mod idle;
 mod inside;
 mod listing;
+pub mod logins;
 mod names;
 mod orders;
 mod outbox;
@@ -23,6 +24,7 @@ mod pricing;
 mod rentals;
 mod search;
 pub mod select;
+mod ssh_keys;
 pub mod task;
 mod telling;
 pub mod terms;
@@ -53,4 +55,6 @@ pub struct About {
     pub ssh: crate::access::ssh::SshSeed,
     /// What the keys of its instances are made of.
     pub api: crate::inside::ApiSeed,
+    /// Public keys, as lines, that get into what is rented from now on, unless a rental names its own.
+    pub ssh_keys: Vec<String>,
 }

@@ -244,8 +244,9 @@ impl Engine {
                     });
                 }
             },
-            // Orders change how the machine is offered: they are the shell's, which then tells the engine.
+            // Orders change how the machine is offered: they are the shell's, which then tells the engine. So are logins.
             Request::Order(_)
+            | Request::Login(_)
             | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }

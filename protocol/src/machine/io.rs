@@ -4,7 +4,7 @@
 //! said that record durable; a signature never leaves the node before its record is on disk.
 
 use crate::{
-    AskId, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
+    AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
     money::Amount,
@@ -505,6 +505,10 @@ pub enum Output {
         reference: String,
         /// The digest it must have, if the renter insists.
         digest: Option<String>,
+        /// Who wants it.
+        renter: NodeId,
+        /// Digest of the workload, by which a login for it is known.
+        workload: Digest,
     },
     /// Ask the machine's owner, or the program that answers for them. Answered by [`Input::Owner`], or given up after
     /// [`crate::limits::OWNER_WITHIN`].

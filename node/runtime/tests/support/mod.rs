@@ -169,6 +169,7 @@ impl World {
         InstanceSpec {
             lease: unique(name),
             image,
+            source: souk_runtime::ImageSource::Registry,
             command: Some(command.iter().map(|word| (*word).to_owned()).collect()),
             entrypoint: None,
             user: None,

@@ -414,6 +414,7 @@ impl Host {
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Update(_)
+            | Request::Login(_)
             | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }

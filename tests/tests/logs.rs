@@ -321,8 +321,104 @@ fn an_exec_over_a_cut_says_so_and_its_process_is_hung_up() {
     starts(&host, "sleep 4002");
     host.kill();
     assert_eq!(wait(&mut waiting, PATIENCE), Some(125));
+    assert!(runs(&host, "sleep 4002"), "it ended by itself");
     host.start();
-    renter.reaches(&lease, "running");
+    ends(&host, "sleep 4002");
+    let again = renter.reaches(&lease, "running");
+    assert_eq!(again["starts"], 1, "the instance itself runs on");
+    let _ = renter.json(&["destroy", "-y", &lease]);
+    nothing_left(world.docker(), &host);
+}
+
+/// What a terminal shows, from the side of whoever sits before it.
+struct Terminal {
+    master: File,
+    slave: std::os::fd::OwnedFd,
+    shown: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+        let master = File::from(master);
+        let shown = std::sync::Arc::<std::sync::Mutex<String>>::default();
+        let (mut reader, sink) = (master.try_clone().unwrap(), std::sync::Arc::clone(&shown));
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut piece) {
+                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..n]));
+            }
+        });
+        Self { master, slave, shown }
+    }
+
+    fn size(&self, rows: u16, columns: u16) {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.master, size).unwrap();
+    }
+
+    fn side(&self) -> Stdio {
+        Stdio::from(self.slave.try_clone().unwrap())
+    }
+
+    fn types(&mut self, text: &str) {
+        std::io::Write::write_all(&mut self.master, text.as_bytes()).unwrap();
+    }
+
+    #[track_caller]
+    fn shows(&self, text: &str) {
+        let found = souk_tests::wait::poll(PATIENCE, || self.shown.lock().unwrap().contains(text).then_some(()));
+        assert!(found.is_some(), "never `{text}`: {:?}", self.shown.lock().unwrap());
+    }
+}
+
+#[test]
+fn an_exec_with_a_terminal_is_one() {
+    if !have("docker") {
+        return;
+    }
+    let world = World::with_docker();
+    let (host, renter) = world.pair(1);
+    let lease = rent(&renter, &host, 1, "sleep 600", &["--egress", "none"]);
+    let mut terminal = Terminal::open();
+    terminal.size(41, 101);
+    let before = rustix::termios::tcgetattr(&terminal.slave).unwrap();
+    let mut command = std::process::Command::new(souk());
+    command.arg("--dir").arg(renter.dir()).args(["exec", "-it", &lease, "--", "sh"]);
+    command.env("SOUK_NETWORK_NAME", renter.variable("SOUK_NETWORK_NAME"));
+    let mut child = command.stdin(terminal.side()).stdout(terminal.side()).stderr(terminal.side()).spawn().unwrap();
+    // What is awaited is put together there, so that the echo of what is typed can't be taken for it.
+    terminal.types("echo size-$(stty size | tr ' ' x)\n");
+    terminal.shows("size-41x101");
+    terminal.size(52, 122);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::WINCH).unwrap();
+    until("the size is passed on", || {
+        terminal.types("echo size-$(stty size | tr ' ' x)\n");
+        souk_tests::wait::poll(Duration::from_secs(1), || {
+            terminal.shown.lock().unwrap().contains("size-52x122").then_some(())
+        })
+    });
+    // Ctrl-C is the command's, not souk's.
+    terminal.types("echo begun-$((20+3)); sleep 1000\n");
+    terminal.shows("begun-23");
+    terminal.types("\u{3}");
+    terminal.types("echo alive-$((40+2))\n");
+    terminal.shows("alive-42");
+    terminal.types("exit 7\n");
+    assert_eq!(wait(&mut child, PATIENCE), Some(7));
+    let after = rustix::termios::tcgetattr(&terminal.slave).unwrap();
+    assert_eq!(
+        (before.input_modes, before.output_modes, before.local_modes),
+        (after.input_modes, after.output_modes, after.local_modes),
+        "the terminal is left raw"
+    );
     let _ = renter.json(&["destroy", "-y", &lease]);
     nothing_left(world.docker(), &host);
 }

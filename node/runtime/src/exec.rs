@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::exec::{CreateExecOptions, ResizeExecOptions};
+use bollard::query_parameters::InspectContainerOptions;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
@@ -192,8 +193,12 @@ pub(crate) async fn open(
     };
     let exec = docker.create_exec(&container, options).await.map_err(engine_error)?.id;
     let version = docker.client_version().to_string();
-    let connection =
-        start_exec(&shared.engine.config.socket, &version, &exec, spec.terminal).await.map_err(RuntimeError::Engine)?;
+    shared.has_session(&exec, true);
+    let started = start_exec(&shared.engine.config.socket, &version, &exec, spec.terminal).await;
+    let connection = started.map_err(|code| {
+        shared.has_session(&exec, false);
+        RuntimeError::Engine(code)
+    })?;
     let (read, write) = tokio::io::split(connection);
     let (exit_sender, exit) = watch::channel(None);
     let (alive, gone) = watch::channel(());
@@ -236,8 +241,24 @@ async fn watch_over(
         }
         () = shared.stop.cancelled() => None,
     };
+    shared.has_session(&exec, false);
     if let Some(code) = code {
         exit.send_replace(Some(code));
+    }
+}
+
+/// Hangs up what runs in a container for sessions of an earlier run of this node: nobody is there for it any more.
+pub(crate) async fn hang_up_inherited(shared: Arc<Shared>, name: String) {
+    let docker = &shared.engine.docker;
+    let Ok(found) = docker.inspect_container(&name, None::<InspectContainerOptions>).await else { return };
+    let container = found.id.unwrap_or_default();
+    for exec in found.exec_ids.unwrap_or_default() {
+        if !shared.is_session(&exec)
+            && let Some(pid) = running_pid(&shared, &exec).await
+        {
+            tracing::info!(container, "hanging up a command whose session an earlier run of this node had");
+            process::end_tree(pid, &container).await;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpStream, UdpSocket};
@@ -221,6 +222,12 @@ impl DockerRuntime {
             self.shared.send(lease, Command::Adopt(answer))?;
             let found = found.await.map_err(|_| RuntimeError::Closed)?;
             adopted.push(found.map_err(RuntimeError::Engine)?);
+        }
+        if !self.shared.looked.swap(true, Ordering::Relaxed) {
+            for running in adopted.iter().filter(|a| matches!(a.state, InstanceState::Running { .. })) {
+                let name = self.instance(&running.lease)?.names.container;
+                self.shared.tasks.spawn(crate::exec::hang_up_inherited(Arc::clone(&self.shared), name));
+            }
         }
         Ok(adopted)
     }

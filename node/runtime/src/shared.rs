@@ -1,7 +1,8 @@
 //! What handles, workers and the supervisor have in common: the engine, the workers by lease, and the engine's last outage.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{broadcast, mpsc};
@@ -28,6 +29,10 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) exec_ends: broadcast::Sender<ExecEnd>,
     workers: Mutex<HashMap<String, WorkerHandle>>,
+    /// Instances were looked for since the node has started.
+    pub(crate) looked: AtomicBool,
+    /// Execs of this node's sessions that may run.
+    execs: Mutex<HashSet<String>>,
     outage: RwLock<Option<(UnixNanos, Option<UnixNanos>)>>,
 }
 
@@ -40,12 +45,29 @@ impl Shared {
             tasks: TaskTracker::new(),
             exec_ends: broadcast::channel(EXEC_ENDS).0,
             workers: Mutex::new(HashMap::new()),
+            looked: AtomicBool::new(false),
+            execs: Mutex::new(HashSet::new()),
             outage: RwLock::new(None),
         })
     }
 
     fn workers(&self) -> MutexGuard<'_, HashMap<String, WorkerHandle>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session begins, or ends.
+    pub(crate) fn has_session(&self, exec: &str, has: bool) {
+        let mut execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        if has {
+            execs.insert(exec.to_owned());
+        } else {
+            execs.remove(exec);
+        }
+    }
+
+    /// Whether an exec is one of this node's sessions.
+    pub(crate) fn is_session(&self, exec: &str) -> bool {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner).contains(exec)
     }
 
     /// Hands a command to the lease's worker, which is started when there is none.

@@ -28,6 +28,8 @@ use crate::market::{
 const FRAMES: usize = 8;
 /// Between two attempts to go on: the first, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Between two looks at a lease that does not run.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One reader.
 struct Reader {
@@ -167,7 +169,7 @@ impl Reader {
                 (LeaseState::Running, Ended::Over) => return Ok(Next::Again),
                 (LeaseState::Preparing | LeaseState::Paused(_), _) => {
                     self.note(format!("the instance is {state}; its output goes on when it runs")).await?;
-                    sleep(RETRY.0).await;
+                    sleep(LOOK).await;
                 }
             }
         }

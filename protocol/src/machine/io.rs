@@ -152,7 +152,7 @@ pub enum Command {
         /// Which.
         lease: LeaseId,
     },
-    /// Host's side: a program in the instance of a lease wants something for it. Done once it is decided and written down.
+    /// Host's side: a program in the instance of a lease wants something for it. Done once it is decided.
     FromInside {
         /// For the result.
         token: Token,

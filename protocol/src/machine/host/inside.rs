@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Host {
-    /// Carries a wish out, and says whether it was granted once that is written down.
+    /// Carries a wish out, and says whether it was granted.
     pub(in super::super) fn asked_inside(
         &mut self,
         cx: &mut Context,

@@ -138,8 +138,8 @@ async fn signals_reach_the_command_and_its_end_tells_of_them() {
     assert!(seen.contains("50 132"), "{seen}");
     channel.data(&b"printf '\\033[31mred\\033[0m\\n'\n"[..]).await.unwrap();
     read(&mut channel, Some("\u{1b}[31mred\u{1b}[0m")).await;
-    channel.data(&b"sleep 600\n"[..]).await.unwrap();
-    read(&mut channel, Some("sleep 600")).await;
+    channel.data(&b"echo go''ing; sleep 600\n"[..]).await.unwrap();
+    read(&mut channel, Some("going")).await;
     // Ctrl-C ends the program, not the shell; Ctrl-D the shell.
     channel.data(&b"\x03"[..]).await.unwrap();
     channel.data(&b"echo still-$((40+2))\n"[..]).await.unwrap();

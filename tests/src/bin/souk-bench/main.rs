@@ -4,7 +4,7 @@
 //! cargo build --release -p souk
 //! SOUK_BIN=target/release/souk cargo run --release -p souk-tests --bin souk-bench [PART…]
 //! ```
-//! Parts: `intake`, `search`, `network`, `visible`, `lease`, `start`, `idle`; all without one. Those that need the container
+//! Parts: `intake`, `search`, `network`, `visible`, `lease`, `start`, `ssh`, `idle`; all without one. Those that need the container
 //! engine say so where there is none. `search` is there with `--features sqlite` only.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a program for a person to read")]
 
@@ -12,6 +12,7 @@ mod intake;
 mod nodes;
 #[cfg(feature = "sqlite")]
 mod search;
+mod ssh;
 mod wire;
 
 use std::time::Duration;
@@ -19,13 +20,14 @@ use std::time::Duration;
 fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, fn()); 7] = [
+    let parts: [(&str, fn()); 8] = [
         ("intake", intake::run),
         ("search", search),
         ("network", wire::run),
         ("visible", nodes::visible),
         ("lease", nodes::lease),
         ("start", nodes::start),
+        ("ssh", ssh::run),
         ("idle", nodes::idle),
     ];
     if let Some(unknown) = wanted.iter().find(|w| parts.iter().all(|(name, _)| name != w)) {

@@ -17,7 +17,7 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, owned::Owned, task, views},
+    market::{About, MarketHandle, logins::Logins, owned::Owned, task, views},
     orders,
     seal::Seal,
 };
@@ -90,9 +90,14 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
         ssh: crate::access::ssh::SshSeed::of(&identity.keypair),
+        api: crate::inside::ApiSeed::of(&identity.keypair),
         ssh_keys,
     };
     let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
+    let logins = {
+        let (dir, seal) = (dir.clone(), Seal::of(&identity.keypair));
+        tokio::task::spawn_blocking(move || Logins::open(&dir, seal)).await?
+    };
     let locks = SlotLocks::new(&config.runtime.lock_dir);
     let parts = task::Parts {
         engine,
@@ -107,6 +112,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         owned,
         about,
         hooks: feed,
+        logins,
     };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();

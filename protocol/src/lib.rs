@@ -12,6 +12,8 @@ pub mod id;
 pub mod key;
 pub mod lease;
 pub mod limits;
+pub mod logs;
+pub mod login;
 pub mod machine;
 pub mod message;
 pub mod money;

@@ -158,6 +158,7 @@ fn workload() -> Workload {
     Workload {
         command: Some(vec!["python".to_owned(), "train.py".to_owned()]),
         env: vec![("EPOCHS".to_owned(), "3".to_owned())],
+        onstart: Some("#!/bin/sh\necho ready\n".to_owned()),
         salt: Nonce([5; 16]),
         ..Workload::default()
     }
@@ -399,7 +400,7 @@ fn messages() -> Value {
     let open = &entries()[2].1;
     let (bytes, _) = workload().to_bytes();
     let control = Request::Control { lease, action: Action::Stop, nonce: Nonce([6; 16]) };
-    let stream = StreamOpen::Logs { lease, follow: true, tail: Some(10), since: None, timestamps: false };
+    let stream = StreamOpen::Logs { lease, follow: true, tail: Some(10), since: None, from: None };
     let frames = [Frame::Stdout(b"hello\n".to_vec()), Frame::StdinEnd, Frame::Resize(80, 24), Frame::Exit(-1)];
     json!({
         "gossip": [

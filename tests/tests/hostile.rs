@@ -241,7 +241,7 @@ fn bad_bytes_get_answers_and_change_nothing() {
     }
     // Its instance's output and shell neither.
     for open in [
-        StreamOpen::Logs { lease: id, follow: false, tail: None, since: None, timestamps: false },
+        StreamOpen::Logs { lease: id, follow: false, tail: None, since: None, from: None },
         StreamOpen::Exec {
             lease: id,
             command: vec!["id".to_owned()],

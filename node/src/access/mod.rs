@@ -5,6 +5,7 @@
 
 pub use crate::api::frames::{read as read_frame, write as write_frame};
 
+pub mod counted;
 pub mod exec;
 pub mod forward;
 pub mod key_files;
@@ -179,8 +180,16 @@ impl Server {
         asked.map_err(|_| "the host's node is stopping")?;
         let granted = permitted.await.map_err(|_| "the host's node is stopping")??;
         let over = self.streams_of(lease);
+        let meter = match &open {
+            StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
+                self.runtime.tunnel(&lease.to_string())
+            }
+            // What a lease's command printed costs nothing to read, nor what is said about the lease.
+            StreamOpen::Logs { .. } | StreamOpen::SshKeys { .. } => Arc::default(),
+        };
+        let mut counted = counted::Counted::new(stream, meter);
         tokio::select! {
-            served = self.pump(open, &granted, stream) => served,
+            served = self.pump(open, &granted, &mut counted) => served,
             () = over.cancelled() => Err("the lease is over".to_owned()),
         }
     }
@@ -192,8 +201,8 @@ impl Server {
         stream: &mut S,
     ) -> Result<(), String> {
         match open {
-            StreamOpen::Logs { lease, follow, tail, since, timestamps } => {
-                let options = logs::Options { follow, tail, since, timestamps };
+            StreamOpen::Logs { lease, follow, tail, since, from } => {
+                let options = logs::Options { follow, tail, since, from };
                 logs::serve(&*self.runtime, &lease.to_string(), options, stream).await
             }
             StreamOpen::Exec { lease, command, tty, env, user, workdir, size } => {

@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{AskId, Nonce, message::Action};
+use souk_protocol::{AskId, Nonce, logs::LogPosition, message::Action};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
@@ -141,6 +141,8 @@ pub enum Command {
         id: LeaseSelector,
         /// Which lines.
         request: LogsRequest,
+        /// Where a reader was cut off that goes on.
+        from: Option<LogPosition>,
         /// Frames to read.
         reply: Reply<ByteStream>,
     },

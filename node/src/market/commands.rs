@@ -4,6 +4,7 @@ use souk_network::NetworkHandle;
 use souk_protocol::{
     LeaseId, Millis, NodeId, Nonce, Timestamp,
     machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
+    logs::LogPosition,
     message::{Action, StreamOpen},
     negotiation::RentalType,
     workload::Workload,
@@ -50,7 +51,7 @@ impl Market {
             Command::Control { id, action, reply } => self.control(&id, action, reply),
             Command::Terms(command) => self.terms_command(command),
             Command::Label { id, text, reply } => self.label(&id, text, reply),
-            Command::Logs { id, request, reply } => self.logs(&id, request, reply),
+            Command::Logs { id, request, from, reply } => self.logs(&id, request, from, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
             Command::SshKeys { id, request, reply } => self.ssh_keys(&id, request, reply),
@@ -150,6 +151,9 @@ impl Market {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
+        if let Some(login) = &request.login {
+            super::logins::check(login, &request.image)?;
+        }
         let wish = Wish {
             ask,
             nonce,
@@ -168,6 +172,8 @@ impl Market {
                 user: request.user,
                 workdir: request.workdir,
                 keep_alive: false,
+                onstart: request.onstart,
+                login: request.login.is_some(),
                 ssh_keys: self.rented_keys(&nonce, &request.ssh_keys)?,
                 salt: Nonce(random().map_err(internal)?),
             },
@@ -180,7 +186,10 @@ impl Market {
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
         self.rentals.begin(token, host, steps.clone(), currency, request.detach);
-        self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
+        match request.login {
+            Some(login) => self.rent_with(token, wish, host, login),
+            None => self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) })),
+        }
         Ok(())
     }
 
@@ -239,7 +248,7 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        if self.change_done(token, &result) {
+        if self.change_done(token, &result) || self.inside_done(token, &result) {
             return;
         }
         match result {
@@ -282,11 +291,17 @@ impl Market {
         answer(reply, labelled);
     }
 
-    fn logs(&self, id: &LeaseSelector, request: LogsRequest, reply: Reply<ByteStream>) {
+    fn logs(
+        &self,
+        id: &LeaseSelector,
+        request: LogsRequest,
+        from: Option<LogPosition>,
+        reply: Reply<ByteStream>,
+    ) {
         match self.find(id) {
             Ok(lease) => {
-                let LogsRequest { follow, tail, since_ms, timestamps } = request;
-                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, timestamps }, reply);
+                let LogsRequest { follow, tail, since_ms, .. } = request;
+                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, from }, reply);
             }
             Err(error) => answer(reply, Err(error)),
         }

@@ -98,7 +98,7 @@ async fn what_is_too_much_is_refused_and_hurts_nobody_else() {
         let network = network.clone();
         async move {
             let mut stream = network.open_stream(to, PATIENCE).await.unwrap();
-            let logs = StreamOpen::Logs { lease: lease_id, follow: true, tail: None, since: None, timestamps: false };
+            let logs = StreamOpen::Logs { lease: lease_id, follow: true, tail: None, since: None, from: None };
             stream.write_all(&Frame::Open(encode::to_bytes(&logs)).to_bytes()).await.unwrap();
             let mut first = [0; Frame::HEADER];
             // A stream that is served follows an output that says nothing.

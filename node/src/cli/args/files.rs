@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use souk_protocol::{Amount, Millis};
 
-use super::values::duration;
+use super::{ImageArgs, values::duration};
 
 /// `souk copy`.
 #[derive(Debug, Args)]
@@ -30,6 +30,9 @@ pub struct CopyArgs {
 /// `souk run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// How the host gets the image.
+    #[command(flatten)]
+    pub image_access: ImageArgs,
     /// Conditions a machine must meet; the best that does is taken
     #[arg(
         short = 'Q',

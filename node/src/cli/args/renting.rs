@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use souk_protocol::{Amount, Millis};
 
-use super::{StandingArgs, values::duration};
+use super::{ImageArgs, StandingArgs, values::duration};
 use crate::api::types::RentalKind;
 
 /// `souk search`.
@@ -70,6 +70,9 @@ pub struct RentArgs {
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
+    /// How the host gets it.
+    #[command(flatten)]
+    pub image_access: ImageArgs,
     /// How it is rented [default: on-demand, or bid with --bid]
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     pub rental: Option<RentalArg>,
@@ -118,6 +121,12 @@ pub struct RentArgs {
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,
+    /// A script of this computer that the instance runs at each start, before the command
+    #[arg(long, value_name = "FILE", conflicts_with = "onstart_cmd")]
+    pub onstart: Option<std::path::PathBuf>,
+    /// The same as one line
+    #[arg(long, value_name = "COMMAND")]
+    pub onstart_cmd: Option<String>,
     /// Standing orders.
     #[command(flatten)]
     pub standing: StandingArgs,

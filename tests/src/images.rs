@@ -16,7 +16,7 @@ pub const DEBIAN: &str = "souk-scenario/debian:1";
 /// Busybox whose `/bin/told` is linked against musl.
 pub const MUSL: &str = "souk-scenario/musl:1";
 /// Busybox that runs as its user `guest`.
-pub const GUEST: &str = "souk-scenario/guest:1";
+pub const GUEST: &str = "souk-scenario/guest:2";
 /// Two programs without any libraries, and nothing else: no shell.
 pub const BARE: &str = "souk-scenario/bare:1";
 
@@ -101,7 +101,9 @@ impl Docker {
     /// # Panics
     /// If it can't be made.
     pub fn guest(&self) {
-        self.made(GUEST, |folder| self.built(folder, GUEST, &format!("FROM {BUSYBOX}\nUSER guest\n")));
+        self.made(GUEST, |folder| {
+            self.built(folder, GUEST, &format!("FROM {BUSYBOX}\nRUN chmod 1777 /tmp\nUSER guest\n"))
+        });
     }
 
     /// [`BARE`].

@@ -26,6 +26,10 @@ use crate::spec::{check_env, check_text, check_words};
 
 /// Bytes read at once; what isn't read stays in the engine and holds the command up.
 const READ_BUFFER: usize = 64 * 1024;
+/// How long the engine may take to tell the process of a command it has started, and the time between two looks.
+const PID_WITHIN: Duration = Duration::from_secs(20);
+/// See [`PID_WITHIN`].
+const PID_LOOK: Duration = Duration::from_millis(10);
 /// Between questions for an exit code, when no event told it.
 const POLL: Duration = Duration::from_millis(500);
 /// Right after the output ended the code is due at once.
@@ -298,10 +302,22 @@ async fn exit_code(
     }
 }
 
+/// The first process of a command that was started; none once it has ended. The engine passes output on before it tells the
+/// process's number, so one that has only just begun is asked for again.
 async fn running_pid(shared: &Shared, exec: &str) -> Option<i32> {
-    let found = shared.engine.docker.inspect_exec(exec).await.ok()?;
-    if found.running != Some(true) {
-        return None;
+    let until = tokio::time::Instant::now() + PID_WITHIN;
+    loop {
+        let found = shared.engine.docker.inspect_exec(exec).await.ok()?;
+        if found.running != Some(true) && found.exit_code.is_some() {
+            return None;
+        }
+        let pid = found.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1);
+        if found.running == Some(true) && pid.is_some() {
+            return pid;
+        }
+        if shared.stop.is_cancelled() || tokio::time::Instant::now() >= until {
+            return None;
+        }
+        tokio::time::sleep(PID_LOOK).await;
     }
-    found.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 1)
 }

@@ -116,17 +116,15 @@ impl AuthorizedKey {
         }
         let key = PublicKey::from_openssh(line).map_err(|_| KeyError::Malformed)?;
         let data = key.key_data().clone();
-        match &data {
-            KeyData::Ed25519(_) | KeyData::Ecdsa(_) => {}
-            KeyData::Rsa(rsa) => {
-                let modulus = rsa.n().as_positive_bytes().unwrap_or_default();
-                let unused = modulus.first().map_or(0, |byte| byte.leading_zeros());
-                let bits = (modulus.len().saturating_mul(8)).saturating_sub(unused as usize);
-                if !RSA_BITS.contains(&bits) {
-                    return Err(KeyError::Bits(bits));
-                }
+        if let KeyData::Rsa(rsa) = &data {
+            let modulus = rsa.n().as_positive_bytes().unwrap_or_default();
+            let unused = modulus.first().map_or(0, |byte| byte.leading_zeros());
+            let bits = modulus.len().saturating_mul(8).saturating_sub(unused as usize);
+            if !RSA_BITS.contains(&bits) {
+                return Err(KeyError::Bits(bits));
             }
-            _ => return Err(KeyError::Kind(data.algorithm().to_string())),
+        } else if !matches!(data, KeyData::Ed25519(_) | KeyData::Ecdsa(_)) {
+            return Err(KeyError::Kind(data.algorithm().to_string()));
         }
         let comment = String::from_utf8_lossy(key.comment().as_ref()).into_owned();
         let comment = comment.chars().filter(|c| !c.is_control()).take(COMMENT).collect();

@@ -94,6 +94,8 @@ fn a_full_debian_is_worked_with_as_any_server() {
     BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "in\n");
     let _ = renter.json(&["destroy", "-y", &lease]);
-    assert_eq!(until("it is cut", || child.0.try_wait().unwrap()).code(), Some(255));
+    // Its processes are killed, or its stream is gone, whichever its client hears of first.
+    let code = until("it is cut", || child.0.try_wait().unwrap()).code();
+    assert!([Some(255), Some(137)].contains(&code), "{code:?}");
     assert_eq!(client.ssh(&["job", "true"], &[]).code, 255);
 }

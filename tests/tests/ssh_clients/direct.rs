@@ -29,21 +29,31 @@ impl client::Handler for Trusting {
 /// A connection to an instance, and the program that carries it.
 pub struct Direct {
     pub session: client::Handle<Trusting>,
-    _proxy: Child,
+    proxy: Child,
 }
 
 impl Direct {
     pub async fn to(renter: &Node, lease: &str, client: &Client) -> Self {
+        Self::with(client::Config::default(), renter, lease, client).await
+    }
+
+    /// The program that carries it stops where it is, and reads nothing more.
+    pub fn stall(&self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.proxy.id().unwrap()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    }
+
+    pub async fn with(config: client::Config, renter: &Node, lease: &str, client: &Client) -> Self {
         let mut command = Command::from(renter.command(&["ssh-proxy", lease]));
         let mut proxy = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let stream = tokio::io::join(proxy.stdout.take().unwrap(), proxy.stdin.take().unwrap());
-        let mut session = client::connect_stream(Arc::new(client::Config::default()), stream, Trusting).await.unwrap();
+        let mut session = client::connect_stream(Arc::new(config), stream, Trusting).await.unwrap();
         let config = fs::read_to_string(&client.config).unwrap();
         let key = config.lines().find_map(|line| line.trim().strip_prefix("IdentityFile ")).unwrap().trim_matches('"');
         let key = PrivateKey::from_openssh(fs::read_to_string(key).unwrap()).unwrap();
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
         assert!(session.authenticate_publickey("souk", key).await.unwrap().success());
-        Self { session, _proxy: proxy }
+        Self { session, proxy }
     }
 
     pub async fn session(&self) -> Channel<client::Msg> {
@@ -138,8 +148,8 @@ async fn signals_reach_the_command_and_its_end_tells_of_them() {
     assert!(seen.contains("50 132"), "{seen}");
     channel.data(&b"printf '\\033[31mred\\033[0m\\n'\n"[..]).await.unwrap();
     read(&mut channel, Some("\u{1b}[31mred\u{1b}[0m")).await;
-    channel.data(&b"sleep 600\n"[..]).await.unwrap();
-    read(&mut channel, Some("sleep 600")).await;
+    channel.data(&b"echo go''ing; sleep 600\n"[..]).await.unwrap();
+    read(&mut channel, Some("going")).await;
     // Ctrl-C ends the program, not the shell; Ctrl-D the shell.
     channel.data(&b"\x03"[..]).await.unwrap();
     channel.data(&b"echo still-$((40+2))\n"[..]).await.unwrap();

@@ -173,3 +173,52 @@ fn a_stalled_reader_and_a_flooding_writer_cost_the_host_little() {
         let _ = node.json(&["destroy", "-y", lease]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_stalls_beneath_wide_windows_costs_the_host_little() {
+    if !have("docker") {
+        return;
+    }
+    let world = World::with_docker();
+    let (host, [(renter, lease), (neighbour, other)]) = neighbours(&world);
+    let client = Client::of(&renter, &lease, world.path());
+    assert_eq!(client.ssh(&["job", "true"], &[]).code, 0);
+    let before = resident(&host);
+
+    // Leave for gigabytes on each of many channels, and then nothing is read, not even the stream beneath them.
+    let (mut stalled, mut channels) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let wide = russh::client::Config { window_size: 1 << 30, ..russh::client::Config::default() };
+        let direct = Direct::with(wide, &renter, &lease, &client).await;
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            let mut channel = direct.session().await;
+            channel.exec(true, "echo begun; read go; cat /dev/zero").await.unwrap();
+            read(&mut channel, Some("begun")).await;
+            waiting.push(channel);
+        }
+        for channel in &waiting {
+            channel.data(&b"\n"[..]).await.unwrap();
+        }
+        read(&mut waiting[0], Some("\0")).await;
+        channels.extend(waiting);
+        direct.stall();
+        stalled.push(direct);
+    }
+    let (began, mut most, mut looks) = (Instant::now(), 0, 0);
+    while began.elapsed() < Duration::from_secs(8) {
+        most = most.max(resident(&host));
+        looks += 1;
+        assert_eq!(neighbour.souk(&["exec", &other, "--", "echo", "in"], &[]).out, "in\n");
+        assert_eq!(client.ssh(&["job", "echo in"], &[]).out, "in\n");
+    }
+    assert!(looks > 3, "it looked {looks} times");
+    let grown = most.saturating_sub(before) / 1024;
+    println!("the host's memory: {} MiB before, {} MiB at most with 32 stalled channels", before / 1024, most / 1024);
+    // Some packets and buffers for each connection and channel, not what the windows allow: 32 GiB.
+    assert!(grown < 128, "the host grew by {grown} MiB");
+    drop((channels, stalled));
+    for (node, lease) in [(&renter, &lease), (&neighbour, &other)] {
+        let _ = node.json(&["destroy", "-y", lease]);
+    }
+}

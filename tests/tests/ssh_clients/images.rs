@@ -47,7 +47,7 @@ fn every_kind_of_image_is_reached() {
     assert!(listed.err.contains("Permission denied"), "{}", listed.err);
     assert_eq!(guest.ssh(&["-l", "root", "job", "id -u"], &[]).out, "0\n", "the renter may be anybody in there");
     let nobody = guest.ssh(&["-l", "no-such-user", "job", "true"], &[]);
-    assert!(nobody.code != 0 && nobody.err.contains("no-such-user"), "{}: {}", nobody.code, nobody.err);
+    assert!(nobody.code == 126 && nobody.out.contains("no-such-user"), "{}: {}{}", nobody.code, nobody.out, nobody.err);
     let _ = renter.json(&["destroy", "-y", &lease]);
 
     // Without a shell: plain commands, files and ports all the same, and a word on why there is nothing to log in to.

@@ -126,9 +126,9 @@ pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// What the other side says until it has the image.
-async fn answers<S: AsyncRead + AsyncWrite>(from: &mut ReadHalf<&mut S>) -> Result<(), HandoverError>
+async fn answers<S>(from: &mut ReadHalf<&mut S>) -> Result<(), HandoverError>
 where
-    S: Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut loading = false;
     loop {

@@ -4,7 +4,7 @@
 //! cargo build --release -p souk
 //! SOUK_BIN=target/release/souk cargo run --release -p souk-tests --bin souk-bench [PART…]
 //! ```
-//! Parts: `intake`, `search`, `network`, `visible`, `lease`, `start`, `idle`, `tunnel`, `copy`, `run`, `prompt`; all without one.
+//! Parts: `intake`, `search`, `network`, `visible`, `lease`, `start`, `ssh`, `idle`, `tunnel`, `copy`, `run`, `prompt`; all without one.
 //! Those that need the container engine, OpenSSH's server or rsync say so where there is none. `search` is there with
 //! `--features sqlite` only.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a program for a person to read")]
@@ -15,6 +15,7 @@ mod nodes;
 mod peers;
 #[cfg(feature = "sqlite")]
 mod search;
+mod ssh;
 mod tunnel;
 mod wire;
 
@@ -23,13 +24,14 @@ use std::time::Duration;
 fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, fn()); 11] = [
+    let parts: [(&str, fn()); 12] = [
         ("intake", intake::run),
         ("search", search),
         ("network", wire::run),
         ("visible", nodes::visible),
         ("lease", nodes::lease),
         ("start", nodes::start),
+        ("ssh", ssh::run),
         ("idle", nodes::idle),
         ("tunnel", tunnel::run),
         ("copy", files::copy),

@@ -484,6 +484,12 @@ pub enum StreamOpen {
         /// Public keys that get in, as OpenSSH writes them, at most [`limits::SSH_KEYS`]. The renter's node vouches for them.
         keys: Vec<String>,
     },
+    /// The image of an instance that is being prepared, from its renter. After [`Frame::Ready`] the stream carries the messages of a
+    /// handover; the renter sends.
+    Push {
+        /// Which lease.
+        lease: LeaseId,
+    },
     /// A connection to a port, made from inside the instance. After [`Frame::Ready`] a TCP stream carries the connection's own bytes
     /// both ways; a UDP stream carries datagrams, each after its length as 16-bit big-endian.
     Forward {
@@ -506,6 +512,7 @@ impl StreamOpen {
             Self::Logs { lease, .. }
             | Self::Exec { lease, .. }
             | Self::Ssh { lease, .. }
+            | Self::Push { lease }
             | Self::Forward { lease, .. } => *lease,
         }
     }

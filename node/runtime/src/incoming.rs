@@ -173,15 +173,22 @@ async fn known(engine: &Engine, owner: &str, digest: &str) -> Result<Option<Stor
 }
 
 /// Takes the image of a lease from its renter, who has been authenticated.
-pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Duplex) -> Result<(), FailureCode> {
+pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Duplex) {
     let incoming = &engine.incoming;
-    let (owner, digest) = {
-        let mut waiting = incoming.lock();
-        let waiting = waiting.get_mut(lease).ok_or(FailureCode::InstanceGone)?;
-        if std::mem::replace(&mut waiting.busy, true) {
-            return Err(FailureCode::ImageBusy);
+    let begun = match incoming.lock().get_mut(lease) {
+        None => Err(FailureCode::ImageNotWanted),
+        Some(waiting) if waiting.busy => Err(FailureCode::ImageBusy),
+        Some(waiting) => {
+            waiting.busy = true;
+            Ok((waiting.owner.clone(), waiting.digest.clone()))
         }
-        (waiting.owner.clone(), waiting.digest.clone())
+    };
+    let (owner, digest) = match begun {
+        Ok(begun) => begun,
+        Err(code) => {
+            write(&mut stream, &Message::Refused(code, code.sentence().to_owned())).await.ok();
+            return;
+        }
     };
     let taken = taken(engine, lease, (&owner, &digest), &mut stream).await;
     incoming.told(lease, |waiting| {
@@ -202,12 +209,9 @@ pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Dupl
     match taken {
         Ok(()) => {
             write(&mut stream, &Message::Done).await.ok();
-            tokio::io::AsyncWriteExt::flush(&mut stream).await.ok();
-            Ok(())
         }
         Err(error) => {
             tracing::info!(%lease, %error, "an image was not taken");
-            Ok(())
         }
     }
 }

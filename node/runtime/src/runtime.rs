@@ -22,7 +22,7 @@ use crate::instance::Instance;
 use crate::login::Login;
 use crate::logs::{LogOptions, LogStream};
 use crate::notice::MAX_NOTICE_BYTES;
-use crate::report::{Exit, FailureCode, RuntimeReport};
+use crate::report::{Exit, RuntimeReport};
 use crate::shared::Shared;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
@@ -137,11 +137,7 @@ pub trait Runtime: Send + Sync {
 
     /// Takes the image of an instance that is being prepared from its renter, who was authenticated by the caller: the receiving side of
     /// a [`crate::handover`]. What goes wrong there is told over the stream.
-    fn receive_image<'a>(
-        &'a self,
-        lease: &'a str,
-        stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, Result<(), FailureCode>>;
+    fn receive_image<'a>(&'a self, lease: &'a str, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()>;
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
@@ -300,11 +296,7 @@ impl Runtime for DockerRuntime {
         })
     }
 
-    fn receive_image<'a>(
-        &'a self,
-        lease: &'a str,
-        stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, Result<(), FailureCode>> {
+    fn receive_image<'a>(&'a self, lease: &'a str, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()> {
         Box::pin(incoming::take(&self.shared.engine, lease, stream))
     }
 

@@ -197,6 +197,11 @@ impl Server {
                     .ok_or("too many SSH connections to this instance are open; close some first")?;
                 ssh::serve(&self.runtime, &self.host_key, lease, &keys, stream).await
             }
+            StreamOpen::Push { lease } => {
+                send(stream, &Frame::Ready).await?;
+                self.runtime.receive_image(&lease.to_string(), stream).await;
+                Ok(())
+            }
             StreamOpen::Forward { lease, host, port, udp } => {
                 let target = forward::Target { host, port, udp };
                 forward::serve(&*self.runtime, &lease.to_string(), &target, stream).await

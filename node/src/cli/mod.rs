@@ -26,6 +26,7 @@ mod output;
 mod owner;
 mod plot;
 mod progress;
+mod push;
 mod rent;
 mod run;
 mod schedule;
@@ -114,6 +115,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
         Command::Copy(args) => copy::copy(context, args).await,
+        Command::Push(args) => push::push(context, args).await,
         Command::Run(args) => run::run(context, *args).await,
         Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,

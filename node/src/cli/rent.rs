@@ -1,5 +1,6 @@
 //! `souk rent`: what it can cost, then each step until it runs.
 
+use futures::{FutureExt as _, future::OptionFuture};
 use souk_protocol::{Amount, resources::SlotClass};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     leases, orders,
     output::{self, Align, Table, money},
     progress::Display,
+    push::Pushed,
     search, terms,
 };
 use crate::{
@@ -27,7 +29,11 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
         return orders::place(context, args).await;
     }
     let yes = args.yes;
-    let request = request(args)?;
+    let pushed = if args.image_access.push { Some(Pushed::find(&args.image).await?) } else { None };
+    let mut request = request(args)?;
+    if let Some(pushed) = &pushed {
+        request.image = pushed.reference();
+    }
     let client = context.client()?;
     let quote: QuoteView = client.post("quote", &request).await?;
     if !context.json {
@@ -45,9 +51,15 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
     let mut steps = client.lines("rent", &request).await?;
     let mut display = Display::new();
     let mut accepted = None;
+    let mut sending = OptionFuture::from(None);
     loop {
         let step = tokio::select! {
             step = steps.next::<RentStep>() => step?,
+            Some(sent) = &mut sending => {
+                sent?;
+                sending = OptionFuture::from(None);
+                continue;
+            }
             _ = tokio::signal::ctrl_c() => {
                 display.end();
                 return Ok(interrupted(accepted));
@@ -55,10 +67,17 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
         };
         let Some(step) = step else {
             display.end();
+            if let Some(sent) = sending.await {
+                // Its steps ended where the lease was made; the image is still on its way.
+                sent?;
+            }
             return finished(accepted);
         };
-        if let RentStep::Accepted { number, .. } = &step {
+        if let RentStep::Accepted { number, lease } = &step {
             accepted = Some(*number);
+            let (client, lease) = (client.clone(), lease.to_string());
+            let work = pushed.clone().map(|pushed| async move { pushed.to(&client, &lease, |_| {}).await }.boxed());
+            sending = OptionFuture::from(work);
         }
         if context.json {
             output::json_line(&step)?;

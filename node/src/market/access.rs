@@ -49,6 +49,7 @@ impl Market {
                 let keys = own.iter().map(|key| souk_ssh::keys::public_line(&key.public(), "")).collect();
                 StreamOpen::Ssh { lease, keys }
             }
+            TunnelRequest::Push => StreamOpen::Push { lease },
             TunnelRequest::Port { host, port, udp } => StreamOpen::Forward { lease, host, port, udp },
         };
         self.open(lease, open, reply);

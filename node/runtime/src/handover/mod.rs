@@ -17,6 +17,7 @@
 mod archive;
 mod config;
 mod layer;
+mod local;
 mod receive;
 mod saved;
 mod send;
@@ -25,6 +26,7 @@ mod wire;
 
 pub use archive::{archive, load};
 pub use config::ImageConfig;
+pub use local::{LocalEngine, LocalImage};
 pub use receive::{Receiving, Received, receive};
 pub use send::{Sending, Sent, send};
 pub use tar::{LayerCheck, TarError};

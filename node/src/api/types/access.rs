@@ -37,6 +37,8 @@ impl std::fmt::Debug for SshView {
 pub enum TunnelRequest {
     /// Its SSH server.
     Ssh,
+    /// The way for the image that its preparing waits for: the messages of a handover.
+    Push,
     /// A port.
     Port {
         /// Where, as the instance sees it.

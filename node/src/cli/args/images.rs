@@ -9,7 +9,23 @@ pub struct ImageArgs {
     /// or a question. The host is told it, and keeps it until it has the image
     #[arg(long, value_name = "[USER@]REGISTRY")]
     pub login: Option<String>,
+    /// Send the image from your own Docker: only the layers that the host lacks
+    #[arg(long, conflicts_with = "login")]
+    pub push: bool,
     /// With --login: read the password from standard input
     #[arg(long, requires = "login")]
     pub password_stdin: bool,
+}
+
+/// `souk push`.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// The image in your own Docker [default: the name it was rented with]
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Say nothing but what fails
+    #[arg(short, long)]
+    pub quiet: bool,
 }

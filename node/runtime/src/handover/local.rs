@@ -63,7 +63,8 @@ impl LocalEngine {
             Err(error) if is_missing(&error) => return Err(HandoverError::Failed(FailureCode::ImageNotFound)),
             Err(error) => return Err(HandoverError::Failed(classify(&error))),
         };
-        let digest = if self.containerd { self.configuration(&found.id, &found.layers).await? } else { found.id.clone() };
+        let digest =
+            if self.containerd { self.configuration(&found.id, &found.layers).await? } else { found.id.clone() };
         Ok(LocalImage { engine: self.clone(), id: found.id, digest, layers: found.layers, bytes: found.bytes })
     }
 
@@ -122,7 +123,9 @@ impl LocalImage {
 /// # Errors
 /// What is wrong with it.
 #[cfg(test)]
-async fn count(stream: impl futures::Stream<Item = Result<bytes::Bytes, bollard::errors::Error>>) -> Result<usize, HandoverError> {
+async fn count(
+    stream: impl futures::Stream<Item = Result<bytes::Bytes, bollard::errors::Error>>,
+) -> Result<usize, HandoverError> {
     let mut saved = Saved::new(Box::pin(stream));
     let mut files = 0;
     while saved.next_file().await?.is_some() {

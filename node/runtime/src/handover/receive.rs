@@ -61,7 +61,9 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     there: impl AsyncFnOnce(&[String]) -> usize,
     progress: &mut impl FnMut(PullProgress),
 ) -> Result<Received, HandoverError> {
-    let Message::Offer(layers) = next(stream).await? else { return Err(HandoverError::Protocol("no offer came first")) };
+    let Message::Offer(layers) = next(stream).await? else {
+        return Err(HandoverError::Protocol("no offer came first"));
+    };
     let there = there(&layers).await.min(layers.len());
     let folder = what.folder.clone();
     let missing = {

@@ -80,7 +80,8 @@ pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     let want = read(&mut from).await?.want()?;
     let mut wanted = HashMap::new();
     for layer in &want.layers {
-        let digest = what.layers.get(layer.index).ok_or(HandoverError::Protocol("a layer is wanted that there is not"))?;
+        let digest =
+            what.layers.get(layer.index).ok_or(HandoverError::Protocol("a layer is wanted that there is not"))?;
         wanted.insert(digest.clone(), *layer);
     }
     let mut work = Work {
@@ -126,10 +127,7 @@ pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// What the other side says until it has the image.
-async fn answers<S: AsyncRead + AsyncWrite>(from: &mut ReadHalf<&mut S>) -> Result<(), HandoverError>
-where
-    S: Unpin,
-{
+async fn answers<S: AsyncRead + AsyncWrite + Unpin>(from: &mut ReadHalf<&mut S>) -> Result<(), HandoverError> {
     let mut loading = false;
     loop {
         let message = if loading {

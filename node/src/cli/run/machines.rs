@@ -126,7 +126,8 @@ async fn try_one(
         let Some(step) = step else { break };
         match step {
             RentStep::Accepted { lease, .. } => {
-                let work = pushed.map(|pushed| async move { pushed.to(client, &lease.to_string(), |_| {}).await }.boxed());
+                let work =
+                    pushed.map(|pushed| async move { pushed.to(client, &lease.to_string(), |_| {}).await }.boxed());
                 sending = OptionFuture::from(work);
             }
             RentStep::Running { lease } | RentStep::Exited { lease } => {

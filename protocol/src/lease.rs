@@ -104,6 +104,7 @@ impl Document for LeaseDraft {
         Invalid::unless(allowed.since(self.drafted_at) <= limits::TERM, "it runs for more than a year")?;
         let discounted = self.rental != RentalType::Reserved || self.rates.compute_hour <= self.listed_hour;
         Invalid::unless(discounted, "a reserved price above the listed one")?;
+        Invalid::unless(self.rates.compute_hour <= limits::PRICE_HOUR, "it costs more than a million for an hour")?;
         Invalid::unless(
             self.notice <= limits::NOTICE && self.quantum <= limits::QUANTUM,
             "its notice or quantum is over the limit",

@@ -1,6 +1,6 @@
 //! Every numeric limit of the protocol, with its unit and its reason.
 
-use crate::time::Millis;
+use crate::{money::Amount, time::Millis};
 
 /// Bytes of one signed offer. An 8-GPU machine with all fields takes some 1,200.
 pub const OFFER_BYTES: usize = 4096;
@@ -105,6 +105,8 @@ pub const NEGOTIATIONS: usize = 64;
 /// Open leases a node keeps, both sides together.
 pub const LEASES: usize = 10_000;
 
+/// The highest price of a lease for an hour: a million of its currency. What a year of it costs still fits in an [`Amount`].
+pub const PRICE_HOUR: Amount = Amount(1_000_000_000_000_000);
 /// A raised bid is at least this share (per mille) above the one before.
 pub const BID_RAISE_PERMILLE: u64 = 50;
 /// Amendments of one lease.
@@ -121,6 +123,8 @@ pub const QUANTUM: Millis = Millis::from_hours(24);
 pub const UPDATE_ENTRIES: usize = 32;
 /// Bids waiting for slots of one machine.
 pub const WAITING_BIDS: usize = 1024;
+/// Of them, those of one renter, so that nobody takes all the places alone.
+pub const WAITING_BIDS_OF_RENTER: usize = 32;
 /// The shortest term that can be reserved.
 pub const RESERVED_TERM: Millis = Millis::from_hours(1);
 /// How long before its end a lease is extended by itself, where the renter allows it.

@@ -63,4 +63,4 @@ pub use report::{Exit, ExitCause, Failure, FailureCode, InstanceEvent, PullProgr
 pub use runtime::{Adopted, DockerRuntime, InstanceState, Runtime, RuntimeFuture};
 pub use spec::{Devices, Egress, InstanceSpec, Priority, SpecError};
 pub use subnet::Cidr;
-pub use usage::{UnixNanos, Usage};
+pub use usage::{TunnelMeter, UnixNanos, Usage};

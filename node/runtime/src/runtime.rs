@@ -26,7 +26,7 @@ use crate::report::{Exit, RuntimeReport};
 use crate::shared::Shared;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
-use crate::usage::{Meter, UnixNanos, Usage};
+use crate::usage::{Meter, TunnelMeter, UnixNanos, Usage};
 use crate::worker::Command;
 
 /// Reports not yet read. When full, workers wait (pull progress is dropped): facts are never lost to a slow reader.
@@ -141,6 +141,10 @@ pub trait Runtime: Send + Sync {
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
+
+    /// Where bytes are counted that pass through the node: part of its [`Runtime::usage`]. Of a lease without an instance, a meter
+    /// nobody reads.
+    fn tunnel(&self, lease: &str) -> Arc<TunnelMeter>;
 }
 
 /// Instances as containers of a Docker engine. A handle: clones are cheap and mean the same runtime.
@@ -203,7 +207,8 @@ impl DockerRuntime {
             tracing::info!(lease = %orphan, "removing what an ended lease left behind");
             let instance = Instance::new(Arc::clone(engine), &orphan);
             instance.remove().await.map_err(RuntimeError::Engine)?;
-            Meter::open(&engine.config.data_dir, &instance.names.short, &instance.names.bridge).remove();
+            let names = &instance.names;
+            Meter::open(&engine.config.data_dir, &names.short, &names.bridge, Arc::default()).remove();
         }
         incoming::discard_others(engine, leases).await;
         let mut adopted = Vec::with_capacity(leases.len());
@@ -306,5 +311,9 @@ impl Runtime for DockerRuntime {
             self.shared.send(lease, Command::Usage(answer))?;
             usage.await.map_err(|_| RuntimeError::Closed)
         })
+    }
+
+    fn tunnel(&self, lease: &str) -> Arc<TunnelMeter> {
+        self.shared.worker(lease).map_or_else(Arc::default, |worker| Arc::clone(&worker.wake.tunnel))
     }
 }

@@ -19,7 +19,7 @@ use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, 
 use crate::runtime::{Adopted, InstanceState};
 use crate::shared::Shared;
 use crate::spec::{Devices, Egress, InstanceSpec};
-use crate::usage::{Meter, Usage};
+use crate::usage::{Meter, TunnelMeter, Usage};
 
 /// Commands that wait for one worker. When full the sender is told `Busy`.
 pub(crate) const COMMANDS: usize = 16;
@@ -51,6 +51,7 @@ pub(crate) enum Command {
 pub(crate) struct Wake {
     pub(crate) look: Notify,
     pub(crate) oom: AtomicBool,
+    pub(crate) tunnel: Arc<TunnelMeter>,
 }
 
 /// The worker's end of the map in [`Shared`].
@@ -95,7 +96,9 @@ impl Worker {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let instance = Instance::new(Arc::clone(&shared.engine), lease);
         let wake = Arc::new(Wake::default());
-        let meter = Meter::open(&shared.engine.config.data_dir, &instance.names.short, &instance.names.bridge);
+        let names = &instance.names;
+        let tunnel = Arc::clone(&wake.tunnel);
+        let meter = Meter::open(&shared.engine.config.data_dir, &names.short, &names.bridge, tunnel);
         let worker = Self {
             instance,
             shared: Arc::clone(shared),

@@ -5,6 +5,7 @@
 
 pub use crate::api::frames::{read as read_frame, write as write_frame};
 
+pub mod counted;
 pub mod exec;
 pub mod forward;
 pub mod logs;
@@ -171,8 +172,16 @@ impl Server {
         asked.map_err(|_| "the host's node is stopping")?;
         permitted.await.map_err(|_| "the host's node is stopping")??;
         let over = self.streams_of(lease);
+        let meter = match &open {
+            StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
+                self.runtime.tunnel(&lease.to_string())
+            }
+            // What a lease's command printed costs nothing to read.
+            StreamOpen::Logs { .. } => Arc::default(),
+        };
+        let mut counted = counted::Counted::new(stream, meter);
         tokio::select! {
-            served = self.pump(open, stream) => served,
+            served = self.pump(open, &mut counted) => served,
             () = over.cancelled() => Err("the lease is over".to_owned()),
         }
     }

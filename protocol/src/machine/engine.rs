@@ -117,6 +117,7 @@ impl Engine {
                     events,
                     amend,
                     amended,
+                    leaving: row.leaving,
                 };
                 let lease = RenterLease::restored(from);
                 self.renter.restore(lease, row.workload.clone(), now);

@@ -127,9 +127,8 @@ impl Host {
             if self.leases.len() >= limits::LEASES {
                 return Err(Reject::passing(RejectCode::Limit, "this host has too many leases"));
             }
-            let waits = !proposal.rental.is_firm() && self.bids() >= limits::WAITING_BIDS;
-            if waits {
-                return Err(Reject::passing(RejectCode::Limit, "too many bids wait for this machine"));
+            if let Some(full) = self.bids_full(&from).filter(|_| !proposal.rental.is_firm()) {
+                return Err(Reject::passing(RejectCode::Limit, full));
             }
         }
         let (Some(setup), Some(offer)) = (&self.setup, &self.offer) else { return Err(not_offered()) };

@@ -61,6 +61,8 @@ pub struct HostLease {
     eviction: Option<Eviction>,
     rank: Option<Rank>,
     asked: Option<Extension>,
+    /// The last one it has declined.
+    declined: Option<Extension>,
     extend_again_at: Timestamp,
     reprice_again_at: Timestamp,
     expiry_told: bool,
@@ -139,6 +141,7 @@ impl HostLease {
             eviction: None,
             rank: None,
             asked: None,
+            declined: None,
             extend_again_at: Timestamp(0),
             reprice_again_at: Timestamp(0),
             expiry_told: false,

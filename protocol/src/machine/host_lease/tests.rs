@@ -12,7 +12,7 @@ use crate::{
         io::{Output, RuntimeOrder, RuntimeReport},
         testkit::{self, NOW, draft},
     },
-    message::{Cause, Request},
+    message::{Cause, Extension, Request},
     receipt::Ack,
     workload::Workload,
 };
@@ -55,6 +55,25 @@ fn ack(lease: &HostLease, due: Amount) -> crate::Signed<Ack> {
     let ack =
         Ack { renter: lease.draft().renter, lease: lease.id(), n: usage.n, usage: usage.id(), due, partial: None };
     Verified::sign(ack, &testkit::key(2), &testkit::network()).unwrap().to_signed()
+}
+
+#[test]
+fn who_has_declined_is_asked_again_only_for_less_or_by_the_owner() {
+    let cx = &mut testkit::context();
+    let mut lease = running(cx, None, CREDIT);
+    let offered = |price| Extension { ends_at: at(10_000), compute_hour: Amount(price), valid_until: at(5_000) };
+    lease.ask_extension(cx, offered(100), at(1));
+    assert_eq!(lease.asked(), Some(offered(100)));
+    lease.decline_extension(cx, Cause::Renter, at(2));
+    for price in [100, 101] {
+        lease.ask_extension(cx, offered(price), at(3));
+        assert_eq!(lease.asked(), None, "asked again at {price}");
+    }
+    lease.ask_extension_anew(cx, offered(100), at(4));
+    assert_eq!(lease.asked(), Some(offered(100)));
+    lease.decline_extension(cx, Cause::Renter, at(5));
+    lease.ask_extension(cx, offered(99), at(6));
+    assert_eq!(lease.asked(), Some(offered(99)));
 }
 
 #[test]

@@ -490,6 +490,13 @@ pub enum StreamOpen {
         /// Which lease.
         lease: LeaseId,
     },
+    /// An image of the instance's disk. After [`Frame::Ready`] the stream carries the messages of a handover; the host sends.
+    Snapshot {
+        /// Which lease.
+        lease: LeaseId,
+        /// Keep it on the host, as an image that the renter has sent.
+        keep: bool,
+    },
     /// A connection to a port, made from inside the instance. After [`Frame::Ready`] a TCP stream carries the connection's own bytes
     /// both ways; a UDP stream carries datagrams, each after its length as 16-bit big-endian.
     Forward {
@@ -513,6 +520,7 @@ impl StreamOpen {
             | Self::Exec { lease, .. }
             | Self::Ssh { lease, .. }
             | Self::Push { lease }
+            | Self::Snapshot { lease, .. }
             | Self::Forward { lease, .. } => *lease,
         }
     }

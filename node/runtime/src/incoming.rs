@@ -22,6 +22,8 @@ use crate::report::{FailureCode, PullProgress};
 
 /// How long nothing may come of an image that is waited for.
 const SILENCE: Duration = Duration::from_secs(9 * 60);
+/// How long a sender waits for its instance to be prepared.
+const BEGIN: Duration = Duration::from_secs(20);
 /// How long an image is waited for, all in all. Shorter than slots are held for it: its not coming is not the host's doing.
 const WAIT: Duration = Duration::from_secs(115 * 60);
 /// Between two signs of life while the engine unpacks.
@@ -129,6 +131,7 @@ pub(crate) async fn wait(
         failed: None,
     };
     incoming.lock().insert(lease.to_owned(), waiting);
+    incoming.changed.notify_waiters();
     let _registered = Registered(incoming, lease);
     let mut told = PullProgress::default();
     loop {
@@ -175,6 +178,19 @@ async fn known(engine: &Engine, owner: &str, digest: &str) -> Result<Option<Stor
 /// Takes the image of a lease from its renter, who has been authenticated.
 pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Duplex) {
     let incoming = &engine.incoming;
+    // Its sender may be quicker than its preparing.
+    let registered = async {
+        loop {
+            let changed = incoming.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if incoming.lock().contains_key(lease) {
+                return;
+            }
+            changed.await;
+        }
+    };
+    let _ = tokio::time::timeout(BEGIN, registered).await;
     let begun = match incoming.lock().get_mut(lease) {
         None => Err(FailureCode::ImageNotWanted),
         Some(waiting) if waiting.busy => Err(FailureCode::ImageBusy),

@@ -24,6 +24,7 @@ use crate::logs::{LogOptions, LogStream};
 use crate::notice::MAX_NOTICE_BYTES;
 use crate::report::{Exit, RuntimeReport};
 use crate::shared::Shared;
+use crate::snapshot::SnapshotSpec;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
 use crate::usage::{Meter, TunnelMeter, UnixNanos, Usage};
@@ -138,6 +139,15 @@ pub trait Runtime: Send + Sync {
     /// Takes the image of an instance that is being prepared from its renter, who was authenticated by the caller: the receiving side of
     /// a [`crate::handover`]. What goes wrong there is told over the stream.
     fn receive_image<'a>(&'a self, lease: &'a str, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()>;
+
+    /// Makes an image of its disk, running or not, and hands it over: the sending side of a [`crate::handover`], after the image's name.
+    /// What goes wrong is told over the stream.
+    fn snapshot<'a>(
+        &'a self,
+        lease: &'a str,
+        spec: SnapshotSpec,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, ()>;
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
@@ -299,6 +309,16 @@ impl Runtime for DockerRuntime {
             let instance = self.instance(lease).map_err(|_| DialError::NotRunning)?;
             crate::dial::udp(&self.shared, &instance, host, port).await
         })
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        lease: &'a str,
+        spec: SnapshotSpec,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, ()> {
+        let instance = Instance::new(Arc::clone(&self.shared.engine), lease);
+        Box::pin(async move { crate::snapshot::take(&instance, &spec, stream).await })
     }
 
     fn receive_image<'a>(&'a self, lease: &'a str, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()> {

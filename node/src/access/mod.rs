@@ -97,6 +97,7 @@ pub struct Server {
     renters: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
     leases: Arc<Mutex<BTreeMap<LeaseId, CancellationToken>>>,
     ssh: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
+    snapshots: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -121,6 +122,7 @@ impl Server {
             renters: Arc::default(),
             leases: Arc::default(),
             ssh: Arc::default(),
+            snapshots: Arc::default(),
         }
     }
 
@@ -176,12 +178,13 @@ impl Server {
             StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
                 self.runtime.tunnel(&lease.to_string())
             }
-            // What a lease's command printed costs nothing to read.
-            StreamOpen::Logs { .. } => Arc::default(),
+            StreamOpen::Snapshot { .. } => self.runtime.tunnel(&lease.to_string()),
+            // What a lease's command printed costs nothing to read, nor does its image, however it comes.
+            StreamOpen::Logs { .. } | StreamOpen::Push { .. } => Arc::default(),
         };
         let mut counted = counted::Counted::new(stream, meter);
         tokio::select! {
-            served = self.pump(open, &mut counted) => served,
+            served = self.pump(open, peer, &mut counted) => served,
             () = over.cancelled() => Err("the lease is over".to_owned()),
         }
     }
@@ -189,6 +192,7 @@ impl Server {
     async fn pump<S: AsyncRead + AsyncWrite + Send + Unpin>(
         &self,
         open: StreamOpen,
+        peer: NodeId,
         stream: &mut S,
     ) -> Result<(), String> {
         match open {
@@ -209,6 +213,13 @@ impl Server {
             StreamOpen::Push { lease } => {
                 send(stream, &Frame::Ready).await?;
                 self.runtime.receive_image(&lease.to_string(), stream).await;
+                Ok(())
+            }
+            StreamOpen::Snapshot { lease, keep } => {
+                let _place = place(&self.snapshots, lease, 1).ok_or("a snapshot of this instance is being made already")?;
+                send(stream, &Frame::Ready).await?;
+                let spec = souk_runtime::SnapshotSpec { owner: peer.to_string(), keep };
+                self.runtime.snapshot(&lease.to_string(), spec, stream).await;
                 Ok(())
             }
             StreamOpen::Forward { lease, host, port, udp } => {

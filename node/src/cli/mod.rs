@@ -31,6 +31,7 @@ mod rent;
 mod run;
 mod schedule;
 mod search;
+mod snapshot;
 mod ssh;
 mod terms;
 mod watch;
@@ -116,6 +117,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Show(args) => leases::show(context, &args.id).await,
         Command::Copy(args) => copy::copy(context, args).await,
         Command::Push(args) => push::push(context, args).await,
+        Command::Snapshot(args) => snapshot::snapshot(context, args).await,
+        Command::Clone(args) => snapshot::clone(context, args).await,
         Command::Run(args) => run::run(context, *args).await,
         Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,

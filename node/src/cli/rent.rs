@@ -154,6 +154,7 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         label: args.label,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
+        like: None,
         login: args.image_access.login()?,
         detach: args.detach,
     })
@@ -180,6 +181,7 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         label: None,
         tick_ms: None,
         command: None,
+        like: None,
         login: args.image_access.login()?,
         detach: false,
     })

@@ -50,6 +50,7 @@ impl Market {
                 StreamOpen::Ssh { lease, keys }
             }
             TunnelRequest::Push => StreamOpen::Push { lease },
+            TunnelRequest::Snapshot { keep } => StreamOpen::Snapshot { lease, keep },
             TunnelRequest::Port { host, port, udp } => StreamOpen::Forward { lease, host, port, udp },
         };
         self.open(lease, open, reply);

@@ -141,6 +141,7 @@ async fn answers<S: AsyncRead + AsyncWrite + Unpin>(from: &mut ReadHalf<&mut S>)
             Message::Loading => loading = true,
             Message::Got(_) => {}
             Message::Offer(_)
+            | Message::Named(_)
             | Message::Want(_)
             | Message::Layer(_)
             | Message::Raw(_)

@@ -39,6 +39,12 @@ pub enum TunnelRequest {
     Ssh,
     /// The way for the image that its preparing waits for: the messages of a handover.
     Push,
+    /// An image of its disk: the messages of a handover, in which the host sends.
+    Snapshot {
+        /// Keep it on the host.
+        #[serde(default)]
+        keep: bool,
+    },
     /// A port.
     Port {
         /// Where, as the instance sees it.

@@ -77,6 +77,9 @@ pub struct RentRequest {
     /// Replaces the image's command.
     #[serde(default)]
     pub command: Option<Vec<String>>,
+    /// Run what this lease runs, with as much disk, where nothing else is said: its number, its label, or digits of its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<String>,
     /// The renter's own login at the image's registry. The host is told it, and keeps it until it has the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<RegistryLogin>,

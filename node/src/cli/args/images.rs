@@ -29,3 +29,37 @@ pub struct PushArgs {
     #[arg(short, long)]
     pub quiet: bool,
 }
+
+/// `souk snapshot`.
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// With --load: the name it gets in your own Docker [default: souk-snapshot]
+    #[arg(value_name = "NAME", requires = "load")]
+    pub name: Option<String>,
+    /// Write it to this file, for `docker load`
+    #[arg(short, long, value_name = "FILE", conflicts_with = "load")]
+    pub out: Option<std::path::PathBuf>,
+    /// Load it into your own Docker
+    #[arg(long)]
+    pub load: bool,
+}
+
+/// `souk clone`.
+#[derive(Debug, Args)]
+pub struct CloneArgs {
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+    /// The ask to rent for the clone: a row of the last search, or the first digits of its id
+    pub ask: String,
+    /// A name for the clone
+    #[arg(long, value_name = "NAME")]
+    pub label: Option<String>,
+    /// End the old lease once the clone runs
+    #[arg(long = "move")]
+    pub moves: bool,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+}

@@ -55,6 +55,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let Options { dir, ready, lock: _lock } = options;
     let identity = Identity::load(&dir)?;
     let network_id = config.network.id();
+    let ssh_keys = crate::access::key_files::lines(&config.renter.ssh_keys).context("renter.ssh_keys")?;
     let me = identity.keypair.node_id();
 
     let (ledger, restore, progress) = {
@@ -89,6 +90,8 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
         ssh: crate::access::ssh::SshSeed::of(&identity.keypair),
+        api: crate::inside::ApiSeed::of(&identity.keypair),
+        ssh_keys,
     };
     let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
     let logins = {

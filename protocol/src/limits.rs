@@ -45,6 +45,8 @@ pub const ENTRY_BYTES: usize = 6144;
 pub const RECEIPT_BYTES: usize = 1024;
 /// Bytes of a workload: command, environment, user.
 pub const WORKLOAD_BYTES: usize = 64 * 1024;
+/// Bytes of the script that an instance runs at each start. Longer ones belong into the image, or are fetched by this one.
+pub const ONSTART_BYTES: usize = 32 * 1024;
 /// Arguments of a command.
 pub const WORKLOAD_ITEMS: usize = 1024;
 /// Variables of an environment: the runtime takes 512, and the host adds some of its own.
@@ -152,5 +154,9 @@ pub const TERM: Millis = Millis::from_hours(366 * 24);
 pub const METER_TOLERANCE_PERMILLE: u64 = 10;
 /// … plus this.
 pub const METER_TOLERANCE: Millis = Millis::from_secs(5);
+/// A program in an instance may say what it is so often, and is told to wait otherwise.
+pub const LABEL_EVERY: Millis = Millis::from_secs(10);
+/// … and so many times: each is an event, and they are not to push out what else has happened to the lease.
+pub const LABELS: usize = 64;
 /// Events kept and sent for one lease.
 pub const EVENTS_PER_LEASE: usize = 256;

@@ -29,7 +29,8 @@ fn a_disk_comes_home_stays_and_moves_to_another_machine() {
     let told = renter.json(&["snapshot", &lease, "--out", &file]);
     assert!(told["image"].as_str().unwrap().starts_with("push://snapshot@sha256:"), "{told:#}");
     let _ = other.docker.cli(&["load", "-q", "-i", &file]).ok();
-    let shown = other.docker.cli(&["run", "--rm", "--network", "none", "souk-snapshot:latest", "cat", "/root/file"]).ok();
+    let shown =
+        other.docker.cli(&["run", "--rm", "--network", "none", "souk-snapshot:latest", "cat", "/root/file"]).ok();
     assert_eq!(shown, "kept\n");
     let env = other.docker.cli(&["image", "inspect", "-f", "{{.Config.Env}}", "souk-snapshot:latest"]).ok();
     assert_eq!(env.trim(), "[PATH=/bin]");

@@ -31,7 +31,9 @@ const LOADING_EVERY: Duration = Duration::from_secs(20);
 /// Disk that stays free, whatever renters send.
 const FREE: u64 = 1 << 30;
 /// Images taken at once. Others wait for their turn.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
+/// How long a sender may be silent before it is cut off, for others to have its place. It may come back.
+const STALL: Duration = Duration::from_secs(240);
 
 /// Both ends of a stream.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -206,7 +208,22 @@ pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Dupl
             return;
         }
     };
-    let taken = taken(engine, lease, (&owner, &digest), &mut stream).await;
+    let begun = Instant::now();
+    let taken = {
+        let work = taken(engine, lease, (&owner, &digest), &mut stream);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                taken = &mut work => break taken,
+                () = tokio::time::sleep(STALL / 8) => {
+                    let heard = incoming.lock().get(lease).map(|waiting| waiting.heard);
+                    if heard.is_none_or(|heard| heard.max(begun).elapsed() > STALL) {
+                        break Err(HandoverError::Stream(std::io::ErrorKind::TimedOut.into()));
+                    }
+                }
+            }
+        }
+    };
     incoming.told(lease, |waiting| {
         waiting.busy = false;
         if let Err(error) = &taken {

@@ -78,9 +78,12 @@ async fn base(instance: &Instance) -> Result<ImageInspect, FailureCode> {
     let found = instance.inspect(&instance.names.container, false).await?.ok_or(FailureCode::InstanceGone)?;
     let named = found.config.and_then(|config| config.labels).and_then(|mut labels| labels.remove(LABEL_IMAGE));
     let id = named.or(found.image).unwrap_or_default();
-    instance.engine.docker.inspect_image(&id).await.map_err(|error| {
-        if is_missing(&error) { FailureCode::ImageNotFound } else { classify(&error) }
-    })
+    instance
+        .engine
+        .docker
+        .inspect_image(&id)
+        .await
+        .map_err(|error| if is_missing(&error) { FailureCode::ImageNotFound } else { classify(&error) })
 }
 
 /// A configuration as other engines read it.
@@ -90,7 +93,16 @@ fn configuration(base: &ImageInspect, layers: &[String]) -> Vec<u8> {
         && let Ok(Value::Object(all)) = serde_json::to_value(of)
     {
         let kept = [
-            "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels", "StopSignal", "Shell",
+            "User",
+            "ExposedPorts",
+            "Env",
+            "Entrypoint",
+            "Cmd",
+            "Volumes",
+            "WorkingDir",
+            "Labels",
+            "StopSignal",
+            "Shell",
         ];
         config.extend(all.into_iter().filter(|(key, value)| kept.contains(&key.as_str()) && !value.is_null()));
     }

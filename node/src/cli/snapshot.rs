@@ -5,9 +5,7 @@ use std::path::Path;
 use futures::StreamExt as _;
 use serde_json::json;
 use souk_protocol::negotiation::SENT;
-use souk_runtime::handover::{
-    HandoverError, LocalEngine, Message, Receiving, archive, read, receive, write,
-};
+use souk_runtime::handover::{HandoverError, LocalEngine, Message, Receiving, archive, read, receive, write};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
@@ -24,7 +22,10 @@ use crate::{
         client::{Client, escape},
         types::{Environment, LeaseView, QuoteView, RentRequest, RentStep, TunnelRequest},
     },
-    market::{ErrorCode, command::{AskSelector, ByteStream}},
+    market::{
+        ErrorCode,
+        command::{AskSelector, ByteStream},
+    },
 };
 
 /// Most bytes of an image that is brought home: as many as a host may take.
@@ -89,7 +90,11 @@ pub(super) async fn snapshot(context: &Context, args: SnapshotArgs) -> Result<u8
         }
         None => {
             let name = args.name.unwrap_or_else(|| "souk-snapshot".to_owned());
-            let name = if name.rsplit('/').next().is_some_and(|last| last.contains(':')) { name } else { format!("{name}:latest") };
+            let name = if name.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+                name
+            } else {
+                format!("{name}:latest")
+            };
             let engine = LocalEngine::connect().await.map_err(|why| Failure::new(why).code(ErrorCode::Unavailable))?;
             let loaded = engine.load(folder.path(), &image, &name).await;
             loaded.map_err(|code| Failure::new(format!("your Docker did not take it: {}", code.sentence())))?;
@@ -147,6 +152,9 @@ pub(super) async fn clone(context: &Context, args: CloneArgs) -> Result<u8, Fail
         label: args.label.clone(),
         tick_ms: None,
         command: None,
+        onstart: None,
+        ssh_keys: Vec::new(),
+        jupyter: false,
         like: Some(args.id.clone()),
         login: None,
         detach: false,
@@ -208,7 +216,9 @@ pub(super) async fn clone(context: &Context, args: CloneArgs) -> Result<u8, Fail
         let _: LeaseView = client.post(&path, &json!({})).await?;
     }
     if context.json {
-        output::json_line(&json!({ "lease": lease.lease, "number": lease.number, "image": lease.image, "moved": args.moves }))?;
+        output::json_line(
+            &json!({ "lease": lease.lease, "number": lease.number, "image": lease.image, "moved": args.moves }),
+        )?;
     } else {
         output::line(format!("{}", lease.lease))?;
         output::note(leases::state(&lease));

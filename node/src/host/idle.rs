@@ -337,6 +337,7 @@ impl Job {
             user: None,
             env: vec![("SOUK_IDLE_SLOT".to_owned(), slot.to_string())],
             workdir: None,
+            onstart: None,
             cpu_milli: self.cpu_milli.max(10),
             cpuset: None,
             memory_mb: self.memory_mb.max(16),

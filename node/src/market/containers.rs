@@ -63,6 +63,11 @@ impl Market {
                 if let InstanceEvent::DiskUse { used_bytes, limit_bytes } = event {
                     self.hooks.disk(lease, used_bytes, limit_bytes);
                 }
+                if matches!(event, InstanceEvent::Prepared { .. } | InstanceEvent::Started { .. }) {
+                    self.open_inside(lease);
+                } else if matches!(event, InstanceEvent::Destroyed) {
+                    self.endpoints.close(&lease);
+                }
                 if let Some(report) = instances::report(event) {
                     self.input(Input::Runtime { lease, report });
                 }
@@ -90,10 +95,11 @@ impl Market {
         let taken = match order {
             RuntimeOrder::Prepare { draft, workload, devices } => {
                 let me = self.engine.me().to_string();
+                let key = self.endpoints.key(&lease);
                 if let Some(login) = self.logins.given(draft.renter, draft.workload) {
                     runtime.give_login(&id, login);
                 }
-                runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
+                runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices, &key))
             }
             RuntimeOrder::Start { devices } => runtime.start_on(&id, instances::devices(&devices)),
             RuntimeOrder::Notice(text) => {

@@ -37,9 +37,10 @@ use super::{
     rentals::Rentals, terms::Waiters, views::Meta,
 };
 use crate::{
-    access::{Permission, Server},
+    access::{Permission, Server, keys::KeyStore},
     clock::now,
     host::{HostSide, instances, locks::SlotLocks},
+    inside::{Ask, Endpoints},
     ledger::{Ledger, Progress},
 };
 
@@ -145,6 +146,9 @@ pub(super) struct Market {
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
+    pub(super) endpoints: Endpoints,
+    /// Wishes from inside instances that the engine has not answered.
+    pub(super) inside: BTreeMap<Token, Ask>,
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
     pub(super) internal: mpsc::Sender<Internal>,
@@ -186,6 +190,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         hooks,
         logins,
     } = parts;
+    let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
+    let endpoints = Endpoints::new(about.api.clone(), asks);
     let mut market = Market {
         engine,
         ledger,
@@ -204,6 +210,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         runtime: None,
         runtime_problem: None,
         server: None,
+        endpoints,
+        inside: BTreeMap::new(),
         permissions,
         outbox: Outbox::default(),
         internal,
@@ -257,6 +265,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 None => anyhow::bail!("the network's task has ended"),
             },
             Some(permission) = asked.recv() => market.permit(permission),
+            Some(ask) = inside.recv() => market.asked_inside(ask),
             Some(command) = commands.recv() => market.command(command),
             _ = traffic.tick() => {
                 market.ask_traffic();
@@ -551,6 +560,9 @@ impl Market {
                         // Something happened to it meanwhile: what was found is old.
                         self.adopt = true;
                     } else {
+                        if !matches!(adopted.state, souk_runtime::InstanceState::Gone) {
+                            self.open_inside(lease);
+                        }
                         self.input(Input::Runtime { lease, report: instances::found(adopted) });
                     }
                 }
@@ -565,9 +577,11 @@ impl Market {
                 }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);
+                let open = self.engine.host().leases().keys().copied().collect();
                 self.server = Some(Server::new(
                     Arc::clone(&runtime) as Arc<dyn Runtime>,
                     self.about.ssh.host_key(),
+                    KeyStore::open(&self.about.dir, *self.engine.network(), &open),
                     self.permissions.clone(),
                 ));
                 self.runtime = Some(runtime);

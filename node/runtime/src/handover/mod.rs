@@ -30,7 +30,7 @@ pub use local::{LocalEngine, LocalImage};
 pub use receive::{Receiving, Received, receive};
 pub use send::{Sending, Sent, send};
 pub use tar::{LayerCheck, TarError};
-pub use wire::{Message, Want, Wanted, read, write};
+pub use wire::{LayerHead, Message, Want, Wanted, read, write};
 
 use std::io;
 

@@ -175,6 +175,7 @@ impl World {
             user: None,
             env: vec![],
             workdir: None,
+            onstart: None,
             cpu_milli: 500,
             cpuset: None,
             memory_mb: 64,

@@ -42,7 +42,7 @@ pub(super) struct Machines {
 impl Machines {
     /// Looks for matches, or takes the ask that was named.
     pub(super) async fn find(client: &Client, args: &RunArgs, mut request: RentRequest) -> Result<Self, Failure> {
-        let pushed = if args.image_access.push { Some(Pushed::find(&args.image).await?) } else { None };
+        let pushed = if args.image_access.push { Some(Pushed::find(&request.image).await?) } else { None };
         if let Some(pushed) = &pushed {
             request.image = pushed.reference();
         }

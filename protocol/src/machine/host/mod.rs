@@ -9,6 +9,7 @@ mod amending;
 mod commit;
 mod control;
 mod drafts;
+mod inside;
 mod offers;
 pub mod owner;
 

@@ -511,6 +511,19 @@ pub enum StreamOpen {
         /// A new list first, of the revision after the newest.
         replace: Option<Signed<SshKeyList>>,
     },
+    /// The image of an instance that is being prepared, from its renter. After [`Frame::Ready`] the stream carries the messages of a
+    /// handover; the renter sends.
+    Push {
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// An image of the instance's disk. After [`Frame::Ready`] the stream carries the messages of a handover; the host sends.
+    Snapshot {
+        /// Which lease.
+        lease: LeaseId,
+        /// Keep it on the host, as an image that the renter has sent.
+        keep: bool,
+    },
     /// A connection to a port, made from inside the instance. After [`Frame::Ready`] a TCP stream carries the connection's own bytes
     /// both ways; a UDP stream carries datagrams, each after its length as 16-bit big-endian.
     Forward {
@@ -534,6 +547,8 @@ impl StreamOpen {
             | Self::Exec { lease, .. }
             | Self::Ssh { lease }
             | Self::SshKeys { lease, .. }
+            | Self::Push { lease }
+            | Self::Snapshot { lease, .. }
             | Self::Forward { lease, .. } => *lease,
         }
     }

@@ -63,6 +63,16 @@ impl ImagePin {
     }
 }
 
+/// How the reference of an image begins that the renter sends itself, with its digest behind it: `push://my/image:1@sha256:…`. No
+/// registry's image is named so.
+pub const SENT: &str = "push://";
+
+/// Whether the renter sends this image itself.
+#[must_use]
+pub fn is_sent(reference: &str) -> bool {
+    reference.starts_with(SENT)
+}
+
 fn check_reference(reference: &str) -> Result<(), Invalid> {
     Invalid::text(reference, limits::IMAGE_REFERENCE_BYTES, "the image reference")?;
     let plain = !reference.is_empty() && reference.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b));

@@ -44,7 +44,8 @@ fn a_private_image_is_pulled_with_the_renters_login_which_the_host_keeps_nowhere
     let registry = Registry::with_password();
     let world = World::with_docker();
     let image = registry.push(world.docker(), BUSYBOX, "secret/image:1");
-    let node = world.node("host").host(2, "1.00").env("SOUK_HOST_REGISTRIES", &registry.name).env("SOUK_LOG_LEVEL", "trace");
+    let node =
+        world.node("host").host(2, "1.00").env("SOUK_HOST_REGISTRIES", &registry.name).env("SOUK_LOG_LEVEL", "trace");
     let host = world.watch(node.start());
     let renter = world.node("renter").knows(&host.listen[0]).env("SOUK_LOG_LEVEL", "trace").start();
     let stranger = world.node("stranger").knows(&host.listen[0]).start();

@@ -17,7 +17,7 @@ use crate::config::{DiskQuota, RuntimeConfig};
 use crate::helper::HELPER_IN_INSTANCE;
 use crate::image::StoredImage;
 use crate::inside;
-use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
+use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
 
@@ -181,6 +181,7 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
     let mut labels = labels(&around.config.node_id, &spec.lease);
     labels.insert(LABEL_SPEC.to_owned(), spec.digest());
     labels.insert(LABEL_DISK.to_owned(), spec.disk_mb.to_string());
+    labels.insert(LABEL_IMAGE.to_owned(), around.image.id.clone());
     labels.insert(LABEL_IMAGE_BYTES.to_owned(), around.image.bytes.to_string());
     if spec.priority == Priority::Idle {
         labels.insert(LABEL_IDLE.to_owned(), String::from("true"));

@@ -90,6 +90,7 @@ impl FailureCode {
             Self::LoginMissing => {
                 "the login for the image's registry was not given again in time; rent again with the login"
             }
+            Self::ImageNotWanted => "the instance waits for no image now; souk show tells how it is",
             Self::ImageBusy => "the image is being sent already; wait for the other command, or end it",
             Self::ImageNotSent => {
                 "the image was not sent to the host in time; rent again and keep the sending command running"

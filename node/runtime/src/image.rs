@@ -143,9 +143,7 @@ pub(crate) async fn ensure(
             let login = engine.logins.wait(&spec.lease).await.ok_or(missing)?;
             from_registry(engine, pin, Some(&login), &mut progress).await?
         }
-        ImageSource::Sent { owner } => {
-            incoming::wait(engine, &spec.lease, owner, &pin.digest, &mut progress).await?
-        }
+        ImageSource::Sent { owner } => incoming::wait(engine, &spec.lease, owner, &pin.digest, &mut progress).await?,
     };
     within_limit(config, image)
 }

@@ -22,6 +22,8 @@ use crate::report::{FailureCode, PullProgress};
 
 /// How long nothing may come of an image that is waited for.
 const SILENCE: Duration = Duration::from_secs(9 * 60);
+/// How long a sender waits for its instance to be prepared.
+const BEGIN: Duration = Duration::from_secs(20);
 /// How long an image is waited for, all in all. Shorter than slots are held for it: its not coming is not the host's doing.
 const WAIT: Duration = Duration::from_secs(115 * 60);
 /// Between two signs of life while the engine unpacks.
@@ -29,7 +31,9 @@ const LOADING_EVERY: Duration = Duration::from_secs(20);
 /// Disk that stays free, whatever renters send.
 const FREE: u64 = 1 << 30;
 /// Images taken at once. Others wait for their turn.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
+/// How long a sender may be silent before it is cut off, for others to have its place. It may come back.
+const STALL: Duration = Duration::from_secs(240);
 
 /// Both ends of a stream.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -129,6 +133,7 @@ pub(crate) async fn wait(
         failed: None,
     };
     incoming.lock().insert(lease.to_owned(), waiting);
+    incoming.changed.notify_waiters();
     let _registered = Registered(incoming, lease);
     let mut told = PullProgress::default();
     loop {
@@ -173,17 +178,52 @@ async fn known(engine: &Engine, owner: &str, digest: &str) -> Result<Option<Stor
 }
 
 /// Takes the image of a lease from its renter, who has been authenticated.
-pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Duplex) -> Result<(), FailureCode> {
+pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Duplex) {
     let incoming = &engine.incoming;
-    let (owner, digest) = {
-        let mut waiting = incoming.lock();
-        let waiting = waiting.get_mut(lease).ok_or(FailureCode::InstanceGone)?;
-        if std::mem::replace(&mut waiting.busy, true) {
-            return Err(FailureCode::ImageBusy);
+    // Its sender may be quicker than its preparing.
+    let registered = async {
+        loop {
+            let changed = incoming.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if incoming.lock().contains_key(lease) {
+                return;
+            }
+            changed.await;
         }
-        (waiting.owner.clone(), waiting.digest.clone())
     };
-    let taken = taken(engine, lease, (&owner, &digest), &mut stream).await;
+    let _ = tokio::time::timeout(BEGIN, registered).await;
+    let begun = match incoming.lock().get_mut(lease) {
+        None => Err(FailureCode::ImageNotWanted),
+        Some(waiting) if waiting.busy => Err(FailureCode::ImageBusy),
+        Some(waiting) => {
+            waiting.busy = true;
+            Ok((waiting.owner.clone(), waiting.digest.clone()))
+        }
+    };
+    let (owner, digest) = match begun {
+        Ok(begun) => begun,
+        Err(code) => {
+            write(&mut stream, &Message::Refused(code, code.sentence().to_owned())).await.ok();
+            return;
+        }
+    };
+    let begun = Instant::now();
+    let taken = {
+        let work = taken(engine, lease, (&owner, &digest), &mut stream);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                taken = &mut work => break taken,
+                () = tokio::time::sleep(STALL / 8) => {
+                    let heard = incoming.lock().get(lease).map(|waiting| waiting.heard);
+                    if heard.is_none_or(|heard| heard.max(begun).elapsed() > STALL) {
+                        break Err(HandoverError::Stream(std::io::ErrorKind::TimedOut.into()));
+                    }
+                }
+            }
+        }
+    };
     incoming.told(lease, |waiting| {
         waiting.busy = false;
         if let Err(error) = &taken {
@@ -202,12 +242,9 @@ pub(crate) async fn take(engine: &Engine, lease: &str, mut stream: &mut dyn Dupl
     match taken {
         Ok(()) => {
             write(&mut stream, &Message::Done).await.ok();
-            tokio::io::AsyncWriteExt::flush(&mut stream).await.ok();
-            Ok(())
         }
         Err(error) => {
             tracing::info!(%lease, %error, "an image was not taken");
-            Ok(())
         }
     }
 }

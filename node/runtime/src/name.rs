@@ -12,6 +12,8 @@ pub const LABEL_SPEC: &str = "souk.spec";
 pub const LABEL_DISK: &str = "souk.disk_mb";
 /// The label of what isn't rented: the host's own idle job.
 pub const LABEL_IDLE: &str = "souk.idle";
+/// The label with the id of the image rented.
+pub const LABEL_IMAGE: &str = "souk.image";
 /// The label with the size of the image rented, in bytes.
 pub const LABEL_IMAGE_BYTES: &str = "souk.image_bytes";
 /// The label with what the guest wrote before its last move to other devices, in bytes: it is below the writable layer now.

@@ -152,6 +152,8 @@ pub enum FailureCode {
     LoginRefused,
     /// The renter's login was not given in time.
     LoginMissing,
+    /// The instance doesn't wait for an image (any more, or yet).
+    ImageNotWanted,
     /// The image is being sent by another command of its renter.
     ImageBusy,
     /// The image that the renter was to send didn't come in time.

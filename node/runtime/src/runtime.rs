@@ -23,8 +23,9 @@ use crate::instance::Instance;
 use crate::login::Login;
 use crate::logs::{LogOptions, LogStream};
 use crate::notice::MAX_NOTICE_BYTES;
-use crate::report::{Exit, FailureCode, RuntimeReport};
+use crate::report::{Exit, RuntimeReport};
 use crate::shared::Shared;
+use crate::snapshot::SnapshotSpec;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
 use crate::usage::{Meter, TunnelMeter, UnixNanos, Usage};
@@ -138,11 +139,16 @@ pub trait Runtime: Send + Sync {
 
     /// Takes the image of an instance that is being prepared from its renter, who was authenticated by the caller: the receiving side of
     /// a [`crate::handover`]. What goes wrong there is told over the stream.
-    fn receive_image<'a>(
+    fn receive_image<'a>(&'a self, lease: &'a str, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()>;
+
+    /// Makes an image of its disk, running or not, and hands it over: the sending side of a [`crate::handover`], after the image's name.
+    /// What goes wrong is told over the stream.
+    fn snapshot<'a>(
         &'a self,
         lease: &'a str,
+        spec: SnapshotSpec,
         stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, Result<(), FailureCode>>;
+    ) -> RuntimeFuture<'a, ()>;
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
@@ -312,11 +318,17 @@ impl Runtime for DockerRuntime {
         })
     }
 
-    fn receive_image<'a>(
+    fn snapshot<'a>(
         &'a self,
         lease: &'a str,
+        spec: SnapshotSpec,
         stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, Result<(), FailureCode>> {
+    ) -> RuntimeFuture<'a, ()> {
+        let instance = Instance::new(Arc::clone(&self.shared.engine), lease);
+        Box::pin(async move { crate::snapshot::take(&instance, &spec, stream).await })
+    }
+
+    fn receive_image<'a>(&'a self, lease: &'a str, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()> {
         Box::pin(incoming::take(&self.shared.engine, lease, stream))
     }
 

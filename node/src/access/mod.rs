@@ -103,6 +103,7 @@ pub struct Server {
     renters: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
     leases: Arc<Mutex<BTreeMap<LeaseId, CancellationToken>>>,
     ssh: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
+    snapshots: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -129,6 +130,7 @@ impl Server {
             renters: Arc::default(),
             leases: Arc::default(),
             ssh: Arc::default(),
+            snapshots: Arc::default(),
         }
     }
 
@@ -185,12 +187,13 @@ impl Server {
             StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
                 self.runtime.tunnel(&lease.to_string())
             }
-            // What a lease's command printed costs nothing to read, nor what is said about the lease.
-            StreamOpen::Logs { .. } | StreamOpen::SshKeys { .. } => Arc::default(),
+            StreamOpen::Snapshot { .. } => self.runtime.tunnel(&lease.to_string()),
+            // What a lease's command printed costs nothing to read, nor what is said about the lease, nor its image, however it comes.
+            StreamOpen::Logs { .. } | StreamOpen::SshKeys { .. } | StreamOpen::Push { .. } => Arc::default(),
         };
         let mut counted = counted::Counted::new(stream, meter);
         tokio::select! {
-            served = self.pump(open, &granted, &mut counted) => served,
+            served = self.pump(open, (peer, &granted), &mut counted) => served,
             () = over.cancelled() => Err("the lease is over".to_owned()),
         }
     }
@@ -198,7 +201,7 @@ impl Server {
     async fn pump<S: AsyncRead + AsyncWrite + Send + Unpin>(
         &self,
         open: StreamOpen,
-        granted: &Granted,
+        (peer, granted): (NodeId, &Granted),
         stream: &mut S,
     ) -> Result<(), String> {
         match open {
@@ -217,6 +220,18 @@ impl Server {
                     .ok_or("too many SSH connections to this instance are open; close some first")?;
                 let allowed = self.keys.allowed(lease, granted).await?;
                 ssh::serve(&self.runtime, &self.host_key, lease, allowed, stream).await
+            }
+            StreamOpen::Push { lease } => {
+                send(stream, &Frame::Ready).await?;
+                self.runtime.receive_image(&lease.to_string(), stream).await;
+                Ok(())
+            }
+            StreamOpen::Snapshot { lease, keep } => {
+                let _place = place(&self.snapshots, lease, 1).ok_or("a snapshot of this instance is being made already")?;
+                send(stream, &Frame::Ready).await?;
+                let spec = souk_runtime::SnapshotSpec { owner: peer.to_string(), keep };
+                self.runtime.snapshot(&lease.to_string(), spec, stream).await;
+                Ok(())
             }
             StreamOpen::Forward { lease, host, port, udp } => {
                 let target = forward::Target { host, port, udp };

@@ -29,10 +29,12 @@ mod output;
 mod owner;
 mod plot;
 mod progress;
+mod push;
 mod rent;
 mod run;
 mod schedule;
 mod search;
+mod snapshot;
 mod ssh;
 mod ssh_keys;
 mod template;
@@ -120,6 +122,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ps(args) => leases::ps(context, &args).await,
         Command::Show(args) => leases::show(context, &args.id).await,
         Command::Copy(args) => copy::copy(context, args).await,
+        Command::Push(args) => push::push(context, args).await,
+        Command::Snapshot(args) => snapshot::snapshot(context, args).await,
+        Command::Clone(args) => snapshot::clone(context, args).await,
         Command::Run(args) => run::run(context, *args).await,
         Command::Events(args) => events::events(context, &args).await,
         Command::Stop(args) => leases::control(context, &args.ids, "stop").await,

@@ -1,5 +1,6 @@
 //! `souk rent`: what it can cost, then each step until it runs.
 
+use futures::{FutureExt as _, future::OptionFuture};
 use souk_protocol::{Amount, resources::SlotClass};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     leases, onstart, orders,
     output::{self, Align, Table, money},
     progress::Display,
+    push::Pushed,
     search, ssh_keys, template, terms,
 };
 use crate::{
@@ -40,9 +42,14 @@ pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Fa
         return orders::place(context, args, template.as_ref()).await;
     }
     let yes = args.yes;
-    let request = request(args, template.as_ref())?;
+    let push = args.image_access.push;
+    let mut request = request(args, template.as_ref())?;
     if request.image.is_empty() {
         return Err(no_image());
+    }
+    let pushed = if push { Some(Pushed::find(&request.image).await?) } else { None };
+    if let Some(pushed) = &pushed {
+        request.image = pushed.reference();
     }
     let client = context.client()?;
     let quote: QuoteView = client.post("quote", &request).await?;
@@ -61,10 +68,16 @@ pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Fa
     let mut steps = client.lines("rent", &request).await?;
     let mut display = Display::new();
     let mut accepted = None;
+    let mut sending = OptionFuture::from(None);
     let jupyter = request.jupyter && !request.detach;
     loop {
         let step = tokio::select! {
             step = steps.next::<RentStep>() => step?,
+            Some(sent) = &mut sending => {
+                sent?;
+                sending = OptionFuture::from(None);
+                continue;
+            }
             _ = tokio::signal::ctrl_c() => {
                 display.end();
                 return Ok(interrupted(accepted));
@@ -72,13 +85,20 @@ pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Fa
         };
         let Some(step) = step else {
             display.end();
+            if let Some(sent) = sending.await {
+                // Its steps ended where the lease was made; the image is still on its way.
+                sent?;
+            }
             return match (finished(accepted)?, accepted) {
                 (_, Some(number)) if jupyter => jupyter_ready(context, &client, number).await,
                 (code, _) => Ok(code),
             };
         };
-        if let RentStep::Accepted { number, .. } = &step {
+        if let RentStep::Accepted { number, lease } = &step {
             accepted = Some(*number);
+            let (client, lease) = (client.clone(), lease.to_string());
+            let work = pushed.clone().map(|pushed| async move { pushed.to(&client, &lease, |_| {}).await }.boxed());
+            sending = OptionFuture::from(work);
         }
         if context.json {
             output::json_line(&step)?;
@@ -175,6 +195,7 @@ pub(super) fn request(args: RentArgs, template: Option<&Template>) -> Result<Ren
         ssh_keys: ssh_keys::lines(&args.ssh_key)?,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
+        like: None,
         login: args.image_access.login()?,
         jupyter: args.jupyter,
         detach: args.detach,
@@ -209,6 +230,7 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         tick_ms: None,
         onstart: None,
         command: None,
+        like: None,
         login: args.image_access.login()?,
         jupyter: false,
         detach: false,

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 59] = [
+const SETTINGS: [&str; 61] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -47,6 +47,8 @@ const SETTINGS: [&str; 59] = [
     "host.local_images",
     "host.images.allow",
     "host.images.deny",
+    "host.images.sent",
+    "host.images.cache_gb",
     "host.max_term",
     "host.latest_end",
     "host.eviction_notice",

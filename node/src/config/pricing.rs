@@ -99,13 +99,23 @@ pub enum OnFailure {
 }
 
 /// Which images renters may use, beside the registries: names with `*` for any run of characters.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Images {
     /// Only these; all if it is empty.
     pub allow: Vec<String>,
     /// These in no case.
     pub deny: Vec<String>,
+    /// Whether renters may send images themselves. Where `allow` names some, they may not: what is sent has no name.
+    pub sent: bool,
+    /// Room for images that no instance needs any more, in GB.
+    pub cache_gb: u64,
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self { allow: Vec::new(), deny: Vec::new(), sent: true, cache_gb: 100 }
+    }
 }
 
 impl Images {

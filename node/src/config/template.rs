@@ -93,6 +93,10 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Which images renters may use, by name; * stands for anything. Without "allow" all of the registries above; "deny" in no case.
 # allow = []
 # deny = []
+# Whether renters may send images of their own (souk rent --push), which have no name for a rule to be about.
+# sent = true
+# Room for images that no instance needs any more; those used longest ago go first.
+# cache_gb = 100
 
 [host.reserve]
 # What is kept for you: hardware threads, memory and disk.

@@ -45,6 +45,22 @@ pub fn check(rules: &Images, reference: &str) -> Result<(), Reject> {
     Ok(())
 }
 
+/// Refuses images that renters send themselves, where the owner takes none. They have no name that a rule could be about.
+///
+/// # Errors
+/// The refusal.
+pub fn check_sent(rules: &Images) -> Result<(), Reject> {
+    if rules.sent && rules.allow.is_empty() {
+        return Ok(());
+    }
+    let sentence = if rules.sent {
+        "this host runs only images of certain names, and one that is sent to it has none"
+    } else {
+        "this host takes no images from renters; push it to a registry that the host accepts"
+    };
+    Err(Reject::lasting(RejectCode::Image, sentence))
+}
+
 /// The name without tag and digest, in all the ways that mean the same.
 fn names(parsed: &Reference) -> Vec<String> {
     let mut names = vec![parsed.name()];
@@ -61,7 +77,7 @@ mod tests {
 
     fn rules(allow: &[&str], deny: &[&str]) -> Images {
         let own = |list: &[&str]| list.iter().map(|p| (*p).to_owned()).collect();
-        Images { allow: own(allow), deny: own(deny) }
+        Images { allow: own(allow), deny: own(deny), ..Images::default() }
     }
 
     #[test]

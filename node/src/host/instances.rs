@@ -11,6 +11,7 @@ use souk_protocol::{
     limits,
     machine::io::RuntimeReport as Report,
     message::{Cause, Progress},
+    negotiation::is_sent,
     ports::PublicAccess,
     resources::Egress,
     workload::Workload,
@@ -86,7 +87,11 @@ pub fn spec(
     InstanceSpec {
         lease: lease.to_string(),
         image: ImagePin { reference: draft.image.reference.clone(), digest: draft.image.digest.clone() },
-        source: if workload.login { ImageSource::Login } else { ImageSource::Registry },
+        source: match is_sent(&draft.image.reference) {
+            true => ImageSource::Sent { owner: draft.renter.to_string() },
+            false if workload.login => ImageSource::Login,
+            false => ImageSource::Registry,
+        },
         command: workload.command.clone(),
         entrypoint: workload.entrypoint.clone(),
         user: workload.user.clone(),

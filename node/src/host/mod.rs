@@ -97,6 +97,7 @@ impl HostSide {
             subnet_pool: runtime.subnet_pool,
             registries: host.registries.clone(),
             local_images: host.local_images.clone(),
+            image_cache_mb: host.images.cache_gb.saturating_mul(1000),
             nvidia: match runtime.nvidia.as_str() {
                 "auto" => Nvidia::Auto,
                 "device_request" => Nvidia::DeviceRequest,

@@ -44,6 +44,8 @@ impl Market {
         };
         let open = match request {
             TunnelRequest::Ssh => StreamOpen::Ssh { lease },
+            TunnelRequest::Push => StreamOpen::Push { lease },
+            TunnelRequest::Snapshot { keep } => StreamOpen::Snapshot { lease, keep },
             TunnelRequest::Port { host, port, udp } => StreamOpen::Forward { lease, host, port, udp },
         };
         self.open(lease, open, reply);

@@ -150,6 +150,7 @@ impl Market {
     }
 
     fn begin_rent(&mut self, mut request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
+        request = self.like(request)?;
         super::jupyter::prepare(&mut request)?;
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
@@ -195,6 +196,32 @@ impl Market {
             None => self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) })),
         }
         Ok(())
+    }
+
+    /// Fills in what another lease of this node's runs.
+    fn like(&self, request: RentRequest) -> Result<RentRequest, CommandError> {
+        let Some(like) = &request.like else { return Ok(request) };
+        let lease = self.find(&LeaseSelector(like.clone()))?;
+        let gone = || CommandError::new(ErrorCode::WrongState, "this node does not rent that lease (any more)");
+        let held = self.engine.renter().leases().get(&lease).ok_or_else(gone)?;
+        let row = self.ledger.row(&lease).ok_or_else(gone)?;
+        let workload = Workload::from_bytes(&row.workload)
+            .map_err(|e| CommandError::new(ErrorCode::Internal, format!("the lease's workload can't be read: {e}")))?;
+        let mut env = workload.env;
+        env.retain(|(name, _)| !request.env.0.iter().any(|(given, _)| given == name));
+        env.extend(request.env.0);
+        Ok(RentRequest {
+            command: request.command.or(workload.command),
+            entrypoint: request.entrypoint.or(workload.entrypoint),
+            env: crate::api::types::Environment(env),
+            user: request.user.or(workload.user),
+            workdir: request.workdir.or(workload.workdir),
+            onstart: request.onstart.or(workload.onstart),
+            ssh_keys: if request.ssh_keys.is_empty() { workload.ssh_keys } else { request.ssh_keys },
+            disk_mb: request.disk_mb.or(Some(held.draft().resources.disk_mb)),
+            egress: request.egress.or(Some(held.draft().egress)),
+            ..request
+        })
     }
 
     pub(super) fn view(&self, lease: LeaseId) -> Option<LeaseView> {

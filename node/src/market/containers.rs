@@ -8,7 +8,7 @@ use souk_protocol::{
     LeaseId,
     lease::{EndReason, LeaseState},
     machine::io::{Input, RuntimeOrder, RuntimeReport, Token},
-    negotiation::{ImagePin, Reject, RejectCode},
+    negotiation::{ImagePin, Reject, RejectCode, is_sent},
 };
 use souk_runtime::{
     DockerRuntime, InstanceEvent, Login, Runtime, RuntimeError, RuntimeReport as ContainerReport, inventory,
@@ -200,6 +200,12 @@ pub(super) async fn resolve_image(
     let Some(runtime) = runtime else {
         return Err(Reject::passing(RejectCode::Unavailable, "the host's container engine does not answer right now"));
     };
+    if is_sent(reference) {
+        images::check_sent(rules)?;
+        let digest = digest.filter(|digest| souk_runtime::reference::is_digest(digest));
+        let missing = || Reject::lasting(RejectCode::Image, "an image that is sent is named by its digest");
+        return Ok(ImagePin { reference: reference.to_owned(), digest: digest.ok_or_else(missing)? });
+    }
     let wanted = match digest {
         Some(digest) if !reference.contains('@') => format!("{reference}@{digest}"),
         Some(_) | None => reference.to_owned(),

@@ -51,6 +51,8 @@ struct Given {
 struct Own {
     login: RegistryLogin,
     since: Timestamp,
+    /// The negotiation, while this node has run since.
+    token: Option<Token>,
 }
 
 /// All logins.
@@ -72,7 +74,7 @@ impl Logins {
         for path in files.map(|entry| entry.path()) {
             match logins.read(&path) {
                 Some((workload, login)) => {
-                    logins.own.insert(workload, Own { login, since: now() });
+                    logins.own.insert(workload, Own { login, since: now(), token: None });
                 }
                 None => {
                     fs::remove_file(&path).ok();
@@ -90,9 +92,14 @@ impl Logins {
     }
 
     /// Writes a renter's own down, on a thread that may wait.
-    fn keep(&mut self, workload: Digest, login: RegistryLogin) -> impl FnOnce() -> anyhow::Result<()> + Send + 'static {
+    fn keep(
+        &mut self,
+        token: Token,
+        workload: Digest,
+        login: RegistryLogin,
+    ) -> impl FnOnce() -> anyhow::Result<()> + Send + 'static {
         let (dir, seal, sealed) = (self.dir.clone(), Arc::clone(&self.seal), login.clone());
-        self.own.insert(workload, Own { login, since: now() });
+        self.own.insert(workload, Own { login, since: now(), token: Some(token) });
         move || {
             fs::create_dir_all(&dir)?;
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
@@ -103,6 +110,14 @@ impl Logins {
             file.as_file().sync_all()?;
             file.persist(dir.join(workload.to_string()))?;
             Ok(())
+        }
+    }
+
+    /// A negotiation has come to nothing.
+    pub(super) fn failed(&mut self, token: Token) {
+        let found = self.own.iter().find(|(_, own)| own.token == Some(token)).map(|(workload, _)| *workload);
+        if let Some(workload) = found {
+            self.drop_own(&workload);
         }
     }
 
@@ -139,7 +154,7 @@ impl Market {
     pub(super) fn rent_with(&mut self, token: Token, wish: Wish, host: NodeId, login: RegistryLogin) {
         let (_, workload) = wish.workload.to_bytes();
         let request = Request::Login(Box::new(LoginFor { workload, login: login.clone() })).to_bytes();
-        let write = self.logins.keep(workload, login);
+        let write = self.logins.keep(token, workload, login);
         let (network, internal) = (self.network.clone(), self.internal.clone());
         let waiting = Waiting { token, wish: Box::new(wish), workload };
         tokio::spawn(async move {

@@ -421,10 +421,11 @@ impl Market {
             Output::UnlockSlots { slots } => self.locks.unlock(&slots),
             Output::Quoted { token, result } => self.quoted(token, result),
             Output::Step { token, step } => {
-                if let Step::Failed { why } = &*step
-                    && let Some(host) = self.rentals.attempt(token)
-                {
-                    self.attempt_failed(host, why);
+                if let Step::Failed { why } = &*step {
+                    self.logins.failed(token);
+                    if let Some(host) = self.rentals.attempt(token) {
+                        self.attempt_failed(host, why);
+                    }
                 }
                 let meta = &self.meta;
                 let heard = self.rentals.step(token, *step, |lease| meta.get(&lease).map_or(0, |m| m.number));

@@ -229,6 +229,7 @@ impl Template {
             ports,
             login,
             ssh_keys,
+            like: _,
             detach: _,
         } = request;
         let renters = [

@@ -32,7 +32,9 @@ pub fn archive(
     let (image, name) = (image.clone(), name.map(str::to_owned));
     tokio::task::spawn_blocking(move || {
         // Whoever reads no more needs no more.
-        let put = |piece: Vec<u8>| pieces.blocking_send(Ok(Bytes::from(piece))).map_err(|_| std::io::ErrorKind::BrokenPipe.into());
+        let put = |piece: Vec<u8>| {
+            pieces.blocking_send(Ok(Bytes::from(piece))).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+        };
         if let Err(error) = write(&folder, &image, name.as_deref(), put) {
             let _ = pieces.blocking_send(Err(error));
         }
@@ -92,7 +94,12 @@ fn write(
 ///
 /// # Errors
 /// The engine's refusal; [`FailureCode::ImageCorrupt`] where it made something else of it.
-pub async fn load(docker: &Docker, folder: PathBuf, image: &Received, name: Option<&str>) -> Result<String, FailureCode> {
+pub async fn load(
+    docker: &Docker,
+    folder: PathBuf,
+    image: &Received,
+    name: Option<&str>,
+) -> Result<String, FailureCode> {
     let options = ImportImageOptionsBuilder::new().quiet(true).build();
     let docker = docker.clone().with_timeout(LOAD_WITHIN);
     let mut lines = Box::pin(docker.import_image_stream(options, archive(folder, image, name), None));

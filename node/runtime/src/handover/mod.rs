@@ -17,6 +17,7 @@
 mod archive;
 mod config;
 mod layer;
+mod local;
 mod receive;
 mod saved;
 mod send;
@@ -25,10 +26,11 @@ mod wire;
 
 pub use archive::{archive, load};
 pub use config::ImageConfig;
+pub use local::{LocalEngine, LocalImage};
 pub use receive::{Receiving, Received, receive};
 pub use send::{Sending, Sent, send};
 pub use tar::{LayerCheck, TarError};
-pub use wire::{Message, Want, Wanted, read, write};
+pub use wire::{LayerHead, Message, Want, Wanted, read, write};
 
 use std::io;
 

@@ -61,7 +61,9 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
     there: impl AsyncFnOnce(&[String]) -> usize,
     progress: &mut impl FnMut(PullProgress),
 ) -> Result<Received, HandoverError> {
-    let Message::Offer(layers) = next(stream).await? else { return Err(HandoverError::Protocol("no offer came first")) };
+    let Message::Offer(layers) = next(stream).await? else {
+        return Err(HandoverError::Protocol("no offer came first"));
+    };
     let there = there(&layers).await.min(layers.len());
     let folder = what.folder.clone();
     let missing = {
@@ -116,6 +118,7 @@ async fn take<S: AsyncRead + AsyncWrite + Unpin>(
                 config = Some(parsed);
             }
             Message::Offer(_)
+            | Message::Named(_)
             | Message::Want(_)
             | Message::Raw(_)
             | Message::Deflated(_)
@@ -135,6 +138,7 @@ async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Message, HandoverE
     match read(stream).await? {
         Message::Refused(code, sentence) => Err(HandoverError::Refused { code, sentence }),
         message @ (Message::Offer(_)
+        | Message::Named(_)
         | Message::Want(_)
         | Message::Layer(_)
         | Message::Raw(_)
@@ -192,6 +196,7 @@ async fn layer<S: AsyncRead + AsyncWrite + Unpin>(
             Message::Raw(bytes) => (bytes, false),
             Message::Deflated(bytes) => (bytes, true),
             Message::Offer(_)
+            | Message::Named(_)
             | Message::Want(_)
             | Message::Layer(_)
             | Message::Config(_)

@@ -28,7 +28,9 @@ impl<S: Stream<Item = Result<Bytes, bollard::errors::Error>> + Unpin> Saved<S> {
     async fn some(&mut self, most: u64) -> Result<Bytes, HandoverError> {
         while self.rest.is_empty() {
             match self.stream.next().await {
-                Some(piece) => self.rest = piece.map_err(|error| HandoverError::Failed(crate::error::classify(&error)))?,
+                Some(piece) => {
+                    self.rest = piece.map_err(|error| HandoverError::Failed(crate::error::classify(&error)))?
+                }
                 None => return Ok(Bytes::new()),
             }
         }

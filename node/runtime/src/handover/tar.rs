@@ -125,7 +125,8 @@ fn octal(field: &[u8]) -> Result<u64, TarError> {
         match byte {
             b' ' | 0 => ended = true,
             b'0'..=b'7' if !ended => {
-                value = value.checked_mul(8).and_then(|v| v.checked_add(u64::from(byte - b'0'))).ok_or(TarError::Number)?;
+                value =
+                    value.checked_mul(8).and_then(|v| v.checked_add(u64::from(byte - b'0'))).ok_or(TarError::Number)?;
             }
             _ => return Err(TarError::Number),
         }
@@ -267,8 +268,10 @@ impl LayerCheck {
         let mut rest = records.as_slice();
         while !rest.is_empty() {
             let blank = rest.iter().position(|byte| *byte == b' ').ok_or(TarError::Extended)?;
-            let length: usize =
-                std::str::from_utf8(&rest[..blank]).ok().and_then(|text| text.parse().ok()).ok_or(TarError::Extended)?;
+            let length: usize = std::str::from_utf8(&rest[..blank])
+                .ok()
+                .and_then(|text| text.parse().ok())
+                .ok_or(TarError::Extended)?;
             if length <= blank + 1 || length > rest.len() || rest[length - 1] != b'\n' {
                 return Err(TarError::Extended);
             }

@@ -57,6 +57,8 @@ struct Refusal {
 pub enum Message {
     /// Digests of the unpacked layers, lowest first.
     Offer(Vec<String>),
+    /// The image that an offer will be of: the digest of its configuration. For receivers that don't know it yet.
+    Named(String),
     /// What is wanted of them.
     Want(Want),
     /// A layer follows.
@@ -131,6 +133,10 @@ pub async fn write<W: AsyncWrite + Unpin>(to: &mut W, message: &Message) -> Resu
         }
         Message::Loading => (8, &[]),
         Message::Done => (9, &[]),
+        Message::Named(digest) => {
+            built = text(digest);
+            (11, &built)
+        }
         Message::Refused(code, sentence) => {
             built = text(&Refusal { code: *code, sentence: sentence.chars().take(MAX_SENTENCE / 4).collect() });
             (10, &built)
@@ -200,6 +206,13 @@ fn parse(kind: u8, body: Vec<u8>) -> Result<Message, HandoverError> {
             let plain = refusal.sentence.chars().filter(|c| !c.is_control()).take(MAX_SENTENCE / 4).collect();
             Message::Refused(refusal.code, plain)
         }
+        11 => {
+            let digest: String = json(&body)?;
+            if !is_digest(&digest) {
+                return Err(malformed());
+            }
+            Message::Named(digest)
+        }
         _ => return Err(malformed()),
     })
 }
@@ -218,6 +231,7 @@ mod tests {
     async fn messages_come_back_and_bounds_hold() {
         let digest = format!("sha256:{}", "a".repeat(64));
         let all = [
+            Message::Named(digest.clone()),
             Message::Offer(vec![digest.clone()]),
             Message::Want(Want { layers: vec![Wanted { index: 0, from: 7 }] }),
             Message::Layer(LayerHead { index: 0, from: 7, bytes: 9 }),

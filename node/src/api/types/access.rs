@@ -94,6 +94,14 @@ impl std::fmt::Debug for JupyterView {
 pub enum TunnelRequest {
     /// Its SSH server.
     Ssh,
+    /// The way for the image that its preparing waits for: the messages of a handover.
+    Push,
+    /// An image of its disk: the messages of a handover, in which the host sends.
+    Snapshot {
+        /// Keep it on the host.
+        #[serde(default)]
+        keep: bool,
+    },
     /// A port.
     Port {
         /// Where, as the instance sees it.

@@ -84,6 +84,9 @@ pub struct RentRequest {
     /// Replaces the image's command.
     #[serde(default)]
     pub command: Option<Vec<String>>,
+    /// Run what this lease runs, with as much disk, where nothing else is said: its number, its label, or digits of its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub like: Option<String>,
     /// A script that the instance runs at each start, before the command; at most 32 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onstart: Option<String>,

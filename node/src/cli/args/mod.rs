@@ -104,6 +104,8 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk rent 1 --image debian:12 -- sleep 1h\n  \
                       souk rent 3fa9c1 --image pytorch/pytorch --disk 50 --for 3h --max-spend 2 --label train -- python train.py\n  \
                       souk rent 1 --image debian:12 --price 0.20 --max-price 0.25 -d -y -- ./job\n  \
+                      souk rent 1 --image my/image:dev --push                        from your own Docker\n  \
+                      souk rent 1 --image ghcr.io/me/private --login me@ghcr.io      with your own login\n  \
                       souk rent 1 --image debian:12 --bid 0.12 -- ./job              runs while nobody bids more\n  \
                       souk rent 1 --image debian:12 --type reserved --for 7days --extend 24h -- ./job\n  \
                       souk rent --query 'gpu_ram>=24 dph<0.4' --wait --failover --image debian:12 -- ./job")]
@@ -160,6 +162,19 @@ pub enum Command {
                       souk copy -x '*.pyc' -x .git/ . 1:/src\n  souk copy 1:/data/ 2:/data"
     )]
     Copy(CopyArgs),
+    /// Send the image that an instance waits for, or go on where that was cut off
+    #[command(after_help = "souk rent --push does this by itself; it is for when that was interrupted. DOCKER_HOST names another engine than this \
+                      machine's.\n\nExamples:\n  souk push 1\n  souk push train my/image:dev")]
+    Push(PushArgs),
+    /// Make an image of an instance's disk: keep it on its host, write it to a file, or load it into your own Docker
+    #[command(after_help = "Running or stopped. Without options it stays on the host, and its name is printed: rent there with --image NAME. Folders that \
+                      the image declares as volumes are not in it.\n\nExamples:\n  souk snapshot 1\n  \
+                      souk snapshot train --out train.tar\n  souk snapshot train my/trained:1 --load")]
+    Snapshot(SnapshotArgs),
+    /// Rent a machine for a copy of an instance: its disk, and what it runs
+    #[command(after_help = "Only layers that the other host lacks are sent, through this machine, where nothing is written.\n\nExamples:\n  \
+                      souk clone 1 3fa9c1\n  souk clone train 2 --move -y --label train2")]
+    Clone(CloneArgs),
     /// Log in to an instance with OpenSSH, or run a command there; its image needs no sshd
     #[command(
         after_help = "Examples:\n  souk ssh 1\n  souk ssh train nvidia-smi\n  souk ssh -L 8080:localhost:80 -N 1\n  \

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt as _, future::OptionFuture};
 use souk_protocol::AskId;
+use souk_runtime::handover::Sent;
 
 use super::no_machine;
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
         client::{Client, Lines},
         types::{LeaseView, RentRequest, RentStep, SearchRequest, SearchResults},
     },
-    cli::{args::RunArgs, error::Failure, output::money},
+    cli::{args::RunArgs, error::Failure, output::money, push::Pushed},
     market::{ErrorCode, command::AskSelector},
 };
 
@@ -32,15 +34,21 @@ pub(super) struct Rented {
 /// The matches that are left to try, for all runs together.
 pub(super) struct Machines {
     request: RentRequest,
+    /// The image, where it is sent from here.
+    pushed: Option<Pushed>,
     asks: Mutex<VecDeque<AskSelector>>,
 }
 
 impl Machines {
     /// Looks for matches, or takes the ask that was named.
-    pub(super) async fn find(client: &Client, args: &RunArgs, request: RentRequest) -> Result<Self, Failure> {
+    pub(super) async fn find(client: &Client, args: &RunArgs, mut request: RentRequest) -> Result<Self, Failure> {
+        let pushed = if args.image_access.push { Some(Pushed::find(&request.image).await?) } else { None };
+        if let Some(pushed) = &pushed {
+            request.image = pushed.reference();
+        }
         if let Some(ask) = &args.ask {
             let asks = Mutex::new(VecDeque::from([AskSelector(ask.clone())]));
-            return Ok(Self { request, asks });
+            return Ok(Self { request, pushed, asks });
         }
         let search = SearchRequest {
             query: args.query.clone(),
@@ -66,7 +74,7 @@ impl Machines {
             if hosts.insert(row.host_id) { first.push(row.id) } else { later.push(row.id) }
         }
         let asks = first.into_iter().chain(later).map(AskSelector::from).collect();
-        Ok(Self { request, asks: Mutex::new(asks) })
+        Ok(Self { request, pushed, asks: Mutex::new(asks) })
     }
 
     fn next(&self) -> Option<AskSelector> {
@@ -79,7 +87,7 @@ impl Machines {
         for _ in 0..FAILURES {
             let Some(ask) = self.next() else { break };
             let request = RentRequest { ask, ..self.request.clone() };
-            match try_one(client, &request, say).await {
+            match try_one(client, &request, self.pushed.as_ref(), say).await {
                 Ok(rented) => return Ok(rented),
                 Err(failure) if hopeless(&failure) => return Err(failure),
                 Err(failure) => {
@@ -97,11 +105,31 @@ fn hopeless(failure: &Failure) -> bool {
     matches!(failure.error.code, ErrorCode::BadRequest | ErrorCode::Stopping)
 }
 
-async fn try_one(client: &Client, request: &RentRequest, say: &impl Fn(String)) -> Result<Rented, Failure> {
+async fn try_one(
+    client: &Client,
+    request: &RentRequest,
+    pushed: Option<&Pushed>,
+    say: &impl Fn(String),
+) -> Result<Rented, Failure> {
     let mut steps = client.lines("run", request).await?;
     let mut preparing = false;
-    while let Some(step) = steps.next::<RentStep>().await? {
+    let mut sending = OptionFuture::from(None);
+    loop {
+        let step = tokio::select! {
+            step = steps.next::<RentStep>() => step?,
+            Some(sent) = &mut sending => {
+                let _: Sent = sent?;
+                sending = OptionFuture::from(None);
+                continue;
+            }
+        };
+        let Some(step) = step else { break };
         match step {
+            RentStep::Accepted { lease, .. } => {
+                let work =
+                    pushed.map(|pushed| async move { pushed.to(client, &lease.to_string(), |_| {}).await }.boxed());
+                sending = OptionFuture::from(work);
+            }
             RentStep::Running { lease } | RentStep::Exited { lease } => {
                 return Ok(Rented { lease, _steps: steps });
             }
@@ -120,7 +148,6 @@ async fn try_one(client: &Client, request: &RentRequest, say: &impl Fn(String)) 
             | RentStep::Proposed { .. }
             | RentStep::Countered { .. }
             | RentStep::Committed { .. }
-            | RentStep::Accepted { .. }
             | RentStep::Waiting { .. }
             | RentStep::Preparing { .. } => {}
         }

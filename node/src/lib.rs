@@ -21,3 +21,4 @@ pub mod orders;
 pub mod owner;
 pub mod seal;
 pub mod telemetry;
+pub mod template;

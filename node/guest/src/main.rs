@@ -15,7 +15,7 @@
 //!
 //! `guest self [show | notice | stop | destroy | label TEXT]` asks the instance's own endpoint, for images without curl.
 //!
-//! `guest files` is the instance's side of a copy.
+//! `guest jupyter` becomes the Jupyter of the image, and `guest files` is the instance's side of a copy.
 //!
 //! `guest shell ROWSxCOLUMNS|- [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
 //! prints a name's addresses, all as the user it is run as.
@@ -27,6 +27,7 @@
 mod demo;
 mod files;
 mod init;
+mod jupyter;
 mod notice;
 mod onstart;
 mod own;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Some(verb) if verb == "jupyter" => ExitCode::from(jupyter::run()),
         Some(verb) if verb == "files" => ExitCode::from(files::run()),
         Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
         Some(verb) if verb == "self" => ExitCode::from(own::run(&arguments.collect::<Vec<_>>())),
@@ -87,7 +89,7 @@ fn main() -> ExitCode {
         }
         Some(_) | None => {
             say(
-                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest jupyter | guest files | \
                  guest self [show | notice | stop | destroy | label TEXT] | guest script FILE | guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version",
             );
             ExitCode::from(USAGE)

@@ -73,6 +73,11 @@ pub fn any() -> Option<String> {
     find(None)
 }
 
+/// The shell of the user this runs as, or any that the image has.
+pub fn of_user() -> Option<String> {
+    find(account().as_ref())
+}
+
 /// The account's shell, unless it is one that lets nobody in, else the first one there is.
 fn find(account: Option<&Account>) -> Option<String> {
     let own = account.map(|a| a.shell.as_str()).filter(|s| !s.ends_with("/nologin") && !s.ends_with("/false"));

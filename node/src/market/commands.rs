@@ -55,6 +55,8 @@ impl Market {
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
             Command::SshKeys { id, request, reply } => self.ssh_keys(&id, request, reply),
+            Command::LeaseTemplate { id, reply } => answer(reply, self.lease_template(&id)),
+            Command::JupyterAccess { id, reply } => answer(reply, self.jupyter_access(&id)),
             Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
             Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),
             Command::Events { request, reply } => self.ledger.happened(request, reply),
@@ -147,7 +149,8 @@ impl Market {
         }
     }
 
-    fn begin_rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
+    fn begin_rent(&mut self, mut request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
+        super::jupyter::prepare(&mut request)?;
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
@@ -164,6 +167,7 @@ impl Market {
             term: request.term_ms,
             disk_mb: disk_of(&request, offer, slots),
             egress: egress_of(&request, offer),
+            ports: request.ports,
             image_digest: request.image.split_once('@').map(|(_, digest)| digest.to_owned()),
             workload: Workload {
                 command: request.command,
@@ -345,6 +349,7 @@ impl Market {
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), 0));
         let rented =
             self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), l.events_seen()));
+        self.want_public_ports();
         if let Some(server) = &self.server
             && hosted.is_none_or(|(state, ..)| state.is_ended())
         {

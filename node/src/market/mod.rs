@@ -13,6 +13,7 @@ mod host_slots;
 mod hosting;
 mod idle;
 mod inside;
+pub(crate) mod jupyter;
 mod listing;
 pub mod logins;
 mod names;
@@ -27,6 +28,7 @@ pub mod select;
 mod ssh_keys;
 pub mod task;
 mod telling;
+mod template;
 pub mod terms;
 pub mod views;
 

@@ -31,6 +31,9 @@ pub struct Meta {
 /// A command as one line for people.
 #[must_use]
 pub fn command_line(workload: &Workload) -> String {
+    if super::jupyter::is_asked(workload) {
+        return "the image's Jupyter (--jupyter)".to_owned();
+    }
     let words = workload.entrypoint.iter().flatten().chain(workload.command.iter().flatten());
     let quoted = words.map(|w| {
         let plain = !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
@@ -82,6 +85,7 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         progress: parts.progress,
         note: LeaseEvent::last_step(parts.events).map_or_else(String::new, |e| e.note.clone()),
         reachable: parts.reachable,
+        public: parts.draft.public.clone(),
         place: parts.rank.map(Into::into),
         eviction: parts.eviction.map(Into::into),
     }

@@ -149,7 +149,11 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 answer(reply, Ok(Box::new(near) as ByteStream));
             }
             // Shown with real nodes and the machine's own OpenSSH.
-            Command::SshAccess { .. } | Command::SshKeys { .. } | Command::Tunnel { .. } => {}
+            Command::SshAccess { .. }
+            | Command::SshKeys { .. }
+            | Command::LeaseTemplate { .. }
+            | Command::JupyterAccess { .. }
+            | Command::Tunnel { .. } => {}
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
             Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),
             Command::HostEarnings { request, reply } => {

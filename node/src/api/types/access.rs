@@ -69,6 +69,25 @@ pub struct SshKeyView {
     pub own: bool,
 }
 
+/// How a rented Jupyter is reached.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JupyterView {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Its name.
+    pub label: Option<String>,
+    /// What lets a browser in.
+    pub token: String,
+    /// Where it listens, on the instance's own loopback.
+    pub port: u16,
+}
+
+impl std::fmt::Debug for JupyterView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JupyterView").field("lease", &self.lease).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
 /// What to open of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "snake_case", deny_unknown_fields)]

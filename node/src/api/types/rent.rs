@@ -7,6 +7,7 @@ use souk_protocol::{
     Amount, AskId, Currency, LeaseId, Millis, NodeId, Timestamp,
     login::RegistryLogin,
     message::Progress,
+    ports::PortRequest,
     resources::{Egress, Resources},
 };
 
@@ -62,6 +63,9 @@ pub struct RentRequest {
     /// What it may reach; none for the most the host grants.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Ports that shall be reached from outside.
+    #[serde(default)]
+    pub ports: Vec<PortRequest>,
     /// How long the contract shall run; none for as long as the host grants.
     #[serde(default)]
     pub term_ms: Option<Millis>,
@@ -86,6 +90,9 @@ pub struct RentRequest {
     /// The renter's own login at the image's registry. The host is told it, and keeps it until it has the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<RegistryLogin>,
+    /// Runs the image's Jupyter in place of its command, with a token of its own.
+    #[serde(default)]
+    pub jupyter: bool,
     /// End the stream of steps once the lease exists.
     #[serde(default)]
     pub detach: bool,

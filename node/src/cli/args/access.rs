@@ -113,6 +113,19 @@ pub struct ForwardArgs {
     pub ports: Vec<PortPair>,
 }
 
+/// `souk open`.
+#[derive(Debug, Args)]
+pub struct OpenArgs {
+    /// Listen on this port of this machine's loopback [default: any that is free]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Print the address with its token, and open no browser
+    #[arg(long)]
+    pub print: bool,
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
+}
+
 /// A port here and one there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortPair {

@@ -91,10 +91,13 @@ pub struct RunArgs {
     /// Say nothing of souk's own
     #[arg(short, long)]
     pub quiet: bool,
+    /// Take from this template what isn't said here: a name, a file, or the first digits of an id
+    #[arg(long, value_name = "TEMPLATE")]
+    pub template: Option<String>,
     /// The image
-    #[arg(value_name = "IMAGE")]
-    pub image: String,
+    #[arg(value_name = "IMAGE", required_unless_present = "template")]
+    pub image: Option<String>,
     /// The command
-    #[arg(last = true, value_name = "CMD", required = true)]
+    #[arg(last = true, value_name = "CMD", required_unless_present = "template")]
     pub command: Vec<String>,
 }

@@ -8,6 +8,7 @@ mod images;
 mod orders;
 mod owner;
 mod renting;
+mod template;
 mod terms;
 mod values;
 
@@ -25,6 +26,7 @@ pub use images::*;
 pub use orders::*;
 pub use owner::*;
 pub use renting::*;
+pub use template::*;
 pub use terms::*;
 use values::duration;
 
@@ -116,6 +118,15 @@ pub enum Command {
                       gzip -dc big.gz | souk run -i --max-spend 0.05 debian:12 -- sort -u"
     )]
     Run(Box<RunArgs>),
+    /// Templates: what to run and on what kind of machine, to keep and to share
+    #[command(
+        subcommand,
+        after_help = "A template holds the image, command, user, variables, disk and search conditions of a rental; no price, no secret, no\n\
+                      renter. Its id is the BLAKE3 of its file, so a shared one can be told to be the same.\n\n\
+                      Examples:\n  souk template new lab --image jupyter/scipy-notebook --jupyter --query 'gpu_ram>=16'\n  \
+                      souk template show lab\n  souk rent --template lab          the best match\n  souk rent 1 --template lab --disk 100"
+    )]
+    Template(TemplateCommand),
     /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
     #[command(
         subcommand,
@@ -173,6 +184,13 @@ pub enum Command {
         after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53"
     )]
     Forward(ForwardArgs),
+    /// Open the Jupyter of an instance in the browser, until Ctrl-C
+    #[command(
+        after_help = "The instance is one that was rented with --jupyter. Where there is no browser, the address is printed.\n\n\
+                      Examples:\n  souk rent 1 --image jupyter/scipy-notebook --jupyter && souk open 1\n  souk open train --port 8888\n  \
+                      souk open --print 1"
+    )]
+    Open(OpenArgs),
     /// What happened to a lease, and who caused it
     #[command(
         after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \

@@ -9,6 +9,7 @@ use crate::{
     limits,
     money::{self, Amount, Counters, Currency, Rates},
     negotiation::{ImagePin, RentalType},
+    ports::PublicAccess,
     resources::{Egress, Resources},
     signed::{Document, Invalid},
     time::{Millis, Timestamp},
@@ -37,6 +38,8 @@ pub struct LeaseDraft {
     pub resources: Resources,
     /// What the guest may reach.
     pub egress: Egress,
+    /// The ports it is reached at from outside; none without any.
+    pub public: Option<PublicAccess>,
     /// The currency of every amount here.
     pub currency: Currency,
     /// The prices, for all slots together.
@@ -94,6 +97,7 @@ impl Document for LeaseDraft {
     fn check(&self) -> Result<(), Invalid> {
         self.currency.check()?;
         self.image.check()?;
+        self.public.as_ref().map_or(Ok(()), PublicAccess::check)?;
         Invalid::unless(self.host != self.renter, "host and renter are the same node")?;
         Invalid::unless(self.resources.slots >= 1 && self.resources.slots <= limits::SLOTS, "its slots make no sense")?;
         Invalid::unless((limits::TICK.0..=limits::TICK.1).contains(&self.tick), "the tick is not between 1 s and 1 h")?;

@@ -20,6 +20,7 @@ pub mod money;
 pub mod negotiation;
 pub mod offer;
 pub mod owner;
+pub mod ports;
 pub mod query;
 pub mod receipt;
 pub mod resources;

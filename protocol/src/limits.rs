@@ -57,6 +57,10 @@ pub const SENTENCE_BYTES: usize = 512;
 pub const REQUEST_BYTES: usize = 256 * 1024;
 /// Bytes of an answer between nodes.
 pub const RESPONSE_BYTES: usize = 1024 * 1024;
+/// Public ports of one lease: they are in its draft.
+pub const PORTS: usize = 16;
+/// Public ports a host may have for its guests.
+pub const PUBLIC_PORTS: u16 = 4096;
 /// Bytes of one frame on a log or exec stream.
 pub const FRAME_BYTES: usize = 64 * 1024;
 /// Bytes of a registry login's registry or user.

@@ -19,6 +19,7 @@ use souk_protocol::{
     negotiation::{Counter, ImagePin, Proposal, RentalType},
     offer::{Accepts, Availability, Notice, Offer, Reachability, Terms, Withdrawal},
     owner::{Membership, OwnerId, OwnerOrder},
+    ports::{PublicAccess, PublicPort},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
     ssh::SshKeyList,
@@ -104,6 +105,7 @@ fn offer() -> Verified<Offer> {
             slots_free: 2,
             reachability: Reachability::Unknown,
             maintenance: None,
+            ports_free: 100,
         },
         membership: None,
     };
@@ -180,6 +182,7 @@ fn proposal() -> Proposal {
         extend: Some(Millis::from_hours(6)),
         disk_mb: 50_000,
         egress: Egress::Internet,
+        ports: vec!["8080".parse().unwrap(), "40001:53/udp".parse().unwrap()],
         image: "debian:12".to_owned(),
         image_digest: None,
         workload: workload().to_bytes().1,
@@ -224,6 +227,13 @@ fn draft() -> Verified<LeaseDraft> {
             pids: 4096,
         },
         egress: Egress::Internet,
+        public: Some(PublicAccess {
+            address: "203.0.113.7".to_owned(),
+            ports: vec![
+                PublicPort { public: 40_000, port: 8080, udp: false },
+                PublicPort { public: 40_001, port: 53, udp: true },
+            ],
+        }),
         currency: Currency::usd(),
         rates: Rates {
             compute_hour: Amount(350_000_000),

@@ -121,6 +121,7 @@ impl Raw {
             extend: None,
             disk_mb: 1000,
             egress: Egress::None,
+            ports: Vec::new(),
             image: BUSYBOX.to_owned(),
             image_digest: None,
             workload: workload.to_bytes().1,

@@ -52,6 +52,7 @@ pub(crate) struct Wake {
     pub(crate) look: Notify,
     pub(crate) oom: AtomicBool,
     pub(crate) tunnel: Arc<TunnelMeter>,
+    pub(crate) entrance: crate::dial::Entrance,
 }
 
 /// The worker's end of the map in [`Shared`].

@@ -11,6 +11,7 @@ pub mod forward;
 pub mod key_files;
 pub mod keys;
 pub mod logs;
+pub mod public;
 pub mod ssh;
 
 use std::{

@@ -3,7 +3,11 @@
 use std::io::IsTerminal;
 
 use serde_json::json;
-use souk_protocol::{lease::LeaseState, resources::SlotClass};
+use souk_protocol::{
+    lease::LeaseState,
+    ports::{PublicAccess, PublicPort},
+    resources::SlotClass,
+};
 
 use super::{
     Context,
@@ -126,6 +130,14 @@ pub(super) async fn show(context: &Context, id: &str) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Where its ports are reached from outside.
+pub(super) fn public(access: &PublicAccess) -> String {
+    let colons = access.address.parse::<std::net::Ipv6Addr>().is_ok();
+    let address = if colons { format!("[{}]", access.address) } else { access.address.clone() };
+    let port = |p: &PublicPort| format!("{address}:{} -> {}{}", p.public, p.port, if p.udp { "/udp" } else { "" });
+    access.ports.iter().map(port).collect::<Vec<_>>().join(", ")
+}
+
 fn describe(detail: &LeaseDetail) -> String {
     let view = &detail.view;
     let money = |amount| output::money(amount, &view.currency, 9);
@@ -160,6 +172,7 @@ fn describe(detail: &LeaseDetail) -> String {
             ),
         ),
         ("devices", detail.devices.join(", ")),
+        ("public", view.public.as_ref().map(public).unwrap_or_default()),
         ("starts", detail.starts.to_string()),
         ("uptime", view.uptime_ms.to_string()),
         ("drafted", time(detail.drafted_at_ms)),

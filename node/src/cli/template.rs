@@ -212,6 +212,7 @@ pub(super) fn describe(template: &Template) -> String {
         ("runs", runs),
         ("as user", template.user.clone().unwrap_or_default()),
         ("in", template.workdir.clone().unwrap_or_default()),
+        ("public ports", template.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         ("at each start", template.onstart.clone().unwrap_or_default()),
         ("variables", given.join("\n")),
         ("asks for", asked.join("\n")),

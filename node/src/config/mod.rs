@@ -7,6 +7,7 @@ mod env;
 pub mod listing;
 pub mod load;
 mod pricing;
+mod public;
 pub mod template;
 mod values;
 
@@ -22,6 +23,7 @@ const MAX_IDLE_BYTES: usize = 16 * 1024;
 
 pub use load::{ConfigError, load};
 pub use pricing::{Images, OnFailure, Pricing, Strategy};
+pub use public::Public;
 
 /// The configuration's file in a data directory.
 pub const FILE: &str = "config.toml";
@@ -126,6 +128,8 @@ pub struct Host {
     pub reserve: Reserve,
     /// What runs on slots that nobody rents.
     pub idle_job: IdleJob,
+    /// Ports that instances are reached at from outside.
+    pub public: Public,
     /// GPUs that the owner declares by device path, where nothing measures them.
     pub declared_gpus: Vec<DeclaredGpus>,
 }
@@ -152,6 +156,7 @@ impl Default for Host {
             tick: limits::TICK_DEFAULT,
             reserve: Reserve::default(),
             idle_job: IdleJob::default(),
+            public: Public::default(),
             declared_gpus: Vec::new(),
         }
     }
@@ -410,6 +415,7 @@ impl Config {
         )?;
         self.host.pricing.check()?;
         self.host.images.check()?;
+        self.host.public.check()?;
         let accept = &self.host.accept;
         pricing::check_command("host.accept.command", accept.command.as_deref())?;
         unless(

@@ -108,6 +108,14 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Disk for each slot's container, in MB.
 # disk_mb = 10000
 
+[host.public]
+# Ports that instances can be reached at from outside (souk rent -p): the address others reach this machine at, an IP address or a
+# name, and which of its ports arrive here under the same numbers.
+#? address = "203.0.113.7"
+#? ports = "40000-40100"
+# The address of this machine to listen on.
+# bind = "0.0.0.0"
+
 # GPUs that nothing can measure, by device path: a list of paths for each.
 #? [[host.declared_gpus]]
 #? model = "RTX 4090"

@@ -11,6 +11,7 @@ use souk_protocol::{
     limits,
     machine::io::RuntimeReport as Report,
     message::{Cause, Progress},
+    ports::PublicAccess,
     resources::Egress,
     workload::Workload,
 };
@@ -40,6 +41,17 @@ pub fn devices(names: &[String]) -> Devices {
 /// Variables that say who an instance is. What a renter sets under these names is not taken; everything else that is set for an
 /// instance gives way to the renter's own.
 pub const IDENTITY: [&str; 3] = ["SOUK_INSTANCE_ID", "CONTAINER_API_KEY", "SOUK_API_SOCKET"];
+/// Where an instance is reached from outside, in our words and Vast.ai's.
+fn public_environment(access: &PublicAccess) -> Vec<(String, String)> {
+    let mut env = vec![("PUBLIC_IPADDR".to_owned(), access.address.clone())];
+    for port in &access.ports {
+        let protocol = if port.udp { "UDP" } else { "TCP" };
+        for ours in ["SOUK", "VAST"] {
+            env.push((format!("{ours}_{protocol}_PORT_{}", port.port), port.public.to_string()));
+        }
+    }
+    env
+}
 
 /// The description of a lease's instance, with exactly these devices.
 #[must_use]
@@ -60,9 +72,10 @@ pub fn spec(
         ("GPU_COUNT", resources.gpus().to_string()),
         ("SOUK_HOST", node.to_owned()),
     ];
-    for (name, value) in ours {
-        if !env.iter().any(|(known, _)| known == name) {
-            env.push((name.to_owned(), value));
+    let ours = ours.map(|(name, value)| (name.to_owned(), value));
+    for (name, value) in ours.into_iter().chain(draft.public.iter().flat_map(public_environment)) {
+        if !env.iter().any(|(known, _)| *known == name) {
+            env.push((name, value));
         }
     }
     // Who the instance is, nobody else says: programs prove it with these.

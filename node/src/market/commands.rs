@@ -167,6 +167,7 @@ impl Market {
             term: request.term_ms,
             disk_mb: disk_of(&request, offer, slots),
             egress: egress_of(&request, offer),
+            ports: request.ports,
             image_digest: request.image.split_once('@').map(|(_, digest)| digest.to_owned()),
             workload: Workload {
                 command: request.command,
@@ -348,6 +349,7 @@ impl Market {
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), 0));
         let rented =
             self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), l.events_seen()));
+        self.want_public_ports();
         if let Some(server) = &self.server
             && hosted.is_none_or(|(state, ..)| state.is_ended())
         {

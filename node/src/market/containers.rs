@@ -2,7 +2,7 @@
 //!
 //! Owns no state of its own. Without an engine orders are let go: when it answers, every lease is looked at again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use souk_protocol::{
     LeaseId,
@@ -124,6 +124,19 @@ impl Market {
             let report = RuntimeReport::Failed { reason: EndReason::CreateFailed, note };
             self.input(Input::Runtime { lease, report });
         }
+    }
+
+    /// Has the public ports of all hosted leases that aren't over listened on, and no others.
+    pub(super) fn want_public_ports(&self) {
+        let leases = self.engine.host().leases().iter().filter(|(_, lease)| !lease.state().is_ended());
+        let leases: BTreeMap<LeaseId, _> =
+            leases.filter_map(|(id, lease)| Some((*id, lease.draft().public.as_ref()?.ports.clone()))).collect();
+        self.public.send_if_modified(|wanted| {
+            let same = wanted.leases == leases && wanted.runtime.is_some() == self.runtime.is_some();
+            wanted.leases = leases;
+            wanted.runtime = self.runtime.clone().map(|runtime| runtime as Arc<dyn Runtime>);
+            !same
+        });
     }
 
     /// Looks at all instances again a little later: what was ordered is ordered anew by what is found.

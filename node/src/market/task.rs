@@ -37,7 +37,11 @@ use super::{
     rentals::Rentals, terms::Waiters, views::Meta,
 };
 use crate::{
-    access::{Permission, Server, keys::KeyStore},
+    access::{
+        Permission, Server,
+        keys::KeyStore,
+        public::{self, Wanted},
+    },
     clock::now,
     host::{HostSide, instances, locks::SlotLocks},
     inside::{Ask, Endpoints},
@@ -149,6 +153,7 @@ pub(super) struct Market {
     pub(super) endpoints: Endpoints,
     /// Wishes from inside instances that the engine has not answered.
     pub(super) inside: BTreeMap<Token, Ask>,
+    pub(super) public: watch::Sender<Wanted>,
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
     pub(super) internal: mpsc::Sender<Internal>,
@@ -212,6 +217,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         server: None,
         endpoints,
         inside: BTreeMap::new(),
+        public: watch::Sender::new(Wanted::default()),
         permissions,
         outbox: Outbox::default(),
         internal,
@@ -228,7 +234,12 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         logins,
     };
     market.remember_failures();
-    if market.host.is_some() {
+    let public_ends = CancellationToken::new();
+    let _public_ends = public_ends.clone().drop_guard();
+    if let Some(host) = &market.host {
+        let (bind, wanted) = (host.config().host.public.bind, market.public.subscribe());
+        tokio::spawn(public::listen(bind, wanted, public_ends));
+        market.want_public_ports();
         market.connect_runtime(Duration::ZERO);
     } else {
         market.input(Input::Command(souk_protocol::machine::io::Command::Host(None)));
@@ -584,6 +595,7 @@ impl Market {
                     self.permissions.clone(),
                 ));
                 self.runtime = Some(runtime);
+                self.want_public_ports();
                 self.runtime_problem = None;
                 *reports = Some(receiver);
                 self.adopt = true;

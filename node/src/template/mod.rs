@@ -10,7 +10,13 @@ mod tests;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Digest, Millis, limits, query, resources::Egress, workload::Workload};
+use souk_protocol::{
+    Digest, Millis, limits,
+    ports::{self, PortRequest},
+    query,
+    resources::Egress,
+    workload::Workload,
+};
 
 use crate::api::types::{Environment, RentRequest, RentalKind};
 
@@ -53,6 +59,9 @@ pub struct Template {
     /// A script that is run at each start, before the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onstart: Option<String>,
+    /// Ports that shall be reached from outside, at whatever numbers the host has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortRequest>,
     /// Variables by name. Those without a value are the renter's to supply.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, Option<String>>,
@@ -165,6 +174,7 @@ impl Template {
         if self.jupyter && (self.command.is_some() || self.entrypoint.is_some()) {
             return bad("it has both Jupyter and a command of its own");
         }
+        ports::check_requests(&self.ports).map_err(|why| TemplateError::Field(why.0.to_string()))?;
         if self.disk_mb.is_some_and(|mb| mb == 0 || mb > DISK_MB) {
             return bad("the disk is not between 1 MB and 1 PB");
         }
@@ -216,6 +226,7 @@ impl Template {
             command,
             jupyter,
             onstart,
+            ports,
             login,
             ssh_keys,
             detach: _,
@@ -227,6 +238,7 @@ impl Template {
             (label.is_some(), "label"),
             (login.is_some(), "registry login"),
             (!ssh_keys.is_empty(), "SSH keys"),
+            (ports.iter().any(|port| port.public.is_some()), "number of a host's port"),
             (tick_ms.is_some(), "time between receipts"),
         ];
         if let Some((_, what)) = renters.into_iter().find(|(given, _)| *given) {
@@ -241,6 +253,7 @@ impl Template {
             user,
             workdir,
             onstart,
+            ports,
             env,
             jupyter,
             egress,
@@ -267,6 +280,7 @@ impl Template {
             user,
             workdir,
             onstart,
+            ports,
             env,
             jupyter,
             egress,
@@ -291,6 +305,9 @@ impl Template {
         request.user = request.user.take().or(user);
         request.workdir = request.workdir.take().or(workdir);
         request.onstart = request.onstart.take().or(onstart);
+        if request.ports.is_empty() {
+            request.ports = ports;
+        }
         request.egress = request.egress.or(egress);
         request.disk_mb = request.disk_mb.or(disk_mb);
         request.rental = request.rental.or(rental);

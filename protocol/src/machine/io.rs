@@ -233,6 +233,8 @@ pub struct Wish {
     pub disk_mb: u64,
     /// What the guest may reach.
     pub egress: crate::resources::Egress,
+    /// Ports that shall be reached from outside.
+    pub ports: Vec<crate::ports::PortRequest>,
     /// The image.
     pub image: String,
     /// The image's digest, to insist on.

@@ -83,6 +83,7 @@ pub(crate) fn setup() -> HostSetup {
         ssh_host_key: SshKey([7; 32]),
         reachability: Reachability::Direct,
         membership: None,
+        public: None,
     }
 }
 
@@ -102,6 +103,7 @@ pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
             slots_free: 4,
             reachability: Reachability::Direct,
             maintenance: None,
+            ports_free: 0,
         },
         membership: None,
     }
@@ -120,6 +122,7 @@ pub(crate) fn proposal(price_hour: Amount, round: u8) -> Proposal {
         extend: None,
         disk_mb: 10_000,
         egress: Egress::None,
+        ports: Vec::new(),
         image: "debian:12".to_owned(),
         image_digest: None,
         workload: Digest::default(),
@@ -142,6 +145,7 @@ pub(crate) fn draft(max_spend: Option<Amount>, credit: Amount) -> Verified<Lease
         rental: RentalType::OnDemand,
         resources: Resources::share(&setup.hardware, offer.class(), 1, 4, 10_000).unwrap(),
         egress: Egress::None,
+        public: None,
         currency: Currency::usd(),
         rates: Rates { compute_hour: Amount(1_000_000_000), storage_gb_month: Amount(100_000_000), ..Rates::default() },
         listed_hour: Amount(1_000_000_000),

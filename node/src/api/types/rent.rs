@@ -7,6 +7,7 @@ use souk_protocol::{
     Amount, AskId, Currency, LeaseId, Millis, NodeId, Timestamp,
     login::RegistryLogin,
     message::Progress,
+    ports::PortRequest,
     resources::{Egress, Resources},
 };
 
@@ -62,6 +63,9 @@ pub struct RentRequest {
     /// What it may reach; none for the most the host grants.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Ports that shall be reached from outside.
+    #[serde(default)]
+    pub ports: Vec<PortRequest>,
     /// How long the contract shall run; none for as long as the host grants.
     #[serde(default)]
     pub term_ms: Option<Millis>,

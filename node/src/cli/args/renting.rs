@@ -1,7 +1,7 @@
 //! Options of the renter's commands.
 
 use clap::{Args, ValueEnum};
-use souk_protocol::{Amount, Millis};
+use souk_protocol::{Amount, Millis, ports::PortRequest};
 
 use super::{ImageArgs, StandingArgs, values::duration};
 use crate::api::types::RentalKind;
@@ -111,6 +111,9 @@ pub struct RentArgs {
     /// What it may reach [default: the most the host grants]
     #[arg(long, value_name = "EGRESS", value_enum)]
     pub egress: Option<EgressArg>,
+    /// A public port for a port of the instance (repeatable): any of the host's, or HOST_PORT
+    #[arg(short = 'p', long = "port", value_name = "[HOST_PORT:]PORT[/udp]")]
+    pub ports: Vec<PortRequest>,
     /// How long the contract shall run, such as 3h [default: as long as the host grants]
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub term: Option<Millis>,

@@ -37,6 +37,12 @@ pub(super) struct Locking {
     slots: Vec<u16>,
 }
 
+impl Locking {
+    pub(super) fn draft(&self) -> &LeaseDraft {
+        &self.draft
+    }
+}
+
 /// Our answer to an open, whose lease we don't hold.
 #[derive(Debug)]
 pub(super) struct Answered {
@@ -116,6 +122,10 @@ impl Host {
         if !accepts || !self.runtime_up {
             let sentence = "the host can't serve it now";
             return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);
+        }
+        if !self.ports_are_free(&draft) {
+            let sentence = "its public ports were given to another in the meantime";
+            return self.void(cx, vec![token], &open, &draft, VoidCode::Taken, sentence, now);
         }
         let maintained = self.maintained(now).is_some();
         if !draft.rental.is_firm() {

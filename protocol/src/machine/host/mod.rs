@@ -2,7 +2,7 @@
 //!
 //! The lease exists by our durable accept of the renter's open, and by nothing else. The same open always gets the same
 //! answer. A draft reserves nothing: the first durable accept wins. `offers` says what is to be had, `drafts` answers bids
-//! (`owner` where the owner is asked about them), `commit` makes leases, `control` does what renters wish, and this file keeps the machine's slots.
+//! (`owner` where the owner is asked about them), `commit` makes leases, `ports` gives out public ports, `control` does what renters wish, and this file keeps the machine's slots.
 
 mod allocation;
 mod amending;
@@ -12,6 +12,7 @@ mod drafts;
 mod inside;
 mod offers;
 pub mod owner;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

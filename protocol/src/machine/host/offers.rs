@@ -94,6 +94,7 @@ impl Host {
                 slots_free: self.firm_free(),
                 reachability: setup.reachability,
                 maintenance: self.next_maintenance(now),
+                ports_free: self.ports_free(),
             },
         };
         self.dirty = false;

@@ -313,6 +313,11 @@ impl HostLease {
         !self.state.is_ended() && (self.needs_slots() || self.processes)
     }
 
+    /// Whether its public ports are its own: until it is over, and its processes are.
+    pub(super) const fn holds_ports(&self) -> bool {
+        !self.state.is_ended() || self.processes
+    }
+
     /// Whether it runs, or is about to by itself.
     pub(super) const fn needs_slots(&self) -> bool {
         matches!(

@@ -80,7 +80,8 @@ pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     let want = read(&mut from).await?.want()?;
     let mut wanted = HashMap::new();
     for layer in &want.layers {
-        let digest = what.layers.get(layer.index).ok_or(HandoverError::Protocol("a layer is wanted that there is not"))?;
+        let digest =
+            what.layers.get(layer.index).ok_or(HandoverError::Protocol("a layer is wanted that there is not"))?;
         wanted.insert(digest.clone(), *layer);
     }
     let mut work = Work {

@@ -152,6 +152,8 @@ pub enum EndReason {
     LeftEarly,
     /// The contract ended and the disk was kept long enough.
     Expired,
+    /// A program in the instance asked for it, by the instance's own endpoint.
+    AskedFromInside,
     /// The host took the machine back.
     HostAborted,
     /// The image could not be had or is too large.
@@ -224,6 +226,7 @@ impl fmt::Display for EndReason {
             Self::Destroyed => "destroyed",
             Self::LeftEarly => "left_early",
             Self::Expired => "expired",
+            Self::AskedFromInside => "asked_from_inside",
             Self::HostAborted => "host_aborted",
             Self::ImageFailed => "image_failed",
             Self::CreateFailed => "create_failed",

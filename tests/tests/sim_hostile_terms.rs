@@ -185,10 +185,9 @@ fn one_renter_does_not_fill_the_queue() {
     let refused = loop {
         bench.wait(Millis::from_secs(30));
         let (propose, workload) = bid(&bench, &greedy, u8::try_from(leases).unwrap());
-        let draft = match bench.ask(greedy.id(), propose) {
-            Response::Drafted(draft) => draft.verify(&network()).unwrap(),
-            other => break other,
-        };
+        let answer = bench.ask(greedy.id(), propose);
+        let Response::Drafted(draft) = answer else { break answer };
+        let draft = draft.verify(&network()).unwrap();
         let open = greedy.open(&draft, bench.now);
         let answer = bench.ask(greedy.id(), Request::Commit { open: open.to_signed(), workload });
         assert!(matches!(answer, Response::Answered(_)), "{answer:?}");

@@ -55,6 +55,10 @@ pub struct RuntimeConfig {
     pub log: LogLimit,
     /// An OCI runtime for all containers without GPUs (`runsc`, `kata`); `None` for the engine's default.
     pub oci_runtime: Option<String>,
+    /// Whether each instance gets a file system in a file for its disk, where the storage driver has no limits of its own.
+    pub loop_disks: bool,
+    /// Whether the space of such files is set aside when they are made, so that what was granted is there.
+    pub preallocate_disks: bool,
     /// Seconds between checks of disk use (where no quota is enforced) and of the firewall.
     pub check_seconds: u64,
 }
@@ -99,6 +103,8 @@ impl Default for RuntimeConfig {
             nft: PathBuf::from("nft"),
             log: LogLimit { file_mb: 10, files: 3 },
             oci_runtime: None,
+            loop_disks: true,
+            preallocate_disks: true,
             check_seconds: 20,
         }
     }
@@ -137,7 +143,7 @@ impl RuntimeConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskQuota {
-    /// By the storage driver: writing beyond it fails.
+    /// By the storage driver, or by a file system of its own for each instance: writing beyond it fails.
     Hard,
     /// By looking from time to time: an instance beyond it is stopped.
     Soft,

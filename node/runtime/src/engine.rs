@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bollard::Docker;
@@ -17,6 +18,7 @@ use crate::container::GpuAttachment;
 use crate::error::{RuntimeError, classify};
 use crate::firewall::Firewall;
 use crate::helper;
+use crate::loopfs::LoopDisks;
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Egress;
@@ -33,6 +35,9 @@ pub(crate) struct Engine {
     pub(crate) helper: PathBuf,
     /// Held while a subnet is chosen and its network made.
     pub(crate) subnet_lock: tokio::sync::Mutex<()>,
+    /// The disks of instances, where they are files.
+    pub(crate) disks: LoopDisks,
+    loop_disks: AtomicBool,
     info: RwLock<RuntimeInfo>,
 }
 
@@ -59,8 +64,20 @@ impl Engine {
                 false
             }
         };
+        let disks = LoopDisks::new(&config.data_dir.join("disks"), &config.socket, config.preallocate_disks);
         let info = describe(&config, system, filtered);
-        Ok(Self { docker, config, firewall, helper, subnet_lock: tokio::sync::Mutex::new(()), info: RwLock::new(info) })
+        let engine = Self {
+            docker,
+            config,
+            firewall,
+            helper,
+            subnet_lock: tokio::sync::Mutex::new(()),
+            disks,
+            loop_disks: AtomicBool::new(false),
+            info: RwLock::new(info.clone()),
+        };
+        engine.learn_disks(info).await;
+        Ok(engine)
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {
@@ -69,6 +86,34 @@ impl Engine {
 
     pub(crate) fn disk_quota(&self) -> DiskQuota {
         self.info().disk_quota
+    }
+
+    /// Whether an instance's disk is a file system in a file.
+    pub(crate) fn loop_disks(&self) -> bool {
+        self.loop_disks.load(Ordering::Relaxed)
+    }
+
+    /// Whether the storage driver bounds the writable layer by itself.
+    pub(crate) fn driver_quota(&self) -> bool {
+        self.disk_quota() == DiskQuota::Hard && !self.loop_disks()
+    }
+
+    /// Where the storage driver has no limits of its own: tries whether a disk in a file holds on this engine.
+    async fn learn_disks(&self, mut info: RuntimeInfo) {
+        let wanted = self.config.loop_disks && info.disk_quota == DiskQuota::Soft && info.storage_driver == "overlay2";
+        let holds = wanted
+            && match crate::disk_test::try_disk(self).await {
+                Ok(()) => true,
+                Err(reason) => {
+                    tracing::warn!(%reason, "disk limits can't be enforced; disks are watched instead");
+                    false
+                }
+            };
+        if holds {
+            info.disk_quota = DiskQuota::Hard;
+        }
+        self.loop_disks.store(holds, Ordering::Relaxed);
+        *self.info.write().unwrap_or_else(PoisonError::into_inner) = info;
     }
 
     pub(crate) fn gpu_attachment(&self) -> GpuAttachment {
@@ -81,7 +126,7 @@ impl Engine {
         self.check_firewall().await;
         let filtered = self.info().egress.contains(&Egress::Internet);
         let info = describe(&self.config, system, filtered);
-        *self.info.write().unwrap_or_else(PoisonError::into_inner) = info;
+        self.learn_disks(info).await;
         Ok(())
     }
 

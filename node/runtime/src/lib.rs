@@ -17,6 +17,8 @@ pub mod blank;
 pub mod config;
 mod container;
 pub mod dial;
+mod disk;
+mod disk_test;
 mod engine;
 pub mod error;
 pub mod exec;

@@ -60,6 +60,9 @@ pub enum LoopDiskError {
     /// The engine's process can't be found.
     #[error("the container engine's process can't be seen from here; check that it runs on this machine")]
     Engine,
+    /// The engine keeps containers in a way that this node doesn't know.
+    #[error("the container engine keeps a container's files in a way that this node doesn't know")]
+    Layout,
     /// A file can't be used.
     #[error("can't use {path}: {source}")]
     Files {
@@ -248,6 +251,16 @@ impl LoopDisks {
             place.run("umount", &[other.at.as_ref()]).await?;
         }
         place.run("mount", &["--bind".as_ref(), at.join(inside).as_ref(), target.as_ref()]).await
+    }
+
+    /// Whether this disk is what is mounted at a path.
+    ///
+    /// # Errors
+    /// Where the mounts can't be looked at.
+    pub async fn is_bound(&self, name: &str, target: &Path) -> Result<bool, LoopDiskError> {
+        let mounts = self.place().await?.mounts()?;
+        let device = device_at(&mounts, &self.mount_point(name));
+        Ok(device.is_some() && device_at(&mounts, target) == device)
     }
 
     /// Unmounts what [`LoopDisks::bind`] mounted over a path; fine where nothing of this disk is there.

@@ -182,6 +182,11 @@ impl World {
         Self { runtime, config, reports, seen: VecDeque::new(), _data: None }
     }
 
+    /// A node's next run, after the runtime was shut down.
+    pub async fn reconnect(&mut self) {
+        (self.runtime, self.reports) = DockerRuntime::connect(self.config.clone()).await.unwrap();
+    }
+
     pub async fn spec(&self, name: &str, command: &[&str]) -> InstanceSpec {
         let image = self.runtime.resolve_image(BUSYBOX).await.unwrap().pin;
         InstanceSpec {
@@ -349,6 +354,7 @@ impl Drop for World {
         for id in list(&["network", "ls", "-q", "--filter", &label]).split_whitespace() {
             list(&["network", "rm", id]);
         }
+        unmount_under(&self.config.data_dir);
         let table = format!("souk_{}", souk_runtime::name::node_tag(&self.config.node_id));
         let _ = Command::new("nft").args(["delete", "table", "inet", &table]).output();
     }

@@ -156,6 +156,8 @@ pub struct RuntimeInfo {
     pub engine_version: String,
     /// Where the engine keeps images and containers.
     pub data_root: PathBuf,
+    /// Where what guests write is kept: the engine's place, or that of disks in files.
+    pub disk_root: PathBuf,
     /// The storage driver.
     pub storage_driver: String,
     /// How disk limits hold.

@@ -171,15 +171,17 @@ fn code(error: &LoopDiskError) -> FailureCode {
 }
 
 impl Instance {
-    /// Makes the instance's disk anew, with room for its image's volumes, and mounts it.
+    /// Makes the instance's disk anew, with room for its image's volumes, and mounts it. A disk that isn't set aside takes space as it
+    /// is written.
     pub(crate) async fn make_disk(
         &self,
         bytes: u64,
+        set_aside: bool,
         volumes: usize,
         address: Option<Ipv4Addr>,
     ) -> Result<PathBuf, FailureCode> {
-        let disks = &self.engine.disks;
         let name = &self.names.short;
+        let disks = if set_aside { self.engine.disks.clone() } else { self.engine.disks.sparse() };
         let made = async {
             disks.destroy(name).await?;
             disks.create(name, bytes).await?;

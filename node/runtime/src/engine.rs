@@ -18,7 +18,7 @@ use crate::container::GpuAttachment;
 use crate::error::{RuntimeError, classify};
 use crate::firewall::Firewall;
 use crate::helper;
-use crate::loopfs::LoopDisks;
+use crate::loopfs::{DISKS, LoopDisks};
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Egress;
@@ -64,7 +64,7 @@ impl Engine {
                 false
             }
         };
-        let disks = LoopDisks::new(&config.data_dir.join("disks"), &config.socket, config.preallocate_disks);
+        let disks = LoopDisks::new(&config.data_dir.join(DISKS), &config.socket, config.preallocate_disks);
         let info = describe(&config, system, filtered);
         let engine = Self {
             docker,
@@ -111,6 +111,7 @@ impl Engine {
             };
         if holds {
             info.disk_quota = DiskQuota::Hard;
+            info.disk_root.clone_from(&self.config.data_dir);
         }
         self.loop_disks.store(holds, Ordering::Relaxed);
         *self.info.write().unwrap_or_else(PoisonError::into_inner) = info;
@@ -195,6 +196,7 @@ fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> Runti
     let egress = if filtered { vec![Egress::None, Egress::Internet] } else { vec![Egress::None] };
     RuntimeInfo {
         engine_version: system.server_version.unwrap_or_default(),
+        disk_root: data_root.clone(),
         data_root,
         storage_driver: driver,
         disk_quota,

@@ -21,7 +21,7 @@ use crate::error::{classify, is_missing, status};
 use crate::image::StoredImage;
 use crate::name::{LABEL_CARRIED, LABEL_DISK, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
 use crate::report::FailureCode;
-use crate::spec::{Egress, InstanceSpec};
+use crate::spec::{Egress, InstanceSpec, Priority};
 use crate::subnet::{Cidr, choose, routes};
 use crate::usage::{UnixNanos, parse_time};
 
@@ -160,7 +160,9 @@ impl Instance {
         let (loop_disk, driver_quota) = (self.engine.loop_disks(), self.engine.driver_quota());
         let bytes = spec.disk_mb.saturating_mul(1 << 20);
         let disk = match loop_disk {
-            true => Some(self.make_disk(bytes, volume_paths(image).len(), address).await?),
+            true => {
+                Some(self.make_disk(bytes, spec.priority != Priority::Idle, volume_paths(image).len(), address).await?)
+            }
             false => None,
         };
         let network_files = match &disk {

@@ -21,6 +21,9 @@ pub const MAX_DISK_NAME: usize = 64;
 /// The smallest disk: below it a file system has no room for its own tables.
 pub const LEAST_DISK_BYTES: u64 = 8 * MIB;
 
+/// The folder of instances' disks in a runtime's data directory.
+pub(crate) const DISKS: &str = "disks";
+
 const MIB: u64 = 1 << 20;
 /// Up to this size there is an inode for each 8 KiB, beyond for each 16 KiB.
 const MANY_INODES_UP_TO: u64 = 64 << 30;
@@ -147,6 +150,12 @@ impl LoopDisks {
     #[must_use]
     pub fn new(folder: &Path, engine_socket: &Path, preallocate: bool) -> Self {
         Self { folder: folder.to_owned(), socket: engine_socket.to_owned(), preallocate }
+    }
+
+    /// The same disks, of which new ones take space only as they are written.
+    #[must_use]
+    pub fn sparse(&self) -> Self {
+        Self { preallocate: false, ..self.clone() }
     }
 
     /// Where a disk is mounted when it is.
@@ -371,6 +380,13 @@ impl LoopDisks {
         let theirs = namespace(&format!("/proc/{process}/ns/mnt")).map_err(|_| LoopDiskError::Engine)?;
         Ok(Place { enter: (own != theirs).then_some(process) })
     }
+}
+
+/// Bytes of the machine's disk that the disks of a folder take.
+pub(crate) fn allocated_bytes(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let disks = entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "ext4"));
+    disks.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks().saturating_mul(512)).sum()
 }
 
 fn check(name: &str) -> Result<(), LoopDiskError> {

@@ -169,9 +169,14 @@ pub fn config(socket: &str, data: &Path) -> RuntimeConfig {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with_disks(true).await
+    }
+
+    /// One whose instances have disks in files, where the engine has no limits of its own, or not.
+    pub async fn with_disks(loop_disks: bool) -> Self {
         images(SOCKET).await;
         let data = tempfile::tempdir().unwrap();
-        let config = config(SOCKET, data.path());
+        let config = RuntimeConfig { loop_disks, ..config(SOCKET, data.path()) };
         let mut world = Self::with(config).await;
         world._data = Some(data);
         world

@@ -131,12 +131,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Verifies the firewall, restores it where it was flushed, and offers networks accordingly.
+    /// Verifies the firewall, restores it where it was flushed, and offers networks accordingly. Where it can't be restored, guests are
+    /// cut off until it can.
     pub(crate) async fn check_firewall(&self) {
+        let prefix = crate::name::bridge_prefix(&self.config.node_id);
         let egress = match self.firewall.ensure().await {
-            Ok(()) => vec![Egress::None, Egress::Internet],
+            Ok(()) => {
+                crate::cut::set_bridges(&prefix, true).await;
+                vec![Egress::None, Egress::Internet]
+            }
             Err(error) => {
-                tracing::error!(%error, "the firewall is not in force: no new networks are given out");
+                tracing::error!(%error, "the firewall is not in force: guests are cut off, and none gets a network");
+                crate::cut::set_bridges(&prefix, false).await;
                 vec![Egress::None]
             }
         };

@@ -16,6 +16,7 @@
 pub mod blank;
 pub mod config;
 mod container;
+mod cut;
 pub mod dial;
 mod disk;
 mod disk_test;

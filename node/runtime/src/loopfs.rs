@@ -27,6 +27,8 @@ pub(crate) const DISKS: &str = "disks";
 const MIB: u64 = 1 << 20;
 /// Up to this size there is an inode for each 8 KiB, beyond for each 16 KiB.
 const MANY_INODES_UP_TO: u64 = 64 << 30;
+/// What no disk may take: the node's ledger and log lie beside them, and must go on.
+const KEPT_FREE: u64 = 256 * MIB;
 /// Making the file system of a very large file may take its time.
 const MAKE_WITHIN: Duration = Duration::from_secs(120);
 /// How long a mount or unmount may take; after a crash the journal is replayed.
@@ -424,6 +426,11 @@ fn file_size(bytes: u64) -> u64 {
 fn set_aside(folder: &Path, path: &Path, size: u64, preallocate: bool) -> Result<(), LoopDiskError> {
     let no_room = || LoopDiskError::NoRoom { mib: size / MIB };
     absent_is_fine(fs::remove_file(path)).map_err(|source| files(path, source))?;
+    let free = rustix::fs::statvfs(folder).map_err(|error| files(folder, error.into()))?;
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    if free < KEPT_FREE.saturating_add(if preallocate { size } else { 0 }) {
+        return Err(no_room());
+    }
     let file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -82,6 +82,10 @@ fn put(key: Vec<u8>, value: Vec<u8>) -> Fact {
 
 const OFFER_SEQ: &[u8] = b"offer-seq";
 
+fn leaving(lease: &LeaseId) -> Vec<u8> {
+    [b"leaving/".as_slice(), &lease.0].concat()
+}
+
 fn number(bytes: Option<Vec<u8>>) -> Option<u64> {
     Some(u64::from_be_bytes(bytes?.try_into().ok()?))
 }
@@ -229,6 +233,7 @@ impl Ledger {
             Record::Private(Private::Label { lease, text }) => {
                 vec![Fact::Private(PrivateRow::Label { lease, text })]
             }
+            Record::Private(Private::Leaving { lease }) => vec![put(leaving(&lease), vec![1])],
             Record::Private(Private::OfferSeq(seq)) => vec![put(OFFER_SEQ.to_vec(), seq.to_be_bytes().to_vec())],
         }
     }
@@ -389,5 +394,6 @@ fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
         workload: view.workload(&id)?.and_then(|sealed| seal.open(&id, &sealed)).unwrap_or_default(),
         events,
         label: lease.label,
+        leaving: view.private(&leaving(&id))?.is_some(),
     })
 }

@@ -176,6 +176,34 @@ fn floods_are_refused_and_others_served() {
     assert_eq!(bench.engine.host().leases()[&served].state(), LeaseState::Running);
 }
 
+/// Bids that wait cost nothing, so one renter must not take all the places there are.
+#[test]
+fn one_renter_does_not_fill_the_queue() {
+    let mut bench = host();
+    let (mut greedy, mut honest) = (Liar::new(2, bench.now), Liar::new(3, bench.now));
+    let mut leases = 0;
+    let refused = loop {
+        bench.wait(Millis::from_secs(30));
+        let (propose, workload) = bid(&bench, &greedy, u8::try_from(leases).unwrap());
+        let draft = match bench.ask(greedy.id(), propose) {
+            Response::Drafted(draft) => draft.verify(&network()).unwrap(),
+            other => break other,
+        };
+        let open = greedy.open(&draft, bench.now);
+        let answer = bench.ask(greedy.id(), Request::Commit { open: open.to_signed(), workload });
+        assert!(matches!(answer, Response::Answered(_)), "{answer:?}");
+        leases += 1;
+    };
+    assert_eq!(code(&refused), RejectCode::Limit);
+    let total = usize::from(bench.engine.host().offer().unwrap().availability.slots_total);
+    assert_eq!(leases, total + limits::WAITING_BIDS_OF_RENTER);
+    let (propose, workload) = bid(&bench, &honest, 1);
+    let Response::Drafted(draft) = bench.ask(honest.id(), propose) else { panic!("others are served") };
+    let open = honest.open(&draft.verify(&network()).unwrap(), bench.now);
+    let answer = bench.ask(honest.id(), Request::Commit { open: open.to_signed(), workload });
+    assert!(matches!(answer, Response::Answered(_)), "{answer:?}");
+}
+
 /// A lease that an honest renter has with a lying host, running.
 fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench, Verified<LeaseDraft>) {
     let mut bench = Bench::new(Keypair::from_seed(&[1; 32]));

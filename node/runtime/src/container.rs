@@ -17,6 +17,7 @@ use crate::config::RuntimeConfig;
 use crate::disk;
 use crate::helper::HELPER_IN_INSTANCE;
 use crate::image::StoredImage;
+use crate::inside;
 use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_LOOP, LABEL_NODE, LABEL_SPEC, Names};
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
@@ -66,6 +67,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) network_files: Option<(&'a Path, bool)>,
     /// Its address in its own network, where it has one.
     pub(crate) address: Option<Ipv4Addr>,
+    /// The folder that the node shares with it, where it does.
+    pub(crate) folder: Option<&'a Path>,
 }
 
 /// What names the GPUs to the OCI runtime.
@@ -259,6 +262,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     if let Some((folder, read_only)) = around.network_files {
         mounts.extend(disk::network_files(folder, read_only));
     }
+    mounts.extend(around.folder.map(inside::mount));
     let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),
         cpuset_cpus: spec.cpuset.as_ref().map(|cores| {

@@ -4,13 +4,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-use tokio::io::unix::AsyncFd;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+use tokio::net::UnixDatagram;
 
 /// Netlink's multicast group of changes to nftables (`NFNLGRP_NFTABLES`), as a bit of the mask.
 const GROUP: u32 = 1 << (7 - 1);
@@ -22,7 +21,7 @@ const IP_WITHIN: Duration = Duration::from_secs(10);
 
 /// News of changes to the machine's nftables.
 #[derive(Debug)]
-pub(crate) struct RulesWatch(AsyncFd<OwnedFd>);
+pub(crate) struct RulesWatch(UnixDatagram);
 
 impl RulesWatch {
     /// Begins to listen. Needs a tokio runtime with I/O.
@@ -30,29 +29,18 @@ impl RulesWatch {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(NETFILTER))?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUP))?;
-        Ok(Self(AsyncFd::register(socket)?))
+        // Datagrams of another family, received by the same call.
+        Ok(Self(UnixDatagram::from_std(std::os::unix::net::UnixDatagram::from(socket))?))
     }
 
     /// Returns when something has changed, of any table. News that did not fit the kernel's buffer is news as well.
     pub(crate) async fn changed(&self) {
         let mut piece = [0_u8; PIECE];
-        let mut news = false;
-        loop {
-            let Ok(mut ready) = self.0.readable().await else {
-                return std::future::pending().await;
-            };
-            loop {
-                match recv(self.0.get_ref(), &mut piece, RecvFlags::empty()) {
-                    Ok(_) | Err(rustix::io::Errno::NOBUFS) => news = true,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(_) => break,
-                }
-            }
-            ready.clear_ready();
-            if news {
-                return;
-            }
+        if let Err(error) = self.0.recv(&mut piece).await {
+            tracing::debug!(%error, "news of the firewall was lost");
         }
+        // Of one change there are many pieces.
+        while self.0.try_recv(&mut piece).is_ok() {}
     }
 }
 

@@ -17,15 +17,17 @@ use crate::engine::Engine;
 use crate::error::{ImageError, RuntimeError};
 use crate::exec::{ExecSession, ExecSpec};
 use crate::image::{self, ResolvedImage};
+use crate::incoming::{self, Duplex};
 use crate::instance::Instance;
+use crate::login::Login;
 use crate::logs::{LogOptions, LogStream};
 use crate::name::Names;
 use crate::notice::MAX_NOTICE_BYTES;
-use crate::report::{Exit, RuntimeReport};
+use crate::report::{Exit, FailureCode, RuntimeReport};
 use crate::shared::Shared;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
-use crate::usage::{Meter, UnixNanos, Usage};
+use crate::usage::{Meter, TunnelMeter, UnixNanos, Usage};
 use crate::worker::Command;
 
 /// Reports not yet read. When full, workers wait (pull progress is dropped): facts are never lost to a slow reader.
@@ -134,8 +136,20 @@ pub trait Runtime: Send + Sync {
         port: u16,
     ) -> RuntimeFuture<'a, Result<UdpSocket, DialError>>;
 
+    /// Takes the image of an instance that is being prepared from its renter, who was authenticated by the caller: the receiving side of
+    /// a [`crate::handover`]. What goes wrong there is told over the stream.
+    fn receive_image<'a>(
+        &'a self,
+        lease: &'a str,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, Result<(), FailureCode>>;
+
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
+
+    /// Where bytes are counted that pass through the node: part of its [`Runtime::usage`]. Of a lease without an instance, a meter
+    /// nobody reads.
+    fn tunnel(&self, lease: &str) -> Arc<TunnelMeter>;
 }
 
 /// Instances as containers of a Docker engine. A handle: clones are cheap and mean the same runtime.
@@ -171,6 +185,24 @@ impl DockerRuntime {
         }
     }
 
+    /// As [`Runtime::resolve_image`], with a renter's login.
+    ///
+    /// # Errors
+    /// As there; [`crate::FailureCode::LoginRefused`] where the registry doesn't take the login.
+    pub async fn resolve_image_as(&self, reference: &str, login: &Login) -> Result<ResolvedImage, ImageError> {
+        image::resolve(&self.shared.engine, reference, Some(login)).await
+    }
+
+    /// Gives the login for a lease's image. Kept in memory until the image is there, the lease is destroyed, or it is forgotten.
+    pub fn give_login(&self, lease: &str, login: Login) {
+        self.shared.engine.logins.give(lease, login);
+    }
+
+    /// Forgets a lease's login.
+    pub fn forget_login(&self, lease: &str) {
+        self.shared.engine.logins.forget(lease);
+    }
+
     async fn adopt_all(&self, leases: &[String]) -> Result<Vec<Adopted>, RuntimeError> {
         let engine = &self.shared.engine;
         for orphan in engine.leases().await.map_err(RuntimeError::Engine)? {
@@ -180,9 +212,11 @@ impl DockerRuntime {
             tracing::info!(lease = %orphan, "removing what an ended lease left behind");
             let instance = Instance::new(Arc::clone(engine), &orphan);
             instance.remove().await.map_err(RuntimeError::Engine)?;
-            Meter::open(&engine.config.data_dir, &instance.names.short, &instance.names.bridge).remove();
+            let names = &instance.names;
+            Meter::open(&engine.config.data_dir, &names.short, &names.bridge, Arc::default()).remove();
         }
         self.remove_lost_disks(leases).await?;
+        incoming::discard_others(engine, leases).await;
         let mut adopted = Vec::with_capacity(leases.len());
         for lease in leases {
             let (answer, found) = oneshot::channel();
@@ -222,8 +256,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn resolve_image<'a>(&'a self, reference: &'a str) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>> {
-        let engine = &self.shared.engine;
-        Box::pin(image::resolve(&engine.docker, &engine.config, reference))
+        Box::pin(image::resolve(&self.shared.engine, reference, None))
     }
 
     fn prepare(&self, spec: InstanceSpec) -> Result<(), RuntimeError> {
@@ -291,11 +324,23 @@ impl Runtime for DockerRuntime {
         })
     }
 
+    fn receive_image<'a>(
+        &'a self,
+        lease: &'a str,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, Result<(), FailureCode>> {
+        Box::pin(incoming::take(&self.shared.engine, lease, stream))
+    }
+
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>> {
         Box::pin(async move {
             let (answer, usage) = oneshot::channel();
             self.shared.send(lease, Command::Usage(answer))?;
             usage.await.map_err(|_| RuntimeError::Closed)
         })
+    }
+
+    fn tunnel(&self, lease: &str) -> Arc<TunnelMeter> {
+        self.shared.worker(lease).map_or_else(Arc::default, |worker| Arc::clone(&worker.wake.tunnel))
     }
 }

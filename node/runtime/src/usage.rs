@@ -1,11 +1,14 @@
 //! Metering facts: bytes a guest has sent and received, never shrinking; and the engine's times as numbers.
 //!
 //! The counters are those of the guest's own bridge, which lives as long as its network does. When the kernel starts them
-//! anew (a reboot, a bridge made again) what was counted before is kept as a base, in a small file of the lease.
+//! anew (a reboot, a bridge made again) what was counted before is kept as a base, in a small file of the lease. What comes and
+//! goes through the node (SSH, further commands, forwarded ports) never touches that bridge, and is counted by [`TunnelMeter`].
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,30 @@ pub struct Usage {
     pub tx_bytes: u64,
 }
 
+/// Counts bytes that pass between a renter and an instance through the node. Shared by all streams to the instance; the lease's
+/// meter takes what has come together each time it is read, so a crash loses what passed since.
+#[derive(Debug, Default)]
+pub struct TunnelMeter {
+    rx: AtomicU64,
+    tx: AtomicU64,
+}
+
+impl TunnelMeter {
+    /// So many bytes went into the instance.
+    pub fn received(&self, bytes: usize) {
+        self.rx.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// So many bytes came out of it.
+    pub fn sent(&self, bytes: usize) {
+        self.tx.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Usage {
+        Usage { rx_bytes: self.rx.swap(0, Ordering::Relaxed), tx_bytes: self.tx.swap(0, Ordering::Relaxed) }
+    }
+}
+
 /// The record of one lease's meter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
@@ -30,6 +57,9 @@ struct Record {
     base: Usage,
     /// Last seen in this epoch.
     last: Usage,
+    /// Through the node.
+    #[serde(default)]
+    tunnels: Usage,
 }
 
 impl Record {
@@ -50,6 +80,20 @@ impl Record {
             tx_bytes: self.base.tx_bytes.saturating_add(self.last.tx_bytes),
         }
     }
+
+    fn pass(&mut self, tunnelled: Usage) {
+        self.tunnels.rx_bytes = self.tunnels.rx_bytes.saturating_add(tunnelled.rx_bytes);
+        self.tunnels.tx_bytes = self.tunnels.tx_bytes.saturating_add(tunnelled.tx_bytes);
+    }
+
+    /// Over the network and through the node.
+    fn total(&self) -> Usage {
+        let own = self.sum();
+        Usage {
+            rx_bytes: own.rx_bytes.saturating_add(self.tunnels.rx_bytes),
+            tx_bytes: own.tx_bytes.saturating_add(self.tunnels.tx_bytes),
+        }
+    }
 }
 
 /// The meter of one lease. Not to be used from two places at once; the worker owns it.
@@ -58,14 +102,15 @@ pub(crate) struct Meter {
     file: PathBuf,
     bridge: String,
     record: Record,
+    tunnel: Arc<TunnelMeter>,
 }
 
 impl Meter {
     /// Opens the meter, with what its file remembers.
-    pub(crate) fn open(data_dir: &Path, short: &str, bridge: &str) -> Self {
+    pub(crate) fn open(data_dir: &Path, short: &str, bridge: &str, tunnel: Arc<TunnelMeter>) -> Self {
         let file = data_dir.join("meter").join(format!("{short}.json"));
         let record = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        Self { file, bridge: bridge.to_owned(), record }
+        Self { file, bridge: bridge.to_owned(), record, tunnel }
     }
 
     /// Reads the counters and remembers them. Without an interface the last sum holds.
@@ -74,12 +119,13 @@ impl Meter {
         if let Some((epoch, now)) = counters(&self.bridge) {
             self.record.read(&epoch, now);
         }
+        self.record.pass(self.tunnel.take());
         if before != self.record
             && let Err(error) = self.save()
         {
             tracing::warn!(%error, file = %self.file.display(), "the traffic meter can't be saved");
         }
-        self.record.sum()
+        self.record.total()
     }
 
     /// Forgets the lease.
@@ -184,5 +230,10 @@ mod tests {
         // Counters of a bridge made anew, larger already than those of the old one.
         assert_eq!(record.read("b", usage(30, 30)), usage(45, 50));
         assert_eq!(record.read("b", usage(1, 1)), usage(46, 51));
+        record.pass(usage(4, 9));
+        assert_eq!(record.total(), usage(50, 60));
+        // A bridge made anew touches nothing of that.
+        record.read("c", usage(0, 0));
+        assert_eq!(record.total(), usage(50, 60));
     }
 }

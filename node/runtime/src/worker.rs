@@ -13,12 +13,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::image;
+use crate::incoming;
 use crate::instance::{Instance, Observed, ObservedState};
 use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
 use crate::runtime::{Adopted, InstanceState};
 use crate::shared::Shared;
 use crate::spec::{Devices, Egress, InstanceSpec};
-use crate::usage::{Meter, Usage};
+use crate::usage::{Meter, TunnelMeter, Usage};
 
 /// Commands that wait for one worker. When full the sender is told `Busy`.
 pub(crate) const COMMANDS: usize = 16;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
 pub(crate) struct Wake {
     pub(crate) look: Notify,
     pub(crate) oom: AtomicBool,
+    pub(crate) tunnel: Arc<TunnelMeter>,
 }
 
 /// The worker's end of the map in [`Shared`].
@@ -94,7 +96,9 @@ impl Worker {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let instance = Instance::new(Arc::clone(&shared.engine), lease);
         let wake = Arc::new(Wake::default());
-        let meter = Meter::open(&shared.engine.config.data_dir, &instance.names.short, &instance.names.bridge);
+        let names = &instance.names;
+        let tunnel = Arc::clone(&wake.tunnel);
+        let meter = Meter::open(&shared.engine.config.data_dir, &names.short, &names.bridge, tunnel);
         let worker = Self {
             instance,
             shared: Arc::clone(shared),
@@ -186,11 +190,18 @@ impl Worker {
         if spec.egress == Egress::Internet && !info.egress.contains(&Egress::Internet) {
             return self.fail(Step::Check, FailureCode::FirewallUnavailable).await;
         }
+        if !spec.source.is_open()
+            && let Some(image_bytes) = self.instance.made_from(spec).await
+        {
+            // What the renter gave for its image is not asked for a second time.
+            self.disk_mb = Some(spec.disk_mb);
+            return self.report(InstanceEvent::Prepared { image_bytes }).await;
+        }
         let engine = Arc::clone(&self.shared.engine);
         let reports = self.reports.clone();
         let lease = self.instance.lease.clone();
         let pull = async {
-            image::ensure(&engine.docker, &engine.config, &spec.image, |progress| {
+            image::ensure(&engine, spec, |progress| {
                 let report =
                     RuntimeReport::Instance { lease: lease.clone(), event: InstanceEvent::PullProgress(progress) };
                 let _ = reports.try_send(report);
@@ -204,6 +215,7 @@ impl Worker {
                 interruption = self.collect() => if let Interruption::End = interruption { break None },
             }
         };
+        engine.logins.forget(&self.instance.lease);
         let image = match image {
             Some(Ok(image)) => image,
             Some(Err(error)) => return self.fail(Step::Pull, error.code()).await,
@@ -377,6 +389,10 @@ impl Worker {
                 }
                 self.meter.remove();
                 self.report(InstanceEvent::Destroyed).await;
+                let engine = &self.shared.engine;
+                engine.logins.forget(&self.instance.lease);
+                incoming::discard(engine, &self.instance.lease).await;
+                engine.cache.collect(engine).await;
                 true
             }
             Err(code) => {

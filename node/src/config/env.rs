@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 58] = [
+const SETTINGS: [&str; 59] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -69,6 +69,7 @@ const SETTINGS: [&str; 58] = [
     "runtime.preallocate_disks",
     "renter.max_price",
     "renter.currency",
+    "renter.ssh_keys",
     "owner.offline_after",
     "api.socket",
     "api.tcp",

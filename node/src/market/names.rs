@@ -69,9 +69,9 @@ impl Market {
                 line.map_or(Noted::Nothing, |line| Noted::Command(*lease, line))
             }
             Record::Private(Private::Label { lease, text }) => Noted::Label(*lease, text.clone()),
-            Record::Private(Private::Event { .. } | Private::OfferSeq(_)) | Record::Usage(_) | Record::Ack(_) => {
-                Noted::Nothing
-            }
+            Record::Private(Private::Event { .. } | Private::OfferSeq(_) | Private::Leaving { .. })
+            | Record::Usage(_)
+            | Record::Ack(_) => Noted::Nothing,
         }
     }
 

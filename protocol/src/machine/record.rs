@@ -55,6 +55,11 @@ pub enum Private {
     },
     /// The highest `seq` our offers have used.
     OfferSeq(u64),
+    /// We have asked for the end of a lease we rent: its host may claim what leaving early costs.
+    Leaving {
+        /// The lease.
+        lease: LeaseId,
+    },
 }
 
 impl From<&Verified<Entry>> for Record {
@@ -110,6 +115,8 @@ pub struct LeaseRow {
     pub events: Vec<LeaseEvent>,
     /// The renter's name for it.
     pub label: Option<String>,
+    /// Whether we, its renter, have asked for its end.
+    pub leaving: bool,
 }
 
 /// The newest entry of a chain.

@@ -216,6 +216,7 @@ impl Store {
                 }
             }
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
+            Private::Leaving { lease } => self.row(&lease)?.leaving = true,
             Private::OfferSeq(seq) => {
                 if seq <= self.offer_seq {
                     return Err(format!("offer number {seq} after {}", self.offer_seq));
@@ -383,6 +384,7 @@ impl Store {
             | Request::Quote { .. }
             | Request::AskExtension { .. }
             | Request::Sync { .. }
+            | Request::Login(_)
             | Request::Order(_) => true,
         }
     }
@@ -405,6 +407,7 @@ impl Store {
             | Response::Controlled { .. }
             | Response::Ordered { .. }
             | Response::Quoted { .. }
+            | Response::LoginTaken
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }
@@ -439,5 +442,6 @@ fn new_row(lease: LeaseId, number: u64, open: Signed<Entry>, workload: Vec<u8>) 
         workload,
         events: Vec::new(),
         label: None,
+        leaving: false,
     }
 }

@@ -5,8 +5,9 @@
 
 use super::Host;
 use crate::{
-    Amount, LeaseId, Timestamp,
+    Amount, LeaseId, NodeId, Timestamp,
     lease::{LeaseState, PauseReason},
+    limits,
     machine::{
         auction::{Auction, Bid},
         context::Context,
@@ -72,9 +73,17 @@ impl Host {
         Auction::new(self.leases.values().filter_map(HostLease::bid).collect())
     }
 
-    /// How many interruptible leases run or wait.
-    pub(super) fn bids(&self) -> usize {
-        self.leases.values().filter(|l| l.bid().is_some()).count()
+    /// Why no more bids of this renter are taken, if they aren't.
+    pub(super) fn bids_full(&self, renter: &NodeId) -> Option<&'static str> {
+        let bids = || self.leases.values().filter(|l| l.bid().is_some());
+        let waiting = bids().filter(|l| l.draft().renter == *renter && self.slots.of(&l.id()).is_empty());
+        if bids().count() >= limits::WAITING_BIDS {
+            Some("too many bids wait for this machine")
+        } else if waiting.count() >= limits::WAITING_BIDS_OF_RENTER {
+            Some("too many bids of yours wait for this machine; destroy or stop some")
+        } else {
+            None
+        }
     }
 
     /// The window the machine is in, if it is maintained now.

@@ -9,7 +9,6 @@ use crate::{
     entry::{Body, Entry, VoidCode},
     id::Digest,
     lease::LeaseDraft,
-    limits,
     machine::{
         context::Context,
         host_lease::HostLease,
@@ -120,7 +119,7 @@ impl Host {
         }
         let maintained = self.maintained(now).is_some();
         if !draft.rental.is_firm() {
-            let full = self.bids() >= limits::WAITING_BIDS || draft.resources.slots > self.slots.total();
+            let full = self.bids_full(&from).is_some() || draft.resources.slots > self.slots.total();
             if full || maintained {
                 let sentence = "the machine is maintained, or too many bids wait for it";
                 return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);

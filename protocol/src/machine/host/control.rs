@@ -5,7 +5,6 @@ use crate::{
     LeaseId, NodeId, Nonce, Timestamp,
     entry::{Body, Entry},
     lease::{EndReason, LeaseState, PauseReason},
-    limits,
     machine::{
         context::Context,
         host_lease::HostLease,
@@ -89,8 +88,8 @@ impl Host {
         }
         let slots = held.draft().resources.slots;
         if !held.draft().rental.is_firm() {
-            if self.bids() >= limits::WAITING_BIDS {
-                return reject_for_now(cx, token, RejectCode::Limit, "too many bids wait for this machine");
+            if let Some(full) = self.bids_full(&held.draft().renter) {
+                return reject_for_now(cx, token, RejectCode::Limit, full);
             }
             // Its bid decides.
             if let Some(held) = self.leases.get_mut(&lease) {

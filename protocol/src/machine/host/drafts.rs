@@ -105,8 +105,9 @@ impl Host {
     /// Has the image of a bid that is taken looked up.
     pub(super) fn resolve(&mut self, cx: &mut Context, token: Token, resolving: Resolving) {
         let (reference, digest) = (resolving.proposal.image.clone(), resolving.proposal.image_digest.clone());
+        let (renter, workload) = (resolving.renter, resolving.proposal.workload);
         self.resolving.insert(token, resolving);
-        cx.out(Output::ResolveImage { token, reference, digest });
+        cx.out(Output::ResolveImage { token, reference, digest, renter, workload });
     }
 
     fn consider(
@@ -126,9 +127,8 @@ impl Host {
             if self.leases.len() >= limits::LEASES {
                 return Err(Reject::passing(RejectCode::Limit, "this host has too many leases"));
             }
-            let waits = !proposal.rental.is_firm() && self.bids() >= limits::WAITING_BIDS;
-            if waits {
-                return Err(Reject::passing(RejectCode::Limit, "too many bids wait for this machine"));
+            if let Some(full) = self.bids_full(&from).filter(|_| !proposal.rental.is_firm()) {
+                return Err(Reject::passing(RejectCode::Limit, full));
             }
         }
         let (Some(setup), Some(offer)) = (&self.setup, &self.offer) else { return Err(not_offered()) };

@@ -350,10 +350,8 @@ impl Renter {
     pub(super) fn control(&mut self, cx: &mut Context, token: Token, lease: LeaseId, action: Action, nonce: Nonce) {
         match self.leases.get_mut(&lease).filter(|l| matches!(l.answer(), Opened::Accepted(_))) {
             Some(held) => {
-                if action == Action::Destroy {
-                    held.leave();
-                }
-                cx.send(held.host(), Request::Control { lease, action, nonce }, None, Asked::Control(token, lease));
+                let after = if action == Action::Destroy { held.leave(cx) } else { None };
+                cx.send(held.host(), Request::Control { lease, action, nonce }, after, Asked::Control(token, lease));
             }
             None => cx.out(Output::Done { token, result: Err(Refusal::UnknownLease(lease)) }),
         }

@@ -23,7 +23,7 @@ use crate::{
     entry::{Body, Entry, VoidCode},
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
-    message::{Eviction, Extension, LeaseEvent, LeaseUpdate, Progress, Rank, Response},
+    message::{EventCode, Eviction, Extension, LeaseEvent, LeaseUpdate, Progress, Rank, Response},
     receipt::{Ack, Usage},
     signed::Signed,
     terms::LeaseTerms,
@@ -90,6 +90,8 @@ pub(super) struct Remembered {
     pub(super) amend: Option<Verified<Entry>>,
     /// The host's, oldest first; the last one is in force.
     pub(super) amended: Vec<Verified<Entry>>,
+    /// Whether we had asked for its end.
+    pub(super) leaving: bool,
 }
 
 impl RenterLease {
@@ -124,7 +126,8 @@ impl RenterLease {
     }
 
     pub(super) fn restored(from: Remembered) -> Self {
-        let Remembered { draft, open, accept, placement, usage, ack, close, close_ack, events, amend, amended } = from;
+        let Remembered { draft, open, accept, placement, usage, ack, close, close_ack, .. } = from;
+        let Remembered { events, amend, amended, leaving, .. } = from;
         let terms = amended.last().and_then(|e| e.body.amended()).map_or(LeaseTerms::drafted(&draft), |a| a.terms);
         let pending = amend.filter(|e| e.body.amend().is_some_and(|(n, ..)| n > terms.n));
         let last = events.last();
@@ -132,7 +135,7 @@ impl RenterLease {
         let state = last.map_or(LeaseState::Preparing, |e| e.state);
         Self {
             state: if given_up { LeaseState::Ended(EndReason::Unconfirmed) } else { state },
-            since: last.map_or(open.time, |e| e.at),
+            since: LeaseEvent::last_step(&events).map_or(open.time, |e| e.at),
             terms,
             in_force: amended.into_iter().next_back(),
             amending: pending.map(Amending::restored),
@@ -140,7 +143,7 @@ impl RenterLease {
             eviction: None,
             rank: None,
             asked: None,
-            leaving: false,
+            leaving,
             opened: accept.map_or(Opened::Waiting, Opened::Accepted),
             draft,
             open,
@@ -225,9 +228,13 @@ impl RenterLease {
         self.asked
     }
 
-    /// We have asked for its end.
-    pub(super) const fn leave(&mut self) {
-        self.leaving = true;
+    /// We ask for its end: known to us for good before the host hears of it.
+    pub(super) fn leave(&mut self, cx: &mut Context) -> Option<Ticket> {
+        if !self.leaving {
+            self.leaving = true;
+            self.durable = Some(cx.persist(Record::Private(Private::Leaving { lease: self.id() })));
+        }
+        self.durable
     }
 
     /// The newest placement.
@@ -417,7 +424,9 @@ impl RenterLease {
                 return cx.wrong_answer(self.draft.host, "an event dated before the one before it");
             }
             self.state = event.state;
-            self.since = event.at;
+            if event.what != EventCode::Labelled {
+                self.since = event.at;
+            }
             if event.state != LeaseState::Preparing {
                 self.progress = None;
             }

@@ -45,6 +45,9 @@ impl Setup {
             ("SOUK_RUNTIME_LOCK_DIR", root.join(format!("{name}.locks")).display().to_string()),
             ("SOUK_HOST_LOCAL_IMAGES", format!("{}/*", crate::docker::REPOSITORY)),
             ("SOUK_LOG_LEVEL", "info".to_owned()),
+            // Many leases at once on machines with little disk; and on some of those nothing can enforce a limit.
+            ("SOUK_RUNTIME_PREALLOCATE_DISKS", "false".to_owned()),
+            ("SOUK_HOST_ALLOW_SOFT_DISK", "true".to_owned()),
         ];
         Self {
             name: name.to_owned(),

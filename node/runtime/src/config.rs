@@ -57,6 +57,10 @@ pub struct RuntimeConfig {
     pub log: LogLimit,
     /// An OCI runtime for all containers without GPUs (`runsc`, `kata`); `None` for the engine's default.
     pub oci_runtime: Option<String>,
+    /// Whether each instance gets a file system in a file for its disk, where the storage driver has no limits of its own.
+    pub loop_disks: bool,
+    /// Whether the space of such files is set aside when they are made, so that what was granted is there.
+    pub preallocate_disks: bool,
     /// Seconds between checks of disk use (where no quota is enforced) and of the firewall.
     pub check_seconds: u64,
 }
@@ -102,6 +106,8 @@ impl Default for RuntimeConfig {
             nft: PathBuf::from("nft"),
             log: LogLimit { file_mb: 10, files: 3 },
             oci_runtime: None,
+            loop_disks: true,
+            preallocate_disks: true,
             check_seconds: 20,
         }
     }
@@ -140,7 +146,7 @@ impl RuntimeConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskQuota {
-    /// By the storage driver: writing beyond it fails.
+    /// By the storage driver, or by a file system of its own for each instance: writing beyond it fails.
     Hard,
     /// By looking from time to time: an instance beyond it is stopped.
     Soft,
@@ -153,6 +159,8 @@ pub struct RuntimeInfo {
     pub engine_version: String,
     /// Where the engine keeps images and containers.
     pub data_root: PathBuf,
+    /// Where what guests write is kept: the engine's place, or that of disks in files.
+    pub disk_root: PathBuf,
     /// The storage driver.
     pub storage_driver: String,
     /// How disk limits hold.

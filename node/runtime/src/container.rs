@@ -13,11 +13,14 @@ use bollard::models::{
     NetworkCreateRequest, NetworkingConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use crate::config::{DiskQuota, RuntimeConfig};
+use crate::config::RuntimeConfig;
+use crate::disk;
 use crate::helper::HELPER_IN_INSTANCE;
 use crate::image::StoredImage;
 use crate::inside;
-use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
+use crate::name::{
+    LABEL_DISK, LABEL_IDLE, LABEL_IMAGE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_LOOP, LABEL_NODE, LABEL_SPEC, Names,
+};
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
 
@@ -58,7 +61,12 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) helper: &'a Path,
     pub(crate) image: &'a StoredImage,
     pub(crate) gpu: &'a GpuAttachment,
-    pub(crate) disk_quota: DiskQuota,
+    /// Whether the storage driver bounds the writable layer.
+    pub(crate) driver_quota: bool,
+    /// The instance's own disk, where it has one.
+    pub(crate) disk: Option<&'a Path>,
+    /// The folder of its network files, and whether they are not the guest's to write; `None` for the engine's.
+    pub(crate) network_files: Option<(&'a Path, bool)>,
     /// Its address in its own network, where it has one.
     pub(crate) address: Option<Ipv4Addr>,
     /// The folder that the node shares with it, where it does.
@@ -102,8 +110,8 @@ pub(crate) fn attach(host: &mut HostConfig, devices: &Devices, gpu: &GpuAttachme
 }
 
 /// The limit of the writable layer, where the storage driver holds it.
-pub(crate) fn storage_limit(quota: DiskQuota, bytes: u64) -> Option<HashMap<String, String>> {
-    (quota == DiskQuota::Hard).then(|| HashMap::from([(String::from("size"), format!("{}M", (bytes >> 20).max(1)))]))
+pub(crate) fn storage_limit(driver_quota: bool, bytes: u64) -> Option<HashMap<String, String>> {
+    driver_quota.then(|| HashMap::from([(String::from("size"), format!("{}M", (bytes >> 20).max(1)))]))
 }
 
 /// The connection to the instance's own network.
@@ -124,9 +132,8 @@ pub(crate) fn helper_mount(helper: &Path) -> Mount {
     }
 }
 
-/// The image's volumes under names of our own, with our labels, so that they can be handed on to another container and none is
-/// left over. A path that isn't plain is left to the engine.
-fn volume_mounts(labels: &HashMap<String, String>, names: &Names, image: &StoredImage) -> Vec<Mount> {
+/// The plain paths of the image's volumes, each once.
+pub(crate) fn volume_paths(image: &StoredImage) -> Vec<&String> {
     let plain = |path: &&String| {
         path.len() > 1
             && path.starts_with('/')
@@ -136,11 +143,27 @@ fn volume_mounts(labels: &HashMap<String, String>, names: &Names, image: &Stored
     let mut paths: Vec<&String> = image.volumes.iter().filter(plain).collect();
     paths.sort_unstable();
     paths.dedup();
+    paths
+}
+
+/// The image's volumes under names of our own, with our labels, so that they can be handed on to another container and none is
+/// left over. A path that isn't plain is left to the engine.
+fn volume_mounts(
+    labels: &HashMap<String, String>,
+    names: &Names,
+    image: &StoredImage,
+    disk: Option<&Path>,
+) -> Vec<Mount> {
+    let paths = volume_paths(image);
     let volume = |(place, path): (usize, &String)| Mount {
         target: Some(path.clone()),
         source: Some(names.volume(place)),
         typ: Some(MountType::VOLUME),
-        volume_options: Some(MountVolumeOptions { labels: Some(labels.clone()), ..MountVolumeOptions::default() }),
+        volume_options: Some(MountVolumeOptions {
+            labels: Some(labels.clone()),
+            driver_config: disk.map(|disk| disk::volume_on(disk, place)),
+            ..MountVolumeOptions::default()
+        }),
         ..Mount::default()
     };
     paths.into_iter().enumerate().map(volume).collect()
@@ -183,6 +206,9 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
     labels.insert(LABEL_DISK.to_owned(), spec.disk_mb.to_string());
     labels.insert(LABEL_IMAGE.to_owned(), around.image.id.clone());
     labels.insert(LABEL_IMAGE_BYTES.to_owned(), around.image.bytes.to_string());
+    if around.disk.is_some() {
+        labels.insert(LABEL_LOOP.to_owned(), String::from("true"));
+    }
     if spec.priority == Priority::Idle {
         labels.insert(LABEL_IDLE.to_owned(), String::from("true"));
     }
@@ -234,8 +260,11 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     let memory = mebibytes(spec.memory_mb);
     let config = around.config;
     let capabilities = CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
-    let mut mounts = volume_mounts(&labels(&config.node_id, &spec.lease), around.names, around.image);
+    let mut mounts = volume_mounts(&labels(&config.node_id, &spec.lease), around.names, around.image, around.disk);
     mounts.push(helper_mount(around.helper));
+    if let Some((folder, read_only)) = around.network_files {
+        mounts.extend(disk::network_files(folder, read_only));
+    }
     mounts.extend(around.folder.map(inside::mount));
     let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),
@@ -275,7 +304,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
         privileged: Some(false),
         publish_all_ports: Some(false),
         security_opt: Some(vec![String::from("no-new-privileges:true")]),
-        storage_opt: storage_limit(around.disk_quota, spec.disk_mb.saturating_mul(1 << 20)),
+        storage_opt: storage_limit(around.driver_quota, spec.disk_mb.saturating_mul(1 << 20)),
         init: Some(false),
         ..HostConfig::default()
     };

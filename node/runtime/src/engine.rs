@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bollard::Docker;
@@ -20,6 +21,7 @@ use crate::firewall::Firewall;
 use crate::helper;
 use crate::incoming::Incoming;
 use crate::login::Logins;
+use crate::loopfs::{DISKS, LoopDisks};
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Egress;
@@ -44,6 +46,9 @@ pub(crate) struct Engine {
     pub(crate) subnet_lock: tokio::sync::Mutex<()>,
     /// Whether images are kept by containerd, which names them by their manifests.
     containerd: bool,
+    /// The disks of instances, where they are files.
+    pub(crate) disks: LoopDisks,
+    loop_disks: AtomicBool,
     info: RwLock<RuntimeInfo>,
 }
 
@@ -70,9 +75,11 @@ impl Engine {
                 false
             }
         };
-        let containerd = system.driver_status.iter().flatten().flatten().any(|word| word.contains("io.containerd.snapshotter"));
+        let disks = LoopDisks::new(&config.data_dir.join(DISKS), &config.socket, config.preallocate_disks);
+        let containerd =
+            system.driver_status.iter().flatten().flatten().any(|word| word.contains("io.containerd.snapshotter"));
         let info = describe(&config, system, filtered);
-        Ok(Self {
+        let engine = Self {
             docker,
             cache: Cache::open(&config.data_dir),
             logins: Logins::default(),
@@ -82,8 +89,12 @@ impl Engine {
             firewall,
             helper,
             subnet_lock: tokio::sync::Mutex::new(()),
-            info: RwLock::new(info),
-        })
+            disks,
+            loop_disks: AtomicBool::new(false),
+            info: RwLock::new(info.clone()),
+        };
+        engine.learn_disks(info).await;
+        Ok(engine)
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {
@@ -99,6 +110,35 @@ impl Engine {
         self.info().disk_quota
     }
 
+    /// Whether an instance's disk is a file system in a file.
+    pub(crate) fn loop_disks(&self) -> bool {
+        self.loop_disks.load(Ordering::Relaxed)
+    }
+
+    /// Whether the storage driver bounds the writable layer by itself.
+    pub(crate) fn driver_quota(&self) -> bool {
+        self.disk_quota() == DiskQuota::Hard && !self.loop_disks()
+    }
+
+    /// Where the storage driver has no limits of its own: tries whether a disk in a file holds on this engine.
+    async fn learn_disks(&self, mut info: RuntimeInfo) {
+        let wanted = self.config.loop_disks && info.disk_quota == DiskQuota::Soft && info.storage_driver == "overlay2";
+        let holds = wanted
+            && match crate::disk_test::try_disk(self).await {
+                Ok(()) => true,
+                Err(reason) => {
+                    tracing::warn!(%reason, "disk limits can't be enforced; disks are watched instead");
+                    false
+                }
+            };
+        if holds {
+            info.disk_quota = DiskQuota::Hard;
+            info.disk_root.clone_from(&self.config.data_dir);
+        }
+        self.loop_disks.store(holds, Ordering::Relaxed);
+        *self.info.write().unwrap_or_else(PoisonError::into_inner) = info;
+    }
+
     pub(crate) fn gpu_attachment(&self) -> GpuAttachment {
         self.info().gpu_runtime.map_or(GpuAttachment::DeviceRequest, GpuAttachment::Runtime)
     }
@@ -109,16 +149,22 @@ impl Engine {
         self.check_firewall().await;
         let filtered = self.info().egress.contains(&Egress::Internet);
         let info = describe(&self.config, system, filtered);
-        *self.info.write().unwrap_or_else(PoisonError::into_inner) = info;
+        self.learn_disks(info).await;
         Ok(())
     }
 
-    /// Verifies the firewall, restores it where it was flushed, and offers networks accordingly.
+    /// Verifies the firewall, restores it where it was flushed, and offers networks accordingly. Where it can't be restored, guests are
+    /// cut off until it can.
     pub(crate) async fn check_firewall(&self) {
+        let prefix = crate::name::bridge_prefix(&self.config.node_id);
         let egress = match self.firewall.ensure().await {
-            Ok(()) => vec![Egress::None, Egress::Internet],
+            Ok(()) => {
+                crate::cut::set_bridges(&prefix, true).await;
+                vec![Egress::None, Egress::Internet]
+            }
             Err(error) => {
-                tracing::error!(%error, "the firewall is not in force: no new networks are given out");
+                tracing::error!(%error, "the firewall is not in force: guests are cut off, and none gets a network");
+                crate::cut::set_bridges(&prefix, false).await;
                 vec![Egress::None]
             }
         };
@@ -178,6 +224,7 @@ fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> Runti
     let egress = if filtered { vec![Egress::None, Egress::Internet] } else { vec![Egress::None] };
     RuntimeInfo {
         engine_version: system.server_version.unwrap_or_default(),
+        disk_root: data_root.clone(),
         data_root,
         storage_driver: driver,
         disk_quota,

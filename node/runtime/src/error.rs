@@ -105,6 +105,7 @@ impl FailureCode {
             }
             Self::RegistryBusy => "the registry limits this host's pulls for now; try again later or use another host",
             Self::HostDiskFull => "the host's disk is full; use another host",
+            Self::DiskUnavailable => "the instance's disk can't be mounted; its host must look at the node's log",
             Self::UserUnknown => "the image has no such user or group; give a numeric one or another name",
             Self::WorkdirInvalid => "the working directory can't be used in this image; choose another",
             Self::DeviceUnavailable => {

@@ -14,8 +14,8 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveVolumeOptions, StopContainerOptionsBuilder,
 };
 
-use crate::config::DiskQuota;
-use crate::container::{Surroundings, describe, describe_network};
+use crate::container::{Surroundings, describe, describe_network, volume_paths};
+use crate::disk::has_disk;
 use crate::engine::Engine;
 use crate::error::{classify, is_missing, status};
 use crate::image::StoredImage;
@@ -41,6 +41,8 @@ pub(crate) struct Observed {
     pub(crate) written: Option<u64>,
     /// Bytes written before the last move to other devices: they lie below the writable layer.
     pub(crate) carried: u64,
+    /// Whether it has a disk of its own, which bounds all that it writes.
+    pub(crate) own_disk: bool,
     /// Folders of the volumes that the image brought.
     pub(crate) volumes: Vec<PathBuf>,
 }
@@ -99,6 +101,7 @@ impl Instance {
     }
 
     pub(crate) fn read(&self, found: ContainerInspectResponse) -> Option<Observed> {
+        let own_disk = has_disk(&found);
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let ours =
             labels.get(LABEL_LEASE) == Some(&self.lease) && labels.get(LABEL_NODE) == Some(&self.engine.config.node_id);
@@ -129,6 +132,7 @@ impl Instance {
             state,
             written: found.size_rw.and_then(|size| u64::try_from(size).ok()),
             carried: labels.get(LABEL_CARRIED).and_then(|text| text.parse().ok()).unwrap_or(0),
+            own_disk,
             volumes: found
                 .mounts
                 .unwrap_or_default()
@@ -172,6 +176,20 @@ impl Instance {
             tracing::error!(%error, folder = %folder.display(), "an instance's folder can't be made");
             return Err(FailureCode::EngineRefused);
         }
+        let (loop_disk, driver_quota) = (self.engine.loop_disks(), self.engine.driver_quota());
+        let bytes = spec.disk_mb.saturating_mul(1 << 20);
+        let disk = match loop_disk {
+            true => {
+                Some(self.make_disk(bytes, spec.priority != Priority::Idle, volume_paths(image).len(), address).await?)
+            }
+            false => None,
+        };
+        let network_files = match &disk {
+            Some(disk) => Some(crate::disk::network_folder_on(disk)),
+            // The storage driver's limit doesn't hold for the engine's own files of these names.
+            None if driver_quota => Some(self.make_network_files(address)?),
+            None => None,
+        };
         let gpu = self.engine.gpu_attachment();
         let body = describe(
             spec,
@@ -181,23 +199,31 @@ impl Instance {
                 helper: &self.engine.helper,
                 image,
                 gpu: &gpu,
-                disk_quota: self.engine.disk_quota(),
+                driver_quota,
+                disk: disk.as_deref(),
+                network_files: network_files.as_deref().map(|folder| (folder, !loop_disk)),
                 address,
                 folder: folder.as_deref(),
             },
         );
         let options = CreateContainerOptionsBuilder::new().name(&self.names.container).build();
         match self.engine.docker.create_container(Some(options), body).await {
-            Ok(_) => Ok(()),
+            Ok(_) => self.ready_disk().await,
             Err(error) => {
                 let code = classify(&error);
-                if spec.egress == Egress::Internet
-                    && let Err(error) = self.remove_network().await
-                {
-                    tracing::warn!(?error, lease = %self.lease, "the network of a failed container is left");
+                if let Err(error) = self.remove().await {
+                    tracing::warn!(?error, lease = %self.lease, "what was made for a failed container is left");
                 }
                 Err(code)
             }
+        }
+    }
+
+    /// Mounts the container's disk, where it has one and it isn't mounted.
+    pub(crate) async fn ready_disk(&self) -> Result<(), FailureCode> {
+        match self.inspect(&self.names.container, false).await? {
+            Some(found) => self.attach_disk(&found).await,
+            None => Ok(()),
         }
     }
 
@@ -242,6 +268,7 @@ impl Instance {
             tracing::error!(%error, lease = %self.lease, "not started without its firewall");
             return Err(FailureCode::FirewallUnavailable);
         }
+        self.ready_disk().await?;
         match self.engine.docker.start_container(&self.names.container, None).await {
             Ok(()) => Ok(()),
             Err(error) => Err(classify(&error)),
@@ -287,6 +314,7 @@ impl Instance {
         }
         self.remove_volumes().await?;
         self.remove_images(None).await?;
+        self.destroy_disk().await?;
         self.remove_network().await?;
         inside::remove(&inside::of(&self.engine.config.data_dir, &self.names));
         Ok(())
@@ -342,18 +370,30 @@ impl Instance {
         }
     }
 
-    /// Bytes written, where no quota holds them (the image's volumes are outside of any quota).
-    pub(crate) async fn unbounded_bytes(&self) -> Result<u64, FailureCode> {
-        let layer = self.engine.disk_quota() == DiskQuota::Soft;
+    /// Bytes written, as far as they can be known: those on a disk of its own, or those that nothing bounds (the image's volumes are
+    /// outside of a storage driver's quota).
+    pub(crate) async fn written_bytes(&self) -> Result<Written, FailureCode> {
+        let layer = !self.engine.driver_quota();
+        if let Some(bytes) = self.disk_bytes().await {
+            return Ok(Written { bytes, bounded: true });
+        }
         let Some(found) = self.observe(layer).await? else {
-            return Ok(0);
+            return Ok(Written { bytes: 0, bounded: true });
         };
         let mut bytes = if layer { found.written.unwrap_or(0).saturating_add(found.carried) } else { 0 };
         if !found.volumes.is_empty() {
             bytes = bytes.saturating_add(folder_bytes(&found.volumes).await);
         }
-        Ok(bytes)
+        Ok(Written { bytes, bounded: found.own_disk })
     }
+}
+
+/// What an instance has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) bytes: u64,
+    /// Whether it can't write more than it was granted.
+    pub(crate) bounded: bool,
 }
 
 /// How long counting the files of a guest's volumes may take; what isn't counted by then is looked at the next time.

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::loopfs::DISKS;
+
 use nvml_wrapper::enum_wrappers::device::Clock;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
@@ -28,7 +30,7 @@ pub struct HostInventory {
     pub cpu: CpuInfo,
     /// Memory, in MiB.
     pub memory_mb: u64,
-    /// Free disk where containers are kept, in MiB.
+    /// Disk that guests have or can have, in MiB.
     pub disk_free_mb: u64,
 }
 
@@ -76,14 +78,14 @@ pub struct CpuInfo {
     pub arch: String,
 }
 
-/// Takes stock. `data_root` is where the engine keeps containers. It reads files and asks the driver: call it off the async threads.
+/// Takes stock. `disk_root` is where what guests write is kept; disks in files there count as free. It reads files and asks the driver: call it off the async threads.
 #[must_use]
-pub fn take(data_root: &Path) -> HostInventory {
+pub fn take(disk_root: &Path) -> HostInventory {
     let (gpus, gpu_problem) = match gpus() {
         Ok(gpus) => (gpus, None),
         Err(problem) => (Vec::new(), problem),
     };
-    HostInventory { gpus, gpu_problem, cpu: cpu(), memory_mb: memory_mb(), disk_free_mb: disk_free_mb(data_root) }
+    HostInventory { gpus, gpu_problem, cpu: cpu(), memory_mb: memory_mb(), disk_free_mb: disk_free_mb(disk_root) }
 }
 
 /// The GPUs; an error without words means a machine without the library.
@@ -190,7 +192,9 @@ fn memory_mb() -> u64 {
 }
 
 fn disk_free_mb(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >> 20)
+    let free = rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    // What running leases hold is theirs of what is offered, not gone from it.
+    free.saturating_add(crate::loopfs::allocated_bytes(&path.join(DISKS))) >> 20
 }
 
 #[cfg(test)]

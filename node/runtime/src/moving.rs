@@ -29,7 +29,7 @@ use crate::container::{VISIBLE_DEVICES, attach, helper_mount, networking, storag
 use crate::error::{classify, is_missing, status};
 use crate::helper::HELPER_IN_INSTANCE;
 use crate::instance::{Instance, ObservedState};
-use crate::name::{LABEL_CARRIED, LABEL_DISK, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE};
+use crate::name::{LABEL_CARRIED, LABEL_DISK, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_LOOP, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Devices;
 use crate::subnet::Cidr;
@@ -51,7 +51,9 @@ impl Instance {
             return Ok(());
         };
         for leftover in [self.names.successor(), self.names.predecessor()] {
-            if self.inspect(&leftover, false).await?.is_some() {
+            if let Some(found) = self.inspect(&leftover, false).await? {
+                // The disk is the instance's, not this container's.
+                self.detach_disk(&found).await?;
                 // Without its volumes: the instance has them.
                 self.remove_container(&leftover, false).await?;
             }
@@ -83,11 +85,14 @@ impl Instance {
         }
         let observed = self.read(current.clone()).ok_or(FailureCode::InstanceGone)?;
         self.settle().await?;
+        self.attach_disk(&current).await?;
         let (image, carried) = match observed.state {
             ObservedState::Running { .. } => {
                 tracing::error!(lease = %self.lease, "it runs on other devices; it must be stopped before it can move");
                 return Err(FailureCode::EngineRefused);
             }
+            // A disk of its own goes along as it is.
+            ObservedState::Exited { .. } if observed.own_disk => (observed.image.clone(), observed.carried),
             ObservedState::Created => (observed.image.clone(), observed.carried),
             ObservedState::Exited { .. } => self.image_of(&current, observed.written.unwrap_or(0)).await?,
         };
@@ -183,9 +188,10 @@ impl Instance {
         let mut labels = config.labels.unwrap_or_default();
         let granted = labels.get(LABEL_DISK).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         labels.insert(LABEL_CARRIED.to_owned(), carried.to_string());
+        let observed_disk = labels.contains_key(LABEL_LOOP);
         attach(&mut host, devices, &self.engine.gpu_attachment(), &self.engine.config);
         let left = granted.saturating_mul(1 << 20).saturating_sub(carried);
-        host.storage_opt = storage_limit(self.engine.disk_quota(), left);
+        host.storage_opt = storage_limit(self.engine.driver_quota() && !observed_disk, left);
         let mut mounts = self.mounts(&host);
         let known: Vec<Option<String>> = mounts.iter().map(|mount| mount.target.clone()).collect();
         // Volumes that the engine named itself.

@@ -10,6 +10,8 @@ pub const LABEL_NODE: &str = "souk.node";
 pub const LABEL_SPEC: &str = "souk.spec";
 /// The label with the granted disk, in MiB.
 pub const LABEL_DISK: &str = "souk.disk_mb";
+/// The label of an instance whose disk is a file system in a file.
+pub const LABEL_LOOP: &str = "souk.loop_disk";
 /// The label of what isn't rented: the host's own idle job.
 pub const LABEL_IDLE: &str = "souk.idle";
 /// The label with the id of the image rented.

@@ -170,6 +170,8 @@ pub enum FailureCode {
     RegistryBusy,
     /// The host's disk is full.
     HostDiskFull,
+    /// The instance's own disk can't be mounted.
+    DiskUnavailable,
     /// The image has no such user.
     UserUnknown,
     /// The working directory can't be used.

@@ -22,6 +22,7 @@ use crate::incoming::{self, Duplex};
 use crate::instance::Instance;
 use crate::login::Login;
 use crate::logs::{LogOptions, LogStream};
+use crate::name::Names;
 use crate::notice::MAX_NOTICE_BYTES;
 use crate::report::{Exit, RuntimeReport};
 use crate::shared::Shared;
@@ -221,6 +222,7 @@ impl DockerRuntime {
             let names = &instance.names;
             Meter::open(&engine.config.data_dir, &names.short, &names.bridge, Arc::default()).remove();
         }
+        self.remove_lost_disks(leases).await?;
         incoming::discard_others(engine, leases).await;
         let mut adopted = Vec::with_capacity(leases.len());
         for lease in leases {
@@ -236,6 +238,23 @@ impl DockerRuntime {
             }
         }
         Ok(adopted)
+    }
+
+    /// Deletes disks that no lease has: of a node that was cut off before it made the container.
+    async fn remove_lost_disks(&self, leases: &[String]) -> Result<(), RuntimeError> {
+        let engine = &self.shared.engine;
+        // Listed first: what is made meanwhile has a worker by then.
+        let disks = engine.disks.list();
+        let known = engine.leases().await.map_err(RuntimeError::Engine)?;
+        let short = |lease: &String| Names::new(&engine.config.node_id, lease).short;
+        let kept: Vec<String> = known.iter().chain(leases).chain(self.shared.leases().iter()).map(short).collect();
+        for name in disks.iter().filter(|name| !kept.contains(name)) {
+            tracing::info!(%name, "removing a disk that no lease has");
+            if let Err(error) = engine.disks.destroy(name).await {
+                tracing::warn!(%error, %name, "a lost disk stays");
+            }
+        }
+        Ok(())
     }
 
     fn instance(&self, lease: &str) -> Result<Instance, RuntimeError> {

@@ -102,6 +102,11 @@ impl Shared {
         self.workers().get(lease).cloned()
     }
 
+    /// The leases that have a worker.
+    pub(crate) fn leases(&self) -> Vec<String> {
+        self.workers().keys().cloned().collect()
+    }
+
     /// Lets every worker look at its instance.
     pub(crate) fn wake_all(&self) {
         for worker in self.workers().values() {

@@ -11,11 +11,14 @@ use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures::StreamExt as _;
 
+use crate::cut::RulesWatch;
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::RuntimeReport;
 use crate::shared::Shared;
 use crate::usage::now;
 
+/// Least time between two checks of the firewall, however often rules change.
+const BETWEEN_CHECKS: Duration = Duration::from_millis(50);
 /// First and longest wait between tries to reach an engine that is away.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Events that say an instance changed.
@@ -34,9 +37,22 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 async fn keep_firewall(shared: &Shared) {
     let mut check = tokio::time::interval(Duration::from_secs(shared.engine.config.check_seconds));
     check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let watch = RulesWatch::open();
+    if let Err(error) = &watch {
+        tracing::warn!(%error, "changes to the firewall are seen only from time to time");
+    }
+    let changed = async || match &watch {
+        Ok(watch) => watch.changed().await,
+        Err(_) => std::future::pending().await,
+    };
     loop {
-        check.tick().await;
+        tokio::select! {
+            _ = check.tick() => {}
+            () = changed() => {}
+        }
         shared.engine.check_firewall().await;
+        // Other programs may change their own rules all the time.
+        tokio::time::sleep(BETWEEN_CHECKS).await;
     }
 }
 

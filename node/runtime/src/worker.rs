@@ -405,6 +405,10 @@ impl Worker {
 
     async fn adopt(&mut self) -> Result<Adopted, FailureCode> {
         self.instance.settle().await?;
+        // Stopped instances, too: their files are copied and moved.
+        if let Err(code) = self.instance.ready_disk().await {
+            tracing::error!(?code, lease = %self.instance.lease, "its disk is not mounted");
+        }
         let found = self.instance.observe(false).await?;
         let state = match &found {
             None => InstanceState::Gone,
@@ -485,13 +489,16 @@ impl Worker {
         }
     }
 
-    /// Where no quota holds the disk: looks how much is written, and stops what overflows.
+    /// Looks how much is written, tells when the disk is nearly full, and stops what overflows where no quota holds it.
     async fn check_disk(&mut self) {
         let (Some(disk_mb), Some(ObservedState::Running { .. })) = (self.disk_mb, self.known) else {
             return;
         };
         let limit_bytes = disk_mb.saturating_mul(1 << 20);
-        match self.instance.unbounded_bytes().await {
+        // A disk of its own has a little more room than was granted.
+        let used = self.instance.written_bytes().await;
+        let used = used.map(|used| if used.bounded { used.bytes.min(limit_bytes) } else { used.bytes });
+        match used {
             Ok(used_bytes) if used_bytes > limit_bytes && !self.disk_full_told => {
                 self.disk_full_told = true;
                 self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;

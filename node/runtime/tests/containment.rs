@@ -160,6 +160,91 @@ async fn a_guest_reaches_the_internet_and_nothing_else() {
     drop(public);
 }
 
+/// Waits until a shell line inside ends so.
+async fn until(world: &World, lease: &str, line: &str, fits: impl Fn(i64) -> bool) {
+    let end = std::time::Instant::now() + support::DEADLINE;
+    loop {
+        let (code, out, err) = world.shell(lease, line).await;
+        if fits(code) {
+            return;
+        }
+        assert!(std::time::Instant::now() < end, "{line}: {code} {out} {err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_firewall_is_back_at_once_and_without_one_guests_are_cut_off() {
+    if !have("docker") || !have("nft") || !have("netns") {
+        return;
+    }
+    images(support::SOCKET).await;
+    let data = tempfile::tempdir().unwrap();
+    // The real program, which can be broken.
+    let nft = data.path().join("nft");
+    let (works, broken) = ("#!/bin/sh\nexec nft \"$@\"\n", "#!/bin/sh\nexit 1\n");
+    let install = |text: &str| {
+        let new = data.path().join("nft.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(&new, &nft).unwrap();
+    };
+    install(works);
+    // Looked at by the clock only once in an hour: what is seen earlier, the kernel told.
+    let config = RuntimeConfig { nft: nft.clone(), check_seconds: 3600, ..config(support::SOCKET, data.path()) };
+    let mut world = World::with(config).await;
+    let guest = networked(&mut world, "cut").await;
+    let table = format!("souk_{}", souk_runtime::name::node_tag(&world.config.node_id));
+    let listen = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listen.local_addr().unwrap().port();
+    let gateway = "$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')";
+    let knock = format!("nc -w 1 {gateway} {port} </dev/null");
+    assert_ne!(world.shell(&guest.lease, &knock).await.0, 0);
+
+    for harm in ["flush", "delete"] {
+        run("nft", &[harm, "table", "inet", &table]);
+        let end = std::time::Instant::now() + support::DEADLINE;
+        while !Command::new("nft")
+            .args(["list", "table", "inet", &table])
+            .output()
+            .is_ok_and(|listed| String::from_utf8_lossy(&listed.stdout).contains("drop"))
+        {
+            assert!(std::time::Instant::now() < end, "after {harm} the firewall stays away");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+    assert_ne!(world.shell(&guest.lease, &knock).await.0, 0);
+
+    // Where it can't be put back, guests reach nothing at all.
+    let bridge = souk_runtime::name::Names::new(&world.config.node_id, &guest.lease).bridge;
+    let up = || {
+        run("ip", &["link", "show", "dev", &bridge]).contains(",UP")
+            || run("ip", &["link", "show", "dev", &bridge]).contains("<UP")
+    };
+    assert!(up());
+    install(broken);
+    run("nft", &["flush", "table", "inet", &table]);
+    let end = std::time::Instant::now() + support::DEADLINE;
+    while up() {
+        assert!(std::time::Instant::now() < end, "the guest is not cut off");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.runtime.info().egress, [Egress::None]);
+    assert_ne!(world.shell(&guest.lease, &knock).await.0, 0);
+    install(works);
+    run("nft", &["add", "table", "inet", &format!("{table}_wake")]);
+    run("nft", &["delete", "table", "inet", &format!("{table}_wake")]);
+    let end = std::time::Instant::now() + support::DEADLINE;
+    while !up() {
+        assert!(std::time::Instant::now() < end, "the guest stays cut off");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(run("nft", &["list", "table", "inet", &table]).contains("drop"), "only then");
+    until(&world, &guest.lease, "ip route | grep -q default", |code| code == 0).await;
+    assert_ne!(world.shell(&guest.lease, &knock).await.0, 0);
+    drop(listen);
+    world.destroy(&guest.lease).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_firewall_no_network_is_offered() {
     if !have("docker") {

@@ -193,5 +193,12 @@ async fn each_container_gets_exactly_its_gpus() {
     world.prepare(&spec).await;
     world.runtime.start(&spec.lease).unwrap();
     assert_eq!(world.failed(&spec.lease).await.code, souk_runtime::FailureCode::DeviceUnavailable);
-    assert_eq!(world.runtime.info().disk_quota, DiskQuota::Soft);
+    // Also where the engine's mounts are not this process's.
+    if world.runtime.info().storage_driver == "overlay2" && have("loop") {
+        assert_eq!(world.runtime.info().disk_quota, DiskQuota::Hard);
+        let mut spec = world.spec("disk", &["dd", "if=/dev/zero", "of=/big", "bs=64k", "count=4096"]).await;
+        spec.disk_mb = 16;
+        let (exit, _, err) = world.run(&spec).await;
+        assert!(exit.code != 0 && err.contains("No space left"), "{err}");
+    }
 }

@@ -176,7 +176,7 @@ async fn a_disk_that_overflows_stops_its_instance_alone() {
     if !have("docker") {
         return;
     }
-    let mut world = World::new().await;
+    let mut world = World::with_disks(false).await;
     if world.runtime.info().disk_quota == souk_runtime::DiskQuota::Hard {
         println!("skipped: this engine enforces disk quotas itself");
         return;

@@ -135,7 +135,7 @@ async fn what_was_deleted_does_not_weigh_for_ever() {
     if !have_devices() {
         return;
     }
-    let mut world = World::new().await;
+    let mut world = World::with_disks(false).await;
     let mut spec = world.spec("weight", &["sleep", "1000"]).await;
     spec.disk_mb = 32;
     spec.devices = nodes(&[FIRST]);
@@ -173,8 +173,9 @@ async fn a_move_cut_short_anywhere_is_completed_or_undone() {
     if !have_devices() {
         return;
     }
-    for step in ["image", "successor", "renamed", "taken", "removed"] {
-        let mut world = World::new().await;
+    let steps = ["image", "successor", "renamed", "taken", "removed"];
+    for (step, disks) in [false, true].into_iter().flat_map(|disks| steps.map(|step| (step, disks))) {
+        let mut world = World::with_disks(disks).await;
         let spec = movable(&world, "cut", Egress::None).await;
         let lease = spec.lease.clone();
         world.start(&spec).await;
@@ -185,16 +186,29 @@ async fn a_move_cut_short_anywhere_is_completed_or_undone() {
         let name = world.container(&lease);
         let docker = |arguments: &[&str]| run("docker", arguments).trim().to_owned();
         let (next, old) = (format!("{name}-next"), format!("{name}-old"));
-        let image = docker(&["commit", "--pause=false", &name]);
+        // A disk in a file goes along by itself; other files as an image.
+        let own_disk = docker(&["inspect", "-f", "{{index .Config.Labels \"souk.loop_disk\"}}", &name]) == "true";
+        let image = if own_disk {
+            docker(&["inspect", "-f", "{{.Image}}", &name])
+        } else {
+            docker(&["commit", "--pause=false", &name])
+        };
         let container = name.clone();
         if step != "image" {
             let label = |name: &str| {
                 let value = docker(&["inspect", "-f", &format!("{{{{index .Config.Labels \"{name}\"}}}}"), &container]);
                 format!("{name}={value}")
             };
-            let labels: Vec<String> = ["souk.node", "souk.lease", "souk.spec", "souk.disk_mb"].map(label).to_vec();
-            let helper =
-                docker(&["inspect", "-f", "{{range .Mounts}}{{if eq .Type \"bind\"}}{{.Source}}{{end}}{{end}}", &name]);
+            let mut labels: Vec<String> = ["souk.node", "souk.lease", "souk.spec", "souk.disk_mb"].map(label).to_vec();
+            if own_disk {
+                labels.push(label("souk.loop_disk"));
+            }
+            let helper = docker(&[
+                "inspect",
+                "-f",
+                "{{range .Mounts}}{{if eq .Destination \"/.souk/guest\"}}{{.Source}}{{end}}{{end}}",
+                &name,
+            ]);
             let (volume, helper) = (format!("{name}-v0:/data"), format!("{helper}:/.souk/guest:ro"));
             let mut create = vec!["create", "--name", &next, "--device", SECOND, "-v", &volume, "-v", &helper];
             create.extend([

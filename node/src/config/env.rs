@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 61] = [
+const SETTINGS: [&str; 64] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -36,6 +36,7 @@ const SETTINGS: [&str; 61] = [
     "host.pricing.every",
     "host.slots",
     "host.min_slots",
+    "host.allow_soft_disk",
     "host.accept.anyone",
     "host.accept.peers",
     "host.accept.attested_by",
@@ -69,6 +70,8 @@ const SETTINGS: [&str; 61] = [
     "runtime.subnet_pool",
     "runtime.nvidia",
     "runtime.lock_dir",
+    "runtime.loop_disks",
+    "runtime.preallocate_disks",
     "renter.max_price",
     "renter.currency",
     "renter.ssh_keys",

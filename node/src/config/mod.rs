@@ -97,6 +97,8 @@ pub struct Host {
     pub min_slots: u16,
     /// Who may rent.
     pub accept: Accept,
+    /// Whether anybody may rent (where anybody is accepted) though disk limits can't be enforced on this machine.
+    pub allow_soft_disk: bool,
     /// What guests may be granted to reach.
     pub egress: Vec<Egress>,
     /// Registries images may come from.
@@ -143,6 +145,7 @@ impl Default for Host {
             slots: None,
             min_slots: 1,
             accept: Accept::default(),
+            allow_soft_disk: false,
             egress: vec![Egress::None, Egress::Internet],
             registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
             local_images: Vec::new(),
@@ -287,6 +290,10 @@ pub struct Runtime {
     pub nvidia: String,
     /// Where slots are locked against other nodes of this machine. The same for all of them.
     pub lock_dir: PathBuf,
+    /// Whether instances get file systems in files for disks, where the engine's storage driver has no limits of its own.
+    pub loop_disks: bool,
+    /// Whether the space of these is set aside when they are made.
+    pub preallocate_disks: bool,
 }
 
 impl Default for Runtime {
@@ -296,6 +303,8 @@ impl Default for Runtime {
             subnet_pool: souk_runtime::Cidr::new(std::net::Ipv4Addr::new(10, 213, 0, 0), 16),
             nvidia: "auto".to_owned(),
             lock_dir: PathBuf::from("/run/lock/souk"),
+            loop_disks: true,
+            preallocate_disks: true,
         }
     }
 }

@@ -29,6 +29,9 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # min_slots = 1
 # What guests may be granted to reach: "internet" is public addresses only, never this machine or its LAN.
 # egress = ["none", "internet"]
+# Whether strangers may rent (with accept.anyone) though this machine can't enforce disk limits, only watch them: a guest could
+# then fill the machine's disk. Without this, only the peers named in accept.peers may.
+# allow_soft_disk = false
 # Registries images may come from.
 # registries = ["docker.io", "ghcr.io", "quay.io", "nvcr.io"]
 # Images of this machine's engine that renters may use without a registry, by name; * stands for anything.
@@ -134,6 +137,10 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # nvidia = "auto"
 # Where slots are locked against other nodes of this machine; the same for all of them.
 # lock_dir = "/run/lock/souk"
+# Whether each instance gets a file system in a file as its disk, where the engine's storage driver has no limits of its own;
+# and whether its whole space is set aside when it is made, so that what was rented is there.
+# loop_disks = true
+# preallocate_disks = true
 
 [renter]
 # Take counter-offers up to this unasked, per hour for the whole instance; without this, up to the listed price.

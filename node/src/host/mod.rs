@@ -98,6 +98,8 @@ impl HostSide {
             registries: host.registries.clone(),
             local_images: host.local_images.clone(),
             image_cache_mb: host.images.cache_gb.saturating_mul(1000),
+            loop_disks: runtime.loop_disks,
+            preallocate_disks: runtime.preallocate_disks,
             nvidia: match runtime.nvidia.as_str() {
                 "auto" => Nvidia::Auto,
                 "device_request" => Nvidia::DeviceRequest,
@@ -331,6 +333,33 @@ impl HostSide {
         }
     }
 
+    /// Who may rent where disk limits hold like this.
+    fn accept_on(&self, quota: DiskQuota) -> Accept {
+        let (host, named) = (&self.config.host, self.config.host.accept.peers.iter().copied().collect());
+        self.accept_policy().with_disks(quota, host.allow_soft_disk, named)
+    }
+
+    /// What is wrong with disk limits that hold like this.
+    #[must_use]
+    pub fn disk_problem(&self, info: &RuntimeInfo) -> Option<Problem> {
+        if quota(info) == DiskQuota::Hard {
+            return None;
+        }
+        let host = &self.config.host;
+        let (sentence, fix) = match (host.accept.anyone, host.allow_soft_disk) {
+            (true, false) => (
+                "disk limits can't be enforced here, so strangers may not rent, though anyone is accepted",
+                "run as root with loop devices and mkfs.ext4, or keep the engine on XFS with pquota; see docs/operations.md",
+            ),
+            (true, true) => (
+                "strangers may rent though disk limits can't be enforced here: a guest could fill this machine's disk",
+                "run as root with loop devices and mkfs.ext4, and take allow_soft_disk out of the configuration",
+            ),
+            (false, _) => return None,
+        };
+        Some(Problem { sentence: sentence.to_owned(), fix: fix.to_owned() })
+    }
+
     /// The machine as it is to be offered, by what the container engine can do.
     #[must_use]
     pub fn setup(&self, info: &RuntimeInfo) -> HostSetup {
@@ -364,10 +393,7 @@ impl HostSide {
                 reserved_discount: host.prices.reserved_discount,
                 egress: host.egress.iter().copied().filter(can).collect(),
                 runtimes: vec![RuntimeKind::Docker],
-                disk_quota: match info.disk_quota {
-                    souk_runtime::DiskQuota::Hard => DiskQuota::Hard,
-                    souk_runtime::DiskQuota::Soft => DiskQuota::Soft,
-                },
+                disk_quota: quota(info),
                 registries: host.registries.iter().take(limits::REGISTRIES).cloned().collect(),
                 payment: vec!["manual".to_owned()],
                 accepts: Accepts::Named,
@@ -378,7 +404,7 @@ impl HostSide {
                 // The program says; whatever it says is at least this.
                 Strategy::Command => Amount::ZERO,
             },
-            accept: self.accept_policy(),
+            accept: self.accept_on(quota(info)),
             asked: OwnerAsked {
                 price: host.pricing.strategy == Strategy::Command,
                 accept: host.accept.command.is_some(),
@@ -418,6 +444,14 @@ impl HostSide {
             add(problem, "nvidia-smi");
         }
         problems
+    }
+}
+
+/// How disk limits hold, as offers say it.
+const fn quota(info: &RuntimeInfo) -> DiskQuota {
+    match info.disk_quota {
+        souk_runtime::DiskQuota::Hard => DiskQuota::Hard,
+        souk_runtime::DiskQuota::Soft => DiskQuota::Soft,
     }
 }
 

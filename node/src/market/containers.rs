@@ -33,7 +33,7 @@ impl Market {
             let result = match DockerRuntime::connect(config).await {
                 Ok((runtime, reports)) => {
                     // Guests' disks are where the engine keeps them.
-                    let root = runtime.info().data_root;
+                    let root = runtime.info().disk_root;
                     match tokio::task::spawn_blocking(move || inventory::take(&root)).await {
                         Ok(stock) => Internal::Runtime(Box::new(runtime), reports, Box::new(stock)),
                         Err(error) => Internal::NoRuntime(format!("this machine can't be looked at: {error}")),

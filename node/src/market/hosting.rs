@@ -76,6 +76,9 @@ impl Market {
                 "run as root with nftables installed",
             );
         }
+        if let Some(runtime) = &self.runtime {
+            problems.extend(host.disk_problem(&souk_runtime::Runtime::info(&**runtime)));
+        }
         problems.extend(host.problems());
         problems.extend(self.membership_problem());
         problems

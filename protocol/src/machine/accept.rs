@@ -6,6 +6,7 @@ use crate::{
     NodeId,
     negotiation::{Reject, RejectCode},
     offer::Accepts,
+    resources::DiskQuota,
 };
 
 /// Whom the host rents to.
@@ -42,6 +43,16 @@ impl Accept {
         }
     }
 
+    /// Whom it comes down to on a machine whose disk limits hold like this. A stranger on a disk that is only watched could fill the
+    /// machine's own before anybody looks: where the owner hasn't allowed that, the peers in `named` are all who may rent.
+    #[must_use]
+    pub fn with_disks(self, quota: DiskQuota, soft_allowed: bool, named: BTreeSet<NodeId>) -> Self {
+        match (&self, quota) {
+            (Self::Anyone, DiskQuota::Soft) if !soft_allowed => Self::Peers(named),
+            _ => self,
+        }
+    }
+
     /// What the offer says of it.
     #[must_use]
     pub fn public(&self) -> Accepts {
@@ -75,5 +86,29 @@ impl Accept {
             ),
         };
         Some(Reject::lasting(RejectCode::NotAccepted, sentence))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use super::Accept;
+    use crate::{machine::testkit::key, resources::DiskQuota};
+
+    #[test]
+    fn strangers_need_a_disk_limit_that_holds() {
+        let (named, stranger) = (key(1).node_id(), key(2).node_id());
+        let peers = BTreeSet::from([named]);
+        let on = |accept: Accept, quota, allowed| accept.with_disks(quota, allowed, peers.clone());
+        assert_eq!(on(Accept::Anyone, DiskQuota::Hard, false), Accept::Anyone);
+        assert_eq!(on(Accept::Anyone, DiskQuota::Soft, true), Accept::Anyone);
+        let soft = on(Accept::Anyone, DiskQuota::Soft, false);
+        assert!(soft.takes(&named) && !soft.takes(&stranger));
+        assert!(soft.refusal(&stranger).is_some());
+        // Whom the owner trusts by other means stays in.
+        let trusted = Accept::Trusted { peers: BTreeSet::new(), least: 500 };
+        assert_eq!(on(trusted.clone(), DiskQuota::Soft, false), trusted);
     }
 }

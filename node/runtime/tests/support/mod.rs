@@ -37,6 +37,7 @@ pub fn have(part: &str) -> bool {
         "dockerd" => on_path("dockerd") && on_path("unshare") && Path::new("/usr/bin/busybox").exists() && is_root(),
         "nft" => on_path("nft") && is_root(),
         "netns" => on_path("ip") && is_root(),
+        "loop" => on_path("mkfs.ext4") && on_path("losetup") && Path::new("/dev/loop-control").exists() && is_root(),
         other => on_path(other),
     };
     let required = std::env::var("SOUK_TEST_REQUIRE").unwrap_or_default();
@@ -59,6 +60,23 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Unmounts everything under a folder.
+pub fn unmount_under(folder: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let inside = |line: &&str| line.split(' ').nth(4).is_some_and(|at| Path::new(at).starts_with(folder));
+    let devices: Vec<&str> = mounts.lines().filter(inside).filter_map(|line| line.split(' ').nth(2)).collect();
+    // Where a disk is mounted elsewhere too, there as well.
+    for line in mounts.lines().rev() {
+        let mut fields = line.split(' ').skip(2);
+        if let (Some(device), Some(at)) = (fields.next(), fields.nth(1))
+            && device.starts_with("7:")
+            && devices.contains(&device)
+        {
+            let _ = Command::new("umount").args(["-l", &at.replace("\\040", " ")]).output();
+        }
+    }
 }
 
 /// A tar of a root file system with busybox, or with nothing but it.
@@ -151,9 +169,14 @@ pub fn config(socket: &str, data: &Path) -> RuntimeConfig {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with_disks(true).await
+    }
+
+    /// One whose instances have disks in files, where the engine has no limits of its own, or not.
+    pub async fn with_disks(loop_disks: bool) -> Self {
         images(SOCKET).await;
         let data = tempfile::tempdir().unwrap();
-        let config = config(SOCKET, data.path());
+        let config = RuntimeConfig { loop_disks, ..config(SOCKET, data.path()) };
         let mut world = Self::with(config).await;
         world._data = Some(data);
         world
@@ -162,6 +185,11 @@ impl World {
     pub async fn with(config: RuntimeConfig) -> Self {
         let (runtime, reports) = DockerRuntime::connect(config.clone()).await.unwrap();
         Self { runtime, config, reports, seen: VecDeque::new(), _data: None }
+    }
+
+    /// A node's next run, after the runtime was shut down.
+    pub async fn reconnect(&mut self) {
+        (self.runtime, self.reports) = DockerRuntime::connect(self.config.clone()).await.unwrap();
     }
 
     pub async fn spec(&self, name: &str, command: &[&str]) -> InstanceSpec {
@@ -333,6 +361,7 @@ impl Drop for World {
         for id in list(&["network", "ls", "-q", "--filter", &label]).split_whitespace() {
             list(&["network", "rm", id]);
         }
+        unmount_under(&self.config.data_dir);
         let table = format!("souk_{}", souk_runtime::name::node_tag(&self.config.node_id));
         let _ = Command::new("nft").args(["delete", "table", "inet", &table]).output();
     }

@@ -15,6 +15,8 @@ use crate::say;
 const NOT_EXECUTABLE: u8 = 126;
 /// There is no such command.
 const NOT_FOUND: u8 = 127;
+/// The host's order to start nothing.
+const FILES_ONLY: &str = "/.souk/orders/files-only";
 /// How often the end of the last process is looked for while the instance stops; processes that an exec brought in are
 /// no children of PID 1, so no SIGCHLD tells of their end.
 const STOP_POLL_MS: u32 = 25;
@@ -26,6 +28,8 @@ pub fn run(command: &[OsString]) -> u8 {
         // What an earlier run was told is no news for this one. Another user than root may not; the host then does it.
         let _ = crate::notice::remove();
     }
+    // The host wants to reach the files alone, and nothing of the renter's starts. The folder is the host's, mounted read-only.
+    let command = if std::path::Path::new(FILES_ONLY).exists() { &[] } else { command };
     let mut main_child = match command.split_first() {
         None => None,
         Some((program, arguments)) => match process::start(program, arguments) {

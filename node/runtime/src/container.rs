@@ -55,6 +55,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) config: &'a RuntimeConfig,
     pub(crate) names: &'a Names,
     pub(crate) helper: &'a Path,
+    /// The folder of the host's orders to its helper.
+    pub(crate) orders: &'a Path,
     pub(crate) image: &'a StoredImage,
     pub(crate) gpu: &'a GpuAttachment,
     pub(crate) disk_quota: DiskQuota,
@@ -232,6 +234,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     let capabilities = CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
     let mut mounts = volume_mounts(&labels(&config.node_id, &spec.lease), around.names, around.image);
     mounts.push(helper_mount(around.helper));
+    mounts.push(crate::files_only::mount(around.orders));
     let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),
         cpuset_cpus: spec.cpuset.as_ref().map(|cores| {

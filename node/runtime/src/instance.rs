@@ -154,12 +154,17 @@ impl Instance {
             Egress::None => None,
         };
         let gpu = self.engine.gpu_attachment();
+        let orders = self.orders().map_err(|error| {
+            tracing::error!(%error, lease = %self.lease, "the folder of its orders can't be made");
+            FailureCode::HostDiskFull
+        })?;
         let body = describe(
             spec,
             &Surroundings {
                 config: &self.engine.config,
                 names: &self.names,
                 helper: &self.engine.helper,
+                orders: &orders,
                 image,
                 gpu: &gpu,
                 disk_quota: self.engine.disk_quota(),
@@ -267,6 +272,7 @@ impl Instance {
         }
         self.remove_volumes().await?;
         self.remove_images(None).await?;
+        self.remove_orders();
         self.remove_network().await
     }
 

@@ -20,6 +20,7 @@ pub mod dial;
 mod engine;
 pub mod error;
 pub mod exec;
+mod files_only;
 pub mod firewall;
 pub mod gpu_use;
 mod helper;

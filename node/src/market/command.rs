@@ -14,11 +14,11 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
-    IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
-    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
-    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
-    SearchResults, SshView, StatusView, TunnelRequest,
+    AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, FilesRequest, HappenedView, HostView,
+    IdleJobRequest, IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
+    LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
+    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
+    ScheduleView, SearchRequest, SearchResults, SshView, StatusView, TunnelRequest,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -151,6 +151,15 @@ pub enum Command {
         id: LeaseSelector,
         /// What.
         request: ExecRequest,
+        /// Frames both ways.
+        reply: Reply<ByteStream>,
+    },
+    /// Opens the instance's side of a copy. The market has sent the `Open` frame when it answers; then as with `Exec`.
+    Files {
+        /// Which.
+        id: LeaseSelector,
+        /// What.
+        request: FilesRequest,
         /// Frames both ways.
         reply: Reply<ByteStream>,
     },
@@ -300,6 +309,7 @@ impl fmt::Debug for Command {
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
+            Self::Files { .. } => "Files",
             Self::SshAccess { .. } => "SshAccess",
             Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",

@@ -98,7 +98,12 @@ impl<W: Write> Sink<'_, W> {
                 return Ok(true);
             }
             Message::Failed { why, .. } => return Err(Error::Other(why)),
-            Message::Open(_) | Message::Want | Message::Have(..) | Message::Skip | Message::Done(_) => {
+            Message::Open(_)
+            | Message::Want
+            | Message::Have(..)
+            | Message::Skip
+            | Message::Done(_)
+            | Message::Progress(_) => {
                 return Err(Error::Violation("a source says what only a sink may"));
             }
         }

@@ -239,6 +239,7 @@ impl<W: Write> Source<'_, W> {
             | Message::End { .. }
             | Message::Equal
             | Message::Gone(_)
+            | Message::Progress(_)
             | Message::Finished => return Err(Error::Violation("a sink says what only a source may")),
         };
         let file = self.announced.pop_front().ok_or(Error::Violation("it answers what was not asked"))?;

@@ -31,6 +31,18 @@ impl std::fmt::Debug for SshView {
     }
 }
 
+/// The instance's side of a copy of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesRequest {
+    /// As whom; none for the instance's user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Another lease on the same host, whose instance takes what this one sends.
+    #[serde(default)]
+    pub onward: Option<String>,
+}
+
 /// What to open of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "to", rename_all = "snake_case", deny_unknown_fields)]

@@ -174,6 +174,7 @@ impl Receiving {
             | Message::Have(..)
             | Message::Skip
             | Message::Done(_)
+            | Message::Progress(_)
             | Message::Failed { .. } => return Err(Error::Violation("this is no content of a file")),
         };
         match done {

@@ -76,7 +76,7 @@ fn a_stopped_instance_is_copied_to_and_from_and_nothing_of_it_runs() {
     rests(&lease);
     assert_eq!(state_of(&renter.show(&lease)), "paused stopped");
     let copied = until("the host takes it again", || {
-        let outcome = renter.souk(&["--json", "copy", big.to_str().unwrap(), &there], &[]);
+        let outcome = renter.souk(&["copy", big.to_str().unwrap(), &there], &[]);
         (outcome.code == 0).then(|| outcome.lines().pop().unwrap())
     });
     assert_eq!(copied["problems"], 0, "{copied}");
@@ -113,7 +113,11 @@ fn between_two_instances_of_a_host_nothing_leaves_it() {
     let (host, renter) = world.pair(2);
     let one = rent(&renter, &host, 1, "while :; do sleep 1; done", &["--tick", "1s"]);
     let two = rent(&renter, &host, 1, "while :; do sleep 1; done", &["--tick", "1s"]);
-    sh(&renter, &one, "mkdir -p /data/sub; head -c 50000000 /dev/urandom > /data/big; echo x > /data/sub/x; ln -s x /data/sub/l");
+    sh(
+        &renter,
+        &one,
+        "mkdir -p /data/sub; head -c 50000000 /dev/urandom > /data/big; echo x > /data/sub/x; ln -s x /data/sub/l",
+    );
     let traffic = |lease: &str| {
         let counters = renter.show(lease)["receipt"]["counters"].clone();
         counters["rx_bytes"].as_u64().unwrap_or(0) + counters["tx_bytes"].as_u64().unwrap_or(0)
@@ -129,9 +133,8 @@ fn between_two_instances_of_a_host_nothing_leaves_it() {
     assert_eq!((&copied["problems"], &copied["moved_bytes"]), (&0.into(), &50_000_002.into()), "{copied}");
     let after = (settled(&one), settled(&two));
     assert!(after.0 - before.0 < 1 << 20 && after.1 - before.1 < 1 << 20, "it was counted: {before:?} {after:?}");
-    let digest = |lease: &str, path: &str| {
-        sh(&renter, lease, &format!("cd {path} && sha256sum big sub/x && readlink sub/l"))
-    };
+    let digest =
+        |lease: &str, path: &str| sh(&renter, lease, &format!("cd {path} && sha256sum big sub/x && readlink sub/l"));
     assert_eq!(digest(&one, "/data"), digest(&two, "/copy"));
     let again = renter.json(&["copy", &from, &to]);
     assert_eq!(again["moved_bytes"], 0, "{again}");

@@ -114,15 +114,13 @@ async fn connect(
     for (input, open) in [&mut to_source, &mut to_sink].into_iter().zip(first) {
         input.write(open).await.map_err(|_| Ended::Cut("a side of the copy ended before it began".to_owned()))?;
     }
-    let finished = AtomicBool::new(false);
-    // Answers are not progress.
-    let ignored = Progress::default();
+    let (finished, ignored) = (AtomicBool::new(false), AtomicBool::new(false));
     let forward = async {
-        one_way(&mut from_source, &mut to_sink, progress, &finished).await?;
+        one_way(&mut from_source, &mut to_sink, Tap::default(), progress, &finished).await?;
         std::future::pending::<Result<Summary, Ended>>().await
     };
     let back = async {
-        let summary = one_way(&mut from_sink, &mut to_source, &ignored, &AtomicBool::new(false)).await?;
+        let summary = one_way(&mut from_sink, &mut to_source, Tap::of_sink(), progress, &ignored).await?;
         summary.ok_or(Ended::Given { full: false, why: "the sink ended like a source".to_owned() })
     };
     let summary = tokio::select! {
@@ -139,10 +137,10 @@ async fn connect(
 async fn one_way(
     from: &mut souk_runtime::exec::ExecOutput,
     to: &mut ExecInput,
+    mut tap: Tap,
     progress: &Progress,
     finished: &AtomicBool,
 ) -> Result<Option<Summary>, Ended> {
-    let mut tap = Tap::default();
     let mut words = Vec::new();
     while let Some(piece) = from.next().await {
         let (stream, bytes) = piece.map_err(|e| Ended::Cut(format!("a side of the copy was lost: {e}")))?;

@@ -14,7 +14,9 @@ use std::{
 use serde_json::json;
 use souk_protocol::{limits, message::Frame};
 use souk_transfer::{
-    Error, Progress, Summary, Target, relay, shown, sink, source,
+    Error, Progress, Summary, Target,
+    relay::{self, Tap},
+    shown, sink, source,
     wire::{Message, Open},
 };
 use tokio::{
@@ -217,10 +219,9 @@ async fn between(one: There, two: There, progress: Arc<Progress>) -> Result<Summ
     let (source, sink) = (one.stream.try_clone()?, two.stream.try_clone()?);
     let (back, onward) = (two.stream.try_clone()?, one.stream.try_clone()?);
     let counted = Arc::clone(&progress);
-    let forward = one.with(move |_| relay::pass(source, sink, &counted).map(|_| Summary::default()));
+    let forward = one.with(move |_| relay::pass(source, sink, Tap::default(), &counted).map(|_| Summary::default()));
     let answers = two.with(move |_| {
-        // Answers are not progress.
-        let summary = relay::pass(back, onward, &Progress::default())?;
+        let summary = relay::pass(back, onward, Tap::of_sink(), &progress)?;
         summary.ok_or(Error::Violation("the sink ended like a source"))
     });
     // Whatever ends one ends the other.

@@ -29,9 +29,17 @@ pub struct Tap {
     left: usize,
     /// The message at hand; content of files and digests are not kept.
     body: Vec<u8>,
+    /// Of what is said only problems count: how far the copy is, the source says.
+    answers: bool,
 }
 
 impl Tap {
+    /// Reads along with a sink.
+    #[must_use]
+    pub fn of_sink() -> Self {
+        Self { answers: true, ..Self::default() }
+    }
+
     /// Takes the next bytes of one side and counts what they say; its last word, if that is among them.
     ///
     /// # Errors
@@ -48,7 +56,7 @@ impl Tap {
                     break;
                 }
                 self.left = wire::body_length(self.header)?;
-                if self.header[0] == DATA {
+                if self.header[0] == DATA && !self.answers {
                     progress.bytes.fetch_add(self.left as u64, Relaxed);
                     progress.moved.fetch_add(self.left as u64, Relaxed);
                 }
@@ -68,49 +76,60 @@ impl Tap {
                 let body = std::mem::take(&mut self.body);
                 let message = Message::from_parts(self.header[0], body);
                 let message = message.ok_or(Error::Violation("a message makes no sense"))?;
-                last = count(message, progress)?.or(last);
+                last = self.count(message, progress)?.or(last);
             }
         }
         Ok(last)
     }
-}
 
-/// What a message means for those who watch.
-fn count(message: Message, progress: &Progress) -> Result<Option<Last>, Error> {
-    match message {
-        Message::Hole(length) => drop(progress.bytes.fetch_add(length, Relaxed)),
-        Message::Folder(..) | Message::File(..) | Message::Link(..) => drop(progress.entries.fetch_add(1, Relaxed)),
-        Message::Total { entries, bytes } => {
-            progress.total_entries.store(entries, Relaxed);
-            progress.total_bytes.store(bytes, Relaxed);
+    /// What a message means for those who watch.
+    fn count(&self, message: Message, progress: &Progress) -> Result<Option<Last>, Error> {
+        match message {
+            Message::Problem(words) | Message::Gone(words) => progress.problem(words),
+            Message::Hole(_)
+            | Message::Folder(..)
+            | Message::File(..)
+            | Message::Link(..)
+            | Message::Total { .. }
+            | Message::Progress(_)
+                if self.answers => {}
+            Message::Hole(length) => drop(progress.bytes.fetch_add(length, Relaxed)),
+            Message::Folder(..) | Message::File(..) | Message::Link(..) => drop(progress.entries.fetch_add(1, Relaxed)),
+            Message::Total { entries, bytes } => {
+                progress.total_entries.store(entries, Relaxed);
+                progress.total_bytes.store(bytes, Relaxed);
+            }
+            Message::Progress(now) => progress.set(now),
+            Message::Finished => return Ok(Some(Last::Finished)),
+            Message::Done(summary) => return Ok(Some(Last::Done(summary))),
+            Message::Failed { full, why } => {
+                let words = why.strip_prefix("the disk is full").unwrap_or_default().to_owned();
+                return Err(if full { Error::Full(words) } else { Error::Other(why) });
+            }
+            Message::Open(_)
+            | Message::Leave
+            | Message::Data(_)
+            | Message::Same(_)
+            | Message::End { .. }
+            | Message::Equal
+            | Message::Want
+            | Message::Have(..)
+            | Message::Skip => {}
         }
-        Message::Problem(words) | Message::Gone(words) => progress.problem(words),
-        Message::Progress(now) => progress.set(now),
-        Message::Finished => return Ok(Some(Last::Finished)),
-        Message::Done(summary) => return Ok(Some(Last::Done(summary))),
-        Message::Failed { full, why } => {
-            let words = why.strip_prefix("the disk is full").unwrap_or_default().to_owned();
-            return Err(if full { Error::Full(words) } else { Error::Other(why) });
-        }
-        Message::Open(_)
-        | Message::Leave
-        | Message::Data(_)
-        | Message::Same(_)
-        | Message::End { .. }
-        | Message::Equal
-        | Message::Want
-        | Message::Have(..)
-        | Message::Skip => {}
+        Ok(None)
     }
-    Ok(None)
 }
 
 /// Passes on what one side says to the other until its last word; the sink's count if it was the sink.
 ///
 /// # Errors
 /// [`Error`]: the stream's, or what the side gave up for.
-pub fn pass(mut from: impl Read, mut to: impl Write, progress: &Progress) -> Result<Option<Summary>, Error> {
-    let mut tap = Tap::default();
+pub fn pass(
+    mut from: impl Read,
+    mut to: impl Write,
+    mut tap: Tap,
+    progress: &Progress,
+) -> Result<Option<Summary>, Error> {
     let mut piece = vec![0; 2 * PIECE];
     loop {
         let bytes = read(&mut from, &mut piece)?;

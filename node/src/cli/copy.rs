@@ -14,7 +14,7 @@ use std::{
 use serde_json::json;
 use souk_protocol::{limits, message::Frame};
 use souk_transfer::{
-    Error, Progress, Summary, Target,
+    Error, Limits, Progress, Summary, Target,
     relay::{self, Tap},
     shown, sink, source,
     wire::{Message, Open},
@@ -90,7 +90,12 @@ pub(super) struct Job {
     pub(super) name: Vec<u8>,
     pub(super) excludes: Vec<Vec<u8>>,
     pub(super) user: Option<String>,
+    /// What is taken from an instance at most.
+    pub(super) limits: Limits,
 }
+
+/// What a copy to this machine takes unless told otherwise.
+pub(super) const LIMITS: Limits = Limits { entries: 10_000_000, bytes: u64::MAX, reserve: true };
 
 /// The name that a source has below a target; none where its content is meant: after `/`, for `.` and for `/`.
 pub(super) fn name_of(from: &Place) -> Result<Vec<u8>, Failure> {
@@ -117,6 +122,7 @@ pub(super) async fn copy(context: &Context, args: CopyArgs) -> Result<u8, Failur
         to,
         excludes: args.exclude.into_iter().map(OsString::into_encoded_bytes).collect(),
         user: args.user,
+        limits: Limits { entries: args.max_files, bytes: args.max_size.unwrap_or(u64::MAX), ..LIMITS },
     };
     let client = context.client()?;
     let display = Display::new(args.quiet || context.json);
@@ -159,7 +165,7 @@ pub(super) async fn run(client: &Client, job: Job, mut display: Display) -> Resu
                 (Place::There { id, path }, Place::Here(target)) => {
                     let open = open_source(&job, path);
                     let there = There::open(client, &id, job.user.clone(), &open).await?;
-                    let target = Target::from(&open_sink(&job, target));
+                    let target = Target::from(&open_sink(&job, target)).limited(job.limits);
                     there.with(move |stream| down(stream, target, &progress)).await
                 }
                 (Place::There { id: one, path }, Place::There { id: two, path: target }) => {

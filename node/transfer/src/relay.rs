@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     Error, PIECE, Progress, Summary,
+    source::gave_up,
     wire::{self, DATA, HAVE, HEADER, Message, Progressed},
 };
 
@@ -103,8 +104,7 @@ impl Tap {
             Message::Finished => return Ok(Some(Last::Finished)),
             Message::Done(summary) => return Ok(Some(Last::Done(summary))),
             Message::Failed { full, why } => {
-                let words = why.strip_prefix("the disk is full").unwrap_or_default().to_owned();
-                return Err(if full { Error::Full(words) } else { Error::Other(why) });
+                return Err(gave_up(full, why));
             }
             Message::Open(_)
             | Message::Leave

@@ -37,6 +37,9 @@ pub(super) struct Pending {
 impl Pending {
     /// Looks at what is there, and gives the answer to the source.
     pub(super) fn new(folder: Rc<Folder>, name: Vec<u8>, meta: Meta, size: u64) -> (Self, Message) {
+        if folder.fresh {
+            return (Self { folder, name, meta, size, of_part: 0, begun: false, digests: Vec::new() }, Message::Want);
+        }
         let chunk = chunk_of(size);
         let old = existing(&folder, &name).map(|(file, length, _)| (file, length));
         let part = existing(&folder, &part_name(&name)).filter(|(.., own)| *own);
@@ -117,6 +120,11 @@ enum End {
 impl Receiving {
     pub(super) fn new(file: Pending) -> Self {
         Self { file, position: 0, part: None, old: None, broken: None, end: End::No }
+    }
+
+    /// Where it is.
+    pub(super) fn folder(&self) -> &Rc<Folder> {
+        &self.file.folder
     }
 
     /// Bytes that are dealt with.

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod hooks;
 pub mod host;
 pub mod identity;
+pub mod inside;
 pub mod ledger;
 pub mod market;
 pub mod node;

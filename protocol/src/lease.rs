@@ -104,6 +104,7 @@ impl Document for LeaseDraft {
         Invalid::unless(allowed.since(self.drafted_at) <= limits::TERM, "it runs for more than a year")?;
         let discounted = self.rental != RentalType::Reserved || self.rates.compute_hour <= self.listed_hour;
         Invalid::unless(discounted, "a reserved price above the listed one")?;
+        Invalid::unless(self.rates.compute_hour <= limits::PRICE_HOUR, "it costs more than a million for an hour")?;
         Invalid::unless(
             self.notice <= limits::NOTICE && self.quantum <= limits::QUANTUM,
             "its notice or quantum is over the limit",
@@ -147,6 +148,8 @@ pub enum EndReason {
     LeftEarly,
     /// The contract ended and the disk was kept long enough.
     Expired,
+    /// A program in the instance asked for it, by the instance's own endpoint.
+    AskedFromInside,
     /// The host took the machine back.
     HostAborted,
     /// The image could not be had or is too large.
@@ -219,6 +222,7 @@ impl fmt::Display for EndReason {
             Self::Destroyed => "destroyed",
             Self::LeftEarly => "left_early",
             Self::Expired => "expired",
+            Self::AskedFromInside => "asked_from_inside",
             Self::HostAborted => "host_aborted",
             Self::ImageFailed => "image_failed",
             Self::CreateFailed => "create_failed",

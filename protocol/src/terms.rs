@@ -114,6 +114,9 @@ pub enum BadChange {
     /// The ceiling is used up already.
     #[error("the limit is below what is due already and keeping the disk")]
     CeilingTooLow,
+    /// Over [`limits::PRICE_HOUR`].
+    #[error("no lease costs more than a million for an hour")]
+    TooDear,
     /// The amounts are impossible.
     #[error("the amounts do not fit")]
     Overflow,
@@ -212,6 +215,14 @@ impl LeaseTerms {
         at: Timestamp,
     ) -> Result<Self, BadChange> {
         let mut next = self.segment(draft, counters)?;
+        let price = match *change {
+            Change::Bid { compute_hour } => Some(compute_hour),
+            Change::Extend { compute_hour, .. } => compute_hour,
+            Change::Ceiling { .. } | Change::AutoExtend { .. } => None,
+        };
+        if price.is_some_and(|price| price > limits::PRICE_HOUR) {
+            return Err(BadChange::TooDear);
+        }
         match *change {
             Change::Bid { compute_hour } => {
                 if draft.rental != RentalType::Interruptible {
@@ -258,7 +269,12 @@ impl LeaseTerms {
                 }
                 next.max_spend = max_spend;
             }
-            Change::AutoExtend { until } => next.extend_until = until,
+            Change::AutoExtend { until } => {
+                if until.is_some_and(|until| until.since(at) > limits::TERM) {
+                    return Err(BadChange::TooLong);
+                }
+                next.extend_until = until;
+            }
         }
         Ok(next)
     }
@@ -404,6 +420,20 @@ mod tests {
         let change = Change::Bid { compute_hour: Amount(price * 2) };
         let terms = LeaseTerms::drafted(&fixed);
         assert_eq!(terms.changed(&fixed, &change, &Counters::default(), NOW), Err(BadChange::NotABid));
+    }
+
+    #[test]
+    fn prices_and_times_beyond_all_sense_are_refused() {
+        let draft = interruptible();
+        let terms = LeaseTerms::drafted(&draft);
+        let changed = |change: Change| terms.changed(&draft, &change, &used(1000), NOW);
+        let most = limits::PRICE_HOUR;
+        assert_eq!(changed(Change::Bid { compute_hour: Amount(most.0 + 1) }), Err(BadChange::TooDear));
+        let dear = changed(Change::Bid { compute_hour: most }).unwrap();
+        assert!(dear.due(&draft, &used(limits::TERM.0)).is_ok(), "a year at the highest price can be written down");
+        let year = NOW + limits::TERM;
+        assert!(changed(Change::AutoExtend { until: Some(year) }).is_ok());
+        assert_eq!(changed(Change::AutoExtend { until: Some(year + Millis(1)) }), Err(BadChange::TooLong));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use souk_protocol::{
     owner::{Membership, OwnerId, OwnerOrder},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
+    ssh::SshKeyList,
     terms::{Amended, Change, LeaseTerms},
     workload::Workload,
 };
@@ -141,6 +142,13 @@ fn order() -> Verified<OwnerOrder> {
     Verified::sign(order, &owner(), &network()).unwrap()
 }
 
+fn ssh_keys() -> Verified<SshKeyList> {
+    let keys =
+        vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH laptop".to_owned()];
+    let list = SshKeyList { renter: renter().node_id(), lease: draft().id().into(), revision: 1, keys };
+    Verified::sign(list, &renter(), &network()).unwrap()
+}
+
 fn withdrawal() -> Verified<Withdrawal> {
     let withdrawal = Withdrawal { host: host().node_id(), machine: MACHINE, seq: 8, issued_at: NOON };
     Verified::sign(withdrawal, &host(), &network()).unwrap()
@@ -150,6 +158,7 @@ fn workload() -> Workload {
     Workload {
         command: Some(vec!["python".to_owned(), "train.py".to_owned()]),
         env: vec![("EPOCHS".to_owned(), "3".to_owned())],
+        onstart: Some("#!/bin/sh\necho ready\n".to_owned()),
         salt: Nonce([5; 16]),
         ..Workload::default()
     }
@@ -371,6 +380,7 @@ fn documents() -> Vec<Value> {
         document("membership: the owner's word for a node", &membership()),
         document("offer of a machine that belongs to an owner", &owned_offer()),
         document("owner's order", &order()),
+        document("SSH keys", &ssh_keys()),
         document("counter-offer", &counter()),
         document("lease draft: its id is the lease's", &draft()),
         document("usage", &usage()),
@@ -390,7 +400,7 @@ fn messages() -> Value {
     let open = &entries()[2].1;
     let (bytes, _) = workload().to_bytes();
     let control = Request::Control { lease, action: Action::Stop, nonce: Nonce([6; 16]) };
-    let stream = StreamOpen::Logs { lease, follow: true, tail: Some(10), since: None, timestamps: false };
+    let stream = StreamOpen::Logs { lease, follow: true, tail: Some(10), since: None, from: None };
     let frames = [Frame::Stdout(b"hello\n".to_vec()), Frame::StdinEnd, Frame::Resize(80, 24), Frame::Exit(-1)];
     json!({
         "gossip": [
@@ -419,7 +429,10 @@ fn messages() -> Value {
             message("ordered", &Response::Ordered { answer: br#"{"done":null}"#.to_vec() }),
             message("busy", &Response::Busy { retry_after_ms: 200 }),
         ],
-        "streams": [message("logs", &stream)],
+        "streams": [
+            message("logs", &stream),
+            message("ssh keys", &StreamOpen::SshKeys { lease, replace: Some(ssh_keys().to_signed()) }),
+        ],
         "frames": frames.map(|f| json!({ "what": format!("{f:?}"), "bytes": hex::encode(f.to_bytes()) })),
     })
 }
@@ -604,6 +617,7 @@ fn every_published_document_verifies() {
             Ack::NAME => verify::<Ack>(vector),
             Membership::NAME => verify::<Membership>(vector),
             OwnerOrder::NAME => verify::<OwnerOrder>(vector),
+            SshKeyList::NAME => verify::<SshKeyList>(vector),
             other => panic!("{other} is not a kind of document"),
         }
     }

@@ -21,6 +21,15 @@ pub fn have(part: &str) -> bool {
         "nft" => on_path("nft") && is_root(),
         program => on_path(program),
     };
+    present(part, there)
+}
+
+/// What [`have`] says of a part that a test has looked for itself.
+///
+/// # Panics
+/// As [`have`].
+#[must_use]
+pub fn present(part: &str, there: bool) -> bool {
     let required = std::env::var("SOUK_TEST_REQUIRE").unwrap_or_default();
     assert!(there || !required.split(',').any(|name| name.trim() == part), "{part} is required and absent");
     if !there {

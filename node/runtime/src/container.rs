@@ -16,6 +16,7 @@ use bollard::models::{
 use crate::config::{DiskQuota, RuntimeConfig};
 use crate::helper::HELPER_IN_INSTANCE;
 use crate::image::StoredImage;
+use crate::inside;
 use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
@@ -62,6 +63,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) disk_quota: DiskQuota,
     /// Its address in its own network, where it has one.
     pub(crate) address: Option<Ipv4Addr>,
+    /// The folder that the node shares with it, where it does.
+    pub(crate) folder: Option<&'a Path>,
 }
 
 /// What names the GPUs to the OCI runtime.
@@ -235,6 +238,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     let mut mounts = volume_mounts(&labels(&config.node_id, &spec.lease), around.names, around.image);
     mounts.push(helper_mount(around.helper));
     mounts.push(crate::files_only::mount(around.orders));
+    mounts.extend(around.folder.map(inside::mount));
     let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),
         cpuset_cpus: spec.cpuset.as_ref().map(|cores| {

@@ -14,6 +14,7 @@
 //! [`firewall`] what keeps a guest contained; [`inventory`] what the machine has.
 
 pub mod blank;
+mod cache;
 pub mod config;
 mod container;
 pub mod dial;
@@ -23,11 +24,15 @@ pub mod exec;
 mod files_only;
 pub mod firewall;
 pub mod gpu_use;
+pub mod handover;
 mod helper;
 mod hijack;
 pub mod image;
+mod incoming;
+pub mod inside;
 mod instance;
 pub mod inventory;
+mod login;
 pub mod logs;
 mod moving;
 pub mod name;
@@ -50,8 +55,11 @@ pub use error::{ImageError, RuntimeError};
 pub use exec::{ExecControl, ExecInput, ExecSession, ExecSpec};
 pub use gpu_use::{GpuMeter, GpuUse};
 pub use helper::HELPER_IN_INSTANCE;
-pub use image::{ImagePin, ResolvedImage};
+pub use inside::FOLDER_IN_INSTANCE;
+pub use incoming::Duplex;
+pub use image::{ImagePin, ImageSource, ResolvedImage};
 pub use inventory::{CpuInfo, GpuInfo, HostInventory};
+pub use login::Login;
 pub use logs::{LogChunk, LogOptions, LogStream, OutputStream};
 pub use notice::{MAX_NOTICE_BYTES, NOTICE_IN_INSTANCE};
 pub use report::{Exit, ExitCause, Failure, FailureCode, InstanceEvent, PullProgress, RuntimeReport, Step};

@@ -4,6 +4,7 @@
 //! reported once, found live or after an outage. The worker decides nothing: it does what it is told, and stops by itself only an
 //! instance that overflows its disk, because there the host is at risk.
 
+mod adopt;
 mod disk;
 mod files;
 
@@ -18,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::error::RuntimeError;
 use crate::files_only::{FilesOnly, Users};
 use crate::image;
+use crate::incoming;
 use crate::instance::{Instance, Observed, ObservedState};
 use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
-use crate::runtime::{Adopted, InstanceState};
+use crate::runtime::Adopted;
 use crate::shared::Shared;
 use crate::spec::{Devices, Egress, InstanceSpec};
 use crate::usage::{Meter, TunnelMeter, Usage};
@@ -212,11 +214,18 @@ impl Worker {
         if spec.egress == Egress::Internet && !info.egress.contains(&Egress::Internet) {
             return self.fail(Step::Check, FailureCode::FirewallUnavailable).await;
         }
+        if !spec.source.is_open()
+            && let Some(image_bytes) = self.instance.made_from(spec).await
+        {
+            // What the renter gave for its image is not asked for a second time.
+            self.disk_mb = Some(spec.disk_mb);
+            return self.report(InstanceEvent::Prepared { image_bytes }).await;
+        }
         let engine = Arc::clone(&self.shared.engine);
         let reports = self.reports.clone();
         let lease = self.instance.lease.clone();
         let pull = async {
-            image::ensure(&engine.docker, &engine.config, &spec.image, |progress| {
+            image::ensure(&engine, spec, |progress| {
                 let report =
                     RuntimeReport::Instance { lease: lease.clone(), event: InstanceEvent::PullProgress(progress) };
                 let _ = reports.try_send(report);
@@ -230,6 +239,7 @@ impl Worker {
                 interruption = self.collect() => if let Interruption::End = interruption { break None },
             }
         };
+        engine.logins.forget(&self.instance.lease);
         let image = match image {
             Some(Ok(image)) => image,
             Some(Err(error)) => return self.fail(Step::Pull, error.code()).await,
@@ -406,6 +416,10 @@ impl Worker {
                 }
                 self.meter.remove();
                 self.report(InstanceEvent::Destroyed).await;
+                let engine = &self.shared.engine;
+                engine.logins.forget(&self.instance.lease);
+                incoming::discard(engine, &self.instance.lease).await;
+                engine.cache.collect(engine).await;
                 true
             }
             Err(code) => {
@@ -413,31 +427,6 @@ impl Worker {
                 false
             }
         }
-    }
-
-    async fn adopt(&mut self) -> Result<Adopted, FailureCode> {
-        self.instance.settle().await?;
-        let found = self.instance.observe(false).await?;
-        let state = match &found {
-            None => InstanceState::Gone,
-            Some(found) => {
-                self.disk_mb = found.disk_mb;
-                self.known = Some(found.state);
-                match found.state {
-                    ObservedState::Created => InstanceState::Created,
-                    ObservedState::Running { since } => InstanceState::Running { since },
-                    ObservedState::Exited { code, oom, at, .. } => {
-                        let by = self.cause(at);
-                        // As a machine or an engine that goes down ends it, while nobody looked.
-                        let cut = by == ExitCause::Guest && (code == KILLED || code == TERMINATED) && !oom;
-                        let by = if cut { ExitCause::Unknown } else { by };
-                        InstanceState::Exited(Exit { code, oom, at, by })
-                    }
-                }
-            }
-        };
-        self.meter.read();
-        Ok(Adopted { lease: self.instance.lease.clone(), state, spec_digest: found.map(|found| found.spec_digest) })
     }
 
     /// Looks at the container and reports what is new.

@@ -9,6 +9,8 @@ pub mod counted;
 pub mod exec;
 pub mod files;
 pub mod forward;
+pub mod key_files;
+pub mod keys;
 pub mod logs;
 pub mod ssh;
 
@@ -31,6 +33,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{codec::Decoder, sync::CancellationToken};
+
+use keys::{Granted, KeyStore};
 
 /// Streams served at once to all renters together. More are told to come back.
 pub const STREAMS: usize = 512;
@@ -84,8 +88,8 @@ pub struct Permission {
     pub peer: NodeId,
     /// Which lease.
     pub lease: LeaseId,
-    /// None if it may; else why not, in a sentence for it.
-    pub answer: oneshot::Sender<Result<(), String>>,
+    /// Whose it is and which SSH keys it began with, if this peer may; else why not, in a sentence for it.
+    pub answer: oneshot::Sender<Result<Granted, String>>,
 }
 
 /// Serves streams that renters open to this host.
@@ -93,6 +97,7 @@ pub struct Permission {
 pub struct Server {
     runtime: Arc<dyn Runtime>,
     host_key: souk_ssh::keys::HostKey,
+    keys: KeyStore,
     ask: tokio::sync::mpsc::Sender<Permission>,
     places: Arc<Semaphore>,
     renters: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
@@ -107,16 +112,18 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// A server of this runtime's instances, whose SSH server has this key; `ask` reaches the market.
+    /// A server of this runtime's instances, whose SSH server has this key and lets in whom `keys` names; `ask` reaches the market.
     #[must_use]
     pub fn new(
         runtime: Arc<dyn Runtime>,
         host_key: souk_ssh::keys::HostKey,
+        keys: KeyStore,
         ask: tokio::sync::mpsc::Sender<Permission>,
     ) -> Self {
         Self {
             runtime,
             host_key,
+            keys,
             ask,
             places: Arc::new(Semaphore::new(STREAMS)),
             renters: Arc::default(),
@@ -151,6 +158,7 @@ impl Server {
         if let Some(streams) = self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(lease) {
             streams.cancel();
         }
+        self.keys.forget(lease);
     }
 
     fn streams_of(&self, lease: LeaseId) -> CancellationToken {
@@ -168,7 +176,7 @@ impl Server {
         let Ok(Some(Frame::Open(bytes))) = first else { return Err("the stream began with something else".to_owned()) };
         let open: StreamOpen = encode::from_bytes(&bytes, OPEN_BYTES).map_err(|e| format!("the request is {e}"))?;
         let lease = open.lease();
-        self.permit(peer, lease).await?;
+        let granted = self.permit(peer, lease).await?;
         let other = if let StreamOpen::Files { onward: Some(other), .. } = &open { *other } else { lease };
         self.permit(peer, other).await?;
         let (over, other_over) = (self.streams_of(lease), self.streams_of(other));
@@ -177,19 +185,22 @@ impl Server {
                 self.runtime.tunnel(&lease.to_string())
             }
             StreamOpen::Files { onward: None, .. } => self.runtime.tunnel(&lease.to_string()),
-            // What a lease's command printed costs nothing to read, and what stays on the host is no traffic.
-            StreamOpen::Logs { .. } | StreamOpen::Files { onward: Some(_), .. } => Arc::default(),
+            // What a lease's command printed costs nothing to read, nor what is said about the lease; and what stays on the host is no
+            // traffic.
+            StreamOpen::Logs { .. } | StreamOpen::SshKeys { .. } | StreamOpen::Files { onward: Some(_), .. } => {
+                Arc::default()
+            }
         };
         let mut counted = counted::Counted::new(stream, meter);
         tokio::select! {
-            served = self.pump(open, &mut counted) => served,
+            served = self.pump(open, &granted, &mut counted) => served,
             () = over.cancelled() => Err("the lease is over".to_owned()),
             () = other_over.cancelled() => Err("the lease is over".to_owned()),
         }
     }
 
     /// Asks the market whether this peer may reach this lease.
-    async fn permit(&self, peer: NodeId, lease: LeaseId) -> Result<(), String> {
+    async fn permit(&self, peer: NodeId, lease: LeaseId) -> Result<Granted, String> {
         let (answer, permitted) = oneshot::channel();
         let asked = self.ask.send(Permission { peer, lease, answer }).await;
         asked.map_err(|_| "the host's node is stopping")?;
@@ -199,11 +210,12 @@ impl Server {
     async fn pump<S: AsyncRead + AsyncWrite + Send + Unpin>(
         &self,
         open: StreamOpen,
+        granted: &Granted,
         stream: &mut S,
     ) -> Result<(), String> {
         match open {
-            StreamOpen::Logs { lease, follow, tail, since, timestamps } => {
-                let options = logs::Options { follow, tail, since, timestamps };
+            StreamOpen::Logs { lease, follow, tail, since, from } => {
+                let options = logs::Options { follow, tail, since, from };
                 logs::serve(&*self.runtime, &lease.to_string(), options, stream).await
             }
             StreamOpen::Exec { lease, command, tty, env, user, workdir, size } => {
@@ -218,10 +230,12 @@ impl Server {
             StreamOpen::Files { lease, user, onward: Some(other) } => {
                 files::between(&*self.runtime, (lease, other), user, stream).await
             }
-            StreamOpen::Ssh { lease, keys } => {
+            StreamOpen::SshKeys { lease, replace } => keys::serve(&self.keys, lease, granted, replace, stream).await,
+            StreamOpen::Ssh { lease } => {
                 let _place = place(&self.ssh, lease, SSH_CONNECTIONS)
                     .ok_or("too many SSH connections to this instance are open; close some first")?;
-                ssh::serve(&self.runtime, &self.host_key, lease, &keys, stream).await
+                let allowed = self.keys.allowed(lease, granted).await?;
+                ssh::serve(&self.runtime, &self.host_key, lease, allowed, stream).await
             }
             StreamOpen::Forward { lease, host, port, udp } => {
                 let target = forward::Target { host, port, udp };

@@ -15,7 +15,8 @@ use super::{
         AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
         IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
         MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
-        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, SshView, StatusView,
+        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, SshKeysRequest,
+        SshKeysView, SshView, StatusView,
     },
 };
 use crate::market::{Command, command::LeaseSelector};
@@ -35,6 +36,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/exec", post(streams::exec))
         .route("/leases/{id}/files", post(streams::files))
         .route("/leases/{id}/ssh", get(ssh_access))
+        .route("/leases/{id}/ssh/keys", get(ssh_keys).post(change_ssh_keys))
         .route("/leases/{id}/tunnel", post(super::tunnel::open))
         .route("/leases/{id}/stop", post(stop))
         .route("/leases/{id}/start", post(start))
@@ -109,6 +111,20 @@ async fn lease(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<L
 async fn ssh_access(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<SshView> {
     let id = LeaseSelector(id);
     answer(shared.market.ask(|reply| Command::SshAccess { id, reply }).await)
+}
+
+async fn ssh_keys(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<SshKeysView> {
+    let (id, request) = (LeaseSelector(id), SshKeysRequest::default());
+    answer(shared.market.ask(|reply| Command::SshKeys { id, request, reply }).await)
+}
+
+async fn change_ssh_keys(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    JsonBody(request): JsonBody<SshKeysRequest>,
+) -> Answer<SshKeysView> {
+    let id = LeaseSelector(id);
+    answer(shared.market.ask(|reply| Command::SshKeys { id, request, reply }).await)
 }
 
 async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Vec<EventView>> {

@@ -51,7 +51,7 @@ fn list(leases: &[LeaseView], args: &PsArgs) -> String {
         table.row([
             lease.number.to_string(),
             lease.lease.short(),
-            output::cut(lease.label.as_deref().unwrap_or("-"), 20),
+            output::cut(&name(lease), 20),
             role(lease.role).to_owned(),
             lease.rental.name().to_owned(),
             lease.peer.short(),
@@ -135,6 +135,7 @@ fn describe(detail: &LeaseDetail) -> String {
     let mut pairs = vec![
         ("lease", format!("{} (number {})", view.lease, view.number)),
         ("label", view.label.clone().unwrap_or_default()),
+        ("calls itself", view.label_inside.clone().unwrap_or_default()),
         ("state", state(view)),
         ("since", since(view.since_ms)),
         ("note", view.note.clone()),
@@ -261,6 +262,15 @@ pub(super) async fn destroy(context: &Context, args: &DestroyArgs) -> Result<u8,
         }
     }
     control(context, &args.ids, "destroy").await
+}
+
+/// The renter's name for it, else what it calls itself, in brackets: that names nothing for commands.
+fn name(lease: &LeaseView) -> String {
+    match (&lease.label, &lease.label_inside) {
+        (Some(label), _) => label.clone(),
+        (None, Some(inside)) => format!("({inside})"),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 pub(super) async fn label(context: &Context, args: LabelArgs) -> Result<u8, Failure> {

@@ -17,9 +17,11 @@ mod host_show;
 mod leases;
 mod ledger;
 mod listing;
+mod login;
 mod machines;
 mod market;
 mod node;
+mod onstart;
 mod orders;
 mod output;
 mod owner;
@@ -30,6 +32,7 @@ mod run;
 mod schedule;
 mod search;
 mod ssh;
+mod ssh_keys;
 mod terms;
 mod watch;
 
@@ -127,6 +130,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Exec(args) => exec::exec(context, args).await,
         Command::Ssh(args) => ssh::ssh(context, args).await,
         Command::SshConfig(args) => ssh::ssh_config(context, args).await,
+        Command::SshKey(args) => ssh_keys::ssh_key(context, args).await,
         Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
         Command::Forward(args) => forward::forward(context, args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,

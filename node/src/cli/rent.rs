@@ -6,16 +6,17 @@ use super::{
     Context,
     args::{RentArgs, RentalArg, RunArgs},
     error::Failure,
-    leases, orders,
+    leases, onstart, orders,
     output::{self, Align, Table, money},
     progress::Display,
-    search, terms,
+    search, ssh_keys, terms,
 };
 use crate::{
     api::{
         client::Client,
         types::{Environment, LeaseView, QuoteView, RentRequest, RentStep, RentalKind, SlicesRequest, SlicesView},
     },
+    host::instances::IDENTITY,
     market::{ErrorCode, command::AskSelector},
 };
 
@@ -132,9 +133,12 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         egress: args.egress.map(Into::into),
         term_ms: args.term,
         max_spend: args.max_spend,
+        onstart: onstart::script(args.onstart.as_deref(), args.onstart_cmd)?,
         label: args.label,
+        ssh_keys: ssh_keys::lines(&args.ssh_key)?,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
+        login: args.image_access.login()?,
         detach: args.detach,
     })
 }
@@ -158,8 +162,11 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         term_ms: Some(args.term),
         max_spend: args.max_spend,
         label: None,
+        ssh_keys: Vec::new(),
         tick_ms: None,
+        onstart: None,
         command: None,
+        login: args.image_access.login()?,
         detach: false,
     })
 }
@@ -176,7 +183,11 @@ pub(super) fn environment(given: &[String]) -> Result<Environment, Failure> {
             }
         },
     };
-    given.iter().map(pair).collect::<Result<_, _>>().map(Environment)
+    let pairs: Vec<(String, String)> = given.iter().map(pair).collect::<Result<_, _>>()?;
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| IDENTITY.contains(&name.as_str())) {
+        return Err(Failure::usage(format!("{name} says which instance it is, and is set by its host")));
+    }
+    Ok(Environment(pairs))
 }
 
 pub(super) fn describe(quote: &QuoteView) -> String {

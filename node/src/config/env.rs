@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 55] = [
+const SETTINGS: [&str; 56] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -66,6 +66,7 @@ const SETTINGS: [&str; 55] = [
     "runtime.lock_dir",
     "renter.max_price",
     "renter.currency",
+    "renter.ssh_keys",
     "owner.offline_after",
     "api.socket",
     "api.tcp",

@@ -304,11 +304,13 @@ pub struct Renter {
     pub max_price: Option<Amount>,
     /// The currency searched and paid in.
     pub currency: Currency,
+    /// Public SSH keys that get into what is rented from now on, unless a rental names its own: lines of OpenSSH, or files of them.
+    pub ssh_keys: Vec<String>,
 }
 
 impl Default for Renter {
     fn default() -> Self {
-        Self { max_price: None, currency: Currency::usd() }
+        Self { max_price: None, currency: Currency::usd(), ssh_keys: Vec::new() }
     }
 }
 

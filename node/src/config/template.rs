@@ -127,6 +127,9 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Take counter-offers up to this unasked, per hour for the whole instance; without this, up to the listed price.
 #? max_price = "1.00"
 # currency = "USD"
+# Public SSH keys that get into what you rent, beside each rental's own: lines of OpenSSH, or files, as in ["~/.ssh/id_ed25519.pub"].
+# Read when the node starts; --ssh-key KEY names others for one rental.
+# ssh_keys = []
 
 [owner]
 # Another machine of the same owner is offline when its connection has been gone for so long, without a word.

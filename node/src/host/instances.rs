@@ -14,10 +14,13 @@ use souk_protocol::{
     resources::Egress,
     workload::Workload,
 };
+use souk_runtime::inside::{FOLDER_IN_INSTANCE, SOCKET};
 use souk_runtime::{
-    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, InstanceEvent, InstanceSpec, InstanceState,
-    Priority, Step,
+    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, ImageSource, InstanceEvent, InstanceSpec,
+    InstanceState, Priority, Step,
 };
+
+use crate::inside::ApiKey;
 
 /// MB of 10⁶ bytes, as offers count, in MiB of 2²⁰, as the engine does; never more than granted.
 pub(super) const fn mib(mb: u64) -> u64 {
@@ -34,13 +37,23 @@ pub fn devices(names: &[String]) -> Devices {
     }
 }
 
+/// Variables that say who an instance is. What a renter sets under these names is not taken; everything else that is set for an
+/// instance gives way to the renter's own.
+pub const IDENTITY: [&str; 3] = ["SOUK_INSTANCE_ID", "CONTAINER_API_KEY", "SOUK_API_SOCKET"];
+
 /// The description of a lease's instance, with exactly these devices.
 #[must_use]
-pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload, devices: &[String]) -> InstanceSpec {
+pub fn spec(
+    node: &str,
+    draft: &LeaseDraft,
+    lease: LeaseId,
+    workload: &Workload,
+    devices: &[String],
+    key: &ApiKey,
+) -> InstanceSpec {
     let resources = &draft.resources;
     let mut env = workload.env.clone();
     let ours = [
-        ("SOUK_INSTANCE_ID", lease.to_string()),
         ("CONTAINER_ID", lease.short()),
         ("VAST_CONTAINERLABEL", format!("C.{}", lease.short())),
         ("DATA_DIRECTORY", "/workspace".to_owned()),
@@ -52,14 +65,21 @@ pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload,
             env.push((name.to_owned(), value));
         }
     }
+    // Who the instance is, nobody else says: programs prove it with these.
+    env.retain(|(name, _)| !IDENTITY.contains(&name.as_str()));
+    let socket = format!("{FOLDER_IN_INSTANCE}/{SOCKET}");
+    let identity = [lease.to_string(), key.text(), socket];
+    env.extend(IDENTITY.iter().map(|name| (*name).to_owned()).zip(identity));
     InstanceSpec {
         lease: lease.to_string(),
         image: ImagePin { reference: draft.image.reference.clone(), digest: draft.image.digest.clone() },
+        source: if workload.login { ImageSource::Login } else { ImageSource::Registry },
         command: workload.command.clone(),
         entrypoint: workload.entrypoint.clone(),
         user: workload.user.clone(),
         env,
         workdir: workload.workdir.clone(),
+        onstart: workload.onstart.clone(),
         cpu_milli: resources.cpu_milli.max(10),
         cpuset: None,
         memory_mb: mib(resources.ram_mb).max(16),

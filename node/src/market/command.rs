@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{AskId, Nonce, message::Action};
+use souk_protocol::{AskId, Nonce, logs::LogPosition, message::Action};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
@@ -18,7 +18,7 @@ use crate::api::types::{
     IdleJobRequest, IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
     LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
     PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
-    ScheduleView, SearchRequest, SearchResults, SshView, StatusView, TunnelRequest,
+    ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
@@ -141,6 +141,8 @@ pub enum Command {
         id: LeaseSelector,
         /// Which lines.
         request: LogsRequest,
+        /// Where a reader was cut off that goes on.
+        from: Option<LogPosition>,
         /// Frames to read.
         reply: Reply<ByteStream>,
     },
@@ -169,6 +171,15 @@ pub enum Command {
         id: LeaseSelector,
         /// The keys.
         reply: Reply<SshView>,
+    },
+    /// Which keys get into an instance over SSH; answered when the host has.
+    SshKeys {
+        /// Which.
+        id: LeaseSelector,
+        /// What changes.
+        request: SshKeysRequest,
+        /// The keys after it.
+        reply: Reply<SshKeysView>,
     },
     /// Opens SSH or a port of an instance. The market has sent the `Open` frame when it answers: the asker reads `Ready` or `Error`, and
     /// after `Ready` plain bytes.
@@ -311,6 +322,7 @@ impl fmt::Debug for Command {
             Self::Exec { .. } => "Exec",
             Self::Files { .. } => "Files",
             Self::SshAccess { .. } => "SshAccess",
+            Self::SshKeys { .. } => "SshKeys",
             Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",

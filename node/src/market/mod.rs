@@ -12,7 +12,9 @@ mod containers;
 mod host_slots;
 mod hosting;
 mod idle;
+mod inside;
 mod listing;
+pub mod logins;
 mod names;
 mod orders;
 mod outbox;
@@ -22,6 +24,7 @@ mod pricing;
 mod rentals;
 mod search;
 pub mod select;
+mod ssh_keys;
 pub mod task;
 mod telling;
 pub mod terms;
@@ -50,4 +53,8 @@ pub struct About {
     pub max_price: Option<souk_protocol::Amount>,
     /// What its SSH keys are made of.
     pub ssh: crate::access::ssh::SshSeed,
+    /// What the keys of its instances are made of.
+    pub api: crate::inside::ApiSeed,
+    /// Public keys, as lines, that get into what is rented from now on, unless a rental names its own.
+    pub ssh_keys: Vec<String>,
 }

@@ -201,6 +201,7 @@ pub fn lease() -> LeaseView {
         lease: super::lease_id(),
         role: Role::Renter,
         peer: node(2),
+        label_inside: None,
         label: Some("train".to_owned()),
         state: LeaseState::Paused(PauseReason::Stopped),
         since_ms: at(60),

@@ -46,6 +46,9 @@ pub struct LeaseView {
     pub peer: NodeId,
     /// The renter's name for it.
     pub label: Option<String>,
+    /// What a program in the instance calls it. Names nothing: its host could say anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_inside: Option<String>,
     /// Where it stands.
     #[serde(flatten, with = "StateFields")]
     pub state: LeaseState,

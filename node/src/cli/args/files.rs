@@ -5,7 +5,10 @@ use std::ffi::OsString;
 use clap::Args;
 use souk_protocol::{Amount, Millis};
 
-use super::values::{duration, size};
+use super::{
+    ImageArgs,
+    values::{duration, size},
+};
 
 /// `souk copy`.
 #[derive(Debug, Args)]
@@ -36,6 +39,9 @@ pub struct CopyArgs {
 /// `souk run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// How the host gets the image.
+    #[command(flatten)]
+    pub image_access: ImageArgs,
     /// Conditions a machine must meet; the best that does is taken
     #[arg(
         short = 'Q',

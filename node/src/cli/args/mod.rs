@@ -4,6 +4,7 @@ mod access;
 mod files;
 mod hooks;
 mod hosting;
+mod images;
 mod orders;
 mod owner;
 mod renting;
@@ -20,6 +21,7 @@ pub use access::*;
 pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
+pub use images::*;
 pub use orders::*;
 pub use owner::*;
 pub use renting::*;
@@ -157,6 +159,12 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk ssh-config train >> ~/.ssh/config && ssh train\n  \
                       souk ssh-config 1 > hosts && scp -F hosts data.tar souk-3fa9c1d2e4f5:")]
     SshConfig(SshConfigArgs),
+    /// Let further SSH keys into a running instance, or keep them out again
+    #[command(
+        after_help = "What a key that is removed has open is cut at once. The rental's own key, which souk ssh uses, always gets in.\n\nExamples:\n  \
+                      souk ssh-key add train ~/.ssh/id_ed25519.pub\n  souk ssh-key list train\n  souk ssh-key remove train SHA256:9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0"
+    )]
+    SshKey(SshKeyArgs),
     /// Pipe standard input and output to an instance's SSH server.
     #[command(hide = true, after_help = "Examples:\n  ssh -o ProxyCommand='souk ssh-proxy 1' instance")]
     SshProxy(SshProxyArgs),

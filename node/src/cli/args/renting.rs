@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use souk_protocol::{Amount, Millis};
 
-use super::{StandingArgs, values::duration};
+use super::{ImageArgs, StandingArgs, values::duration};
 use crate::api::types::RentalKind;
 
 /// `souk search`.
@@ -70,6 +70,9 @@ pub struct RentArgs {
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
+    /// How the host gets it.
+    #[command(flatten)]
+    pub image_access: ImageArgs,
     /// How it is rented [default: on-demand, or bid with --bid]
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     pub rental: Option<RentalArg>,
@@ -112,9 +115,18 @@ pub struct RentArgs {
     /// A name for it
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,
+    /// Let this public SSH key in, beside the rental's own: a line of OpenSSH or a file (repeatable) [default: the configured ones]
+    #[arg(long, value_name = "KEY|FILE")]
+    pub ssh_key: Vec<String>,
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,
+    /// A script of this computer that the instance runs at each start, before the command
+    #[arg(long, value_name = "FILE", conflicts_with = "onstart_cmd")]
+    pub onstart: Option<std::path::PathBuf>,
+    /// The same as one line
+    #[arg(long, value_name = "COMMAND")]
+    pub onstart_cmd: Option<String>,
     /// Standing orders.
     #[command(flatten)]
     pub standing: StandingArgs,

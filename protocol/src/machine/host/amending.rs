@@ -143,7 +143,7 @@ impl Host {
             }
             Some(held) => {
                 let valid_until = held.terms().ends_at.max(now + limits::COUNTER_LIFE);
-                held.ask_extension(cx, Extension { ends_at, compute_hour, valid_until }, now);
+                held.ask_extension_anew(cx, Extension { ends_at, compute_hour, valid_until }, now);
                 Ok(())
             }
             None => Err(Refusal::UnknownLease(lease)),

@@ -105,8 +105,9 @@ impl Host {
     /// Has the image of a bid that is taken looked up.
     pub(super) fn resolve(&mut self, cx: &mut Context, token: Token, resolving: Resolving) {
         let (reference, digest) = (resolving.proposal.image.clone(), resolving.proposal.image_digest.clone());
+        let (renter, workload) = (resolving.renter, resolving.proposal.workload);
         self.resolving.insert(token, resolving);
-        cx.out(Output::ResolveImage { token, reference, digest });
+        cx.out(Output::ResolveImage { token, reference, digest, renter, workload });
     }
 
     fn consider(

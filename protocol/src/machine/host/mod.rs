@@ -9,6 +9,7 @@ mod amending;
 mod commit;
 mod control;
 mod drafts;
+mod inside;
 mod offers;
 pub mod owner;
 
@@ -413,6 +414,7 @@ impl Host {
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Update(_)
+            | Request::Login(_)
             | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }

@@ -15,6 +15,8 @@ use crate::{
 };
 
 const MINUTE: Millis = Millis::from_mins(1);
+/// What a lease grows by at least, where its renter lets the host extend it.
+const EXTEND_BY: Millis = Millis::from_mins(10);
 /// Amendments told again until the renter shows to know them.
 pub(super) const AMENDED: usize = limits::UPDATE_ENTRIES / 2;
 
@@ -180,7 +182,9 @@ impl HostLease {
 
     fn extended_end(&self) -> Option<Timestamp> {
         let until = self.terms.extend_until?;
-        (until > self.terms.ends_at).then(|| (self.terms.ends_at + self.first_term()).min(until))
+        // Not by seconds, each a signed entry.
+        let by = self.first_term().max(EXTEND_BY);
+        (until > self.terms.ends_at).then(|| (self.terms.ends_at + by).min(until))
     }
 
     /// Extends it, as the renter allowed, at this price or the present one if that is lower.
@@ -219,12 +223,22 @@ impl HostLease {
         self.extend_again_at = now + MINUTE;
     }
 
+    /// Asks the renter for a longer contract, as the owner wants it, declined before or not.
+    pub(in super::super) fn ask_extension_anew(&mut self, cx: &mut Context, extension: Extension, now: Timestamp) {
+        self.declined = None;
+        self.ask_extension(cx, extension, now);
+    }
+
     /// Asks the renter for a longer contract.
     pub(in super::super) fn ask_extension(&mut self, cx: &mut Context, extension: Extension, now: Timestamp) {
         if self
             .asked
             .is_some_and(|asked| (asked.ends_at, asked.compute_hour) == (extension.ends_at, extension.compute_hour))
         {
+            return;
+        }
+        // Who has declined is asked again only for less, or for another end.
+        if self.declined.is_some_and(|d| d.ends_at == extension.ends_at && d.compute_hour <= extension.compute_hour) {
             return;
         }
         self.asked = Some(extension);
@@ -237,7 +251,8 @@ impl HostLease {
 
     /// The renter does not want it.
     pub(in super::super) fn decline_extension(&mut self, cx: &mut Context, by: Cause, now: Timestamp) {
-        if self.asked.take().is_some() {
+        if let Some(asked) = self.asked.take() {
+            self.declined = (by == Cause::Renter).then_some(asked);
             self.log_code(cx, EventCode::ExtensionDeclined, by, String::new(), now);
         }
     }

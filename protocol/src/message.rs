@@ -536,6 +536,17 @@ pub enum StreamOpen {
         /// Datagrams, not a connection.
         udp: bool,
     },
+    /// The instance's side of a copy of files, of a running instance or a stopped one: frames as with `Exec`. With `onward` it is a
+    /// copy from there to another instance of the same renter on the same host: the renter sends the first message for each of the two
+    /// as [`Frame::Stdin`], and hears how it goes on as [`Frame::Stdout`].
+    Files {
+        /// Which lease.
+        lease: LeaseId,
+        /// As whom; none for the instance's user.
+        user: Option<String>,
+        /// The lease whose instance takes what this one sends.
+        onward: Option<LeaseId>,
+    },
 }
 
 impl StreamOpen {
@@ -549,7 +560,8 @@ impl StreamOpen {
             | Self::SshKeys { lease, .. }
             | Self::Push { lease }
             | Self::Snapshot { lease, .. }
-            | Self::Forward { lease, .. } => *lease,
+            | Self::Forward { lease, .. }
+            | Self::Files { lease, .. } => *lease,
         }
     }
 }

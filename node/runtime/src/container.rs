@@ -59,6 +59,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) config: &'a RuntimeConfig,
     pub(crate) names: &'a Names,
     pub(crate) helper: &'a Path,
+    /// The folder of the host's orders to its helper.
+    pub(crate) orders: &'a Path,
     pub(crate) image: &'a StoredImage,
     pub(crate) gpu: &'a GpuAttachment,
     /// Whether the storage driver bounds the writable layer.
@@ -265,6 +267,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     if let Some((folder, read_only)) = around.network_files {
         mounts.extend(disk::network_files(folder, read_only));
     }
+    mounts.push(crate::files_only::mount(around.orders));
     mounts.extend(around.folder.map(inside::mount));
     let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),

@@ -75,6 +75,7 @@ pub(crate) async fn tcp(
     port: u16,
 ) -> Result<TcpStream, DialError> {
     let addresses = addresses(shared, instance, host).await?;
+    exec::refuse_files_only(shared, instance).map_err(|_| DialError::NotRunning)?;
     let inside = enter(shared, instance).await?;
     let mut last = DialError::Unresolved(host.to_owned());
     for ip in addresses {
@@ -111,6 +112,7 @@ pub(crate) async fn udp(
 ) -> Result<UdpSocket, DialError> {
     let ip = addresses(shared, instance, host).await?.into_iter().next();
     let ip = ip.ok_or_else(|| DialError::Unresolved(host.to_owned()))?;
+    exec::refuse_files_only(shared, instance).map_err(|_| DialError::NotRunning)?;
     let inside = enter(shared, instance).await?;
     let any = if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = made_inside(inside, move || std::net::UdpSocket::bind((any, 0))).await?;

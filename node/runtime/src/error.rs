@@ -34,6 +34,11 @@ pub enum RuntimeError {
     /// The runtime has shut down.
     #[error("the runtime has shut down")]
     Closed,
+    /// The instance was made by a node that knew no runs for files alone.
+    #[error(
+        "this instance was made by an older version of its host's node, and its files can't be reached while it is stopped; start it (souk start ID) and copy then"
+    )]
+    TooOldForFiles,
     /// A question to the engine failed.
     #[error("{}", .0.sentence())]
     Engine(FailureCode),

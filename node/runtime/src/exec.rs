@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::codec::FramedRead;
 
 use crate::error::{RuntimeError, classify};
+use crate::files_only::FilesOnly;
 use crate::hijack::{Connection, Demultiplexer, start_exec};
 use crate::instance::{Instance, ObservedState};
 use crate::logs::OutputStream;
@@ -106,6 +107,8 @@ pub struct ExecControl {
     exit: watch::Receiver<Option<i64>>,
     /// Closing it tells the watcher that nobody waits any more.
     _alive: watch::Sender<()>,
+    /// Of an instance that runs for its files alone: what keeps it so.
+    _needed: Option<FilesOnly>,
 }
 
 impl ExecControl {
@@ -169,10 +172,40 @@ impl ExecSpec {
     }
 }
 
+/// Runs a command in an instance that runs as its renter wants.
 pub(crate) async fn open(
     shared: &Arc<Shared>,
     instance: &Instance,
     spec: ExecSpec,
+) -> Result<ExecSession, RuntimeError> {
+    refuse_files_only(shared, instance)?;
+    let session = open_any(shared, instance, spec, None).await;
+    // Looked at again: a run for files alone is known as such before it begins.
+    refuse_files_only(shared, instance)?;
+    session
+}
+
+/// An instance that runs for its files alone does nothing else.
+pub(crate) fn refuse_files_only(shared: &Shared, instance: &Instance) -> Result<(), RuntimeError> {
+    let stands = shared.worker(&instance.lease).is_some_and(|worker| worker.wake.files_only.stands());
+    if stands { Err(RuntimeError::Engine(FailureCode::InstanceGone)) } else { Ok(()) }
+}
+
+/// Runs the helper in an instance that runs for its files alone, which ends with the last session.
+pub(crate) async fn open_files_only(
+    shared: &Arc<Shared>,
+    instance: &Instance,
+    spec: ExecSpec,
+    needed: FilesOnly,
+) -> Result<ExecSession, RuntimeError> {
+    open_any(shared, instance, spec, Some(needed)).await
+}
+
+async fn open_any(
+    shared: &Arc<Shared>,
+    instance: &Instance,
+    spec: ExecSpec,
+    needed: Option<FilesOnly>,
 ) -> Result<ExecSession, RuntimeError> {
     spec.check()?;
     let engine_error = |error: bollard::errors::Error| RuntimeError::Engine(classify(&error));
@@ -216,7 +249,7 @@ pub(crate) async fn open(
         }
         item
     });
-    let control = ExecControl { shared: Arc::clone(shared), exec, container, exit, _alive: alive };
+    let control = ExecControl { shared: Arc::clone(shared), exec, container, exit, _alive: alive, _needed: needed };
     if let (true, Some((rows, columns))) = (spec.terminal, spec.size)
         && let Err(error) = control.resize(rows, columns).await
     {

@@ -191,12 +191,17 @@ impl Instance {
             None => None,
         };
         let gpu = self.engine.gpu_attachment();
+        let orders = self.orders().map_err(|error| {
+            tracing::error!(%error, lease = %self.lease, "the folder of its orders can't be made");
+            FailureCode::HostDiskFull
+        })?;
         let body = describe(
             spec,
             &Surroundings {
                 config: &self.engine.config,
                 names: &self.names,
                 helper: &self.engine.helper,
+                orders: &orders,
                 image,
                 gpu: &gpu,
                 driver_quota,
@@ -317,6 +322,7 @@ impl Instance {
         self.destroy_disk().await?;
         self.remove_network().await?;
         inside::remove(&inside::of(&self.engine.config.data_dir, &self.names));
+        self.remove_orders();
         Ok(())
     }
 

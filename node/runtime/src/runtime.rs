@@ -127,6 +127,14 @@ pub trait Runtime: Send + Sync {
     /// Runs one more command in it. The command ends with the session.
     fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
 
+    /// Runs the instance's side of a copy of files, as this user or the instance's own: also in an instance that was stopped, which then
+    /// runs for the sessions of this kind alone, with nothing of its own, and neither reports nor bills.
+    fn files<'a>(
+        &'a self,
+        lease: &'a str,
+        user: Option<String>,
+    ) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
+
     /// Connects to a TCP port from inside a running instance: of itself by `localhost`, or of what it may reach.
     fn dial<'a>(&'a self, lease: &'a str, host: &'a str, port: u16) -> RuntimeFuture<'a, Result<TcpStream, DialError>>;
 
@@ -316,6 +324,14 @@ impl Runtime for DockerRuntime {
 
     fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
         Box::pin(async move { crate::exec::open(&self.shared, &self.instance(lease)?, spec).await })
+    }
+
+    fn files<'a>(
+        &'a self,
+        lease: &'a str,
+        user: Option<String>,
+    ) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
+        Box::pin(async move { crate::files_only::open(&self.shared, &self.instance(lease)?, user).await })
     }
 
     fn dial<'a>(&'a self, lease: &'a str, host: &'a str, port: u16) -> RuntimeFuture<'a, Result<TcpStream, DialError>> {

@@ -1,8 +1,12 @@
 //! One worker a lease: carries out its commands in order, and reports what is true.
 //!
 //! The truth is what an inspection of the container says; engine events only say when to look. Each start and each end is
-//! reported once, found live or after an outage. The worker decides nothing: it starts, stops and removes when told, and stops
-//! by itself only an instance that overflows its disk, because there the host is at risk.
+//! reported once, found live or after an outage. The worker decides nothing: it does what it is told, and stops by itself only an
+//! instance that overflows its disk, because there the host is at risk.
+
+mod adopt;
+mod disk;
+mod files;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,18 +16,20 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::RuntimeError;
+use crate::files_only::{FilesOnly, Users};
 use crate::image;
 use crate::incoming;
 use crate::instance::{Instance, Observed, ObservedState};
 use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
-use crate::runtime::{Adopted, InstanceState};
+use crate::runtime::Adopted;
 use crate::shared::Shared;
 use crate::spec::{Devices, Egress, InstanceSpec};
 use crate::usage::{Meter, TunnelMeter, Usage};
 
 /// Commands that wait for one worker. When full the sender is told `Busy`.
 pub(crate) const COMMANDS: usize = 16;
-/// How far an exit may lie before the outage was noticed and still be caused by it.
+/// An exit may lie so far before its outage.
 const OUTAGE_SLACK_NANOS: u64 = 2_000_000_000;
 /// Exit code of a process that SIGKILL ended.
 const KILLED: i64 = 137;
@@ -42,6 +48,8 @@ pub(crate) enum Command {
     },
     Kill,
     Destroy,
+    /// Makes a stopped instance run for its files alone; none where it runs by itself.
+    FilesOnly(oneshot::Sender<Result<Option<FilesOnly>, RuntimeError>>),
     Usage(oneshot::Sender<Usage>),
     Adopt(oneshot::Sender<Result<Adopted, FailureCode>>),
 }
@@ -53,6 +61,7 @@ pub(crate) struct Wake {
     pub(crate) oom: AtomicBool,
     pub(crate) tunnel: Arc<TunnelMeter>,
     pub(crate) entrance: crate::dial::Entrance,
+    pub(crate) files_only: Users,
 }
 
 /// The worker's end of the map in [`Shared`].
@@ -78,6 +87,8 @@ pub(crate) struct Worker {
     /// A notice was written that the next run must not find.
     noticed: bool,
     disk_nearly_full: bool,
+    /// Bytes that were written beyond the granted disk before a run for files alone.
+    overfull: Option<u64>,
 }
 
 /// Parts in a hundred of the granted disk from which on it is nearly full.
@@ -114,6 +125,7 @@ impl Worker {
             disk_full_told: false,
             noticed: false,
             disk_nearly_full: false,
+            overfull: None,
         };
         let stop = shared.stop.clone();
         shared.tasks.spawn(worker.run(stop));
@@ -121,6 +133,15 @@ impl Worker {
     }
 
     async fn run(mut self, stop: CancellationToken) {
+        self.serve(stop).await;
+        if self.wake.files_only.stands()
+            && let Err(code) = self.end_files_only().await
+        {
+            tracing::warn!(?code, lease = %self.instance.lease, "a run for files goes on; the next node ends it");
+        }
+    }
+
+    async fn serve(&mut self, stop: CancellationToken) {
         let period = Duration::from_secs(self.shared.engine.config.check_seconds);
         let mut disk_check = tokio::time::interval(period);
         disk_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -155,7 +176,10 @@ impl Worker {
 
     /// Carries out one command; true when the instance is gone for good.
     async fn carry_out(&mut self, command: Command) -> bool {
+        let Some(command) = self.after_files_only(command).await else { return false };
         match command {
+            // Whoever asked may be gone: then the guard goes, and wakes this worker.
+            Command::FilesOnly(answer) => drop(answer.send(self.files_only().await)),
             Command::Prepare(spec) => self.prepare(&spec).await,
             Command::Start(devices) => self.start(devices).await,
             Command::Notice(text) => self.notice(text).await,
@@ -292,6 +316,9 @@ impl Worker {
     }
 
     async fn notice(&mut self, text: Option<String>) {
+        if self.wake.files_only.stands() {
+            return;
+        }
         if !matches!(
             self.instance.observe(false).await,
             Ok(Some(Observed { state: ObservedState::Running { .. }, .. }))
@@ -403,37 +430,11 @@ impl Worker {
         }
     }
 
-    async fn adopt(&mut self) -> Result<Adopted, FailureCode> {
-        self.instance.settle().await?;
-        // Stopped instances, too: their files are copied and moved.
-        if let Err(code) = self.instance.ready_disk().await {
-            tracing::error!(?code, lease = %self.instance.lease, "its disk is not mounted");
-        }
-        let found = self.instance.observe(false).await?;
-        let state = match &found {
-            None => InstanceState::Gone,
-            Some(found) => {
-                self.disk_mb = found.disk_mb;
-                self.known = Some(found.state);
-                match found.state {
-                    ObservedState::Created => InstanceState::Created,
-                    ObservedState::Running { since } => InstanceState::Running { since },
-                    ObservedState::Exited { code, oom, at, .. } => {
-                        let by = self.cause(at);
-                        // As a machine or an engine that goes down ends it, while nobody looked.
-                        let cut = by == ExitCause::Guest && (code == KILLED || code == TERMINATED) && !oom;
-                        let by = if cut { ExitCause::Unknown } else { by };
-                        InstanceState::Exited(Exit { code, oom, at, by })
-                    }
-                }
-            }
-        };
-        self.meter.read();
-        Ok(Adopted { lease: self.instance.lease.clone(), state, spec_digest: found.map(|found| found.spec_digest) })
-    }
-
     /// Looks at the container and reports what is new.
     async fn look(&mut self) {
+        if self.wake.files_only.stands() {
+            return self.look_at_files_only().await;
+        }
         match self.instance.observe(false).await {
             Ok(found) => self.tell(found).await,
             // The supervisor notices an engine that is down, and wakes everybody when it is back.
@@ -486,35 +487,6 @@ impl Worker {
             ExitCause::EngineRestart
         } else {
             ExitCause::Guest
-        }
-    }
-
-    /// Looks how much is written, tells when the disk is nearly full, and stops what overflows where no quota holds it.
-    async fn check_disk(&mut self) {
-        let (Some(disk_mb), Some(ObservedState::Running { .. })) = (self.disk_mb, self.known) else {
-            return;
-        };
-        let limit_bytes = disk_mb.saturating_mul(1 << 20);
-        // A disk of its own has a little more room than was granted.
-        let used = self.instance.written_bytes().await;
-        let used = used.map(|used| if used.bounded { used.bytes.min(limit_bytes) } else { used.bytes });
-        match used {
-            Ok(used_bytes) if used_bytes > limit_bytes && !self.disk_full_told => {
-                self.disk_full_told = true;
-                self.report(InstanceEvent::DiskFull { used_bytes, limit_bytes }).await;
-                self.stop(0).await;
-            }
-            Ok(used_bytes) => {
-                let parts = if self.disk_nearly_full { EASED } else { NEARLY_FULL };
-                let nearly_full = u128::from(used_bytes) * 100 >= u128::from(limit_bytes) * parts;
-                if nearly_full != self.disk_nearly_full {
-                    self.disk_nearly_full = nearly_full;
-                    self.report(InstanceEvent::DiskUse { used_bytes, limit_bytes }).await;
-                }
-            }
-            Err(code) => {
-                tracing::debug!(?code, lease = %self.instance.lease, "disk use is unknown")
-            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use futures::StreamExt;
 use souk_protocol::{limits, message::Frame};
-use souk_runtime::{ExecControl, ExecInput, ExecSpec, OutputStream, Runtime};
+use souk_runtime::{ExecControl, ExecInput, ExecSession, ExecSpec, OutputStream, Runtime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::FramedRead;
 
@@ -22,7 +22,17 @@ where
     if spec.command.is_empty() {
         return Err("no command was given".to_owned());
     }
-    let mut session = runtime.exec(lease, spec).await.map_err(|e| e.to_string())?;
+    pass(runtime.exec(lease, spec).await.map_err(|e| e.to_string())?, stream).await
+}
+
+/// Passes a running command's streams on as frames until it ends or the asker goes.
+///
+/// # Errors
+/// A sentence for the asker.
+pub(super) async fn pass<S>(mut session: ExecSession, stream: &mut S) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
     let (read, mut write) = tokio::io::split(stream);
     {
         let incoming = pin!(pump_in(read, session.input, &session.control));

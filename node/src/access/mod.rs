@@ -7,6 +7,7 @@ pub use crate::api::frames::{read as read_frame, write as write_frame};
 
 pub mod counted;
 pub mod exec;
+pub mod files;
 pub mod forward;
 pub mod key_files;
 pub mod keys;
@@ -178,24 +179,36 @@ impl Server {
         let Ok(Some(Frame::Open(bytes))) = first else { return Err("the stream began with something else".to_owned()) };
         let open: StreamOpen = encode::from_bytes(&bytes, OPEN_BYTES).map_err(|e| format!("the request is {e}"))?;
         let lease = open.lease();
-        let (answer, permitted) = oneshot::channel();
-        let asked = self.ask.send(Permission { peer, lease, answer }).await;
-        asked.map_err(|_| "the host's node is stopping")?;
-        let granted = permitted.await.map_err(|_| "the host's node is stopping")??;
-        let over = self.streams_of(lease);
+        let granted = self.permit(peer, lease).await?;
+        let other = if let StreamOpen::Files { onward: Some(other), .. } = &open { *other } else { lease };
+        self.permit(peer, other).await?;
+        let (over, other_over) = (self.streams_of(lease), self.streams_of(other));
         let meter = match &open {
             StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
                 self.runtime.tunnel(&lease.to_string())
             }
-            StreamOpen::Snapshot { .. } => self.runtime.tunnel(&lease.to_string()),
-            // What a lease's command printed costs nothing to read, nor what is said about the lease, nor its image, however it comes.
-            StreamOpen::Logs { .. } | StreamOpen::SshKeys { .. } | StreamOpen::Push { .. } => Arc::default(),
+            StreamOpen::Snapshot { .. } | StreamOpen::Files { onward: None, .. } => self.runtime.tunnel(&lease.to_string()),
+            // What a lease's command printed costs nothing to read, nor what is said about the lease, nor its image, however it comes; and
+            // what stays on the host is no traffic.
+            StreamOpen::Logs { .. }
+            | StreamOpen::SshKeys { .. }
+            | StreamOpen::Push { .. }
+            | StreamOpen::Files { onward: Some(_), .. } => Arc::default(),
         };
         let mut counted = counted::Counted::new(stream, meter);
         tokio::select! {
             served = self.pump(open, (peer, &granted), &mut counted) => served,
             () = over.cancelled() => Err("the lease is over".to_owned()),
+            () = other_over.cancelled() => Err("the lease is over".to_owned()),
         }
+    }
+
+    /// Asks the market whether this peer may reach this lease.
+    async fn permit(&self, peer: NodeId, lease: LeaseId) -> Result<Granted, String> {
+        let (answer, permitted) = oneshot::channel();
+        let asked = self.ask.send(Permission { peer, lease, answer }).await;
+        asked.map_err(|_| "the host's node is stopping")?;
+        permitted.await.map_err(|_| "the host's node is stopping")?
     }
 
     async fn pump<S: AsyncRead + AsyncWrite + Send + Unpin>(
@@ -213,6 +226,13 @@ impl Server {
                 let size = size.map(|(columns, rows)| (rows, columns));
                 let spec = souk_runtime::ExecSpec { command, terminal: tty, size, env, user, workdir, stdin: true };
                 exec::serve(&*self.runtime, &lease.to_string(), spec, stream).await
+            }
+            StreamOpen::Files { lease, user, onward: None } => {
+                let session = self.runtime.files(&lease.to_string(), user).await.map_err(|e| e.to_string())?;
+                exec::pass(session, stream).await
+            }
+            StreamOpen::Files { lease, user, onward: Some(other) } => {
+                files::between(&*self.runtime, (lease, other), user, stream).await
             }
             StreamOpen::SshKeys { lease, replace } => keys::serve(&self.keys, lease, granted, replace, stream).await,
             StreamOpen::Ssh { lease } => {

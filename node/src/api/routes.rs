@@ -37,6 +37,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/events", get(events))
         .route("/leases/{id}/logs", get(streams::logs))
         .route("/leases/{id}/exec", post(streams::exec))
+        .route("/leases/{id}/files", post(streams::files))
         .route("/leases/{id}/ssh", get(ssh_access))
         .route("/leases/{id}/ssh/keys", get(ssh_keys).post(change_ssh_keys))
         .route("/leases/{id}/template", get(lease_template))

@@ -21,7 +21,7 @@ use super::{
     error::{ApiError, JsonBody},
     follow, frames,
     server::Shared,
-    types::{ExecRequest, LogsRequest, RentRequest, RentStep},
+    types::{ExecRequest, FilesRequest, LogsRequest, RentRequest, RentStep},
 };
 use crate::market::{
     Command, CommandError,
@@ -89,14 +89,7 @@ pub(super) async fn exec(
     Path(id): Path<String>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let wanted = request.headers().get(header::UPGRADE);
-    if wanted.is_none_or(|v| v.as_bytes() != UPGRADE.as_bytes()) {
-        return Err(ApiError::bad(format!("exec needs the headers `connection: upgrade` and `upgrade: {UPGRADE}`")));
-    }
-    let upgrade = request
-        .extensions_mut()
-        .remove::<OnUpgrade>()
-        .ok_or_else(|| ApiError::bad("this connection can't be upgraded"))?;
+    let upgrade = upgrade_of(&mut request)?;
     let JsonBody(request) = JsonBody::<ExecRequest>::from_request(request, &()).await?;
     if request.command.is_empty() {
         return Err(ApiError::bad("there is no command to run"));
@@ -104,12 +97,40 @@ pub(super) async fn exec(
     let id = LeaseSelector(id);
     let ask = |reply| Command::Exec { id, request, reply };
     let host = shared.market.ask(ask).await?;
+    Ok(pumped(&shared, upgrade, host))
+}
+
+/// `POST leases/{id}/files`: upgrades, then frames both ways.
+pub(super) async fn files(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade_of(&mut request)?;
+    let JsonBody(request) = JsonBody::<FilesRequest>::from_request(request, &()).await?;
+    let id = LeaseSelector(id);
+    let host = shared.market.ask(|reply| Command::Files { id, request, reply }).await?;
+    Ok(pumped(&shared, upgrade, host))
+}
+
+/// The connection below a request, once it has been answered.
+fn upgrade_of(request: &mut Request) -> Result<OnUpgrade, ApiError> {
+    let wanted = request.headers().get(header::UPGRADE);
+    if wanted.is_none_or(|v| v.as_bytes() != UPGRADE.as_bytes()) {
+        return Err(ApiError::bad(format!("this needs the headers `connection: upgrade` and `upgrade: {UPGRADE}`")));
+    }
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    upgrade.ok_or_else(|| ApiError::bad("this connection can't be upgraded"))
+}
+
+/// The answer that switches to frames, and the task that passes them on.
+fn pumped(shared: &Shared, upgrade: OnUpgrade, host: ByteStream) -> Response {
     let stop = shared.stop.clone();
     shared.tasks.spawn(async move {
         let pump = async {
             match upgrade.await {
                 Ok(client) => pump(TokioIo::new(client), host).await,
-                Err(error) => tracing::debug!(%error, "exec was not upgraded"),
+                Err(error) => tracing::debug!(%error, "a stream was not upgraded"),
             }
         };
         tokio::select! {
@@ -118,7 +139,7 @@ pub(super) async fn exec(
         }
     });
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 /// Copies both ways at once until either side ends. The end of input is a frame, so a client that closes has gone, and its

@@ -13,9 +13,10 @@ use std::{
 
 use serde_json::json;
 use souk_protocol::{limits, message::Frame};
-use souk_runtime::HELPER_IN_INSTANCE;
 use souk_transfer::{
-    Error, Progress, Summary, Target, relay, shown, sink, source,
+    Error, Limits, Progress, Summary, Target,
+    relay::{self, Tap},
+    shown, sink, source,
     wire::{Message, Open},
 };
 use tokio::{
@@ -28,13 +29,15 @@ use crate::{
     api::{
         client::{Client, escape},
         frames,
-        types::{Environment, ExecRequest},
+        types::{FilesRequest, LeaseView},
     },
     market::{ErrorCode, command::ByteStream},
 };
 
 /// Bytes of the helper's own words that are kept.
 const WORDS: usize = 2048;
+/// The exit code of what was killed.
+const KILLED: i32 = 137;
 /// How often a copy is looked at to tell how far it is.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -87,7 +90,12 @@ pub(super) struct Job {
     pub(super) name: Vec<u8>,
     pub(super) excludes: Vec<Vec<u8>>,
     pub(super) user: Option<String>,
+    /// What is taken from an instance at most.
+    pub(super) limits: Limits,
 }
+
+/// What a copy to this machine takes unless told otherwise.
+pub(super) const LIMITS: Limits = Limits { entries: 10_000_000, bytes: u64::MAX, reserve: true };
 
 /// The name that a source has below a target; none where its content is meant: after `/`, for `.` and for `/`.
 pub(super) fn name_of(from: &Place) -> Result<Vec<u8>, Failure> {
@@ -114,6 +122,7 @@ pub(super) async fn copy(context: &Context, args: CopyArgs) -> Result<u8, Failur
         to,
         excludes: args.exclude.into_iter().map(OsString::into_encoded_bytes).collect(),
         user: args.user,
+        limits: Limits { entries: args.max_files, bytes: args.max_size.unwrap_or(u64::MAX), ..LIMITS },
     };
     let client = context.client()?;
     let display = Display::new(args.quiet || context.json);
@@ -156,11 +165,15 @@ pub(super) async fn run(client: &Client, job: Job, mut display: Display) -> Resu
                 (Place::There { id, path }, Place::Here(target)) => {
                     let open = open_source(&job, path);
                     let there = There::open(client, &id, job.user.clone(), &open).await?;
-                    let target = Target::from(&open_sink(&job, target));
+                    let target = Target::from(&open_sink(&job, target)).limited(job.limits);
                     there.with(move |stream| down(stream, target, &progress)).await
                 }
                 (Place::There { id: one, path }, Place::There { id: two, path: target }) => {
                     let (send, take) = (open_source(&job, path), open_sink(&job, target));
+                    if on_one_host(client, &one, &two).await? {
+                        let there = There::on_one_host(client, &one, two, job.user.clone(), [&send, &take]).await?;
+                        return there.with(move |stream| relay::follow(stream, &progress)).await;
+                    }
                     let one = There::open(client, &one, job.user.clone(), &send).await?;
                     let two = There::open(client, &two, job.user.clone(), &take).await?;
                     between(one, two, progress).await
@@ -201,14 +214,20 @@ fn down(stream: Blocking, target: Target, progress: &Progress) -> Result<Summary
     Ok(progress.summary())
 }
 
+/// Whether one host has both, so that the bytes need not leave it.
+async fn on_one_host(client: &Client, one: &str, two: &str) -> Result<bool, Failure> {
+    let one: LeaseView = client.get(&format!("leases/{}", escape(one))).await?;
+    let two: LeaseView = client.get(&format!("leases/{}", escape(two))).await?;
+    Ok(one.peer == two.peer)
+}
+
 async fn between(one: There, two: There, progress: Arc<Progress>) -> Result<Summary, Failure> {
     let (source, sink) = (one.stream.try_clone()?, two.stream.try_clone()?);
     let (back, onward) = (two.stream.try_clone()?, one.stream.try_clone()?);
     let counted = Arc::clone(&progress);
-    let forward = one.with(move |_| relay::pass(source, sink, &counted).map(|_| Summary::default()));
+    let forward = one.with(move |_| relay::pass(source, sink, Tap::default(), &counted).map(|_| Summary::default()));
     let answers = two.with(move |_| {
-        // Answers are not progress.
-        let summary = relay::pass(back, onward, &Progress::default())?;
+        let summary = relay::pass(back, onward, Tap::of_sink(), &progress)?;
         summary.ok_or(Error::Violation("the sink ended like a source"))
     });
     // Whatever ends one ends the other.
@@ -238,17 +257,26 @@ struct There {
 
 impl There {
     async fn open(client: &Client, id: &str, user: Option<String>, open: &Open) -> Result<Self, Failure> {
-        let request = ExecRequest {
-            command: vec![HELPER_IN_INSTANCE.to_owned(), "files".to_owned()],
-            tty: false,
-            env: Environment::default(),
-            user,
-            workdir: None,
-            size: None,
-        };
-        let mut host = client.upgrade(&format!("leases/{}/exec", escape(id)), &request).await?;
-        let first = Frame::Stdin(Message::Open(open.clone()).to_bytes());
-        frames::write(&mut host, &first).await?;
+        Self::begin(client, id, FilesRequest { user, onward: None }, &[open]).await
+    }
+
+    /// Both sides of a copy within a host, which says how it goes.
+    async fn on_one_host(
+        client: &Client,
+        from: &str,
+        to: String,
+        user: Option<String>,
+        sides: [&Open; 2],
+    ) -> Result<Self, Failure> {
+        Self::begin(client, from, FilesRequest { user, onward: Some(to) }, &sides).await
+    }
+
+    async fn begin(client: &Client, id: &str, request: FilesRequest, first: &[&Open]) -> Result<Self, Failure> {
+        let mut host = client.upgrade(&format!("leases/{}/files", escape(id)), &request).await?;
+        for open in first {
+            let words = Frame::Stdin(Message::Open((*open).clone()).to_bytes());
+            frames::write(&mut host, &words).await?;
+        }
         let (near, far) = Blocking::pair()?;
         far.set_nonblocking(true)?;
         let far = UnixStream::from_std(far)?;
@@ -324,6 +352,11 @@ async fn pump(host: ByteStream, near: UnixStream, why: Arc<Mutex<Option<String>>
                 }
                 Ok(Some(Frame::Stderr(bytes))) => {
                     words.extend(bytes.iter().take(WORDS.saturating_sub(words.len())));
+                }
+                Ok(Some(Frame::Exit(KILLED))) if words.is_empty() => {
+                    break Some(
+                        "the instance was stopped or started meanwhile, or its disk is over its limit".to_owned(),
+                    );
                 }
                 Ok(Some(Frame::Exit(code))) if words.is_empty() => {
                     break Some(format!("the helper in the instance ended with {code}"));

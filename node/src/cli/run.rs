@@ -146,7 +146,8 @@ async fn inside(context: &Context, client: &Client, args: &RunArgs, id: &str, ra
                 (folder.into_os_string().into_vec(), copy::name_of(&from)?)
             }
         };
-        let job = Job { from, to: there(to), name, excludes: Vec::new(), user: args.user.clone() };
+        let job =
+            Job { from, to: there(to), name, excludes: Vec::new(), user: args.user.clone(), limits: copy::LIMITS };
         whole(copy::run(client, job, display()).await?, "in")?;
     }
     let code = command(context, client, args, id, rank).await?;
@@ -163,7 +164,7 @@ async fn inside(context: &Context, client: &Client, args: &RunArgs, id: &str, ra
             std::fs::create_dir_all(&to).map_err(|e| Failure::new(format!("{}: {e}", to.display())))?;
         }
         let to = Place::Here(to.into_os_string().into_vec());
-        let job = Job { from, to, name, excludes: Vec::new(), user: args.user.clone() };
+        let job = Job { from, to, name, excludes: Vec::new(), user: args.user.clone(), limits: copy::LIMITS };
         match copy::run(client, job, display()).await.and_then(|copied| whole(copied, "out")) {
             Ok(()) => {}
             // A command that failed has often not written what it should have: its code says more.

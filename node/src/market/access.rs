@@ -1,13 +1,13 @@
 //! Ways into what this node rents: SSH and ports, opened at the host's node.
 
-use souk_protocol::message::StreamOpen;
+use souk_protocol::{LeaseId, message::StreamOpen};
 
 use super::{
     command::{ByteStream, CommandError, ErrorCode, LeaseSelector, Reply},
     commands::answer,
     task::Market,
 };
-use crate::api::types::{SshView, TunnelRequest};
+use crate::api::types::{FilesRequest, SshView, TunnelRequest};
 
 impl Market {
     /// The keys of both sides, for an SSH client.
@@ -35,6 +35,24 @@ impl Market {
             public_key: souk_ssh::keys::public_line(&key.public(), &format!("souk-{}", lease.short())),
             private_key: key.private_file().map_err(internal)?.to_string(),
         })
+    }
+
+    /// The instance's side of a copy; with `onward`, both sides of one within a host.
+    pub(super) fn files(&self, id: &LeaseSelector, request: FilesRequest, reply: Reply<ByteStream>) {
+        let FilesRequest { user, onward } = request;
+        let found = self.find(id).and_then(|lease| {
+            let onward = onward.map(|other| self.find(&LeaseSelector(other))).transpose()?;
+            let host = |lease: &LeaseId| self.engine.renter().leases().get(lease).map(|held| held.host());
+            if onward.is_some_and(|other| host(&other) != host(&lease)) {
+                let message = "the two instances are on different hosts";
+                return Err(CommandError::new(ErrorCode::WrongState, message));
+            }
+            Ok((lease, onward))
+        });
+        match found {
+            Ok((lease, onward)) => self.open(lease, StreamOpen::Files { lease, user, onward }, reply),
+            Err(error) => answer(reply, Err(error)),
+        }
     }
 
     pub(super) fn tunnel(&self, id: &LeaseSelector, request: TunnelRequest, reply: Reply<ByteStream>) {

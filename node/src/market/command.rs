@@ -14,8 +14,9 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
-    IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
+    AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, FilesRequest, HappenedView, HostView,
+    IdleJobRequest, IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView,
+    ListRequest,
     LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
     PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
     ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
@@ -154,6 +155,15 @@ pub enum Command {
         id: LeaseSelector,
         /// What.
         request: ExecRequest,
+        /// Frames both ways.
+        reply: Reply<ByteStream>,
+    },
+    /// Opens the instance's side of a copy. The market has sent the `Open` frame when it answers; then as with `Exec`.
+    Files {
+        /// Which.
+        id: LeaseSelector,
+        /// What.
+        request: FilesRequest,
         /// Frames both ways.
         reply: Reply<ByteStream>,
     },
@@ -326,6 +336,7 @@ impl fmt::Debug for Command {
             Self::Label { .. } => "Label",
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
+            Self::Files { .. } => "Files",
             Self::SshAccess { .. } => "SshAccess",
             Self::SshKeys { .. } => "SshKeys",
             Self::LeaseTemplate { .. } => "LeaseTemplate",

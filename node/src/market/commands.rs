@@ -54,6 +54,7 @@ impl Market {
             Command::Logs { id, request, from, reply } => self.logs(&id, request, from, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
+            Command::Files { id, request, reply } => self.files(&id, request, reply),
             Command::SshKeys { id, request, reply } => self.ssh_keys(&id, request, reply),
             Command::LeaseTemplate { id, reply } => answer(reply, self.lease_template(&id)),
             Command::JupyterAccess { id, reply } => answer(reply, self.jupyter_access(&id)),

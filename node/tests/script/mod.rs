@@ -153,6 +153,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             | Command::SshKeys { .. }
             | Command::LeaseTemplate { .. }
             | Command::JupyterAccess { .. }
+            | Command::Files { .. }
             | Command::Tunnel { .. } => {}
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
             Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),

@@ -29,7 +29,7 @@ pub mod wire;
 use std::io;
 
 pub use progress::{Progress, Summary};
-pub use sink::Target;
+pub use sink::{Limits, Target};
 
 /// Files announced and not yet answered. A sink's answers wait in memory no longer than this.
 pub const WINDOW: usize = 512;
@@ -70,6 +70,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// More is offered than the asker wants.
+    #[error("the source has {0}")]
+    TooMuch(String),
     /// The disk that is written to is full.
     #[error("the disk is full{0}")]
     Full(String),

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use crate::wire::Progressed;
+
 /// Problems that are remembered in words; of the rest only the number.
 pub const PROBLEMS: usize = 100;
 
@@ -52,6 +54,15 @@ impl Progress {
         let mut known = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < PROBLEMS {
             known.push(words);
+        }
+    }
+
+    /// What somebody else has counted.
+    pub(crate) fn set(&self, now: Progressed) {
+        let Progressed { entries, bytes, moved, total_entries, total_bytes } = now;
+        let counters = [&self.entries, &self.bytes, &self.moved, &self.total_entries, &self.total_bytes];
+        for (counter, now) in counters.into_iter().zip([entries, bytes, moved, total_entries, total_bytes]) {
+            counter.store(now, Relaxed);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The side that writes: puts what the source says below its target, and nothing anywhere else.
 
 mod file;
+mod limits;
 mod place;
 
 use std::{
@@ -10,10 +11,12 @@ use std::{
     sync::atomic::Ordering::Relaxed,
 };
 
+pub use limits::Limits;
 pub use place::Target;
 
 use self::{
     file::{Pending, Receiving},
+    limits::Taken,
     place::Folder,
 };
 use crate::{
@@ -27,8 +30,15 @@ use crate::{
 /// [`Error`]; what has arrived stays, and a second run goes on from there.
 pub fn run(from: impl Read, to: impl Write, target: Target, progress: &Progress) -> Result<(), Error> {
     let to = BufWriter::with_capacity(PIECE, to);
-    let mut sink =
-        Sink { to, target: Some(target), stack: Vec::new(), pending: VecDeque::new(), at_hand: None, progress };
+    let mut sink = Sink {
+        to,
+        taken: Taken::new(target.limits),
+        target: Some(target),
+        stack: Vec::new(),
+        pending: VecDeque::new(),
+        at_hand: None,
+        progress,
+    };
     let mut from = BufReader::with_capacity(2 * PIECE, from);
     let done = sink.take_all(&mut from);
     if let Err(error) = &done {
@@ -39,6 +49,7 @@ pub fn run(from: impl Read, to: impl Write, target: Target, progress: &Progress)
 
 struct Sink<'a, W: Write> {
     to: BufWriter<W>,
+    taken: Taken,
     /// Until the root has come.
     target: Option<Target>,
     /// None for a folder that could not be made: what is in it is skipped.
@@ -62,6 +73,7 @@ impl<W: Write> Sink<'_, W> {
 
     /// Takes one message; true after the last.
     fn take(&mut self, message: Message) -> Result<bool, Error> {
+        self.measure(&message)?;
         match message {
             Message::Total { entries, bytes } => {
                 self.progress.total_entries.store(entries, Relaxed);
@@ -98,11 +110,28 @@ impl<W: Write> Sink<'_, W> {
                 return Ok(true);
             }
             Message::Failed { why, .. } => return Err(Error::Other(why)),
-            Message::Open(_) | Message::Want | Message::Have(..) | Message::Skip | Message::Done(_) => {
+            Message::Open(_)
+            | Message::Want
+            | Message::Have(..)
+            | Message::Skip
+            | Message::Done(_)
+            | Message::Progress(_) => {
                 return Err(Error::Violation("a source says what only a sink may"));
             }
         }
         Ok(false)
+    }
+
+    /// Whether there is room for a message's content.
+    fn measure(&mut self, message: &Message) -> Result<(), Error> {
+        if let Message::Data(bytes) = message {
+            self.taken.bytes(bytes.len())?;
+        } else if matches!(message, Message::Folder(..) | Message::File(..) | Message::Link(..)) {
+            self.taken.entry()?;
+        }
+        let folder = self.at_hand.as_ref().map(Receiving::folder);
+        let folder = folder.or_else(|| self.stack.iter().rev().find_map(Option::as_ref));
+        folder.map_or(Ok(()), |folder| self.taken.look(&folder.fd))
     }
 
     /// The folder at hand, for an entry with a name; none if it is skipped.

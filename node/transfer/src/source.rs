@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FileType, Mode, OFlags, SeekFrom, fstat, openat, seek};
@@ -25,6 +26,9 @@ const WEIGHT: u64 = 16 << 20;
 
 /// Digests of everything that may be announced at once: of a window of files, and of the largest as the last of them.
 const QUEUED: usize = WINDOW * 17 + 2 * DIGESTS as usize;
+
+/// How long a sink's last word may take after its stream broke.
+const LAST_WITHIN: Duration = Duration::from_secs(2);
 
 /// A file announced and not yet answered.
 struct Announced {
@@ -69,6 +73,21 @@ fn send(
     let counted = Arc::new(AtomicBool::new(false));
     count(Walk::new(path, excludes)?, Arc::clone(progress), Arc::clone(&counted));
     let answers = listen(from);
+    let done = exchange(to, walk, &answers, progress, &counted);
+    match done {
+        // A sink that gives up says why and closes, which may be noticed before it is heard.
+        Err(Error::Cut(error)) => Err(answers.last_word().unwrap_or(Error::Cut(error))),
+        done => done,
+    }
+}
+
+fn exchange(
+    to: &mut impl Write,
+    walk: Walk,
+    answers: &Answers,
+    progress: &Progress,
+    counted: &AtomicBool,
+) -> Result<Summary, Error> {
     let mut source =
         Source { to, walk: Some(walk), announced: VecDeque::new(), weight: 0, progress, buffer: Vec::new() };
     let mut total_told = false;
@@ -119,11 +138,31 @@ impl Answers {
         self.read.try_recv().map(|answer| self.took(answer))
     }
 
+    /// Why the sink gave up, if it said so.
+    fn last_word(&self) -> Option<Error> {
+        let until = Instant::now() + LAST_WITHIN;
+        while let Ok(Ok(answer)) = self.read.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if let Message::Failed { full, why } = self.took(Ok(answer)).ok()? {
+                return Some(gave_up(full, why));
+            }
+        }
+        None
+    }
+
     fn took(&self, answer: Result<Message, Error>) -> Result<Message, Error> {
         if let Ok(message) = &answer {
             self.digests.fetch_sub(digests_of(message), Relaxed);
         }
         answer
+    }
+}
+
+/// What a side ended the copy for.
+pub(crate) fn gave_up(full: bool, why: String) -> Error {
+    if full {
+        Error::Full(why.strip_prefix("the disk is full").unwrap_or_default().to_owned())
+    } else {
+        Error::Other(why)
     }
 }
 
@@ -217,10 +256,7 @@ impl<W: Write> Source<'_, W> {
     fn answered(&mut self, answer: Message) -> Result<Option<Summary>, Error> {
         let have = match answer {
             Message::Done(summary) => return Ok(Some(summary)),
-            Message::Failed { full: true, why } => {
-                return Err(Error::Full(why.strip_prefix("the disk is full").unwrap_or_default().to_owned()));
-            }
-            Message::Failed { full: false, why } => return Err(Error::Other(why)),
+            Message::Failed { full, why } => return Err(gave_up(full, why)),
             Message::Problem(words) => {
                 self.progress.problem(words);
                 return Ok(None);
@@ -239,6 +275,7 @@ impl<W: Write> Source<'_, W> {
             | Message::End { .. }
             | Message::Equal
             | Message::Gone(_)
+            | Message::Progress(_)
             | Message::Finished => return Err(Error::Violation("a sink says what only a source may")),
         };
         let file = self.announced.pop_front().ok_or(Error::Violation("it answers what was not asked"))?;
@@ -255,7 +292,7 @@ impl<W: Write> Source<'_, W> {
     }
 
     fn file(&mut self, file: &Announced, have: Option<(u64, u32, Vec<Digest>)>) -> Result<(), Error> {
-        let opened = match open(&file.at) {
+        let (opened, sparse) = match open(&file.at) {
             Ok(opened) => opened,
             Err(error) => {
                 let words = format!("{}: {error}", shown(&file.at.path));
@@ -263,7 +300,7 @@ impl<W: Write> Source<'_, W> {
                 return wire::write(self.to, &Message::Gone(words));
             }
         };
-        let mut reading = Reading { sparse: is_sparse(&opened), file: opened, short: false };
+        let mut reading = Reading { sparse, file: opened, short: false };
         let mut position = 0;
         if let Some((length, chunk, digests)) = have {
             let fits =
@@ -391,16 +428,15 @@ impl Reading {
     }
 }
 
-fn open(at: &Place) -> io::Result<File> {
+/// The file, and whether it has holes.
+fn open(at: &Place) -> io::Result<(File, bool)> {
     // Not blocked by a pipe that has taken the file's place.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = openat(&*at.folder, &at.name, flags, Mode::empty())?;
-    if FileType::from_raw_mode(fstat(&opened)?.st_mode) != FileType::RegularFile {
+    let stat = fstat(&opened)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(io::Error::other("it is no file any more"));
     }
-    Ok(File::from(opened))
-}
-
-fn is_sparse(file: &File) -> bool {
-    fstat(file).is_ok_and(|stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size(&stat))
+    let sparse = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512) < size(&stat);
+    Ok((File::from(opened), sparse))
 }

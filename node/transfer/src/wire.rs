@@ -12,8 +12,12 @@ pub const VERSION: u8 = 1;
 const SENTENCE_BYTES: usize = 1024;
 /// Bytes of the longest message.
 const BODY_BYTES: usize = 13 + 32 * DIGESTS as usize;
+/// The kind of [`Message::Data`].
+pub(crate) const DATA: u8 = 6;
+/// The kind of [`Message::Have`], the only one that may be longer than [`PIECE`].
+pub(crate) const HAVE: u8 = 15;
 /// Kind and length.
-const HEADER: usize = 5;
+pub(crate) const HEADER: usize = 5;
 
 /// A digest of a chunk of a file.
 pub type Digest = [u8; 32];
@@ -98,6 +102,23 @@ pub enum Message {
         /// For people.
         why: String,
     },
+    /// How far a copy is that goes on elsewhere; only whoever passes it on says so.
+    Progress(Progressed),
+}
+
+/// The counters of a copy; those of [`crate::Progress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progressed {
+    /// Files, folders and links.
+    pub entries: u64,
+    /// Bytes in place.
+    pub bytes: u64,
+    /// Of these, bytes that were sent.
+    pub moved: u64,
+    /// Entries there are; 0 while unknown.
+    pub total_entries: u64,
+    /// Bytes there are; 0 while unknown.
+    pub total_bytes: u64,
 }
 
 impl Message {
@@ -122,6 +143,7 @@ impl Message {
             Self::Skip => 16,
             Self::Done(_) => 17,
             Self::Failed { .. } => 18,
+            Self::Progress(_) => 19,
         }
     }
 
@@ -164,6 +186,9 @@ impl Message {
                 out.extend(digests.iter().flatten());
             }
             Self::Done(s) => numbers(&mut out, &[s.entries, s.unchanged, s.bytes, s.moved, s.problems]),
+            Self::Progress(p) => {
+                numbers(&mut out, &[p.entries, p.bytes, p.moved, p.total_entries, p.total_bytes]);
+            }
             Self::Failed { full, why } => {
                 out.push(u8::from(*full));
                 sentence(&mut out, why);
@@ -220,6 +245,16 @@ impl Message {
                 })
             }
             18 => Self::Failed { full: rest.flag()?, why: rest.sentence()? },
+            19 => {
+                let mut next = || rest.u64();
+                Self::Progress(Progressed {
+                    entries: next()?,
+                    bytes: next()?,
+                    moved: next()?,
+                    total_entries: next()?,
+                    total_bytes: next()?,
+                })
+            }
             _ => return None,
         };
         rest.0.is_empty().then_some(message)
@@ -331,6 +366,15 @@ impl Cursor<'_> {
     }
 }
 
+/// Bytes of what follows a header.
+pub(crate) fn body_length(header: [u8; HEADER]) -> Result<usize, Error> {
+    let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
+    if length > BODY_BYTES || (header[0] != HAVE && length > PIECE) {
+        return Err(Error::Violation("a message is too long"));
+    }
+    Ok(length)
+}
+
 /// Reads the next message.
 ///
 /// # Errors
@@ -338,10 +382,7 @@ impl Cursor<'_> {
 pub fn read(from: &mut impl Read) -> Result<Message, Error> {
     let mut header = [0; HEADER];
     from.read_exact(&mut header).map_err(Error::Cut)?;
-    let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize;
-    if length > BODY_BYTES || (header[0] != 15 && length > PIECE) {
-        return Err(Error::Violation("a message is too long"));
-    }
+    let length = body_length(header)?;
     let mut body = vec![0; length];
     from.read_exact(&mut body).map_err(Error::Cut)?;
     Message::from_parts(header[0], body).ok_or(Error::Violation("a message makes no sense"))
@@ -417,6 +458,7 @@ mod tests {
             Message::Skip,
             Message::Done(Summary { entries: 1, unchanged: 2, bytes: 3, moved: 4, problems: 5 }),
             Message::Failed { full: true, why: "full".to_owned() },
+            Message::Progress(Progressed { entries: 1, bytes: 2, moved: 3, total_entries: 4, total_bytes: u64::MAX }),
         ]
     }
 

@@ -31,6 +31,18 @@ impl std::fmt::Debug for SshView {
     }
 }
 
+/// The instance's side of a copy of files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesRequest {
+    /// As whom; none for the instance's user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Another lease on the same host, whose instance takes what this one sends.
+    #[serde(default)]
+    pub onward: Option<String>,
+}
+
 /// A change of who gets into one instance over SSH; an empty one only asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,10 @@ use std::ffi::OsString;
 use clap::Args;
 use souk_protocol::{Amount, Millis};
 
-use super::{ImageArgs, values::duration};
+use super::{
+    ImageArgs,
+    values::{duration, size},
+};
 
 /// `souk copy`.
 #[derive(Debug, Args)]
@@ -22,6 +25,12 @@ pub struct CopyArgs {
     /// Read and write in the instance as this user [default: the instance's]
     #[arg(short, long, value_name = "USER")]
     pub user: Option<String>,
+    /// Take no more bytes than this from an instance, such as 500M or 20G (holes are free) [default: what the disk here can hold]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_size: Option<u64>,
+    /// Take no more files, folders and links than this from an instance
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    pub max_files: u64,
     /// Don't tell how far it is
     #[arg(short, long)]
     pub quiet: bool,

@@ -37,6 +37,9 @@ pub(super) struct Pending {
 impl Pending {
     /// Looks at what is there, and gives the answer to the source.
     pub(super) fn new(folder: Rc<Folder>, name: Vec<u8>, meta: Meta, size: u64) -> (Self, Message) {
+        if folder.fresh {
+            return (Self { folder, name, meta, size, of_part: 0, begun: false, digests: Vec::new() }, Message::Want);
+        }
         let chunk = chunk_of(size);
         let old = existing(&folder, &name).map(|(file, length, _)| (file, length));
         let part = existing(&folder, &part_name(&name)).filter(|(.., own)| *own);
@@ -119,6 +122,11 @@ impl Receiving {
         Self { file, position: 0, part: None, old: None, broken: None, end: End::No }
     }
 
+    /// Where it is.
+    pub(super) fn folder(&self) -> &Rc<Folder> {
+        &self.file.folder
+    }
+
     /// Bytes that are dealt with.
     pub(super) fn position(&self) -> u64 {
         self.position
@@ -174,6 +182,7 @@ impl Receiving {
             | Message::Have(..)
             | Message::Skip
             | Message::Done(_)
+            | Message::Progress(_)
             | Message::Failed { .. } => return Err(Error::Violation("this is no content of a file")),
         };
         match done {

@@ -19,6 +19,7 @@ use rustix::fs::{
     symlinkat, unlinkat, utimensat,
 };
 
+use super::limits::Limits;
 use crate::{
     Error, part_name, shown,
     wire::{Meta, Open},
@@ -32,15 +33,27 @@ pub struct Target {
     path: PathBuf,
     name: Vec<u8>,
     rename: bool,
+    pub(super) limits: Limits,
 }
 
 impl From<&Open> for Target {
     fn from(open: &Open) -> Self {
-        Self { path: PathBuf::from(OsStr::from_bytes(&open.path)), name: open.name.clone(), rename: open.rename }
+        Self {
+            path: PathBuf::from(OsStr::from_bytes(&open.path)),
+            name: open.name.clone(),
+            rename: open.rename,
+            limits: Limits::default(),
+        }
     }
 }
 
 impl Target {
+    /// The same, for no more than this.
+    #[must_use]
+    pub fn limited(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// The folder that the root folder becomes.
     pub(super) fn folder(self, meta: Meta) -> Result<Folder, Error> {
         let base = base(&self.path)?;
@@ -92,11 +105,14 @@ pub(super) struct Folder {
     pub(super) fd: OwnedFd,
     meta: Meta,
     left: Cell<bool>,
+    /// It was made for this copy: what isn't in it need not be looked for. Should something come all the same, it is treated as any
+    /// other thing in the way.
+    pub(super) fresh: bool,
 }
 
 impl Folder {
     fn new(fd: OwnedFd, meta: Meta) -> Self {
-        Self { fd, meta, left: Cell::new(false) }
+        Self { fd, meta, left: Cell::new(false), fresh: false }
     }
 
     /// The source is done with it.
@@ -106,10 +122,11 @@ impl Folder {
 
     /// A folder in it, made if it isn't there.
     pub(super) fn folder(&self, meta: Meta, name: &[u8]) -> io::Result<Self> {
-        match mkdirat(&self.fd, name, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        let fresh = match mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         let open = || openat(&self.fd, name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
         let opened = match open() {
             Err(rustix::io::Errno::ACCESS) => {
@@ -130,7 +147,7 @@ impl Folder {
             // What can't be written to now is written to nevertheless, as far as it is ours.
             fchmod(&fd, mode | Mode::RWXU).ok();
         }
-        Ok(Self::new(fd, meta))
+        Ok(Self { fd, meta, left: Cell::new(false), fresh })
     }
 
     /// A link in it.

@@ -117,6 +117,12 @@ impl Host {
             let sentence = "the host can't serve it now";
             return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);
         }
+        if draft.is_volume() {
+            return self.commit_volume(cx, token, &open, draft, (workload, bytes), now);
+        }
+        if let Some(why) = self.volumes_missing(from, &workload) {
+            return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, &why, now);
+        }
         let maintained = self.maintained(now).is_some();
         if !draft.rental.is_firm() {
             let full = self.bids_full(&from).is_some() || draft.resources.slots > self.slots.total();
@@ -146,7 +152,7 @@ impl Host {
     }
 
     #[allow(clippy::too_many_arguments)] // the open, its draft, and what is said to whom
-    fn void(
+    pub(super) fn void(
         &mut self,
         cx: &mut Context,
         tokens: Vec<Token>,
@@ -197,7 +203,7 @@ impl Host {
     }
 
     /// Makes the lease. It has no slots of its own yet, and waits for its turn.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         cx: &mut Context,
         tokens: Vec<Token>,

@@ -11,6 +11,7 @@ mod control;
 mod drafts;
 mod offers;
 pub mod owner;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -312,6 +313,7 @@ impl Host {
             }
         }
         if closed && let Some(held) = self.leases.remove(&lease) {
+            self.dirty |= held.draft().is_volume();
             self.remember(
                 lease,
                 Answered { entry: held.accept().clone(), ticket: held.durable(), until: held.draft().commit_by },
@@ -356,6 +358,7 @@ impl Host {
             }
             self.settle_slots(id);
         }
+        self.stop_without_volumes(cx, now);
         self.share_out(cx, now);
         // What sharing out has brought about goes out with the rest.
         for lease in self.leases.values_mut() {

@@ -37,6 +37,7 @@ pub fn have(part: &str) -> bool {
         "dockerd" => on_path("dockerd") && on_path("unshare") && Path::new("/usr/bin/busybox").exists() && is_root(),
         "nft" => on_path("nft") && is_root(),
         "netns" => on_path("ip") && is_root(),
+        "loop" => on_path("mkfs.ext4") && on_path("losetup") && Path::new("/dev/loop-control").exists() && is_root(),
         other => on_path(other),
     };
     let required = std::env::var("SOUK_TEST_REQUIRE").unwrap_or_default();
@@ -59,6 +60,23 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Unmounts everything under a folder.
+pub fn unmount_under(folder: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let inside = |line: &&str| line.split(' ').nth(4).is_some_and(|at| Path::new(at).starts_with(folder));
+    let devices: Vec<&str> = mounts.lines().filter(inside).filter_map(|line| line.split(' ').nth(2)).collect();
+    // Where a disk is mounted elsewhere too, there as well.
+    for line in mounts.lines().rev() {
+        let mut fields = line.split(' ').skip(2);
+        if let (Some(device), Some(at)) = (fields.next(), fields.nth(1))
+            && device.starts_with("7:")
+            && devices.contains(&device)
+        {
+            let _ = Command::new("umount").args(["-l", &at.replace("\\040", " ")]).output();
+        }
+    }
 }
 
 /// A tar of a root file system with busybox, or with nothing but it.

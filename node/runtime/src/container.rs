@@ -19,6 +19,7 @@ use crate::image::StoredImage;
 use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
+use crate::volume::{VolumeMount, Volumes};
 
 /// The capabilities a container keeps: what package managers, `su`, sshd, web servers and file ownership need as root of
 /// the image, and nothing that reaches the network stack (`NET_RAW`, `NET_ADMIN`), devices (`MKNOD`) or the kernel.
@@ -58,6 +59,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) image: &'a StoredImage,
     pub(crate) gpu: &'a GpuAttachment,
     pub(crate) disk_quota: DiskQuota,
+    pub(crate) volumes: &'a Volumes,
     /// Its address in its own network, where it has one.
     pub(crate) address: Option<Ipv4Addr>,
 }
@@ -117,6 +119,17 @@ pub(crate) fn helper_mount(helper: &Path) -> Mount {
         source: Some(helper.display().to_string()),
         typ: Some(MountType::BIND),
         read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
+/// A volume, where its disk is mounted. Its source is never made by the engine either.
+fn attached(volume: &VolumeMount, volumes: &Volumes) -> Mount {
+    Mount {
+        target: Some(volume.path.clone()),
+        source: Some(volumes.source(&volume.volume).display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(volume.read_only),
         ..Mount::default()
     }
 }
@@ -231,6 +244,8 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     let config = around.config;
     let capabilities = CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
     let mut mounts = volume_mounts(&labels(&config.node_id, &spec.lease), around.names, around.image);
+    mounts.retain(|mount| !spec.volumes.iter().any(|volume| mount.target.as_deref() == Some(&volume.path)));
+    mounts.extend(spec.volumes.iter().map(|volume| attached(volume, around.volumes)));
     mounts.push(helper_mount(around.helper));
     let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bollard::Docker;
 use bollard::models::{Network, SystemInfo};
@@ -20,6 +20,7 @@ use crate::helper;
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Egress;
+use crate::volume::Volumes;
 
 /// Seconds that a request may take until the engine begins to answer.
 const REQUEST_SECONDS: u64 = 120;
@@ -31,6 +32,7 @@ pub(crate) struct Engine {
     pub(crate) config: RuntimeConfig,
     pub(crate) firewall: Firewall,
     pub(crate) helper: PathBuf,
+    pub(crate) volumes: Arc<Volumes>,
     /// Held while a subnet is chosen and its network made.
     pub(crate) subnet_lock: tokio::sync::Mutex<()>,
     info: RwLock<RuntimeInfo>,
@@ -59,8 +61,10 @@ impl Engine {
                 false
             }
         };
-        let info = describe(&config, system, filtered);
-        Ok(Self { docker, config, firewall, helper, subnet_lock: tokio::sync::Mutex::new(()), info: RwLock::new(info) })
+        let volumes = Arc::new(Volumes::new(&config.data_dir, &config.socket));
+        let keeps = volumes.probe().await.inspect_err(|error| tracing::warn!(%error, "no volumes are offered")).is_ok();
+        let info = RuntimeInfo { volumes: keeps, ..describe(&config, system, filtered) };
+        Ok(Self { docker, config, firewall, helper, volumes, subnet_lock: tokio::sync::Mutex::new(()), info: RwLock::new(info) })
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {
@@ -80,7 +84,7 @@ impl Engine {
         let system = self.docker.info().await.map_err(|error| classify(&error))?;
         self.check_firewall().await;
         let filtered = self.info().egress.contains(&Egress::Internet);
-        let info = describe(&self.config, system, filtered);
+        let info = RuntimeInfo { volumes: self.info().volumes, ..describe(&self.config, system, filtered) };
         *self.info.write().unwrap_or_else(PoisonError::into_inner) = info;
         Ok(())
     }
@@ -155,6 +159,7 @@ fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> Runti
         disk_quota,
         egress,
         live_restore: system.live_restore_enabled.unwrap_or(false),
+        volumes: false,
         gpu_runtime,
     }
 }

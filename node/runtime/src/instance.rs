@@ -149,6 +149,9 @@ impl Instance {
             }
             self.remove().await?;
         }
+        for volume in &spec.volumes {
+            self.mount_volume(&volume.volume).await?;
+        }
         let address = match spec.egress {
             Egress::Internet => Some(self.create_network().await?.guest()),
             Egress::None => None,
@@ -163,6 +166,7 @@ impl Instance {
                 image,
                 gpu: &gpu,
                 disk_quota: self.engine.disk_quota(),
+                volumes: &self.engine.volumes,
                 address,
             },
         );
@@ -222,10 +226,34 @@ impl Instance {
             tracing::error!(%error, lease = %self.lease, "not started without its firewall");
             return Err(FailureCode::FirewallUnavailable);
         }
+        self.mount_volumes().await?;
         match self.engine.docker.start_container(&self.names.container, None).await {
             Ok(()) => Ok(()),
             Err(error) => Err(classify(&error)),
         }
+    }
+
+    /// Mounts the volumes that the container was made with: after a restart of the machine they may not be yet.
+    async fn mount_volumes(&self) -> Result<(), FailureCode> {
+        if self.engine.volumes.list().is_empty() {
+            return Ok(());
+        }
+        let Some(found) = self.inspect(&self.names.container, false).await? else {
+            return Ok(());
+        };
+        let mounts = found.host_config.and_then(|host| host.mounts).unwrap_or_default();
+        let volumes = mounts.iter().filter_map(|mount| self.engine.volumes.of_source(mount.source.as_deref()?));
+        for volume in volumes {
+            self.mount_volume(&volume).await?;
+        }
+        Ok(())
+    }
+
+    async fn mount_volume(&self, volume: &str) -> Result<(), FailureCode> {
+        self.engine.volumes.mount(volume).await.map_err(|error| {
+            tracing::error!(%error, %volume, lease = %self.lease, "a volume can't be attached");
+            FailureCode::EngineRefused
+        })
     }
 
     /// SIGTERM to every process, SIGKILL after the grace; returns when it has ended.

@@ -41,6 +41,7 @@ pub mod spec;
 pub mod subnet;
 mod supervisor;
 pub mod usage;
+mod volume;
 mod worker;
 
 pub use config::{DiskQuota, LogLimit, NewConnections, Nvidia, RuntimeConfig, RuntimeInfo};
@@ -60,3 +61,4 @@ pub use runtime::{Adopted, DockerRuntime, InstanceState, Runtime, RuntimeFuture}
 pub use spec::{Devices, Egress, InstanceSpec, Priority, SpecError};
 pub use subnet::Cidr;
 pub use usage::{TunnelMeter, UnixNanos, Usage};
+pub use volume::{VolumeEvent, VolumeMount};

@@ -257,6 +257,7 @@ fn offer(liar: &Liar, seq: u64, at: Timestamp) -> Offer {
         availability: souk_protocol::offer::Availability {
             slots_total: 4,
             slots_free: 4,
+            volume_mb: 0,
             reachability: souk_protocol::offer::Reachability::Direct,
             maintenance: None,
         },

@@ -31,6 +31,7 @@ mod schedule;
 mod search;
 mod ssh;
 mod terms;
+mod volume;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -139,6 +140,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),
         Command::Completions(args) => config::completions(args.shell),
+        Command::Volume(command) => volume::volume(context, command).await,
         Command::Version => config::version(context),
     }
 }

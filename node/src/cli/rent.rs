@@ -42,7 +42,12 @@ pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failur
     if !yes && !output::confirm("Rent it?", true, true)? {
         return Err(Failure::new("nothing was rented"));
     }
-    let mut steps = client.lines("rent", &request).await?;
+    follow(context, &client, &request).await
+}
+
+/// Rents it, and shows each step.
+pub(super) async fn follow(context: &Context, client: &Client, request: &RentRequest) -> Result<u8, Failure> {
+    let mut steps = client.lines("rent", request).await?;
     let mut display = Display::new();
     let mut accepted = None;
     loop {
@@ -136,6 +141,8 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
         detach: args.detach,
+        volume: false,
+        volumes: args.volume,
     })
 }
 
@@ -161,6 +168,8 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         tick_ms: None,
         command: None,
         detach: false,
+        volume: false,
+        volumes: Vec::new(),
     })
 }
 
@@ -309,6 +318,10 @@ fn end(step: RentStep) -> Result<(), Failure> {
 }
 
 fn last(display: &mut Display, lease: &LeaseView) {
+    if lease.resources.slots == 0 {
+        let name = lease.label.as_deref().unwrap_or_default();
+        return display.step(&format!("kept: attach it with --volume {name}:/path; souk volume delete {name}"));
+    }
     display.step(&format!(
         "{}: souk logs {n}, souk exec {n} -- CMD, souk destroy {n}",
         leases::state(lease),

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 55] = [
+const SETTINGS: [&str; 56] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -48,6 +48,7 @@ const SETTINGS: [&str; 55] = [
     "host.images.allow",
     "host.images.deny",
     "host.max_term",
+    "host.volumes",
     "host.latest_end",
     "host.eviction_notice",
     "host.quantum",

@@ -345,6 +345,7 @@ impl Job {
             disk_mb: self.disk_mb.max(1),
             egress: self.egress,
             devices,
+            volumes: Vec::new(),
             priority: Priority::Idle,
             stop_grace_ms: 0,
         }

@@ -12,11 +12,11 @@ use souk_protocol::{
     machine::io::RuntimeReport as Report,
     message::{Cause, Progress},
     resources::Egress,
-    workload::Workload,
+    workload::{Attachment, Workload},
 };
 use souk_runtime::{
     Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, InstanceEvent, InstanceSpec, InstanceState,
-    Priority, Step,
+    Priority, Step, VolumeEvent, VolumeMount,
 };
 
 /// MB of 10⁶ bytes, as offers count, in MiB of 2²⁰, as the engine does; never more than granted.
@@ -71,8 +71,27 @@ pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload,
             Egress::Internet => souk_runtime::Egress::Internet,
         },
         devices: self::devices(devices),
+        volumes: workload.volumes.iter().map(attached).collect(),
         priority: Priority::Rental,
         stop_grace_ms: limits::STOP_GRACE.0,
+    }
+}
+
+fn attached(volume: &Attachment) -> VolumeMount {
+    VolumeMount { volume: volume.volume.to_string(), path: volume.path.clone(), read_only: volume.read_only }
+}
+
+/// What is told of a volume, in the engine's words; none where it is to be looked at again.
+#[must_use]
+pub fn volume(event: VolumeEvent) -> Option<Report> {
+    match event {
+        VolumeEvent::Ready => Some(Report::Prepared),
+        VolumeEvent::Missing => Some(Report::Missing),
+        VolumeEvent::NotMade { sentence } => {
+            Some(Report::Failed { reason: EndReason::CreateFailed, note: sentence })
+        }
+        VolumeEvent::NotMounted => None,
+        VolumeEvent::Destroyed => Some(Report::Destroyed),
     }
 }
 

@@ -147,6 +147,10 @@ impl Market {
     fn begin_rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
+        if request.volume {
+            self.check_volume(&request, offer)?;
+        }
+        let volumes = self.attachments(&request, &offer.host, &offer.machine)?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
         let wish = Wish {
             ask,
@@ -166,12 +170,14 @@ impl Market {
                 user: request.user,
                 workdir: request.workdir,
                 keep_alive: false,
+                volumes,
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
             tick: request.tick_ms,
             label: request.label,
             image: request.image,
+            volume: request.volume,
         };
         let (host, currency) = (offer.host, currency_of(offer));
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });

@@ -26,6 +26,7 @@ pub mod task;
 mod telling;
 pub mod terms;
 pub mod views;
+mod volumes;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
 pub use listing::page_size;

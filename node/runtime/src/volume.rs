@@ -57,7 +57,10 @@ pub enum VolumeEvent {
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Create { name: String, bytes: u64 },
+    Create {
+        name: String,
+        bytes: u64,
+    },
     Adopt(String),
     Destroy(String),
     /// Nobody accounts for it.

@@ -78,7 +78,8 @@ fn describe(quote: &QuoteView) -> String {
     ];
     let limited = if quote.max_spend == Some(quote.ceiling) { ", the limit in the lease" } else { "" };
     let until = output::time(quote.ends_at_ms);
-    lines.push(format!("at most {} until {until} and the 48 h it is kept after that{limited}", price(quote.ceiling, 4)));
+    lines
+        .push(format!("at most {} until {until} and the 48 h it is kept after that{limited}", price(quote.ceiling, 4)));
     lines.iter().map(|line| output::plain(line)).collect::<Vec<_>>().join("\n")
 }
 

@@ -77,7 +77,8 @@ impl Market {
         }
         let (wanted, free) = (request.disk_mb.unwrap_or(0), offer.availability.volume_mb);
         if free == 0 {
-            let error = CommandError::new(ErrorCode::Rejected, "this host keeps no volumes, or has no more room for them");
+            let error =
+                CommandError::new(ErrorCode::Rejected, "this host keeps no volumes, or has no more room for them");
             return Err(error.hint("take another machine: souk search 'volume_space>0'"));
         }
         if wanted < limits::VOLUME_LEAST_MB {

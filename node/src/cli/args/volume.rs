@@ -9,13 +9,17 @@ use super::values::duration;
 #[derive(Debug, Subcommand)]
 pub enum VolumeCommand {
     /// Rent disk on a machine, to be attached to instances there
-    #[command(after_help = "It is billed by its size, from now until it is deleted, and outlives the instances it is attached \
+    #[command(
+        after_help = "It is billed by its size, from now until it is deleted, and outlives the instances it is attached \
                       to. Past its contract's end it is kept for 48 h.\n\nExamples:\n  souk volume create data 1 --size 50\n  \
                       souk volume create data 3fa9c1 --size 50 --for 30days --extend 90days -y\n  \
-                      souk rent 1 --image debian:12 --volume data:/data -- ./job")]
+                      souk rent 1 --image debian:12 --volume data:/data -- ./job"
+    )]
     Create(CreateVolumeArgs),
     /// List volumes
-    #[command(after_help = "Examples:\n  souk volume list\n  souk volume list -a\n  souk volume list --json | jq -r '.[].label'")]
+    #[command(
+        after_help = "Examples:\n  souk volume list\n  souk volume list -a\n  souk volume list --json | jq -r '.[].label'"
+    )]
     List {
         /// Those that are over, too
         #[arg(short, long)]

@@ -73,10 +73,8 @@ impl HostLease {
 
     /// What time brings about for a volume; false if nothing, or if this is none.
     pub(super) fn volume_step(&mut self, cx: &mut Context, now: Timestamp) -> bool {
-        let there = matches!(
-            self.state,
-            LeaseState::Kept | LeaseState::Paused(PauseReason::Expired | PauseReason::MaxSpend)
-        );
+        let there =
+            matches!(self.state, LeaseState::Kept | LeaseState::Paused(PauseReason::Expired | PauseReason::MaxSpend));
         if !self.draft.is_volume() || !there {
             return false;
         }

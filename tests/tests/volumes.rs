@@ -88,16 +88,16 @@ fn data_outlives_instances_and_is_billed_by_its_size_until_it_is_deleted() {
     let renter = world.node("renter").knows(&host.listen[0]).start();
     let volume = create(&renter, &host, "data", &["--size", "0.1"]);
     assert_eq!(state_of(&renter.show("data")), "kept");
-    let (why, _) = renter.refused(&["volume", "create", "data", &renter.ask_of(&host, 1), "--size", "0.1", "-y"]);
+    let (_, why) = renter.refused(&["volume", "create", "data", &renter.ask_of(&host, 1), "--size", "0.1", "-y"]);
     assert!(why.contains("named data already"), "{why}");
-    let (why, _) = renter.refused(&["volume", "create", "big", &renter.ask_of(&host, 1), "--size", "2", "-y"]);
+    let (_, why) = renter.refused(&["volume", "create", "big", &renter.ask_of(&host, 1), "--size", "2", "-y"]);
     assert!(why.contains("left for volumes"), "{why}");
 
     let first = instance(&renter, &host, "data:/data");
     assert_eq!(sh(&renter, &first, "echo kept > /data/file; cat /data/file; stat -c %a /data"), "kept\n777\n");
-    let (why, _) = renter.refused(&["volume", "delete", "-y", "data"]);
+    let (_, why) = renter.refused(&["volume", "delete", "-y", "data"]);
     assert!(why.contains("attached to instance"), "{why}");
-    let (why, _) = renter.refused(&["stop", "data"]);
+    let (_, why) = renter.refused(&["stop", "data"]);
     assert!(why.contains("neither started nor stopped"), "{why}");
     // Several instances may have it at once.
     let second = instance(&renter, &host, "data:/mnt/here:ro");
@@ -121,7 +121,7 @@ fn data_outlives_instances_and_is_billed_by_its_size_until_it_is_deleted() {
     // Another renter has no way to it.
     let stranger = world.node("stranger").knows(&host.listen[0]).start();
     let ask = stranger.ask_of(&host, 1);
-    let (why, _) = stranger.refused(&attach(&ask, &format!("{volume}:/data")));
+    let (_, why) = stranger.refused(&attach(&ask, &format!("{volume}:/data")));
     assert!(why.contains("no "), "{why}");
     let listed = renter.json(&["volume", "list"]);
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
@@ -196,7 +196,7 @@ fn a_killed_host_and_a_rebooted_machine_have_it_again() {
     renter.meets(&host);
     renter.reaches(&volume, "ended volume_lost");
     renter.reaches(&lease, "paused volume_ended");
-    let (why, _) = renter.refused(&["start", &lease]);
+    let (_, why) = renter.refused(&["start", &lease]);
     assert!(why.contains("keeps no volume"), "{why}");
     destroy(&renter, &lease);
     nothing_left(world.docker(), &host);
@@ -218,7 +218,7 @@ fn past_its_end_it_stops_who_has_it_and_an_extension_brings_it_back() {
     renter.reaches(&lease, "paused volume_ended");
     let told = renter.show(&volume);
     assert!(told["events"].as_array().unwrap().iter().any(|e| e["what"] == "expiring_soon"), "{told:#}");
-    let (why, _) = renter.refused(&attach(&renter.ask_of(&host, 1), "short:/data"));
+    let (_, why) = renter.refused(&attach(&renter.ask_of(&host, 1), "short:/data"));
     assert!(why.contains("paused(expired)"), "{why}");
     let _ = renter.json(&["extend", &volume, "10m", "-y"]);
     renter.reaches(&volume, "kept");

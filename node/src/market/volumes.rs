@@ -79,7 +79,7 @@ impl Market {
         if free == 0 {
             let error =
                 CommandError::new(ErrorCode::Rejected, "this host keeps no volumes, or has no more room for them");
-            return Err(error.hint("take another machine: souk search 'volume_space>0'"));
+            return Err(error.hint("take another machine: souk search shows others"));
         }
         if wanted < limits::VOLUME_LEAST_MB {
             return bad(format!("the smallest volume has {} MB", limits::VOLUME_LEAST_MB));

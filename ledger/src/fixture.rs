@@ -86,6 +86,7 @@ impl Deal {
                 pids: 100,
             },
             egress: Egress::Internet,
+            public: None,
             currency: Currency::usd(),
             rates: Rates {
                 compute_hour: Amount(350_000_000),

@@ -17,7 +17,7 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, owned::Owned, task, views},
+    market::{About, MarketHandle, logins::Logins, owned::Owned, task, views},
     orders,
     seal::Seal,
 };
@@ -55,6 +55,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let Options { dir, ready, lock: _lock } = options;
     let identity = Identity::load(&dir)?;
     let network_id = config.network.id();
+    let ssh_keys = crate::access::key_files::lines(&config.renter.ssh_keys).context("renter.ssh_keys")?;
     let me = identity.keypair.node_id();
 
     let (ledger, restore, progress) = {
@@ -89,8 +90,14 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
         ssh: crate::access::ssh::SshSeed::of(&identity.keypair),
+        api: crate::inside::ApiSeed::of(&identity.keypair),
+        ssh_keys,
     };
     let owned = Owned::open(dir.clone(), network_id, me, config.owner.offline_after)?;
+    let logins = {
+        let (dir, seal) = (dir.clone(), Seal::of(&identity.keypair));
+        tokio::task::spawn_blocking(move || Logins::open(&dir, seal)).await?
+    };
     let locks = SlotLocks::new(&config.runtime.lock_dir);
     let parts = task::Parts {
         engine,
@@ -105,6 +112,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         owned,
         about,
         hooks: feed,
+        logins,
     };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();

@@ -9,6 +9,7 @@ use crate::{
     limits,
     money::{self, Amount, Counters, Currency, Rates},
     negotiation::{ImagePin, RentalType},
+    ports::PublicAccess,
     resources::{Egress, Resources},
     signed::{Document, Invalid},
     time::{Millis, Timestamp},
@@ -37,6 +38,8 @@ pub struct LeaseDraft {
     pub resources: Resources,
     /// What the guest may reach.
     pub egress: Egress,
+    /// The ports it is reached at from outside; none without any.
+    pub public: Option<PublicAccess>,
     /// The currency of every amount here.
     pub currency: Currency,
     /// The prices, for all slots together.
@@ -112,6 +115,7 @@ impl Document for LeaseDraft {
     fn check(&self) -> Result<(), Invalid> {
         self.currency.check()?;
         self.image.check()?;
+        self.public.as_ref().map_or(Ok(()), PublicAccess::check)?;
         Invalid::unless(self.host != self.renter, "host and renter are the same node")?;
         if self.is_volume() {
             self.check_volume()?;
@@ -171,6 +175,8 @@ pub enum EndReason {
     LeftEarly,
     /// The contract ended and the disk was kept long enough.
     Expired,
+    /// A program in the instance asked for it, by the instance's own endpoint.
+    AskedFromInside,
     /// The host took the machine back.
     HostAborted,
     /// The image could not be had or is too large.
@@ -253,6 +259,7 @@ impl fmt::Display for EndReason {
             Self::Destroyed => "destroyed",
             Self::LeftEarly => "left_early",
             Self::Expired => "expired",
+            Self::AskedFromInside => "asked_from_inside",
             Self::HostAborted => "host_aborted",
             Self::ImageFailed => "image_failed",
             Self::CreateFailed => "create_failed",

@@ -45,6 +45,8 @@ pub const ENTRY_BYTES: usize = 6144;
 pub const RECEIPT_BYTES: usize = 1024;
 /// Bytes of a workload: command, environment, user.
 pub const WORKLOAD_BYTES: usize = 64 * 1024;
+/// Bytes of the script that an instance runs at each start. Longer ones belong into the image, or are fetched by this one.
+pub const ONSTART_BYTES: usize = 32 * 1024;
 /// Arguments of a command.
 pub const WORKLOAD_ITEMS: usize = 1024;
 /// Variables of an environment: the runtime takes 512, and the host adds some of its own.
@@ -55,8 +57,16 @@ pub const SENTENCE_BYTES: usize = 512;
 pub const REQUEST_BYTES: usize = 256 * 1024;
 /// Bytes of an answer between nodes.
 pub const RESPONSE_BYTES: usize = 1024 * 1024;
+/// Public ports of one lease: they are in its draft.
+pub const PORTS: usize = 16;
+/// Public ports a host may have for its guests.
+pub const PUBLIC_PORTS: u16 = 4096;
 /// Bytes of one frame on a log or exec stream.
 pub const FRAME_BYTES: usize = 64 * 1024;
+/// Bytes of a registry login's registry or user.
+pub const LOGIN_NAME_BYTES: usize = 255;
+/// Bytes of its password: cloud registries give tokens of some kilobytes.
+pub const LOGIN_PASSWORD_BYTES: usize = 16 * 1024;
 /// Public keys that may get into one instance over SSH.
 pub const SSH_KEYS: usize = 16;
 /// Characters of one such key, as OpenSSH writes it.
@@ -136,8 +146,10 @@ pub const TICK: (Millis, Millis) = (Millis::from_secs(1), Millis::from_hours(1))
 pub const TICK_DEFAULT: Millis = Millis::from_secs(60);
 /// How long an ended contract's disk is kept.
 pub const DISK_KEPT: Millis = Millis::from_hours(48);
-/// How long preparing (pulling, creating) may take.
+/// How long preparing (pulling, creating) may go on without getting on.
 pub const PREPARE_WITHIN: Millis = Millis::from_mins(10);
+/// How long it may take, all in all.
+pub const PREPARE_AT_MOST: Millis = Millis::from_hours(2);
 /// From SIGTERM to SIGKILL when an instance is stopped.
 pub const STOP_GRACE: Millis = Millis::from_secs(10);
 /// The longest contract: a year.
@@ -146,6 +158,10 @@ pub const TERM: Millis = Millis::from_hours(366 * 24);
 pub const METER_TOLERANCE_PERMILLE: u64 = 10;
 /// … plus this.
 pub const METER_TOLERANCE: Millis = Millis::from_secs(5);
+/// A program in an instance may say what it is so often, and is told to wait otherwise.
+pub const LABEL_EVERY: Millis = Millis::from_secs(10);
+/// … and so many times: each is an event, and they are not to push out what else has happened to the lease.
+pub const LABELS: usize = 64;
 /// Events kept and sent for one lease.
 pub const EVENTS_PER_LEASE: usize = 256;
 

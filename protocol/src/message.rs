@@ -12,12 +12,15 @@ use crate::{
     id::{Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce},
     lease::{LeaseDraft, LeaseState},
     limits,
+    logs::{LogPiece, LogPosition},
+    login::LoginFor,
     money::Amount,
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
     owner::OwnerOrder,
     receipt::{Ack, Usage},
     signed::Signed,
+    ssh::SshKeyList,
     time::Timestamp,
 };
 
@@ -89,6 +92,9 @@ pub enum Request {
     },
     /// An owner wants something of a node that belongs to it. Answered with [`Response::Ordered`], or rejected.
     Order(Signed<OwnerOrder>),
+    /// A renter's own login for the image that it proposes, or whose lease is being prepared. Answered with [`Response::LoginTaken`].
+    /// The host keeps it in memory until the image is there.
+    Login(Box<LoginFor>),
 }
 
 /// What a renter may ask of its instance.
@@ -125,6 +131,21 @@ pub struct LeaseEvent {
     pub note: String,
 }
 
+impl LeaseEvent {
+    /// What the instance calls itself, by the newest of these events that says so; none if that is empty.
+    #[must_use]
+    pub fn label_of(events: &[Self]) -> Option<&str> {
+        let newest = events.iter().rev().find(|e| e.what == EventCode::Labelled)?;
+        Some(newest.note.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// The newest of these events that is about the lease, and not only about what the instance calls itself.
+    #[must_use]
+    pub fn last_step(events: &[Self]) -> Option<&Self> {
+        events.iter().rev().find(|e| e.what != EventCode::Labelled)
+    }
+}
+
 /// What happened to a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -150,6 +171,8 @@ pub enum EventCode {
     MaintenanceAnnounced,
     /// The contract ends soon.
     ExpiringSoon,
+    /// A program in the instance said what it is: the note. Names nothing for the renter's commands.
+    Labelled,
 }
 
 impl EventCode {
@@ -167,6 +190,7 @@ impl EventCode {
             Self::ExtensionDeclined => "extension_declined",
             Self::MaintenanceAnnounced => "maintenance_announced",
             Self::ExpiringSoon => "expiring_soon",
+            Self::Labelled => "labelled",
         }
     }
 }
@@ -336,6 +360,8 @@ pub enum Response {
     },
     /// To a question for a later end.
     Extension(Extension),
+    /// To a login.
+    LoginTaken,
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -374,6 +400,7 @@ impl Request {
             Self::BookFetch { ids } => ids.len() <= limits::BOOK_FETCH,
             Self::Commit { workload, .. } => workload.len() <= limits::WORKLOAD_BYTES,
             Self::Update(update) => update.fits(),
+            Self::Login(of) => of.login.check().is_ok(),
             Self::Propose(_)
             | Self::BookSummary
             | Self::BookPage { .. }
@@ -423,6 +450,7 @@ impl Response {
             Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
+            | Self::LoginTaken
             | Self::Extension(_)
             | Self::Countered(_)
             | Self::Drafted(_)
@@ -449,8 +477,8 @@ pub enum StreamOpen {
         tail: Option<u32>,
         /// Only lines from this time on.
         since: Option<Timestamp>,
-        /// Put the time before each line.
-        timestamps: bool,
+        /// Only what a reader who was cut off here has not had; in place of the two before.
+        from: Option<LogPosition>,
     },
     /// A further command in the instance.
     Exec {
@@ -469,12 +497,19 @@ pub enum StreamOpen {
         /// Columns and rows of the terminal.
         size: Option<(u16, u16)>,
     },
-    /// An SSH session with the instance. After [`Frame::Ready`] the stream carries SSH's own bytes.
+    /// An SSH session with the instance. After [`Frame::Ready`] the stream carries SSH's own bytes. Whoever proves a key of the newest
+    /// list gets in: the renter's [`SshKeyList`], or the workload's.
     Ssh {
         /// Which lease.
         lease: LeaseId,
-        /// Public keys that get in, as OpenSSH writes them, at most [`limits::SSH_KEYS`]. The renter's node vouches for them.
-        keys: Vec<String>,
+    },
+    /// Which keys get in over SSH. After [`Frame::Ready`] the stream carries the newest list that the renter has signed, and ends;
+    /// nothing, if the workload's hold.
+    SshKeys {
+        /// Which lease.
+        lease: LeaseId,
+        /// A new list first, of the revision after the newest.
+        replace: Option<Signed<SshKeyList>>,
     },
     /// A connection to a port, made from inside the instance. After [`Frame::Ready`] a TCP stream carries the connection's own bytes
     /// both ways; a UDP stream carries datagrams, each after its length as 16-bit big-endian.
@@ -497,7 +532,8 @@ impl StreamOpen {
         match self {
             Self::Logs { lease, .. }
             | Self::Exec { lease, .. }
-            | Self::Ssh { lease, .. }
+            | Self::Ssh { lease }
+            | Self::SshKeys { lease, .. }
             | Self::Forward { lease, .. } => *lease,
         }
     }
@@ -525,6 +561,12 @@ pub enum Frame {
     Error(String),
     /// What was asked for is there; from here on no frames follow, but its own bytes.
     Ready,
+    /// Output, with its place.
+    Log(LogPiece),
+    /// A word about the output, not of it; a sentence for people.
+    Note(String),
+    /// From where on output follows: the first frame of a stream of it.
+    Place(LogPosition),
 }
 
 impl Frame {
@@ -536,6 +578,8 @@ impl Frame {
     pub fn to_bytes(&self) -> Vec<u8> {
         let resize;
         let code;
+        let piece;
+        let place;
         let (kind, body): (u8, &[u8]) = match self {
             Self::Open(bytes) => (0, bytes),
             Self::Stdin(bytes) => (1, bytes),
@@ -552,6 +596,15 @@ impl Frame {
             }
             Self::Error(sentence) => (7, sentence.as_bytes()),
             Self::Ready => (8, &[]),
+            Self::Log(log) => {
+                piece = log.to_bytes();
+                (9, &piece)
+            }
+            Self::Note(sentence) => (10, sentence.as_bytes()),
+            Self::Place(position) => {
+                place = position.to_bytes();
+                (11, &place)
+            }
         };
         let mut bytes = Vec::with_capacity(Self::HEADER + body.len());
         bytes.push(kind);
@@ -586,23 +639,26 @@ impl Frame {
                 Self::Resize(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
             }
             6 => Self::Exit(i32::from_be_bytes(<[u8; 4]>::try_from(body.as_slice()).map_err(|_| malformed())?)),
-            7 => Self::Error(
-                String::from_utf8_lossy(&body)
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(limits::SENTENCE_BYTES)
-                    .collect(),
-            ),
+            7 => Self::Error(sentence(&body)),
             8 if body.is_empty() => Self::Ready,
+            9 => Self::Log(LogPiece::from_bytes(body)?),
+            10 => Self::Note(sentence(&body)),
+            11 => Self::Place(LogPosition::from_bytes(&body).ok_or_else(malformed)?),
             _ => return Err(malformed()),
         })
     }
+}
+
+/// What may be shown of a peer's sentence.
+fn sentence(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(limits::SENTENCE_BYTES).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::logs::LogPoint;
     use proptest::prelude::*;
 
     #[test]
@@ -613,6 +669,9 @@ mod tests {
             Frame::Resize(80, 24),
             Frame::Exit(-1),
             Frame::Error("no".to_owned()),
+            Frame::Log(LogPiece { stderr: true, at: 7, nth: 2, bytes: vec![3] }),
+            Frame::Note("well".to_owned()),
+            Frame::Place(LogPosition { stdout: LogPoint::after(9, 1), stderr: LogPoint::from_time(8) }),
         ] {
             let bytes = frame.to_bytes();
             let header: [u8; Frame::HEADER] = bytes[..Frame::HEADER].try_into().unwrap();

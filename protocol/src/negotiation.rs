@@ -6,6 +6,7 @@ use crate::{
     id::{AskId, Digest, DocumentId, MachineId, NodeId, Nonce},
     limits,
     money::{Amount, Currency},
+    ports::{self, PortRequest},
     resources::Egress,
     signed::{Document, Invalid},
     time::{Millis, Timestamp},
@@ -109,6 +110,8 @@ pub struct Proposal {
     pub disk_mb: u64,
     /// What the guest may reach.
     pub egress: Egress,
+    /// Ports that shall be reached from outside.
+    pub ports: Vec<PortRequest>,
     /// The image as the renter wrote it.
     pub image: String,
     /// The digest the renter insists on, if it knows one.
@@ -128,6 +131,7 @@ impl Proposal {
     /// Says what.
     pub fn check(&self) -> Result<(), Invalid> {
         check_reference(&self.image)?;
+        ports::check_requests(&self.ports)?;
         self.image_digest.as_deref().map_or(Ok(()), check_digest)?;
         Invalid::unless(self.round < limits::ROUNDS, "too many rounds")?;
         Invalid::unless(self.disk_mb >= 1, "no disk asked for")?;
@@ -199,6 +203,8 @@ pub enum RejectCode {
     NoDisk,
     /// The price is below what the host takes, and it will not move.
     Price,
+    /// The public ports asked for can't be had.
+    Ports,
     /// The image is unknown, too large, or its registry not allowed.
     Image,
     /// A term, egress, tick or ceiling that the host does not grant.

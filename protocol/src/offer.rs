@@ -135,6 +135,8 @@ pub struct Availability {
     pub maintenance: Option<Window>,
     /// How the host is reached.
     pub reachability: Reachability,
+    /// Public ports left for guests.
+    pub ports_free: u16,
 }
 
 /// One machine's offer. Replaced by a higher `seq`; at the same `seq` the lower id wins.
@@ -242,6 +244,7 @@ impl Document for Offer {
         let a = &self.availability;
         let slots = a.slots_total >= 1 && a.slots_total <= limits::SLOTS && a.slots_free <= a.slots_total;
         Invalid::unless(slots, "its slots make no sense")?;
+        Invalid::unless(a.ports_free <= limits::PUBLIC_PORTS, "its public ports are too many")?;
         let t = &self.terms;
         Invalid::unless(t.min_slots >= 1 && t.min_slots <= a.slots_total, "its smallest slice makes no sense")?;
         let window = a.maintenance.is_none_or(|w| w.from < w.until);

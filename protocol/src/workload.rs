@@ -28,7 +28,18 @@ pub struct Workload {
     /// Keeps the instance up without a command of its own.
     pub keep_alive: bool,
     /// Volumes of the same renter on the same machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Attachment>,
+    /// A script that is run at each start, before the command; or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onstart: Option<String>,
+    /// The image is pulled with the renter's own login, which the host is given apart from everything that is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login: bool,
+    /// Public keys that get in over SSH, as OpenSSH writes them, at most [`limits::SSH_KEYS`]; until the renter signs another list
+    /// ([`crate::ssh::SshKeyList`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
     /// Makes the digest say nothing about guessable contents, secrets in the environment for one.
     pub salt: Nonce,
 }
@@ -106,7 +117,11 @@ impl Workload {
         Invalid::unless(no_nul, "the command or the environment has a NUL character")?;
         let names = self.env.iter().all(|(name, _)| !name.is_empty() && !name.contains(['=', '\0']));
         Invalid::unless(names, "an environment variable has a name that is empty or has `=` in it")?;
+        let onstart = self.onstart.as_deref().unwrap_or_default();
+        Invalid::unless(onstart.len() <= limits::ONSTART_BYTES, "the onstart script is over 32 KiB")?;
+        Invalid::unless(!onstart.contains('\0'), "the onstart script has a NUL character")?;
         Invalid::unless(encode::to_bytes(self).len() <= limits::WORKLOAD_BYTES, "the workload is over 64 KiB")?;
+        crate::ssh::check_keys(&self.ssh_keys)?;
         Invalid::text(self.user.as_deref().unwrap_or_default(), limits::NAME_BYTES, "the user")?;
         Attachment::check_all(&self.volumes)?;
         let absolute = self.workdir.as_ref().is_none_or(|dir| dir.starts_with('/'));

@@ -19,8 +19,10 @@ use souk_protocol::{
     negotiation::{Counter, ImagePin, Proposal, RentalType},
     offer::{Accepts, Availability, Notice, Offer, Reachability, Terms, Withdrawal},
     owner::{Membership, OwnerId, OwnerOrder},
+    ports::{PublicAccess, PublicPort},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
+    ssh::SshKeyList,
     terms::{Amended, Change, LeaseTerms},
     workload::Workload,
 };
@@ -104,6 +106,7 @@ fn offer() -> Verified<Offer> {
             volume_mb: 200_000,
             reachability: Reachability::Unknown,
             maintenance: None,
+            ports_free: 100,
         },
         membership: None,
     };
@@ -142,6 +145,13 @@ fn order() -> Verified<OwnerOrder> {
     Verified::sign(order, &owner(), &network()).unwrap()
 }
 
+fn ssh_keys() -> Verified<SshKeyList> {
+    let keys =
+        vec!["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH laptop".to_owned()];
+    let list = SshKeyList { renter: renter().node_id(), lease: draft().id().into(), revision: 1, keys };
+    Verified::sign(list, &renter(), &network()).unwrap()
+}
+
 fn withdrawal() -> Verified<Withdrawal> {
     let withdrawal = Withdrawal { host: host().node_id(), machine: MACHINE, seq: 8, issued_at: NOON };
     Verified::sign(withdrawal, &host(), &network()).unwrap()
@@ -151,6 +161,7 @@ fn workload() -> Workload {
     Workload {
         command: Some(vec!["python".to_owned(), "train.py".to_owned()]),
         env: vec![("EPOCHS".to_owned(), "3".to_owned())],
+        onstart: Some("#!/bin/sh\necho ready\n".to_owned()),
         salt: Nonce([5; 16]),
         ..Workload::default()
     }
@@ -172,6 +183,7 @@ fn proposal() -> Proposal {
         extend: Some(Millis::from_hours(6)),
         disk_mb: 50_000,
         egress: Egress::Internet,
+        ports: vec!["8080".parse().unwrap(), "40001:53/udp".parse().unwrap()],
         image: "debian:12".to_owned(),
         image_digest: None,
         workload: workload().to_bytes().1,
@@ -216,6 +228,13 @@ fn draft() -> Verified<LeaseDraft> {
             pids: 4096,
         },
         egress: Egress::Internet,
+        public: Some(PublicAccess {
+            address: "203.0.113.7".to_owned(),
+            ports: vec![
+                PublicPort { public: 40_000, port: 8080, udp: false },
+                PublicPort { public: 40_001, port: 53, udp: true },
+            ],
+        }),
         currency: Currency::usd(),
         rates: Rates {
             compute_hour: Amount(350_000_000),
@@ -372,6 +391,7 @@ fn documents() -> Vec<Value> {
         document("membership: the owner's word for a node", &membership()),
         document("offer of a machine that belongs to an owner", &owned_offer()),
         document("owner's order", &order()),
+        document("SSH keys", &ssh_keys()),
         document("counter-offer", &counter()),
         document("lease draft: its id is the lease's", &draft()),
         document("usage", &usage()),
@@ -391,7 +411,7 @@ fn messages() -> Value {
     let open = &entries()[2].1;
     let (bytes, _) = workload().to_bytes();
     let control = Request::Control { lease, action: Action::Stop, nonce: Nonce([6; 16]) };
-    let stream = StreamOpen::Logs { lease, follow: true, tail: Some(10), since: None, timestamps: false };
+    let stream = StreamOpen::Logs { lease, follow: true, tail: Some(10), since: None, from: None };
     let frames = [Frame::Stdout(b"hello\n".to_vec()), Frame::StdinEnd, Frame::Resize(80, 24), Frame::Exit(-1)];
     json!({
         "gossip": [
@@ -420,7 +440,10 @@ fn messages() -> Value {
             message("ordered", &Response::Ordered { answer: br#"{"done":null}"#.to_vec() }),
             message("busy", &Response::Busy { retry_after_ms: 200 }),
         ],
-        "streams": [message("logs", &stream)],
+        "streams": [
+            message("logs", &stream),
+            message("ssh keys", &StreamOpen::SshKeys { lease, replace: Some(ssh_keys().to_signed()) }),
+        ],
         "frames": frames.map(|f| json!({ "what": format!("{f:?}"), "bytes": hex::encode(f.to_bytes()) })),
     })
 }
@@ -605,6 +628,7 @@ fn every_published_document_verifies() {
             Ack::NAME => verify::<Ack>(vector),
             Membership::NAME => verify::<Membership>(vector),
             OwnerOrder::NAME => verify::<OwnerOrder>(vector),
+            SshKeyList::NAME => verify::<SshKeyList>(vector),
             other => panic!("{other} is not a kind of document"),
         }
     }

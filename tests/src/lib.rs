@@ -2,15 +2,21 @@
 //!
 //! [`sim`] runs the pure engine, hundreds of nodes to a process, in virtual time over a network that loses and reorders.
 //! [`world`] runs real `souk` processes over real sockets with a real container engine: [`node`] owns one process, [`docker`]
-//! the engines, [`program`] finds and runs programs, [`part`] says what this machine lacks, [`watch`] counts what runs, [`wait`] waits with an end. They
+//! the engines, [`images`] what they run, [`registry`] an image registry, [`ssh`] OpenSSH's programs, [`program`] finds and runs
+//! programs, [`netns`] visitors from elsewhere, [`part`] says what this machine lacks, [`watch`] counts what runs, [`wait`] waits
+//! with an end. They
 //! panic where something does not work, since that is how a test fails.
 
 pub mod docker;
 pub mod export;
+pub mod images;
+pub mod netns;
 pub mod node;
 pub mod part;
 pub mod program;
+pub mod registry;
 pub mod sim;
+pub mod ssh;
 pub mod wait;
 pub mod watch;
 pub mod world;

@@ -112,8 +112,17 @@ impl Drop for World {
 /// If it does not come to run.
 #[must_use]
 pub fn rent(renter: &Node, host: &Node, slots: u64, line: &str, options: &[&str]) -> String {
+    rent_image(renter, host, slots, BUSYBOX, options, &["sh", "-c", line])
+}
+
+/// As [`rent`], of another image with another command.
+///
+/// # Panics
+/// If it does not come to run.
+#[must_use]
+pub fn rent_image(renter: &Node, host: &Node, slots: u64, image: &str, options: &[&str], command: &[&str]) -> String {
     let ask = renter.ask_of(host, slots);
-    let arguments = [&["rent", &ask, "--image", BUSYBOX, "--disk", "1", "-y"], options, &["--", "sh", "-c", line]];
+    let arguments = [&["rent", &ask, "--image", image, "--disk", "1", "-y"], options, &["--"], command];
     let outcome = renter.souk(&arguments.concat(), &[]);
     assert_eq!(outcome.code, 0, "{}{}", outcome.out, outcome.err);
     lease_of(&outcome.lines())

@@ -121,6 +121,7 @@ impl Raw {
             extend: None,
             disk_mb: 1000,
             egress: Egress::None,
+            ports: Vec::new(),
             image: BUSYBOX.to_owned(),
             image_digest: None,
             workload: workload.to_bytes().1,
@@ -241,7 +242,7 @@ fn bad_bytes_get_answers_and_change_nothing() {
     }
     // Its instance's output and shell neither.
     for open in [
-        StreamOpen::Logs { lease: id, follow: false, tail: None, since: None, timestamps: false },
+        StreamOpen::Logs { lease: id, follow: false, tail: None, since: None, from: None },
         StreamOpen::Exec {
             lease: id,
             command: vec!["id".to_owned()],
@@ -251,6 +252,9 @@ fn bad_bytes_get_answers_and_change_nothing() {
             workdir: None,
             size: None,
         },
+        StreamOpen::Ssh { lease: id },
+        StreamOpen::SshKeys { lease: id, replace: None },
+        StreamOpen::Forward { lease: id, host: "localhost".to_owned(), port: 22, udp: false },
     ] {
         let told = mallory.runtime.block_on(async {
             let mut stream = mallory.handle.open_stream(mallory.to, PATIENCE).await.unwrap();

@@ -216,7 +216,7 @@ fn an_instance_lives_stops_starts_and_leaves_nothing() {
     assert_eq!(exec(&["exec", "nobody", "--", "true"], &[]).code, 125);
     assert_eq!(exec(&["exec", "life", "--", "/no/such"], &[]).code / 125, 1, "126, 127 or 125");
 
-    // A reader who follows sees the end.
+    // A reader who follows sees what is said at the end, and waits for more.
     let mut follower = renter.command(&["logs", "-f", &lease]).stdout(Stdio::piped()).spawn().unwrap();
     let stopped = renter.json(&["stop", &lease]);
     let stopped = stopped.as_array().map_or(&stopped, |all| &all[0]);
@@ -224,9 +224,6 @@ fn an_instance_lives_stops_starts_and_leaves_nothing() {
     for node in [&host, &renter] {
         node.finds(&lease, "its exit code", |l| state_of(l) == "paused stopped" && l["exit_code"] == 9);
     }
-    assert_eq!(wait(&mut follower, PATIENCE), Some(0));
-    let followed = std::io::read_to_string(follower.stdout.take().unwrap()).unwrap();
-    assert!(followed.contains("begun") && followed.contains("bye"), "{followed}");
     assert!(host.locks_free(), "a stopped instance holds its slot");
     assert_ne!(shell("true").code, 0, "an exec in a stopped instance");
 
@@ -249,6 +246,9 @@ fn an_instance_lives_stops_starts_and_leaves_nothing() {
     for node in [&renter, &host] {
         node.reaches(&lease, "ended destroyed");
     }
+    assert_eq!(wait(&mut follower, PATIENCE), Some(0));
+    let followed = std::io::read_to_string(follower.stdout.take().unwrap()).unwrap();
+    assert!(followed.matches("begun").count() == 2 && followed.contains("bye"), "{followed}");
     nothing_left(world.docker(), &host);
 
     // A command that ends by itself: its code is told, its output stays until it is destroyed.

@@ -260,6 +260,7 @@ fn offer(liar: &Liar, seq: u64, at: Timestamp) -> Offer {
             volume_mb: 0,
             reachability: souk_protocol::offer::Reachability::Direct,
             maintenance: None,
+            ports_free: 0,
         },
         membership: None,
     }
@@ -335,12 +336,14 @@ fn renter(liar: &Liar) -> (Bench, Verified<Offer>) {
         term: Some(Millis::from_hours(1)),
         disk_mb: 1000,
         egress: souk_protocol::resources::Egress::None,
+        ports: Vec::new(),
         image: "debian:12".to_owned(),
         image_digest: None,
         workload: Workload::default(),
         max_spend: Some(Amount(5_000_000_000)),
         tick: None,
         label: None,
+        volume: false,
     };
     bench.feed(Input::Command(Command::Rent { token: Token(77), wish: Box::new(wish) }));
     (bench, offer)
@@ -359,6 +362,7 @@ fn draft(liar: &Liar, bench: &Bench, offer: &Verified<Offer>) -> LeaseDraft {
         rental: p.rental,
         resources: Resources::share(&offer.hardware, offer.class(), 1, 4, p.disk_mb).unwrap(),
         egress: p.egress,
+        public: None,
         currency: offer.terms.currency.clone(),
         rates: souk_protocol::Rates {
             compute_hour: p.price_hour,

@@ -209,7 +209,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
     let mut bench = Bench::new(Keypair::from_seed(&[1; 32]));
     let setup = setup();
     let reachability = setup.reachability;
-    let availability = Availability { slots_total: 4, slots_free: 4, volume_mb: 0, reachability, maintenance: None };
+    let availability = Availability { slots_total: 4, slots_free: 4, reachability, maintenance: None, ports_free: 0, volume_mb: 0 };
     let offer = liar.verified(Offer {
         membership: None,
         host: liar.id(),
@@ -234,6 +234,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
         term: Some(Millis::from_hours(2)),
         disk_mb: 1000,
         egress: souk_protocol::resources::Egress::None,
+        ports: Vec::new(),
         image: "debian:12".to_owned(),
         image_digest: None,
         workload: Workload::default(),
@@ -255,6 +256,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
         rental,
         resources: Resources::share(&offer.hardware, offer.class(), 1, 4, 1000).unwrap(),
         egress: p.egress,
+        public: None,
         currency: offer.terms.currency.clone(),
         rates: souk_protocol::Rates { compute_hour: p.price_hour, ..Default::default() },
         listed_hour: HOUR,

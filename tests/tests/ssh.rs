@@ -5,68 +5,22 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::Stdio,
     time::Duration,
 };
 
 use souk_tests::{
     node::Node,
     part::have,
-    program::{Outcome, mortal, must, run},
+    program::{mortal, must, run},
+    ssh::{Client, Running},
     wait::{PATIENCE, until},
     world::{World, rent},
 };
 
 /// Waits for nothing but its end.
 const IDLE: &str = "while :; do sleep 1; done";
-
-/// OpenSSH told how to reach one instance by the name `job`.
-struct Client {
-    config: PathBuf,
-}
-
-impl Client {
-    fn of(renter: &Node, lease: &str, folder: &Path) -> Self {
-        let mut command = renter.command(&["ssh-config", "--name", "job", lease]);
-        let shown = run(&mut command, &[]).json();
-        let mut text = "Host job\n".to_owned();
-        for (name, value) in shown["options"].as_object().unwrap() {
-            text.push_str(&format!("    {name} {}\n", value.as_str().unwrap()));
-        }
-        let config = folder.join("ssh_config");
-        fs::write(&config, text).unwrap();
-        Self { config }
-    }
-
-    /// Its configuration with one option set otherwise.
-    fn with(&self, option: &str, value: &str) -> Self {
-        let text = fs::read_to_string(&self.config).unwrap();
-        let config = self.config.with_extension(option);
-        fs::write(&config, text.replacen("Host job\n", &format!("Host job\n    {option} {value}\n"), 1)).unwrap();
-        Self { config }
-    }
-
-    fn program(&self, program: &str) -> Command {
-        let mut command = mortal(Path::new(program));
-        command.arg("-F").arg(&self.config);
-        command
-    }
-
-    fn ssh(&self, arguments: &[&str], input: &[u8]) -> Outcome {
-        run(self.program("ssh").args(arguments), input)
-    }
-}
-
-/// Ended by its id when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 /// Bytes that don't repeat soon.
 fn noise(length: usize) -> Vec<u8> {
@@ -255,22 +209,14 @@ fn nobody_else_gets_in() {
     // A key that isn't the rental's, a host key that isn't the lease's.
     let key = world.path().join("wrong");
     must("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
-    let text = fs::read_to_string(&client.config).unwrap();
-    let replaced = |option: &str, value: &str| {
-        let lines = text.lines().map(|line| {
-            if line.trim_start().starts_with(option) { format!("    {option} {value}") } else { line.to_owned() }
-        });
-        let config = world.path().join(option);
-        fs::write(&config, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
-        Client { config }
-    };
-    let refused = replaced("IdentityFile", key.to_str().unwrap()).ssh(&["job", "true"], &[]);
+    let refused = client.by(key.to_str().unwrap()).ssh(&["job", "true"], &[]);
     assert!(refused.code == 255 && refused.err.contains("Permission denied"), "{}", refused.err);
+    let text = fs::read_to_string(&client.config).unwrap();
     let alias = text.lines().find_map(|line| line.trim().strip_prefix("HostKeyAlias ")).unwrap().to_owned();
     let known = world.path().join("known");
     let public = fs::read_to_string(key.with_extension("pub")).unwrap();
     fs::write(&known, format!("{alias} {public}")).unwrap();
-    let changed = replaced("UserKnownHostsFile", known.to_str().unwrap()).ssh(&["job", "true"], &[]);
+    let changed = client.replaced("UserKnownHostsFile", known.to_str().unwrap(), "known").ssh(&["job", "true"], &[]);
     assert!(changed.code == 255 && changed.err.contains("IDENTIFICATION HAS CHANGED"), "{}", changed.err);
 
     // Neither another node nor the host itself.

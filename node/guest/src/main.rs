@@ -10,7 +10,12 @@
 //!
 //! `guest notice [TEXT]` writes what the host has to say to `/run/souk/notice.json`, or removes that file.
 //!
-//! `guest files` is the instance's side of a copy.
+//! Before the command, `init` runs the provisioning script at the first start and the renter's onstart script at each one.
+//! `guest provision PLACE DONE` fetches and runs the former, `guest script FILE` becomes the interpreter of a script.
+//!
+//! `guest self [show | notice | stop | destroy | label TEXT]` asks the instance's own endpoint, for images without curl.
+//!
+//! `guest jupyter` becomes the Jupyter of the image, and `guest files` is the instance's side of a copy.
 //!
 //! `guest shell ROWSxCOLUMNS|- [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
 //! prints a name's addresses, all as the user it is run as.
@@ -22,7 +27,10 @@
 mod demo;
 mod files;
 mod init;
+mod jupyter;
 mod notice;
+mod onstart;
+mod own;
 mod process;
 mod resolve;
 mod sftp;
@@ -58,8 +66,18 @@ fn main() -> ExitCode {
                 }
             }
         }
+        Some(verb) if verb == "jupyter" => ExitCode::from(jupyter::run()),
         Some(verb) if verb == "files" => ExitCode::from(files::run()),
         Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
+        Some(verb) if verb == "self" => ExitCode::from(own::run(&arguments.collect::<Vec<_>>())),
+        Some(verb) if verb == "provision" => match (arguments.next(), arguments.next()) {
+            (Some(place), Some(done)) => ExitCode::from(onstart::provision(&place, &done)),
+            (_, _) => ExitCode::from(USAGE),
+        },
+        Some(verb) if verb == "script" => match arguments.next() {
+            Some(path) => ExitCode::from(onstart::script(&path)),
+            None => ExitCode::from(USAGE),
+        },
         Some(verb) if verb == "sftp" => ExitCode::from(sftp::run()),
         Some(verb) if verb == "resolve" => match arguments.next().as_deref().and_then(|s| s.to_str()) {
             Some(name) => ExitCode::from(resolve::run(name)),
@@ -71,8 +89,8 @@ fn main() -> ExitCode {
         }
         Some(_) | None => {
             say(
-                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest files | \
-                 guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version",
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest jupyter | guest files | \
+                 guest self [show | notice | stop | destroy | label TEXT] | guest script FILE | guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version",
             );
             ExitCode::from(USAGE)
         }

@@ -119,6 +119,13 @@ pub fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Whether this user may make files in a folder.
+pub fn may_write(folder: &std::path::Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes()) else { return false };
+    // SAFETY: the path is a string that ends with NUL and lives here.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
 /// Gives the terminal of the standard input so many rows and columns; where there is none, nothing happens.
 pub fn size_terminal(rows: u16, columns: u16) {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };

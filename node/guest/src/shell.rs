@@ -62,13 +62,29 @@ pub fn run(size: Option<OsString>, command: Option<OsString>) -> u8 {
     126
 }
 
+/// The home folder of this user, where it has one.
+pub fn home() -> Option<std::path::PathBuf> {
+    let set = std::env::var_os("HOME").filter(|home| Path::new(home).is_absolute());
+    set.or_else(|| account().map(|account| account.home.into())).map(Into::into)
+}
+
+/// The first shell there is.
+pub fn any() -> Option<String> {
+    find(None)
+}
+
+/// The shell of the user this runs as, or any that the image has.
+pub fn of_user() -> Option<String> {
+    find(account().as_ref())
+}
+
 /// The account's shell, unless it is one that lets nobody in, else the first one there is.
 fn find(account: Option<&Account>) -> Option<String> {
     let own = account.map(|a| a.shell.as_str()).filter(|s| !s.ends_with("/nologin") && !s.ends_with("/false"));
     own.into_iter().chain(SHELLS).find(|path| is_executable(path)).map(str::to_owned)
 }
 
-fn is_executable(path: &str) -> bool {
+pub fn is_executable(path: &str) -> bool {
     Path::new(path).is_absolute()
         && fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -41,6 +41,8 @@ pub struct RuntimeConfig {
     pub local_images: Vec<String>,
     /// Largest image, in MiB on disk.
     pub max_image_mb: u64,
+    /// Room for images that no instance needs any more, in MiB; those used longest ago go first.
+    pub image_cache_mb: u64,
     /// How GPUs are attached.
     pub nvidia: Nvidia,
     /// Resolvers given to guests; public addresses, since guests reach no others.
@@ -92,6 +94,7 @@ impl Default for RuntimeConfig {
             ],
             local_images: Vec::new(),
             max_image_mb: 60 * 1024,
+            image_cache_mb: 100 * 1024,
             nvidia: Nvidia::Auto,
             resolvers: vec![Ipv4Addr::new(1, 1, 1, 1), Ipv4Addr::new(8, 8, 8, 8)],
             new_connections: NewConnections { per_second: 200, burst: 600 },

@@ -16,6 +16,7 @@ use bollard::models::{
 use crate::config::{DiskQuota, RuntimeConfig};
 use crate::helper::HELPER_IN_INSTANCE;
 use crate::image::StoredImage;
+use crate::inside;
 use crate::name::{LABEL_DISK, LABEL_IDLE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
@@ -62,6 +63,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) volumes: &'a Volumes,
     /// Its address in its own network, where it has one.
     pub(crate) address: Option<Ipv4Addr>,
+    /// The folder that the node shares with it, where it does.
+    pub(crate) folder: Option<&'a Path>,
 }
 
 /// What names the GPUs to the OCI runtime.
@@ -247,6 +250,7 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     mounts.retain(|mount| !spec.volumes.iter().any(|volume| mount.target.as_deref() == Some(&volume.path)));
     mounts.extend(spec.volumes.iter().map(|volume| attached(volume, around.volumes)));
     mounts.push(helper_mount(around.helper));
+    mounts.extend(around.folder.map(inside::mount));
     let mut host = HostConfig {
         nano_cpus: Some(i64::from(spec.cpu_milli) * 1_000_000),
         cpuset_cpus: spec.cpuset.as_ref().map(|cores| {

@@ -7,8 +7,8 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd as _;
-use std::sync::Arc;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -30,6 +30,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const RESOLVE_WITHIN: Duration = Duration::from_secs(10);
 /// Addresses of one name that are tried.
 const ADDRESSES: usize = 4;
+/// Between two looks whether an instance that was entered still runs: its network is held open no longer than that.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Bytes read of the helper's answer.
 const ANSWER_BYTES: usize = 1024;
 /// Bytes of a host name.
@@ -73,7 +75,7 @@ pub(crate) async fn tcp(
     port: u16,
 ) -> Result<TcpStream, DialError> {
     let addresses = addresses(shared, instance, host).await?;
-    let inside = Arc::new(enter(instance).await?);
+    let inside = enter(shared, instance).await?;
     let mut last = DialError::Unresolved(host.to_owned());
     for ip in addresses {
         let address = SocketAddr::new(ip, port);
@@ -109,7 +111,7 @@ pub(crate) async fn udp(
 ) -> Result<UdpSocket, DialError> {
     let ip = addresses(shared, instance, host).await?.into_iter().next();
     let ip = ip.ok_or_else(|| DialError::Unresolved(host.to_owned()))?;
-    let inside = Arc::new(enter(instance).await?);
+    let inside = enter(shared, instance).await?;
     let any = if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = made_inside(inside, move || std::net::UdpSocket::bind((any, 0))).await?;
     socket.set_nonblocking(true).map_err(DialError::Socket)?;
@@ -152,8 +154,53 @@ async fn addresses(shared: &Arc<Shared>, instance: &Instance, host: &str) -> Res
     Ok(found)
 }
 
-/// The instance's network namespace, held open.
-async fn enter(instance: &Instance) -> Result<File, DialError> {
+/// A running instance's network namespace, held open together with its first process.
+#[derive(Debug)]
+struct Inside {
+    process: OwnedFd,
+    namespace: File,
+}
+
+/// The way into an instance that was found last, so that the engine isn't asked for each connection. Let go of when its first
+/// process ends.
+#[derive(Debug, Default)]
+pub(crate) struct Entrance(Mutex<Option<Arc<Inside>>>);
+
+impl Entrance {
+    fn known(&self) -> Option<Arc<Inside>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.filter(|inside| process::is_alive(&inside.process))
+    }
+
+    fn set(&self, inside: Option<Arc<Inside>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = inside;
+    }
+}
+
+async fn enter(shared: &Arc<Shared>, instance: &Instance) -> Result<Arc<Inside>, DialError> {
+    let Some(worker) = shared.worker(&instance.lease) else { return find(instance).await.map(Arc::new) };
+    if let Some(inside) = worker.wake.entrance.known() {
+        return Ok(inside);
+    }
+    let inside = Arc::new(find(instance).await?);
+    worker.wake.entrance.set(Some(Arc::clone(&inside)));
+    let (stop, own) = (shared.stop.clone(), Arc::downgrade(&inside));
+    shared.tasks.spawn(async move {
+        let ended = async {
+            while own.upgrade().is_some_and(|inside| process::is_alive(&inside.process)) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        stop.run_until_cancelled(ended).await;
+        // Unless another one was found meanwhile.
+        if worker.wake.entrance.known().is_none() {
+            worker.wake.entrance.set(None);
+        }
+    });
+    Ok(inside)
+}
+
+async fn find(instance: &Instance) -> Result<Inside, DialError> {
     let found = instance
         .inspect(&instance.names.container, false)
         .await
@@ -169,19 +216,19 @@ async fn enter(instance: &Instance) -> Result<File, DialError> {
     let namespace = File::open(format!("/proc/{pid}/ns/net")).map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied { DialError::Forbidden } else { DialError::NotRunning }
     })?;
-    if process::is_alive(&process) { Ok(namespace) } else { Err(DialError::NotRunning) }
+    if process::is_alive(&process) { Ok(Inside { process, namespace }) } else { Err(DialError::NotRunning) }
 }
 
 /// Makes a socket in a namespace, on a thread that ends with it.
 async fn made_inside<T: Send + 'static>(
-    namespace: Arc<File>,
+    inside: Arc<Inside>,
     make: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, DialError> {
     let (made, socket) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
         let _runtime = runtime.enter();
-        let entered = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network));
+        let entered = move_into_link_name_space(inside.namespace.as_fd(), Some(LinkNameSpaceType::Network));
         let result = match entered {
             Ok(()) => make().map_err(DialError::Socket),
             Err(rustix::io::Errno::PERM) => Err(DialError::Forbidden),

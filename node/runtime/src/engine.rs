@@ -12,11 +12,14 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
 };
 
+use crate::cache::Cache;
 use crate::config::{DiskQuota, Nvidia, RuntimeConfig, RuntimeInfo};
 use crate::container::GpuAttachment;
 use crate::error::{RuntimeError, classify};
 use crate::firewall::Firewall;
 use crate::helper;
+use crate::incoming::Incoming;
+use crate::login::Logins;
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Egress;
@@ -33,8 +36,16 @@ pub(crate) struct Engine {
     pub(crate) firewall: Firewall,
     pub(crate) helper: PathBuf,
     pub(crate) volumes: Arc<Volumes>,
+    /// Images brought here by this node.
+    pub(crate) cache: Cache,
+    /// Renters' registry logins.
+    pub(crate) logins: Logins,
+    /// Images that renters send.
+    pub(crate) incoming: Incoming,
     /// Held while a subnet is chosen and its network made.
     pub(crate) subnet_lock: tokio::sync::Mutex<()>,
+    /// Whether images are kept by containerd, which names them by their manifests.
+    containerd: bool,
     info: RwLock<RuntimeInfo>,
 }
 
@@ -61,14 +72,32 @@ impl Engine {
                 false
             }
         };
+        let containerd = system.driver_status.iter().flatten().flatten().any(|word| word.contains("io.containerd.snapshotter"));
         let volumes = Arc::new(Volumes::new(&config.data_dir, &config.socket));
         let keeps = volumes.probe().await.inspect_err(|error| tracing::warn!(%error, "no volumes are offered")).is_ok();
         let info = RuntimeInfo { volumes: keeps, ..describe(&config, system, filtered) };
-        Ok(Self { docker, config, firewall, helper, volumes, subnet_lock: tokio::sync::Mutex::new(()), info: RwLock::new(info) })
+        Ok(Self {
+            docker,
+            cache: Cache::open(&config.data_dir),
+            logins: Logins::default(),
+            incoming: Incoming::default(),
+            containerd,
+            config,
+            firewall,
+            helper,
+            volumes,
+            subnet_lock: tokio::sync::Mutex::new(()),
+            info: RwLock::new(info),
+        })
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {
         self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the engine loads only archives that have all layers.
+    pub(crate) const fn unpacks_by_itself(&self) -> bool {
+        self.containerd
     }
 
     pub(crate) fn disk_quota(&self) -> DiskQuota {

@@ -82,8 +82,19 @@ impl FailureCode {
             Self::ImageNotFound => "the registry has no such image or tag; check the name",
             Self::ImageRefused => "this host doesn't accept images from that registry; choose another host or registry",
             Self::ImageDenied => {
-                "the registry wants a login for this image, or it doesn't exist there; make it public or use another"
+                "the registry wants a login for this image, or it doesn't exist there; check the name, or give a login (--login USER@REGISTRY)"
             }
+            Self::LoginRefused => {
+                "the registry doesn't take this login for this image; check user, password and the name of the image"
+            }
+            Self::LoginMissing => {
+                "the login for the image's registry was not given again in time; rent again with the login"
+            }
+            Self::ImageBusy => "the image is being sent already; wait for the other command, or end it",
+            Self::ImageNotSent => {
+                "the image was not sent to the host in time; rent again and keep the sending command running"
+            }
+            Self::ImageCorrupt => "what was sent to the host is not the image that the lease names; send it again",
             Self::ImageIncompatible => {
                 "the image is not made for this machine's processor or system; choose one that is"
             }
@@ -180,6 +191,8 @@ const PHRASES: &[(&str, FailureCode)] = &[
     ("pull access denied", FailureCode::ImageDenied),
     ("unauthorized", FailureCode::ImageDenied),
     ("authentication required", FailureCode::ImageDenied),
+    ("no basic auth credentials", FailureCode::ImageDenied),
+    ("403 forbidden", FailureCode::ImageDenied),
     ("denied: requested access", FailureCode::ImageDenied),
     ("unable to find user", FailureCode::UserUnknown),
     ("unable to find group", FailureCode::UserUnknown),

@@ -19,9 +19,10 @@ use crate::container::{Surroundings, describe, describe_network};
 use crate::engine::Engine;
 use crate::error::{classify, is_missing, status};
 use crate::image::StoredImage;
+use crate::inside;
 use crate::name::{LABEL_CARRIED, LABEL_DISK, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
 use crate::report::FailureCode;
-use crate::spec::{Egress, InstanceSpec};
+use crate::spec::{Egress, InstanceSpec, Priority};
 use crate::subnet::{Cidr, choose, routes};
 use crate::usage::{UnixNanos, parse_time};
 
@@ -138,6 +139,16 @@ impl Instance {
         })
     }
 
+    /// The size of its image in bytes, where its container is there already and from the same spec.
+    pub(crate) async fn made_from(&self, spec: &InstanceSpec) -> Option<u64> {
+        let found = self.observe(false).await.ok()??;
+        if found.spec_digest != spec.digest() {
+            return None;
+        }
+        let image = self.engine.docker.inspect_image(&found.image).await.ok()?;
+        Some(image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0))
+    }
+
     /// Makes the network (where one is granted) and the container, unless they are there from the same spec.
     pub(crate) async fn create(&self, spec: &InstanceSpec, image: &StoredImage) -> Result<(), FailureCode> {
         if let Some(found) = self.observe(false).await? {
@@ -156,6 +167,14 @@ impl Instance {
             Egress::Internet => Some(self.create_network().await?.guest()),
             Egress::None => None,
         };
+        // The idle job is nobody's rental: there is nothing for it to ask.
+        let folder = (spec.priority == Priority::Rental).then(|| inside::of(&self.engine.config.data_dir, &self.names));
+        if let Some(folder) = &folder
+            && let Err(error) = inside::make(folder, spec.onstart.as_deref())
+        {
+            tracing::error!(%error, folder = %folder.display(), "an instance's folder can't be made");
+            return Err(FailureCode::EngineRefused);
+        }
         let gpu = self.engine.gpu_attachment();
         let body = describe(
             spec,
@@ -168,6 +187,7 @@ impl Instance {
                 disk_quota: self.engine.disk_quota(),
                 volumes: &self.engine.volumes,
                 address,
+                folder: folder.as_deref(),
             },
         );
         let options = CreateContainerOptionsBuilder::new().name(&self.names.container).build();
@@ -295,7 +315,9 @@ impl Instance {
         }
         self.remove_volumes().await?;
         self.remove_images(None).await?;
-        self.remove_network().await
+        self.remove_network().await?;
+        inside::remove(&inside::of(&self.engine.config.data_dir, &self.names));
+        Ok(())
     }
 
     /// Asks for a container's removal; fine where it is gone or going. What runs in it is killed.

@@ -14,6 +14,7 @@
 //! [`firewall`] what keeps a guest contained; [`inventory`] what the machine has.
 
 pub mod blank;
+mod cache;
 pub mod config;
 mod container;
 pub mod dial;
@@ -22,11 +23,15 @@ pub mod error;
 pub mod exec;
 pub mod firewall;
 pub mod gpu_use;
+pub mod handover;
 mod helper;
 mod hijack;
 pub mod image;
+mod incoming;
+pub mod inside;
 mod instance;
 pub mod inventory;
+mod login;
 pub mod logs;
 pub mod loopfs;
 mod moving;
@@ -51,8 +56,11 @@ pub use error::{ImageError, RuntimeError};
 pub use exec::{ExecControl, ExecInput, ExecSession, ExecSpec};
 pub use gpu_use::{GpuMeter, GpuUse};
 pub use helper::HELPER_IN_INSTANCE;
-pub use image::{ImagePin, ResolvedImage};
+pub use inside::FOLDER_IN_INSTANCE;
+pub use incoming::Duplex;
+pub use image::{ImagePin, ImageSource, ResolvedImage};
 pub use inventory::{CpuInfo, GpuInfo, HostInventory};
+pub use login::Login;
 pub use logs::{LogChunk, LogOptions, LogStream, OutputStream};
 pub use loopfs::{DiskFill, LoopDiskError, LoopDisks};
 pub use notice::{MAX_NOTICE_BYTES, NOTICE_IN_INSTANCE};

@@ -155,6 +155,16 @@ pub enum FailureCode {
     ImageRefused,
     /// The registry wants a login, or forbids this image.
     ImageDenied,
+    /// The registry doesn't take the renter's login, or it is no login for this image.
+    LoginRefused,
+    /// The renter's login was not given in time.
+    LoginMissing,
+    /// The image is being sent by another command of its renter.
+    ImageBusy,
+    /// The image that the renter was to send didn't come in time.
+    ImageNotSent,
+    /// What the renter sent is not the image that the lease names, or nothing that an image may be.
+    ImageCorrupt,
     /// The image is not made for this machine.
     ImageIncompatible,
     /// The image is larger than the host accepts.

@@ -17,10 +17,12 @@ use crate::engine::Engine;
 use crate::error::{ImageError, RuntimeError};
 use crate::exec::{ExecSession, ExecSpec};
 use crate::image::{self, ResolvedImage};
+use crate::incoming::{self, Duplex};
 use crate::instance::Instance;
+use crate::login::Login;
 use crate::logs::{LogOptions, LogStream};
 use crate::notice::MAX_NOTICE_BYTES;
-use crate::report::{Exit, RuntimeReport};
+use crate::report::{Exit, FailureCode, RuntimeReport};
 use crate::shared::Shared;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
@@ -134,6 +136,14 @@ pub trait Runtime: Send + Sync {
         port: u16,
     ) -> RuntimeFuture<'a, Result<UdpSocket, DialError>>;
 
+    /// Takes the image of an instance that is being prepared from its renter, who was authenticated by the caller: the receiving side of
+    /// a [`crate::handover`]. What goes wrong there is told over the stream.
+    fn receive_image<'a>(
+        &'a self,
+        lease: &'a str,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, Result<(), FailureCode>>;
+
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
 
@@ -211,6 +221,24 @@ impl DockerRuntime {
         orphans.map(volume::Command::Remove).try_for_each(|command| self.shared.volume(command))
     }
 
+    /// As [`Runtime::resolve_image`], with a renter's login.
+    ///
+    /// # Errors
+    /// As there; [`crate::FailureCode::LoginRefused`] where the registry doesn't take the login.
+    pub async fn resolve_image_as(&self, reference: &str, login: &Login) -> Result<ResolvedImage, ImageError> {
+        image::resolve(&self.shared.engine, reference, Some(login)).await
+    }
+
+    /// Gives the login for a lease's image. Kept in memory until the image is there, the lease is destroyed, or it is forgotten.
+    pub fn give_login(&self, lease: &str, login: Login) {
+        self.shared.engine.logins.give(lease, login);
+    }
+
+    /// Forgets a lease's login.
+    pub fn forget_login(&self, lease: &str) {
+        self.shared.engine.logins.forget(lease);
+    }
+
     async fn adopt_all(&self, leases: &[String]) -> Result<Vec<Adopted>, RuntimeError> {
         let engine = &self.shared.engine;
         for orphan in engine.leases().await.map_err(RuntimeError::Engine)? {
@@ -223,6 +251,7 @@ impl DockerRuntime {
             let names = &instance.names;
             Meter::open(&engine.config.data_dir, &names.short, &names.bridge, Arc::default()).remove();
         }
+        incoming::discard_others(engine, leases).await;
         let mut adopted = Vec::with_capacity(leases.len());
         for lease in leases {
             let (answer, found) = oneshot::channel();
@@ -245,8 +274,7 @@ impl Runtime for DockerRuntime {
     }
 
     fn resolve_image<'a>(&'a self, reference: &'a str) -> RuntimeFuture<'a, Result<ResolvedImage, ImageError>> {
-        let engine = &self.shared.engine;
-        Box::pin(image::resolve(&engine.docker, &engine.config, reference))
+        Box::pin(image::resolve(&self.shared.engine, reference, None))
     }
 
     fn prepare(&self, spec: InstanceSpec) -> Result<(), RuntimeError> {
@@ -312,6 +340,14 @@ impl Runtime for DockerRuntime {
             let instance = self.instance(lease).map_err(|_| DialError::NotRunning)?;
             crate::dial::udp(&self.shared, &instance, host, port).await
         })
+    }
+
+    fn receive_image<'a>(
+        &'a self,
+        lease: &'a str,
+        stream: &'a mut dyn Duplex,
+    ) -> RuntimeFuture<'a, Result<(), FailureCode>> {
+        Box::pin(incoming::take(&self.shared.engine, lease, stream))
     }
 
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>> {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::image::ImagePin;
+use crate::image::{ImagePin, ImageSource};
 use crate::volume::VolumeMount;
 
 /// Longest lease id, in bytes. It becomes a label and part of file names.
@@ -16,6 +16,8 @@ pub const MAX_LEASE_ID: usize = 128;
 pub const MAX_COMMAND_WORDS: usize = 1_024;
 /// Most bytes of a command, an entrypoint, or the whole environment; the kernel refuses more than 128 KiB for one word.
 pub const MAX_TEXT_BYTES: usize = 128 * 1024;
+/// Most bytes of an onstart script.
+pub const MAX_ONSTART_BYTES: usize = 32 * 1024;
 /// Most environment variables.
 pub const MAX_ENV: usize = 512;
 /// Most GPUs or devices of one instance.
@@ -102,6 +104,9 @@ pub struct InstanceSpec {
     pub lease: String,
     /// The image, pinned.
     pub image: ImagePin,
+    /// How it comes to the engine.
+    #[serde(default, skip_serializing_if = "ImageSource::is_open")]
+    pub source: ImageSource,
     /// Arguments in place of the image's; `None` takes the image's own.
     pub command: Option<Vec<String>>,
     /// Entrypoint in place of the image's; `None` takes the image's own, `Some` (empty too) drops the image's command as
@@ -113,6 +118,9 @@ pub struct InstanceSpec {
     pub env: Vec<(String, String)>,
     /// Working directory in place of the image's; absolute.
     pub workdir: Option<String>,
+    /// A script that PID 1 runs at each start, before the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onstart: Option<String>,
     /// CPU time, in thousandths of a core.
     pub cpu_milli: u32,
     /// The cores to run on; `None` for any.
@@ -190,6 +198,9 @@ impl InstanceSpec {
             return Err(SpecError::Workdir);
         }
         check_env(&self.env)?;
+        if self.onstart.as_ref().is_some_and(|script| script.len() > MAX_ONSTART_BYTES || script.contains('\0')) {
+            return Err(SpecError::Text { field: "the onstart script" });
+        }
         at_least("cpu_milli", u64::from(self.cpu_milli), 10)?;
         at_least("memory_mb", self.memory_mb, MIN_MEMORY_MB)?;
         at_least("pids", u64::from(self.pids), u64::from(MIN_PIDS))?;

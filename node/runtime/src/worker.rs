@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::image;
+use crate::incoming;
 use crate::instance::{Instance, Observed, ObservedState};
 use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
 use crate::runtime::{Adopted, InstanceState};
@@ -51,6 +52,7 @@ pub(crate) struct Wake {
     pub(crate) look: Notify,
     pub(crate) oom: AtomicBool,
     pub(crate) tunnel: Arc<TunnelMeter>,
+    pub(crate) entrance: crate::dial::Entrance,
 }
 
 /// The worker's end of the map in [`Shared`].
@@ -189,11 +191,18 @@ impl Worker {
         if spec.egress == Egress::Internet && !info.egress.contains(&Egress::Internet) {
             return self.fail(Step::Check, FailureCode::FirewallUnavailable).await;
         }
+        if !spec.source.is_open()
+            && let Some(image_bytes) = self.instance.made_from(spec).await
+        {
+            // What the renter gave for its image is not asked for a second time.
+            self.disk_mb = Some(spec.disk_mb);
+            return self.report(InstanceEvent::Prepared { image_bytes }).await;
+        }
         let engine = Arc::clone(&self.shared.engine);
         let reports = self.reports.clone();
         let lease = self.instance.lease.clone();
         let pull = async {
-            image::ensure(&engine.docker, &engine.config, &spec.image, |progress| {
+            image::ensure(&engine, spec, |progress| {
                 let report =
                     RuntimeReport::Instance { lease: lease.clone(), event: InstanceEvent::PullProgress(progress) };
                 let _ = reports.try_send(report);
@@ -207,6 +216,7 @@ impl Worker {
                 interruption = self.collect() => if let Interruption::End = interruption { break None },
             }
         };
+        engine.logins.forget(&self.instance.lease);
         let image = match image {
             Some(Ok(image)) => image,
             Some(Err(error)) => return self.fail(Step::Pull, error.code()).await,
@@ -380,6 +390,10 @@ impl Worker {
                 }
                 self.meter.remove();
                 self.report(InstanceEvent::Destroyed).await;
+                let engine = &self.shared.engine;
+                engine.logins.forget(&self.instance.lease);
+                incoming::discard(engine, &self.instance.lease).await;
+                engine.cache.collect(engine).await;
                 true
             }
             Err(code) => {

@@ -8,7 +8,10 @@ pub use crate::api::frames::{read as read_frame, write as write_frame};
 pub mod counted;
 pub mod exec;
 pub mod forward;
+pub mod key_files;
+pub mod keys;
 pub mod logs;
+pub mod public;
 pub mod ssh;
 
 use std::{
@@ -30,6 +33,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{codec::Decoder, sync::CancellationToken};
+
+use keys::{Granted, KeyStore};
 
 /// Streams served at once to all renters together. More are told to come back.
 pub const STREAMS: usize = 512;
@@ -83,8 +88,8 @@ pub struct Permission {
     pub peer: NodeId,
     /// Which lease.
     pub lease: LeaseId,
-    /// None if it may; else why not, in a sentence for it.
-    pub answer: oneshot::Sender<Result<(), String>>,
+    /// Whose it is and which SSH keys it began with, if this peer may; else why not, in a sentence for it.
+    pub answer: oneshot::Sender<Result<Granted, String>>,
 }
 
 /// Serves streams that renters open to this host.
@@ -92,6 +97,7 @@ pub struct Permission {
 pub struct Server {
     runtime: Arc<dyn Runtime>,
     host_key: souk_ssh::keys::HostKey,
+    keys: KeyStore,
     ask: tokio::sync::mpsc::Sender<Permission>,
     places: Arc<Semaphore>,
     renters: Arc<Mutex<BTreeMap<NodeId, Weak<Semaphore>>>>,
@@ -106,16 +112,18 @@ impl std::fmt::Debug for Server {
 }
 
 impl Server {
-    /// A server of this runtime's instances, whose SSH server has this key; `ask` reaches the market.
+    /// A server of this runtime's instances, whose SSH server has this key and lets in whom `keys` names; `ask` reaches the market.
     #[must_use]
     pub fn new(
         runtime: Arc<dyn Runtime>,
         host_key: souk_ssh::keys::HostKey,
+        keys: KeyStore,
         ask: tokio::sync::mpsc::Sender<Permission>,
     ) -> Self {
         Self {
             runtime,
             host_key,
+            keys,
             ask,
             places: Arc::new(Semaphore::new(STREAMS)),
             renters: Arc::default(),
@@ -150,6 +158,7 @@ impl Server {
         if let Some(streams) = self.leases.lock().unwrap_or_else(PoisonError::into_inner).remove(lease) {
             streams.cancel();
         }
+        self.keys.forget(lease);
     }
 
     fn streams_of(&self, lease: LeaseId) -> CancellationToken {
@@ -170,18 +179,18 @@ impl Server {
         let (answer, permitted) = oneshot::channel();
         let asked = self.ask.send(Permission { peer, lease, answer }).await;
         asked.map_err(|_| "the host's node is stopping")?;
-        permitted.await.map_err(|_| "the host's node is stopping")??;
+        let granted = permitted.await.map_err(|_| "the host's node is stopping")??;
         let over = self.streams_of(lease);
         let meter = match &open {
             StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
                 self.runtime.tunnel(&lease.to_string())
             }
-            // What a lease's command printed costs nothing to read.
-            StreamOpen::Logs { .. } => Arc::default(),
+            // What a lease's command printed costs nothing to read, nor what is said about the lease.
+            StreamOpen::Logs { .. } | StreamOpen::SshKeys { .. } => Arc::default(),
         };
         let mut counted = counted::Counted::new(stream, meter);
         tokio::select! {
-            served = self.pump(open, &mut counted) => served,
+            served = self.pump(open, &granted, &mut counted) => served,
             () = over.cancelled() => Err("the lease is over".to_owned()),
         }
     }
@@ -189,11 +198,12 @@ impl Server {
     async fn pump<S: AsyncRead + AsyncWrite + Send + Unpin>(
         &self,
         open: StreamOpen,
+        granted: &Granted,
         stream: &mut S,
     ) -> Result<(), String> {
         match open {
-            StreamOpen::Logs { lease, follow, tail, since, timestamps } => {
-                let options = logs::Options { follow, tail, since, timestamps };
+            StreamOpen::Logs { lease, follow, tail, since, from } => {
+                let options = logs::Options { follow, tail, since, from };
                 logs::serve(&*self.runtime, &lease.to_string(), options, stream).await
             }
             StreamOpen::Exec { lease, command, tty, env, user, workdir, size } => {
@@ -201,10 +211,12 @@ impl Server {
                 let spec = souk_runtime::ExecSpec { command, terminal: tty, size, env, user, workdir, stdin: true };
                 exec::serve(&*self.runtime, &lease.to_string(), spec, stream).await
             }
-            StreamOpen::Ssh { lease, keys } => {
+            StreamOpen::SshKeys { lease, replace } => keys::serve(&self.keys, lease, granted, replace, stream).await,
+            StreamOpen::Ssh { lease } => {
                 let _place = place(&self.ssh, lease, SSH_CONNECTIONS)
                     .ok_or("too many SSH connections to this instance are open; close some first")?;
-                ssh::serve(&self.runtime, &self.host_key, lease, &keys, stream).await
+                let allowed = self.keys.allowed(lease, granted).await?;
+                ssh::serve(&self.runtime, &self.host_key, lease, allowed, stream).await
             }
             StreamOpen::Forward { lease, host, port, udp } => {
                 let target = forward::Target { host, port, udp };

@@ -5,13 +5,16 @@
 
 use std::sync::Arc;
 
-use souk_protocol::{Keypair, LeaseId, Nonce, limits, message::Frame};
+use souk_protocol::{Keypair, LeaseId, Nonce, message::Frame};
 use souk_runtime::Runtime;
 use souk_ssh::{
     Access,
     keys::{AllowedKeys, ClientKey, HostKey},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use zeroize::Zeroizing;
 
 use super::send;
@@ -31,6 +34,11 @@ impl SshSeed {
     #[must_use]
     pub fn of(keypair: &Keypair) -> Self {
         Self(keypair.seed())
+    }
+
+    /// What it signs with.
+    pub(crate) fn signer(&self) -> Keypair {
+        Keypair::from_seed(&self.0)
     }
 
     /// The key of its SSH server, which its leases name.
@@ -54,17 +62,12 @@ pub async fn serve<S>(
     runtime: &Arc<dyn Runtime>,
     host_key: &HostKey,
     lease: LeaseId,
-    keys: &[String],
+    allowed: watch::Receiver<AllowedKeys>,
     stream: &mut S,
 ) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let few = (1..=limits::SSH_KEYS).contains(&keys.len()) && keys.iter().all(|k| k.len() <= limits::SSH_KEY_BYTES);
-    if !few {
-        return Err(format!("between one and {} keys may get in", limits::SSH_KEYS));
-    }
-    let allowed = AllowedKeys::read(keys.iter().map(String::as_str)).map_err(|e| e.to_string())?;
     send(stream, &Frame::Ready).await?;
     let access = Access { runtime: Arc::clone(runtime), lease: lease.to_string(), host_key: host_key.clone(), allowed };
     if let Err(error) = souk_ssh::serve(stream, access).await {

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::UPGRADE;
-use crate::market::{CommandError, command::ByteStream};
+use crate::market::{CommandError, ErrorCode, command::ByteStream};
 
 /// Bytes of an answer that is read whole.
 const ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -49,6 +49,16 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether the node may only be restarting, or busy.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::NotRunning { .. } | Self::Lost(_) => true,
+            Self::Refused(error) => matches!(error.code, ErrorCode::Busy | ErrorCode::Stopping),
+            Self::Forbidden { .. } | Self::Mismatch(_) => false,
+        }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

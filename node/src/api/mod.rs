@@ -26,6 +26,7 @@
 
 pub mod client;
 mod error;
+mod follow;
 pub mod frames;
 mod hooks;
 mod owner;

@@ -13,12 +13,16 @@ use super::{
     streams, terms, tether,
     types::{
         AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
-        IdleJobView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, MarketRequest,
-        MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest,
-        RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView, SshView, StatusView,
+        IdleJobView, JupyterView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
+        MarketRequest, MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView,
+        ReceiptsRequest, RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView,
+        SshKeysRequest, SshKeysView, SshView, StatusView,
     },
 };
-use crate::market::{Command, command::LeaseSelector};
+use crate::{
+    market::{Command, command::LeaseSelector},
+    template::Template,
+};
 
 pub(super) fn router(shared: Shared) -> Router {
     let v1 = Router::new()
@@ -34,6 +38,9 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/leases/{id}/logs", get(streams::logs))
         .route("/leases/{id}/exec", post(streams::exec))
         .route("/leases/{id}/ssh", get(ssh_access))
+        .route("/leases/{id}/ssh/keys", get(ssh_keys).post(change_ssh_keys))
+        .route("/leases/{id}/template", get(lease_template))
+        .route("/leases/{id}/jupyter", get(jupyter_access))
         .route("/leases/{id}/tunnel", post(super::tunnel::open))
         .route("/leases/{id}/stop", post(stop))
         .route("/leases/{id}/start", post(start))
@@ -108,6 +115,30 @@ async fn lease(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<L
 async fn ssh_access(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<SshView> {
     let id = LeaseSelector(id);
     answer(shared.market.ask(|reply| Command::SshAccess { id, reply }).await)
+}
+
+async fn ssh_keys(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<SshKeysView> {
+    let (id, request) = (LeaseSelector(id), SshKeysRequest::default());
+    answer(shared.market.ask(|reply| Command::SshKeys { id, request, reply }).await)
+}
+
+async fn change_ssh_keys(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    JsonBody(request): JsonBody<SshKeysRequest>,
+) -> Answer<SshKeysView> {
+    let id = LeaseSelector(id);
+    answer(shared.market.ask(|reply| Command::SshKeys { id, request, reply }).await)
+}
+
+async fn lease_template(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Template> {
+    let id = LeaseSelector(id);
+    answer(shared.market.ask(|reply| Command::LeaseTemplate { id, reply }).await)
+}
+
+async fn jupyter_access(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<JupyterView> {
+    let id = LeaseSelector(id);
+    answer(shared.market.ask(|reply| Command::JupyterAccess { id, reply }).await)
 }
 
 async fn events(State(shared): State<Shared>, Path(id): Path<String>) -> Answer<Vec<EventView>> {

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{
     FRAMES_TYPE, LINES_TYPE, UPGRADE,
     error::{ApiError, JsonBody},
-    frames,
+    follow, frames,
     server::Shared,
     types::{ExecRequest, LogsRequest, RentRequest, RentStep},
 };
@@ -72,28 +72,14 @@ pub(super) async fn rent(
     Ok(streaming(LINES_TYPE, Body::from_stream(lines)))
 }
 
-/// `GET leases/{id}/logs`: frames. When the client goes, so does the stream to the host.
+/// `GET leases/{id}/logs`: frames. When the client goes, so do the streams to the host.
 pub(super) async fn logs(
     State(shared): State<Shared>,
     Path(id): Path<String>,
     Query(request): Query<LogsRequest>,
 ) -> Result<Response, ApiError> {
-    let id = LeaseSelector(id);
-    let ask = |reply| Command::Logs { id, request, reply };
-    // Our side stays open while we read: that is how the host knows that somebody does.
-    let stream = shared.market.ask(ask).await?;
-    let pieces = stream::unfold(Some(stream), |stream| async move {
-        let mut stream = stream?;
-        let mut piece = vec![0; PIECE];
-        match stream.read(&mut piece).await {
-            Ok(0) => None,
-            Ok(n) => {
-                piece.truncate(n);
-                Some((Ok(Bytes::from(piece)), Some(stream)))
-            }
-            Err(e) => Some((Err(e), None)),
-        }
-    });
+    let frames = follow::read(shared.market.clone(), LeaseSelector(id), request).await?;
+    let pieces = stream::unfold(frames, |mut frames| async move { frames.recv().await.map(|piece| (piece, frames)) });
     Ok(streaming(FRAMES_TYPE, Body::from_stream(pieces)))
 }
 

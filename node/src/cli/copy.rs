@@ -330,7 +330,16 @@ async fn pump(host: ByteStream, near: UnixStream, why: Arc<Mutex<Option<String>>
                 }
                 Ok(Some(Frame::Exit(_))) => break Some(shown(words.trim_ascii())),
                 Ok(Some(Frame::Error(sentence))) => break Some(sentence),
-                Ok(Some(Frame::Open(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(..) | Frame::Ready)) => {}
+                Ok(Some(
+                    Frame::Open(_)
+                    | Frame::Stdin(_)
+                    | Frame::StdinEnd
+                    | Frame::Resize(..)
+                    | Frame::Ready
+                    | Frame::Log(_)
+                    | Frame::Note(_)
+                    | Frame::Place(_),
+                )) => {}
                 Ok(None) => break Some("the connection to the host ended".to_owned()),
                 Err(error) => break Some(error.to_string()),
             }

@@ -1,5 +1,6 @@
 //! `souk events`: what happened to a lease, or to all, and who caused it.
 
+use serde::de::DeserializeOwned;
 use souk_protocol::message::{Cause, EventCode};
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::api::{
     client::{Client, escape},
-    types::{EventView, HappenedView},
+    types::{EventView, HappenedView, LeaseDetail},
 };
 
 pub(super) async fn events(context: &Context, args: &EventsArgs) -> Result<u8, Failure> {
@@ -40,6 +41,9 @@ async fn of_one(context: &Context, client: &Client, id: &str, args: &EventsArgs)
     if !context.json {
         output::line(one_line(["TIME", "STATE", "WHAT", "BY", "CODE", "NOTE"]))?;
     }
+    // By its id from here on: a label may be given to another.
+    let detail: LeaseDetail = client.get(&format!("leases/{}", escape(id))).await?;
+    let path = format!("leases/{}/events", detail.view.lease);
     let mut seen = 0;
     loop {
         for event in events.iter().filter(|e| e.n > seen) {
@@ -50,7 +54,8 @@ async fn of_one(context: &Context, client: &Client, id: &str, args: &EventsArgs)
         if over || !watch::pause().await {
             return Ok(0);
         }
-        events = client.get(&path).await?;
+        let Some(next) = again(client, &path).await? else { return Ok(0) };
+        events = next;
     }
 }
 
@@ -79,7 +84,27 @@ async fn of_all(context: &Context, client: &Client, args: &EventsArgs) -> Result
         if !watch::pause().await {
             return Ok(0);
         }
-        events = client.get(&format!("events?after={seen}&limit=1000")).await?;
+        let Some(next) = again(client, &format!("events?after={seen}&limit=1000")).await? else { return Ok(0) };
+        events = next;
+    }
+}
+
+/// Asks the node until it answers: what is asked for says where to go on, so its restarts lose nothing. None on Ctrl-C.
+async fn again<T: DeserializeOwned>(client: &Client, path: &str) -> Result<Option<T>, Failure> {
+    let mut told = false;
+    loop {
+        match client.get(path).await {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) if error.passes() => {
+                if !std::mem::replace(&mut told, true) {
+                    output::note(output::plain(&format!("souk: {error}; waiting for it")));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if !watch::pause().await {
+            return Ok(None);
+        }
     }
 }
 

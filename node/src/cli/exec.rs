@@ -50,7 +50,21 @@ pub(super) async fn logs(context: &Context, args: LogsArgs) -> Result<u8, Failur
             Frame::Stderr(bytes) => ("stderr", bytes),
             Frame::Exit(_) => break,
             Frame::Error(sentence) => return Err(Failure::new(sentence)),
-            Frame::Open(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(..) | Frame::Ready => continue,
+            Frame::Note(sentence) if context.json => {
+                output::json_line(&json!({ "notice": sentence }))?;
+                continue;
+            }
+            Frame::Note(sentence) => {
+                output::note(output::plain(&format!("souk: {sentence}")));
+                continue;
+            }
+            Frame::Open(_)
+            | Frame::Stdin(_)
+            | Frame::StdinEnd
+            | Frame::Resize(..)
+            | Frame::Ready
+            | Frame::Log(_)
+            | Frame::Place(_) => continue,
         };
         if context.json {
             let text = String::from_utf8_lossy(&bytes);
@@ -140,7 +154,10 @@ async fn receive(mut from: ReadHalf<ByteStream>) -> Result<u8, Failure> {
             | Frame::Stdin(_)
             | Frame::StdinEnd
             | Frame::Resize(..)
-            | Frame::Ready => {}
+            | Frame::Ready
+            | Frame::Log(_)
+            | Frame::Note(_)
+            | Frame::Place(_) => {}
         }
     }
     Err(Failure::new("the connection ended before the command did")

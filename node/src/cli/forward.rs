@@ -40,7 +40,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where one port leads.
 #[derive(Clone)]
-struct Way {
+pub(super) struct Way {
     client: Client,
     path: Arc<str>,
     port: u16,
@@ -49,7 +49,17 @@ struct Way {
 }
 
 impl Way {
-    async fn open(&self) -> Result<crate::market::command::ByteStream, Failure> {
+    /// To a TCP port of an instance.
+    pub(super) fn to(client: Client, lease: &str, port: u16) -> Self {
+        let path = format!("leases/{lease}/tunnel").into();
+        Self { client, path, port, udp: false, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    pub(super) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) async fn open(&self) -> Result<crate::market::command::ByteStream, Failure> {
         let request = TunnelRequest::Port { host: "localhost".to_owned(), port: self.port, udp: self.udp };
         Ok(self.client.upgrade(&self.path, &request).await?)
     }
@@ -103,7 +113,7 @@ fn busy((address, port): (IpAddr, u16), error: &io::Error) -> Failure {
         .hint("choose another port here: souk forward ID LOCAL:PORT, with 0 for any")
 }
 
-async fn connections(listener: TcpListener, way: Way) -> Failure {
+pub(super) async fn connections(listener: TcpListener, way: Way) -> Failure {
     loop {
         let Ok(place) = Arc::clone(&way.places).acquire_owned().await else {
             return Failure::new("forwarding is over");

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::types::{
         AcceptRequest, EarningsRequest, FailureView, HostOrder, HostRole, HostView, IdleJobRequest, IdleJobView,
-        IdleState, ListRequest, PriceRequest, SeenView,
+        IdleState, ListRequest, PriceRequest, PublicView, SeenView,
     },
     config::Strategy,
 };
@@ -293,7 +293,9 @@ fn describe(view: &HostView) -> String {
         ("accepts", accepts),
     ];
     lines.extend(conditions(view));
+    let public = |p: &PublicView| format!("{}, ports {}, {} free", p.address, p.ports, p.free);
     lines.extend([("registries", view.registries.join(", ")), ("engine", engine)]);
+    lines.extend(view.public.as_ref().map(|p| ("public", public(p))));
     let mut text = output::pairs(&lines);
     for table in host_show::tables(view) {
         text.push_str("\n\n");

@@ -3,7 +3,11 @@
 use std::io::IsTerminal;
 
 use serde_json::json;
-use souk_protocol::{lease::LeaseState, resources::SlotClass};
+use souk_protocol::{
+    lease::LeaseState,
+    ports::{PublicAccess, PublicPort},
+    resources::SlotClass,
+};
 
 use super::{
     Context,
@@ -51,7 +55,7 @@ fn list(leases: &[LeaseView], args: &PsArgs) -> String {
         table.row([
             lease.number.to_string(),
             lease.lease.short(),
-            output::cut(lease.label.as_deref().unwrap_or("-"), 20),
+            output::cut(&name(lease), 20),
             role(lease.role).to_owned(),
             if lease.resources.slots == 0 { "volume" } else { lease.rental.name() }.to_owned(),
             lease.peer.short(),
@@ -129,6 +133,14 @@ pub(super) async fn show(context: &Context, id: &str) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Where its ports are reached from outside.
+pub(super) fn public(access: &PublicAccess) -> String {
+    let colons = access.address.parse::<std::net::Ipv6Addr>().is_ok();
+    let address = if colons { format!("[{}]", access.address) } else { access.address.clone() };
+    let port = |p: &PublicPort| format!("{address}:{} -> {}{}", p.public, p.port, if p.udp { "/udp" } else { "" });
+    access.ports.iter().map(port).collect::<Vec<_>>().join(", ")
+}
+
 fn describe(detail: &LeaseDetail) -> String {
     let view = &detail.view;
     let money = |amount| output::money(amount, &view.currency, 9);
@@ -138,6 +150,7 @@ fn describe(detail: &LeaseDetail) -> String {
     let mut pairs = vec![
         ("lease", format!("{} (number {})", view.lease, view.number)),
         ("label", view.label.clone().unwrap_or_default()),
+        ("calls itself", view.label_inside.clone().unwrap_or_default()),
         ("state", state(view)),
         ("since", since(view.since_ms)),
         ("note", view.note.clone()),
@@ -162,6 +175,7 @@ fn describe(detail: &LeaseDetail) -> String {
             ),
         ),
         ("devices", detail.devices.join(", ")),
+        ("public", view.public.as_ref().map(public).unwrap_or_default()),
         ("starts", detail.starts.to_string()),
         ("uptime", view.uptime_ms.to_string()),
         ("drafted", time(detail.drafted_at_ms)),
@@ -264,6 +278,15 @@ pub(super) async fn destroy(context: &Context, args: &DestroyArgs) -> Result<u8,
         }
     }
     control(context, &args.ids, "destroy").await
+}
+
+/// The renter's name for it, else what it calls itself, in brackets: that names nothing for commands.
+fn name(lease: &LeaseView) -> String {
+    match (&lease.label, &lease.label_inside) {
+        (Some(label), _) => label.clone(),
+        (None, Some(inside)) => format!("({inside})"),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 pub(super) async fn label(context: &Context, args: LabelArgs) -> Result<u8, Failure> {

@@ -14,12 +14,16 @@ mod forward;
 mod hooks;
 mod host;
 mod host_show;
+mod jupyter;
 mod leases;
 mod ledger;
 mod listing;
+mod login;
 mod machines;
 mod market;
 mod node;
+mod onstart;
+mod open;
 mod orders;
 mod output;
 mod owner;
@@ -30,6 +34,8 @@ mod run;
 mod schedule;
 mod search;
 mod ssh;
+mod ssh_keys;
+mod template;
 mod terms;
 mod volume;
 mod watch;
@@ -108,6 +114,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Status => node::status(context).await,
         Command::Peers => node::peers(context).await,
         Command::Search(args) => search::search(context, args).await,
+        Command::Template(command) => template::template(context, command).await,
         Command::Market(args) => market::market(context, &args).await,
         Command::Rent(args) => rent::rent(context, *args).await,
         Command::Order(command) => orders::order(context, command).await,
@@ -128,8 +135,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Exec(args) => exec::exec(context, args).await,
         Command::Ssh(args) => ssh::ssh(context, args).await,
         Command::SshConfig(args) => ssh::ssh_config(context, args).await,
+        Command::SshKey(args) => ssh_keys::ssh_key(context, args).await,
         Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
         Command::Forward(args) => forward::forward(context, args).await,
+        Command::Open(args) => open::open(context, &args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     api::types::{LeaseDetail, OrderRequest, OrderState, OrderView, QuoteView},
     market::ErrorCode,
+    template::Template,
 };
 
 /// Between two looks at an order.
@@ -23,11 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 const ONCE_WITHIN: Duration = Duration::from_secs(120);
 
 /// Places an order and follows it until it has a lease.
-pub(super) async fn place(context: &Context, args: RentArgs) -> Result<u8, Failure> {
+pub(super) async fn place(context: &Context, args: RentArgs, template: Option<&Template>) -> Result<u8, Failure> {
     let client = context.client()?;
     let (standing, detach, yes) = (args.standing.clone(), args.detach, args.yes);
     let asked = args.ask.clone();
-    let mut request = rent::request(args)?;
+    let mut request = rent::request(args, template)?;
+    if request.image.is_empty() {
+        return Err(rent::no_image());
+    }
     let first = match asked {
         Some(_) => {
             // Also turns a row number of the last search into its ask.

@@ -6,28 +6,44 @@ use super::{
     Context,
     args::{RentArgs, RentalArg, RunArgs},
     error::Failure,
-    leases, orders,
+    leases, onstart, orders,
     output::{self, Align, Table, money},
     progress::Display,
-    search, terms,
+    search, ssh_keys, template, terms,
 };
 use crate::{
     api::{
         client::Client,
         types::{Environment, LeaseView, QuoteView, RentRequest, RentStep, RentalKind, SlicesRequest, SlicesView},
     },
+    host::instances::IDENTITY,
     market::{ErrorCode, command::AskSelector},
+    template::Template,
 };
 
 /// Interrupted, as shells count it.
 const INTERRUPTED: u8 = 130;
 
-pub(super) async fn rent(context: &Context, args: RentArgs) -> Result<u8, Failure> {
+pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Failure> {
+    let template = template::named(context, args.template.as_deref())?;
+    if let Some(template) = &template {
+        template::aim(&mut args, template);
+    }
+    if args.ask.is_none() && args.standing.query.is_none() {
+        return Err(Failure::usage("which machine is to be rented?")
+            .hint("souk rent ASK …, by a row of the last search; or souk rent --query QUERY … for the best match"));
+    }
+    if let Some(template) = &template {
+        template::announce(context, template);
+    }
     if args.standing.is_order() {
-        return orders::place(context, args).await;
+        return orders::place(context, args, template.as_ref()).await;
     }
     let yes = args.yes;
-    let request = request(args)?;
+    let request = request(args, template.as_ref())?;
+    if request.image.is_empty() {
+        return Err(no_image());
+    }
     let client = context.client()?;
     let quote: QuoteView = client.post("quote", &request).await?;
     if !context.json {
@@ -50,6 +66,7 @@ pub(super) async fn follow(context: &Context, client: &Client, request: &RentReq
     let mut steps = client.lines("rent", request).await?;
     let mut display = Display::new();
     let mut accepted = None;
+    let jupyter = request.jupyter && !request.detach;
     loop {
         let step = tokio::select! {
             step = steps.next::<RentStep>() => step?,
@@ -60,7 +77,10 @@ pub(super) async fn follow(context: &Context, client: &Client, request: &RentReq
         };
         let Some(step) = step else {
             display.end();
-            return finished(accepted);
+            return match (finished(accepted)?, accepted) {
+                (_, Some(number)) if jupyter => jupyter_ready(context, &client, number).await,
+                (code, _) => Ok(code),
+            };
         };
         if let RentStep::Accepted { number, .. } = &step {
             accepted = Some(*number);
@@ -98,6 +118,17 @@ fn waiting(lease: &LeaseView) -> String {
     }
 }
 
+/// Waits for the page that was rented.
+async fn jupyter_ready(context: &Context, client: &Client, number: u64) -> Result<u8, Failure> {
+    let ready = super::jupyter::ready(context, client, &number.to_string()).await?;
+    if context.json {
+        output::json_line(&serde_json::json!({ "step": "jupyter", "lease": ready.access.lease }))?;
+    } else {
+        output::note(format!("Jupyter answers: souk open {number}"));
+    }
+    Ok(0)
+}
+
 fn interrupted(accepted: Option<u64>) -> u8 {
     output::note(match accepted {
         Some(n) => format!("the lease goes on: souk show {n}, souk destroy {n}"),
@@ -114,7 +145,13 @@ fn finished(accepted: Option<u64>) -> Result<u8, Failure> {
     }
 }
 
-pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
+/// Nothing says what is to run.
+pub(super) fn no_image() -> Failure {
+    Failure::usage("which image is to run?").hint("--image IMAGE, or --template TEMPLATE")
+}
+
+/// What the arguments say, completed by a template.
+pub(super) fn request(args: RentArgs, template: Option<&Template>) -> Result<RentRequest, Failure> {
     let rental = match (args.rental, args.bid) {
         (Some(RentalArg::OnDemand | RentalArg::Reserved), Some(_)) => {
             return Err(Failure::usage("only a rental of type bid takes a bid").hint("--price AMOUNT proposes a price"));
@@ -122,9 +159,9 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         (rental, None) => rental.map(RentalKind::from),
         (_, Some(_)) => Some(RentalKind::Bid),
     };
-    Ok(RentRequest {
+    let mut request = RentRequest {
         ask: AskSelector(args.ask.unwrap_or_default()),
-        image: args.image,
+        image: args.image.unwrap_or_default(),
         rental,
         extend_ms: args.extend,
         price_hour: args.bid.or(args.price),
@@ -135,22 +172,31 @@ pub(super) fn request(args: RentArgs) -> Result<RentRequest, Failure> {
         entrypoint: args.entrypoint.map(|program| vec![program]),
         workdir: args.workdir,
         egress: args.egress.map(Into::into),
+        ports: args.ports,
         term_ms: args.term,
         max_spend: args.max_spend,
+        onstart: onstart::script(args.onstart.as_deref(), args.onstart_cmd)?,
         label: args.label,
+        ssh_keys: ssh_keys::lines(&args.ssh_key)?,
         tick_ms: args.tick,
         command: Some(args.command).filter(|c| !c.is_empty()),
+        login: args.image_access.login()?,
+        jupyter: args.jupyter,
         detach: args.detach,
         volume: false,
         volumes: args.volume,
-    })
+    };
+    if let Some(template) = template {
+        template::complete(&mut request, template)?;
+    }
+    Ok(request)
 }
 
 /// The rental of a run: an instance that only waits for commands.
 pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
     Ok(RentRequest {
         ask: AskSelector(String::new()),
-        image: args.image.clone(),
+        image: args.image.clone().unwrap_or_default(),
         rental: None,
         extend_ms: None,
         price_hour: None,
@@ -162,11 +208,16 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         entrypoint: Some(Vec::new()),
         workdir: args.workdir.clone(),
         egress: args.egress.map(Into::into),
+        ports: Vec::new(),
         term_ms: Some(args.term),
         max_spend: args.max_spend,
         label: None,
+        ssh_keys: Vec::new(),
         tick_ms: None,
+        onstart: None,
         command: None,
+        login: args.image_access.login()?,
+        jupyter: false,
         detach: false,
         volume: false,
         volumes: Vec::new(),
@@ -185,7 +236,11 @@ pub(super) fn environment(given: &[String]) -> Result<Environment, Failure> {
             }
         },
     };
-    given.iter().map(pair).collect::<Result<_, _>>().map(Environment)
+    let pairs: Vec<(String, String)> = given.iter().map(pair).collect::<Result<_, _>>()?;
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| IDENTITY.contains(&name.as_str())) {
+        return Err(Failure::usage(format!("{name} says which instance it is, and is set by its host")));
+    }
+    Ok(Environment(pairs))
 }
 
 pub(super) fn describe(quote: &QuoteView) -> String {

@@ -24,7 +24,7 @@ use super::{
     copy_display::Display,
     error::{Failure, SOUKS_OWN},
     output::{self, money},
-    rent,
+    rent, template,
 };
 use crate::{
     api::{
@@ -49,7 +49,13 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure>
     all(context, args).await.map_err(|failure| if failure.exit == 2 { failure } else { failure.exit(SOUKS_OWN) })
 }
 
-async fn all(context: &Context, args: RunArgs) -> Result<u8, Failure> {
+async fn all(context: &Context, mut args: RunArgs) -> Result<u8, Failure> {
+    if let Some(found) = template::named(context, args.template.as_deref())? {
+        if !args.quiet {
+            template::announce(context, &found);
+        }
+        template::complete_run(&mut args, found)?;
+    }
     let client = context.client()?;
     let request = rent::run_request(&args)?;
     for input in &args.inputs {

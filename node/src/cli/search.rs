@@ -8,6 +8,7 @@ use super::{
     error::Failure,
     listing,
     output::{self, Align, Table},
+    template,
 };
 use crate::api::types::{AvoidedHost, Explanation, FailView, FieldValue, SearchRequest, SearchResults};
 
@@ -16,11 +17,16 @@ const NAMED: usize = 3;
 
 pub(super) async fn search(context: &Context, args: SearchArgs) -> Result<u8, Failure> {
     let asked = args.explain;
+    let template = template::named(context, args.template.as_deref())?;
+    let query = args.query.join(" ");
+    let of_template = template.as_ref();
     let request = SearchRequest {
-        query: args.query.join(" "),
-        order: Some(args.order.join(",")).filter(|order| !order.is_empty()),
-        rental: args.rental.map(Into::into),
-        storage_gb: args.storage,
+        query: of_template.map_or_else(|| query.clone(), |template| template.query_with(&query)),
+        order: Some(args.order.join(","))
+            .filter(|order| !order.is_empty())
+            .or_else(|| of_template.and_then(|template| template.order.clone())),
+        rental: args.rental.map(Into::into).or_else(|| of_template.and_then(|template| template.rental)),
+        storage_gb: args.storage.or_else(|| of_template.and_then(|t| Some(t.disk_mb?.div_ceil(1000)))),
         limit: args.limit,
         explain: args.explain,
         all: args.all,

@@ -41,12 +41,18 @@ struct Settings {
     options: Vec<(&'static str, String)>,
 }
 
-async fn settings(context: &Context, id: &str) -> Result<(SshView, Settings), Failure> {
+async fn settings(context: &Context, id: &str, identity: Option<&Path>) -> Result<(SshView, Settings), Failure> {
     let view: SshView = context.client()?.get(&format!("leases/{}/ssh", escape(id))).await?;
     let alias = format!("souk-{}", view.lease.short());
     let folder = context.dir.join("ssh").join(view.lease.short());
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| cant("make", &folder, &e))?;
-    let key = write(&folder, "key", &view.private_key)?;
+    let key = match identity {
+        Some(own) => std::path::absolute(own).map_err(|e| cant("find", own, &e))?,
+        None => write(&folder, "key", &view.private_key)?,
+    };
+    if identity.is_some() {
+        fs::metadata(&key).map_err(|e| cant("read", &key, &e))?;
+    }
     let known = write(&folder, "known_hosts", &format!("{alias} {}\n", view.host_key))?;
     let program = std::env::current_exe()?;
     let lease = view.lease.to_string();
@@ -105,7 +111,7 @@ fn write(folder: &Path, name: &str, content: &str) -> Result<PathBuf, Failure> {
 /// Becomes the user's own ssh.
 pub(super) async fn ssh(context: &Context, args: SshArgs) -> Result<u8, Failure> {
     let own = |failure: Failure| if failure.exit == 2 { failure } else { failure.exit(SOUKS_OWN) };
-    let (_, settings) = settings(context, &args.id).await.map_err(own)?;
+    let (_, settings) = settings(context, &args.id, args.identity.as_deref()).await.map_err(own)?;
     let mut command = Command::new("ssh");
     // No configuration of the user's own host names may change what is meant here, but for the options given.
     for option in &args.option {
@@ -133,7 +139,7 @@ pub(super) async fn ssh(context: &Context, args: SshArgs) -> Result<u8, Failure>
 
 /// Prints a block for ssh's configuration.
 pub(super) async fn ssh_config(context: &Context, args: SshConfigArgs) -> Result<u8, Failure> {
-    let (view, settings) = settings(context, &args.id).await?;
+    let (view, settings) = settings(context, &args.id, args.identity.as_deref()).await?;
     let usable =
         |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || "*?!\"#,".contains(c));
     let name = args.name.or_else(|| view.label.clone().filter(usable)).unwrap_or_else(|| settings.alias.clone());

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 56] = [
+const SETTINGS: [&str; 60] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -61,12 +61,16 @@ const SETTINGS: [&str; 56] = [
     "host.idle_job.image",
     "host.idle_job.command",
     "host.idle_job.disk_mb",
+    "host.public.address",
+    "host.public.ports",
+    "host.public.bind",
     "runtime.docker_socket",
     "runtime.subnet_pool",
     "runtime.nvidia",
     "runtime.lock_dir",
     "renter.max_price",
     "renter.currency",
+    "renter.ssh_keys",
     "owner.offline_after",
     "api.socket",
     "api.tcp",

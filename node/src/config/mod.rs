@@ -7,6 +7,7 @@ mod env;
 pub mod listing;
 pub mod load;
 mod pricing;
+mod public;
 pub mod template;
 mod values;
 
@@ -22,6 +23,7 @@ const MAX_IDLE_BYTES: usize = 16 * 1024;
 
 pub use load::{ConfigError, load};
 pub use pricing::{Images, OnFailure, Pricing, Strategy};
+pub use public::Public;
 
 /// The configuration's file in a data directory.
 pub const FILE: &str = "config.toml";
@@ -128,6 +130,8 @@ pub struct Host {
     pub reserve: Reserve,
     /// What runs on slots that nobody rents.
     pub idle_job: IdleJob,
+    /// Ports that instances are reached at from outside.
+    pub public: Public,
     /// GPUs that the owner declares by device path, where nothing measures them.
     pub declared_gpus: Vec<DeclaredGpus>,
 }
@@ -155,6 +159,7 @@ impl Default for Host {
             tick: limits::TICK_DEFAULT,
             reserve: Reserve::default(),
             idle_job: IdleJob::default(),
+            public: Public::default(),
             declared_gpus: Vec::new(),
         }
     }
@@ -307,11 +312,13 @@ pub struct Renter {
     pub max_price: Option<Amount>,
     /// The currency searched and paid in.
     pub currency: Currency,
+    /// Public SSH keys that get into what is rented from now on, unless a rental names its own: lines of OpenSSH, or files of them.
+    pub ssh_keys: Vec<String>,
 }
 
 impl Default for Renter {
     fn default() -> Self {
-        Self { max_price: None, currency: Currency::usd() }
+        Self { max_price: None, currency: Currency::usd(), ssh_keys: Vec::new() }
     }
 }
 
@@ -411,6 +418,7 @@ impl Config {
         )?;
         self.host.pricing.check()?;
         self.host.images.check()?;
+        self.host.public.check()?;
         let accept = &self.host.accept;
         pricing::check_command("host.accept.command", accept.command.as_deref())?;
         unless(

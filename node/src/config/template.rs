@@ -110,6 +110,14 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Disk for each slot's container, in MB.
 # disk_mb = 10000
 
+[host.public]
+# Ports that instances can be reached at from outside (souk rent -p): the address others reach this machine at, an IP address or a
+# name, and which of its ports arrive here under the same numbers.
+#? address = "203.0.113.7"
+#? ports = "40000-40100"
+# The address of this machine to listen on.
+# bind = "0.0.0.0"
+
 # GPUs that nothing can measure, by device path: a list of paths for each.
 #? [[host.declared_gpus]]
 #? model = "RTX 4090"
@@ -129,6 +137,9 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Take counter-offers up to this unasked, per hour for the whole instance; without this, up to the listed price.
 #? max_price = "1.00"
 # currency = "USD"
+# Public SSH keys that get into what you rent, beside each rental's own: lines of OpenSSH, or files, as in ["~/.ssh/id_ed25519.pub"].
+# Read when the node starts; --ssh-key KEY names others for one rental.
+# ssh_keys = []
 
 [owner]
 # Another machine of the same owner is offline when its connection has been gone for so long, without a word.

@@ -38,7 +38,11 @@ pub fn step(role: Role, before: Before<'_>, event: &LeaseEvent) -> Option<EventK
         EventCode::MaintenanceAnnounced => renter.then_some(EventKind::Maintenance),
         EventCode::ExpiringSoon => renter.then_some(EventKind::ExpiringSoon),
         // A longer contract shows in its terms.
-        EventCode::Amended | EventCode::Repriced | EventCode::ExtensionDeclined | EventCode::Exited => None,
+        EventCode::Amended
+        | EventCode::Repriced
+        | EventCode::ExtensionDeclined
+        | EventCode::Exited
+        | EventCode::Labelled => None,
     }
 }
 

@@ -337,6 +337,7 @@ impl Job {
             user: None,
             env: vec![("SOUK_IDLE_SLOT".to_owned(), slot.to_string())],
             workdir: None,
+            onstart: None,
             cpu_milli: self.cpu_milli.max(10),
             cpuset: None,
             memory_mb: self.memory_mb.max(16),
@@ -347,6 +348,7 @@ impl Job {
             devices,
             volumes: Vec::new(),
             priority: Priority::Idle,
+            source: souk_runtime::ImageSource::Registry,
             stop_grace_ms: 0,
         }
     }

@@ -11,13 +11,17 @@ use souk_protocol::{
     limits,
     machine::io::RuntimeReport as Report,
     message::{Cause, Progress},
+    ports::PublicAccess,
     resources::Egress,
     workload::{Attachment, Workload},
 };
+use souk_runtime::inside::{FOLDER_IN_INSTANCE, SOCKET};
 use souk_runtime::{
-    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, InstanceEvent, InstanceSpec, InstanceState,
-    Priority, Step, VolumeEvent, VolumeMount,
+    Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, ImageSource, InstanceEvent, InstanceSpec,
+    InstanceState, Priority, Step, VolumeEvent, VolumeMount,
 };
+
+use crate::inside::ApiKey;
 
 /// MB of 10⁶ bytes, as offers count, in MiB of 2²⁰, as the engine does; never more than granted.
 pub(super) const fn mib(mb: u64) -> u64 {
@@ -34,32 +38,61 @@ pub fn devices(names: &[String]) -> Devices {
     }
 }
 
+/// Variables that say who an instance is. What a renter sets under these names is not taken; everything else that is set for an
+/// instance gives way to the renter's own.
+pub const IDENTITY: [&str; 3] = ["SOUK_INSTANCE_ID", "CONTAINER_API_KEY", "SOUK_API_SOCKET"];
+/// Where an instance is reached from outside, in our words and Vast.ai's.
+fn public_environment(access: &PublicAccess) -> Vec<(String, String)> {
+    let mut env = vec![("PUBLIC_IPADDR".to_owned(), access.address.clone())];
+    for port in &access.ports {
+        let protocol = if port.udp { "UDP" } else { "TCP" };
+        for ours in ["SOUK", "VAST"] {
+            env.push((format!("{ours}_{protocol}_PORT_{}", port.port), port.public.to_string()));
+        }
+    }
+    env
+}
+
 /// The description of a lease's instance, with exactly these devices.
 #[must_use]
-pub fn spec(node: &str, draft: &LeaseDraft, lease: LeaseId, workload: &Workload, devices: &[String]) -> InstanceSpec {
+pub fn spec(
+    node: &str,
+    draft: &LeaseDraft,
+    lease: LeaseId,
+    workload: &Workload,
+    devices: &[String],
+    key: &ApiKey,
+) -> InstanceSpec {
     let resources = &draft.resources;
     let mut env = workload.env.clone();
     let ours = [
-        ("SOUK_INSTANCE_ID", lease.to_string()),
         ("CONTAINER_ID", lease.short()),
         ("VAST_CONTAINERLABEL", format!("C.{}", lease.short())),
         ("DATA_DIRECTORY", "/workspace".to_owned()),
         ("GPU_COUNT", resources.gpus().to_string()),
         ("SOUK_HOST", node.to_owned()),
     ];
-    for (name, value) in ours {
-        if !env.iter().any(|(known, _)| known == name) {
-            env.push((name.to_owned(), value));
+    let ours = ours.map(|(name, value)| (name.to_owned(), value));
+    for (name, value) in ours.into_iter().chain(draft.public.iter().flat_map(public_environment)) {
+        if !env.iter().any(|(known, _)| *known == name) {
+            env.push((name, value));
         }
     }
+    // Who the instance is, nobody else says: programs prove it with these.
+    env.retain(|(name, _)| !IDENTITY.contains(&name.as_str()));
+    let socket = format!("{FOLDER_IN_INSTANCE}/{SOCKET}");
+    let identity = [lease.to_string(), key.text(), socket];
+    env.extend(IDENTITY.iter().map(|name| (*name).to_owned()).zip(identity));
     InstanceSpec {
         lease: lease.to_string(),
         image: ImagePin { reference: draft.image.reference.clone(), digest: draft.image.digest.clone() },
+        source: if workload.login { ImageSource::Login } else { ImageSource::Registry },
         command: workload.command.clone(),
         entrypoint: workload.entrypoint.clone(),
         user: workload.user.clone(),
         env,
         workdir: workload.workdir.clone(),
+        onstart: workload.onstart.clone(),
         cpu_milli: resources.cpu_milli.max(10),
         cpuset: None,
         memory_mb: mib(resources.ram_mb).max(16),
@@ -131,7 +164,12 @@ fn exited(exit: Exit) -> Report {
         ExitCause::EngineRestart => Cause::Engine,
         ExitCause::Unknown => Cause::Host,
     };
-    let note = if exit.oom { "killed for using more memory than granted" } else { "" };
+    let note = match exit.code {
+        _ if exit.oom => "killed for using more memory than granted",
+        126 if exit.by == ExitCause::Guest => "a command of the image can't be executed; its logs say which",
+        127 if exit.by == ExitCause::Guest => "a command was not found in the image; its logs say which",
+        _ => "",
+    };
     Report::Exited { code: i32::try_from(exit.code).unwrap_or(i32::MAX), by, note: note.to_owned() }
 }
 

@@ -422,6 +422,7 @@ impl HostSide {
             membership: None,
             // The node knows its own key, the machine does not.
             ssh_host_key: souk_protocol::SshKey::default(),
+            public: host.public.offered(),
         }
     }
 

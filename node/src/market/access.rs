@@ -43,12 +43,7 @@ impl Market {
             Err(error) => return answer(reply, Err(error)),
         };
         let open = match request {
-            TunnelRequest::Ssh => {
-                let held = self.engine.renter().leases().get(&lease);
-                let own = held.map(|held| self.about.ssh.rental_key(&held.draft().nonce));
-                let keys = own.iter().map(|key| souk_ssh::keys::public_line(&key.public(), "")).collect();
-                StreamOpen::Ssh { lease, keys }
-            }
+            TunnelRequest::Ssh => StreamOpen::Ssh { lease },
             TunnelRequest::Port { host, port, udp } => StreamOpen::Forward { lease, host, port, udp },
         };
         self.open(lease, open, reply);

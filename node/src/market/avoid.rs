@@ -69,6 +69,7 @@ impl Market {
             | Refusal::UnknownLease(_)
             | Refusal::Change(_)
             | Refusal::Pending
+            | Refusal::Inside(_)
             | Refusal::Malformed(_) => return,
         };
         self.note_outcome(host, Outcome { at: now(), lease: None, verdict: Verdict::Failed(failure) });

@@ -66,6 +66,7 @@ impl Chains {
             | Request::Quote { .. }
             | Request::AskExtension { .. }
             | Request::Sync { .. }
+            | Request::Login(_)
             | Request::Order(_) => true,
         }
     }
@@ -85,6 +86,7 @@ impl Chains {
             | Response::Controlled { .. }
             | Response::Ordered { .. }
             | Response::Quoted { .. }
+            | Response::LoginTaken
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }

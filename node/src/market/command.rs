@@ -7,7 +7,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use souk_protocol::{AskId, Nonce, message::Action};
+use souk_protocol::{AskId, Nonce, logs::LogPosition, message::Action};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, oneshot},
@@ -15,11 +15,12 @@ use tokio::{
 
 use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, HappenedView, HostView, IdleJobRequest,
-    IdleJobView, JoinRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
-    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView, PriceRequest, QuoteView,
-    ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest,
-    SearchResults, SshView, StatusView, TunnelRequest,
+    IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
+    LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
+    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
+    ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
+use crate::template::Template;
 
 /// Commands waiting for the market task. When full, the asker waits [`QUEUE_WAIT`] and is then told that the node is busy.
 pub const QUEUE: usize = 256;
@@ -141,6 +142,8 @@ pub enum Command {
         id: LeaseSelector,
         /// Which lines.
         request: LogsRequest,
+        /// Where a reader was cut off that goes on.
+        from: Option<LogPosition>,
         /// Frames to read.
         reply: Reply<ByteStream>,
     },
@@ -160,6 +163,29 @@ pub enum Command {
         id: LeaseSelector,
         /// The keys.
         reply: Reply<SshView>,
+    },
+    /// Which keys get into an instance over SSH; answered when the host has.
+    SshKeys {
+        /// Which.
+        id: LeaseSelector,
+        /// What changes.
+        request: SshKeysRequest,
+        /// The keys after it.
+        reply: Reply<SshKeysView>,
+    },
+    /// What a lease runs, as a template.
+    LeaseTemplate {
+        /// Which.
+        id: LeaseSelector,
+        /// The template, without the values of variables.
+        reply: Reply<Template>,
+    },
+    /// How a rented Jupyter is reached.
+    JupyterAccess {
+        /// Which.
+        id: LeaseSelector,
+        /// Its port and token.
+        reply: Reply<JupyterView>,
     },
     /// Opens SSH or a port of an instance. The market has sent the `Open` frame when it answers: the asker reads `Ready` or `Error`, and
     /// after `Ready` plain bytes.
@@ -301,6 +327,9 @@ impl fmt::Debug for Command {
             Self::Logs { .. } => "Logs",
             Self::Exec { .. } => "Exec",
             Self::SshAccess { .. } => "SshAccess",
+            Self::SshKeys { .. } => "SshKeys",
+            Self::LeaseTemplate { .. } => "LeaseTemplate",
+            Self::JupyterAccess { .. } => "JupyterAccess",
             Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",

@@ -1,8 +1,10 @@
 //! What people want of the node, carried out: each command of the local API against the engine, the ledger and the host's side.
 
+use souk_network::NetworkHandle;
 use souk_protocol::{
-    LeaseId, Millis, Nonce, Timestamp,
+    LeaseId, Millis, NodeId, Nonce, Timestamp,
     machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
+    logs::LogPosition,
     message::{Action, StreamOpen},
     negotiation::RentalType,
     workload::Workload,
@@ -49,9 +51,12 @@ impl Market {
             Command::Control { id, action, reply } => self.control(&id, action, reply),
             Command::Terms(command) => self.terms_command(command),
             Command::Label { id, text, reply } => self.label(&id, text, reply),
-            Command::Logs { id, request, reply } => self.logs(&id, request, reply),
+            Command::Logs { id, request, from, reply } => self.logs(&id, request, from, reply),
             Command::Exec { id, request, reply } => self.exec(&id, request, reply),
             Command::SshAccess { id, reply } => answer(reply, self.ssh_access(&id)),
+            Command::SshKeys { id, request, reply } => self.ssh_keys(&id, request, reply),
+            Command::LeaseTemplate { id, reply } => answer(reply, self.lease_template(&id)),
+            Command::JupyterAccess { id, reply } => answer(reply, self.jupyter_access(&id)),
             Command::Tunnel { id, request, reply } => self.tunnel(&id, request, reply),
             Command::Receipts { request, reply } => answer(reply, self.receipts(&request)),
             Command::Events { request, reply } => self.ledger.happened(request, reply),
@@ -144,7 +149,8 @@ impl Market {
         }
     }
 
-    fn begin_rent(&mut self, request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
+    fn begin_rent(&mut self, mut request: RentRequest, nonce: Nonce, steps: &StepSender) -> Result<(), CommandError> {
+        super::jupyter::prepare(&mut request)?;
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
         if request.volume {
@@ -152,6 +158,9 @@ impl Market {
         }
         let volumes = self.attachments(&request, &offer.host, &offer.machine)?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
+        if let Some(login) = &request.login {
+            super::logins::check(login, &request.image)?;
+        }
         let wish = Wish {
             ask,
             nonce,
@@ -162,6 +171,7 @@ impl Market {
             term: request.term_ms,
             disk_mb: disk_of(&request, offer, slots),
             egress: egress_of(&request, offer),
+            ports: request.ports,
             image_digest: request.image.split_once('@').map(|(_, digest)| digest.to_owned()),
             workload: Workload {
                 command: request.command,
@@ -171,6 +181,9 @@ impl Market {
                 workdir: request.workdir,
                 keep_alive: false,
                 volumes,
+                onstart: request.onstart,
+                login: request.login.is_some(),
+                ssh_keys: self.rented_keys(&nonce, &request.ssh_keys)?,
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
@@ -183,7 +196,10 @@ impl Market {
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });
         let token = self.token();
         self.rentals.begin(token, host, steps.clone(), currency, request.detach);
-        self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) }));
+        match request.login {
+            Some(login) => self.rent_with(token, wish, host, login),
+            None => self.input(Input::Command(EngineCommand::Rent { token, wish: Box::new(wish) })),
+        }
         Ok(())
     }
 
@@ -242,7 +258,7 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        if self.change_done(token, &result) {
+        if self.change_done(token, &result) || self.inside_done(token, &result) {
             return;
         }
         match result {
@@ -285,11 +301,17 @@ impl Market {
         answer(reply, labelled);
     }
 
-    fn logs(&self, id: &LeaseSelector, request: LogsRequest, reply: Reply<ByteStream>) {
+    fn logs(
+        &self,
+        id: &LeaseSelector,
+        request: LogsRequest,
+        from: Option<LogPosition>,
+        reply: Reply<ByteStream>,
+    ) {
         match self.find(id) {
             Ok(lease) => {
-                let LogsRequest { follow, tail, since_ms, timestamps } = request;
-                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, timestamps }, reply);
+                let LogsRequest { follow, tail, since_ms, .. } = request;
+                self.open(lease, StreamOpen::Logs { lease, follow, tail, since: since_ms, from }, reply);
             }
             Err(error) => answer(reply, Err(error)),
         }
@@ -306,37 +328,26 @@ impl Market {
         }
     }
 
+    /// The host of a lease that this node rents.
+    pub(super) fn host_of(&self, lease: LeaseId) -> Result<NodeId, CommandError> {
+        let wrong = |message: &str| Err(CommandError::new(ErrorCode::WrongState, message));
+        match self.engine.renter().leases().get(&lease) {
+            Some(held) if !held.state().is_ended() => Ok(held.host()),
+            None if self.engine.host().leases().contains_key(&lease) => {
+                wrong("this machine is rented out by that lease; what runs in it is its renter's alone")
+            }
+            Some(_) | None => wrong("the lease is over, and its instance is gone"),
+        }
+    }
+
     /// Opens a stream to a lease's host and says what it is for.
     pub(super) fn open(&self, lease: LeaseId, open: StreamOpen, reply: Reply<ByteStream>) {
-        let wrong = |message: &str| CommandError::new(ErrorCode::WrongState, message);
-        let host = match self.engine.renter().leases().get(&lease) {
-            Some(held) if held.state().is_ended() => {
-                return answer(reply, Err(wrong("the lease is over, and its instance is gone")));
-            }
-            Some(held) => held.host(),
-            None if self.engine.host().leases().contains_key(&lease) => {
-                return answer(
-                    reply,
-                    Err(wrong("this machine is rented out by that lease; what runs in it is its renter's alone")),
-                );
-            }
-            None => return answer(reply, Err(wrong("the lease is over, and its instance is gone"))),
+        let host = match self.host_of(lease) {
+            Ok(host) => host,
+            Err(error) => return answer(reply, Err(error)),
         };
         let network = self.network.clone();
-        tokio::spawn(async move {
-            let opened = async {
-                let mut stream = network.open_stream(host, STREAM_WITHIN).await.map_err(|e| {
-                    CommandError::new(ErrorCode::Unreachable, format!("the host can't be reached: {e}"))
-                        .hint("the instance runs on; souk peers shows who is connected")
-                })?;
-                let first = souk_protocol::message::Frame::Open(souk_protocol::encode::to_bytes(&open));
-                access::write_frame(&mut stream, &first).await.map_err(|e| {
-                    CommandError::new(ErrorCode::Unreachable, format!("the stream to the host broke: {e}"))
-                })?;
-                Ok(Box::new(stream) as ByteStream)
-            };
-            answer(reply, opened.await);
-        });
+        tokio::spawn(async move { answer(reply, open_stream(&network, host, &open).await) });
     }
 
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
@@ -344,6 +355,7 @@ impl Market {
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), 0));
         let rented =
             self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), l.events_seen()));
+        self.want_public_ports();
         if let Some(server) = &self.server
             && hosted.is_none_or(|(state, ..)| state.is_ended())
         {
@@ -373,6 +385,23 @@ impl Market {
         self.change_host(crate::host::HostSide::unlist)?;
         self.host_view()
     }
+}
+
+/// Opens a stream to a host and says what it is for.
+pub(super) async fn open_stream(
+    network: &NetworkHandle,
+    host: NodeId,
+    open: &StreamOpen,
+) -> Result<ByteStream, CommandError> {
+    let mut stream = network.open_stream(host, STREAM_WITHIN).await.map_err(|e| {
+        CommandError::new(ErrorCode::Unreachable, format!("the host can't be reached: {e}"))
+            .hint("the instance runs on; souk peers shows who is connected")
+    })?;
+    let first = souk_protocol::message::Frame::Open(souk_protocol::encode::to_bytes(open));
+    access::write_frame(&mut stream, &first)
+        .await
+        .map_err(|e| CommandError::new(ErrorCode::Unreachable, format!("the stream to the host broke: {e}")))?;
+    Ok(Box::new(stream) as ByteStream)
 }
 
 pub(super) fn answer<T>(reply: Reply<T>, result: Result<T, CommandError>) {

@@ -2,7 +2,7 @@
 //!
 //! Owns no state of its own. Without an engine orders are let go: when it answers, every lease is looked at again.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use souk_protocol::{
     LeaseId,
@@ -10,7 +10,9 @@ use souk_protocol::{
     machine::io::{Input, RuntimeOrder, RuntimeReport, Token},
     negotiation::{ImagePin, Reject, RejectCode},
 };
-use souk_runtime::{DockerRuntime, InstanceEvent, Runtime, RuntimeError, RuntimeReport as ContainerReport, inventory};
+use souk_runtime::{
+    DockerRuntime, InstanceEvent, Login, Runtime, RuntimeError, RuntimeReport as ContainerReport, inventory,
+};
 
 use super::task::{Internal, Market};
 use crate::{
@@ -61,6 +63,11 @@ impl Market {
                 if let InstanceEvent::DiskUse { used_bytes, limit_bytes } = event {
                     self.hooks.disk(lease, used_bytes, limit_bytes);
                 }
+                if matches!(event, InstanceEvent::Prepared { .. } | InstanceEvent::Started { .. }) {
+                    self.open_inside(lease);
+                } else if matches!(event, InstanceEvent::Destroyed) {
+                    self.endpoints.close(&lease);
+                }
                 if let Some(report) = instances::report(event) {
                     self.input(Input::Runtime { lease, report });
                 }
@@ -95,7 +102,11 @@ impl Market {
         let taken = match order {
             RuntimeOrder::Prepare { draft, workload, devices } => {
                 let me = self.engine.me().to_string();
-                runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices))
+                let key = self.endpoints.key(&lease);
+                if let Some(login) = self.logins.given(draft.renter, draft.workload) {
+                    runtime.give_login(&id, login);
+                }
+                runtime.prepare(instances::spec(&me, &draft, lease, &workload, &devices, &key))
             }
             RuntimeOrder::Start { devices } => runtime.start_on(&id, instances::devices(&devices)),
             RuntimeOrder::Notice(text) => {
@@ -128,6 +139,19 @@ impl Market {
             let report = RuntimeReport::Failed { reason: EndReason::CreateFailed, note };
             self.input(Input::Runtime { lease, report });
         }
+    }
+
+    /// Has the public ports of all hosted leases that aren't over listened on, and no others.
+    pub(super) fn want_public_ports(&self) {
+        let leases = self.engine.host().leases().iter().filter(|(_, lease)| !lease.state().is_ended());
+        let leases: BTreeMap<LeaseId, _> =
+            leases.filter_map(|(id, lease)| Some((*id, lease.draft().public.as_ref()?.ports.clone()))).collect();
+        self.public.send_if_modified(|wanted| {
+            let same = wanted.leases == leases && wanted.runtime.is_some() == self.runtime.is_some();
+            wanted.leases = leases;
+            wanted.runtime = self.runtime.clone().map(|runtime| runtime as Arc<dyn Runtime>);
+            !same
+        });
     }
 
     /// Looks at all instances again a little later: what was ordered is ordered anew by what is found.
@@ -169,11 +193,11 @@ impl Market {
         });
     }
 
-    pub(super) fn resolve(&self, token: Token, reference: String, digest: Option<String>) {
+    pub(super) fn resolve(&self, token: Token, reference: String, digest: Option<String>, login: Option<Login>) {
         let (internal, runtime) = (self.internal.clone(), self.runtime.clone());
         let rules = self.host.as_ref().map(|host| host.config().host.images.clone()).unwrap_or_default();
         tokio::spawn(async move {
-            let result = resolve_image(runtime.as_deref(), &rules, &reference, digest).await;
+            let result = resolve_image(runtime.as_deref(), &rules, (&reference, digest), login.as_ref()).await;
             internal.send(Internal::Image { token, result }).await.ok();
         });
     }
@@ -195,8 +219,8 @@ impl Market {
 pub(super) async fn resolve_image(
     runtime: Option<&DockerRuntime>,
     rules: &Images,
-    reference: &str,
-    digest: Option<String>,
+    (reference, digest): (&str, Option<String>),
+    login: Option<&Login>,
 ) -> Result<ImagePin, Reject> {
     let Some(runtime) = runtime else {
         return Err(Reject::passing(RejectCode::Unavailable, "the host's container engine does not answer right now"));
@@ -206,7 +230,11 @@ pub(super) async fn resolve_image(
         Some(_) | None => reference.to_owned(),
     };
     images::check(rules, &wanted)?;
-    match runtime.resolve_image(&wanted).await {
+    let found = match login {
+        Some(login) => runtime.resolve_image_as(&wanted, login).await,
+        None => runtime.resolve_image(&wanted).await,
+    };
+    match found {
         Ok(image) => Ok(ImagePin { reference: reference.to_owned(), digest: image.pin.digest }),
         Err(error) => Err(Reject::lasting(RejectCode::Image, error.to_string())),
     }

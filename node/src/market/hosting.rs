@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     api::types::{
-        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, ScheduleRequest, ScheduleView,
+        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, PublicView, ScheduleRequest,
+        ScheduleView,
     },
     host::HostSide,
 };
@@ -99,6 +100,11 @@ impl Market {
             conditions: self.conditions_view(host),
             egress: setup.map(|s| s.terms.egress.clone()).unwrap_or_default(),
             registries: host.config().host.registries.clone(),
+            public: host.config().host.public.offered().map(|public| PublicView {
+                address: public.address,
+                ports: public.range,
+                free: self.engine.host().ports_free(),
+            }),
             schedule: host.schedule(),
             engine: EngineView {
                 version: info.as_ref().filter(|_| self.runtime_problem.is_none()).map(|i| i.engine_version.clone()),

@@ -223,7 +223,7 @@ impl Market {
                 tokio::spawn(async move {
                     // Its own work is the owner's choice: the lists are for renters.
                     let any = crate::config::Images::default();
-                    let result = containers::resolve_image(Some(&runtime), &any, &wanted, None).await;
+                    let result = containers::resolve_image(Some(&runtime), &any, (&wanted, None), None).await;
                     internal.send(Internal::IdleImage { reference: wanted, result }).await.ok();
                 });
             }

@@ -12,7 +12,10 @@ mod containers;
 mod host_slots;
 mod hosting;
 mod idle;
+mod inside;
+pub(crate) mod jupyter;
 mod listing;
+pub mod logins;
 mod names;
 mod orders;
 mod outbox;
@@ -22,8 +25,10 @@ mod pricing;
 mod rentals;
 mod search;
 pub mod select;
+mod ssh_keys;
 pub mod task;
 mod telling;
+mod template;
 pub mod terms;
 pub mod views;
 mod volumes;
@@ -51,4 +56,8 @@ pub struct About {
     pub max_price: Option<souk_protocol::Amount>,
     /// What its SSH keys are made of.
     pub ssh: crate::access::ssh::SshSeed,
+    /// What the keys of its instances are made of.
+    pub api: crate::inside::ApiSeed,
+    /// Public keys, as lines, that get into what is rented from now on, unless a rental names its own.
+    pub ssh_keys: Vec<String>,
 }

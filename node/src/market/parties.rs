@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use souk_protocol::NodeId;
 
 use super::task::Market;
-use crate::access::Permission;
+use crate::access::{Permission, keys::Granted};
 
 impl Market {
     /// Only the renter of an open lease reaches its instance.
@@ -15,7 +15,7 @@ impl Market {
         let verdict = match held {
             None => Err("this host has no open lease of yours by that id".to_owned()),
             Some(l) if l.state().is_ended() => Err("the lease is over".to_owned()),
-            Some(_) => Ok(()),
+            Some(l) => Ok(Granted { renter: peer, keys: l.workload().ssh_keys.clone() }),
         };
         answer.send(verdict).ok();
     }

@@ -213,7 +213,7 @@ pub fn refused(why: &Refusal) -> CommandError {
         Refusal::Change(BadChange::RaiseTooSmall) => {
             error(ErrorCode::BadRequest).hint("souk bid takes any lower price, or one at least 5 % higher")
         }
-        Refusal::Malformed(_) | Refusal::Change(_) => error(ErrorCode::BadRequest),
+        Refusal::Malformed(_) | Refusal::Change(_) | Refusal::Inside(_) => error(ErrorCode::BadRequest),
         Refusal::Pending => error(ErrorCode::Busy).hint("souk show tells what waits for the host's answer"),
     }
 }

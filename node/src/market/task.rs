@@ -17,7 +17,7 @@ use souk_protocol::{
     machine::{
         backoff::Backoff,
         engine::Engine,
-        io::{Input, NoAnswer, Output, RuntimeReport, Step, Ticket, Token},
+        io::{Input, NoAnswer, Output, Refusal, RuntimeReport, Step, Ticket, Token},
         pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
@@ -33,13 +33,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    chains::Chains, command::Command, idle::IdleSide, outbox::Outbox, owned::Owned, pricing::Prices, rentals::Rentals,
-    terms::Waiters, views::Meta,
+    chains::Chains, command::Command, idle::IdleSide, logins::Logins, outbox::Outbox, owned::Owned, pricing::Prices,
+    rentals::Rentals, terms::Waiters, views::Meta,
 };
 use crate::{
-    access::{Permission, Server},
+    access::{
+        Permission, Server,
+        keys::KeyStore,
+        public::{self, Wanted},
+    },
     clock::now,
     host::{HostSide, instances, locks::SlotLocks},
+    inside::{Ask, Endpoints},
     ledger::{Ledger, Progress},
 };
 
@@ -92,6 +97,8 @@ pub(super) enum Internal {
     },
     /// Look at all instances again.
     LookAgain,
+    /// A host has a login, or won't have it.
+    LoginGiven(super::logins::Waiting, Result<(), Refusal>),
 }
 
 /// What the task is made of.
@@ -121,6 +128,8 @@ pub struct Parts {
     pub about: super::About,
     /// Where the owner's hooks are told what happens.
     pub hooks: crate::hooks::Feed,
+    /// Registry logins.
+    pub logins: Logins,
 }
 
 pub(super) struct Market {
@@ -141,6 +150,10 @@ pub(super) struct Market {
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
+    pub(super) endpoints: Endpoints,
+    /// Wishes from inside instances that the engine has not answered.
+    pub(super) inside: BTreeMap<Token, Ask>,
+    pub(super) public: watch::Sender<Wanted>,
     permissions: mpsc::Sender<Permission>,
     outbox: Outbox,
     pub(super) internal: mpsc::Sender<Internal>,
@@ -157,6 +170,7 @@ pub(super) struct Market {
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
     pub(super) idle: IdleSide,
+    pub(super) logins: Logins,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -179,7 +193,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         owned,
         about,
         hooks,
+        logins,
     } = parts;
+    let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
+    let endpoints = Endpoints::new(about.api.clone(), asks);
     let mut market = Market {
         engine,
         ledger,
@@ -198,6 +215,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         runtime: None,
         runtime_problem: None,
         server: None,
+        endpoints,
+        inside: BTreeMap::new(),
+        public: watch::Sender::new(Wanted::default()),
         permissions,
         outbox: Outbox::default(),
         internal,
@@ -211,9 +231,15 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
+        logins,
     };
     market.remember_failures();
-    if market.host.is_some() {
+    let public_ends = CancellationToken::new();
+    let _public_ends = public_ends.clone().drop_guard();
+    if let Some(host) = &market.host {
+        let (bind, wanted) = (host.config().host.public.bind, market.public.subscribe());
+        tokio::spawn(public::listen(bind, wanted, public_ends));
+        market.want_public_ports();
         market.connect_runtime(Duration::ZERO);
     } else {
         market.input(Input::Command(souk_protocol::machine::io::Command::Host(None)));
@@ -250,6 +276,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 None => anyhow::bail!("the network's task has ended"),
             },
             Some(permission) = asked.recv() => market.permit(permission),
+            Some(ask) = inside.recv() => market.asked_inside(ask),
             Some(command) = commands.recv() => market.command(command),
             _ = traffic.tick() => {
                 market.ask_traffic();
@@ -260,6 +287,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.follow_market();
                 market.mark_all();
                 market.forget();
+                market.forget_logins();
             }
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
@@ -378,7 +406,9 @@ impl Market {
                 });
             }
             Output::Runtime { lease, order, .. } => self.order(lease, *order),
-            Output::ResolveImage { token, reference, digest } => self.resolve(token, reference, digest),
+            Output::ResolveImage { token, reference, digest, renter, workload } => {
+                self.resolve(token, reference, digest, self.logins.given(renter, workload));
+            }
             Output::AskOwner { token, question } => self.ask_owner(token, &question),
             Output::LockSlots { lease, slots } => {
                 let locked = self.locks.lock(&slots).unwrap_or_else(|error| {
@@ -472,6 +502,7 @@ impl Market {
                 let book = self.engine.book();
                 self.owned.connected(peer, |key| book.offer(key).is_some());
                 self.input(Input::Connected(peer));
+                self.give_logins(peer);
             }
             NetworkEvent::Disconnected(peer) => {
                 self.owned.disconnected(peer);
@@ -492,6 +523,7 @@ impl Market {
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
                 Ok(Request::Order(order)) => self.ordered(from, &order, reply),
+                Ok(Request::Login(given)) => self.login_came(from, *given, reply),
                 Ok(request) => {
                     let token = self.token();
                     self.peer_replies.insert(token, (from, reply));
@@ -529,6 +561,7 @@ impl Market {
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
             Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::LookAgain => self.adopt = true,
+            Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),
             Internal::Adopted(found, asked) => {
                 self.idle_cleaned();
                 for adopted in &found {
@@ -537,6 +570,9 @@ impl Market {
                         // Something happened to it meanwhile: what was found is old.
                         self.adopt = true;
                     } else {
+                        if !matches!(adopted.state, souk_runtime::InstanceState::Gone) {
+                            self.open_inside(lease);
+                        }
                         self.input(Input::Runtime { lease, report: instances::found(adopted) });
                     }
                 }
@@ -553,12 +589,15 @@ impl Market {
                 }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);
+                let open = self.engine.host().leases().keys().copied().collect();
                 self.server = Some(Server::new(
                     Arc::clone(&runtime) as Arc<dyn Runtime>,
                     self.about.ssh.host_key(),
+                    KeyStore::open(&self.about.dir, *self.engine.network(), &open),
                     self.permissions.clone(),
                 ));
                 self.runtime = Some(runtime);
+                self.want_public_ports();
                 self.runtime_problem = None;
                 *reports = Some(receiver);
                 self.adopt = true;

@@ -31,6 +31,9 @@ pub struct Meta {
 /// A command as one line for people.
 #[must_use]
 pub fn command_line(workload: &Workload) -> String {
+    if super::jupyter::is_asked(workload) {
+        return "the image's Jupyter (--jupyter)".to_owned();
+    }
     let words = workload.entrypoint.iter().flatten().chain(workload.command.iter().flatten());
     let quoted = words.map(|w| {
         let plain = !w.is_empty() && w.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
@@ -65,6 +68,7 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         role: if host { Role::Host } else { Role::Renter },
         peer: if host { parts.draft.renter } else { parts.draft.host },
         label: meta.label.clone(),
+        label_inside: LeaseEvent::label_of(parts.events).map(str::to_owned),
         state: parts.state,
         since_ms: parts.since,
         image: parts.draft.image.reference.clone(),
@@ -79,8 +83,9 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         ends_at_ms: parts.terms.ends_at,
         exit_code,
         progress: parts.progress,
-        note: parts.events.last().map_or_else(String::new, |e| e.note.clone()),
+        note: LeaseEvent::last_step(parts.events).map_or_else(String::new, |e| e.note.clone()),
         reachable: parts.reachable,
+        public: parts.draft.public.clone(),
         place: parts.rank.map(Into::into),
         eviction: parts.eviction.map(Into::into),
     }
@@ -216,7 +221,7 @@ pub fn past(me: NodeId, row: &LeaseRow) -> Option<LeaseView> {
     let parts = Parts {
         lease: row.lease,
         state,
-        since: last.map_or(draft.drafted_at, |e| e.at),
+        since: LeaseEvent::last_step(&row.events).map_or(draft.drafted_at, |e| e.at),
         counters: usage.as_ref().map_or_else(Counters::default, |u| u.counters),
         due: usage.as_ref().map_or(Amount::ZERO, |u| u.due),
         acked: ack.as_ref().map_or(Amount::ZERO, |a| a.due),

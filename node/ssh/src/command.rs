@@ -1,18 +1,21 @@
 //! One session channel's command: its input, output, terminal, signals and end.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use russh::{
-    ChannelId, ChannelWriteHalf,
+    ChannelId, ChannelWriteHalf, Sig,
     server::{Handle, Msg},
 };
 use souk_runtime::{ExecControl, ExecInput, ExecSpec, OutputStream, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::Charge;
+use crate::{budget::Charge, signal};
 
 /// Sizes and signals that a command has not been told yet. When full, further ones are dropped.
 pub const CONTROLS: usize = 32;
@@ -39,6 +42,24 @@ pub enum Control {
     Signal(i32),
 }
 
+/// The signals that a client has sent a command. The engine tells a command's end by a number alone, in which 128 + n can be a signal or a
+/// shell's own code; where the client has sent that signal, it is one.
+#[derive(Debug, Default)]
+struct Sent(AtomicU64);
+
+impl Sent {
+    fn note(&self, number: i32) {
+        let bit = u32::try_from(number).ok().and_then(|number| 1u64.checked_shl(number)).unwrap_or(0);
+        self.0.fetch_or(bit, Ordering::Relaxed);
+    }
+
+    fn ended_by(&self, code: u32) -> Option<Sig> {
+        let number = code.checked_sub(128).filter(|number| (1..64).contains(number))?;
+        let sent = self.0.load(Ordering::Relaxed) >> number & 1 == 1;
+        if sent { signal::named(i32::try_from(number).ok()?) } else { None }
+    }
+}
+
 /// A channel's ways in and out.
 pub struct Ends {
     pub channel: ChannelId,
@@ -55,9 +76,12 @@ pub async fn run(runtime: Arc<dyn Runtime>, lease: String, spec: ExecSpec, mut e
     let cancelled = ends.cancelled.clone();
     tokio::select! {
         () = cancelled.cancelled() => {}
-        code = pump(&*runtime, &lease, spec, &mut ends) => {
+        (code, signals) = pump(&*runtime, &lease, spec, &mut ends) => {
             let Ends { channel, handle, .. } = &ends;
             // A client that is gone needs no ending.
+            if let Some(signal) = signals.ended_by(code) {
+                let _ = handle.exit_signal_request(*channel, signal, false, String::new(), String::new()).await;
+            }
             let _ = handle.exit_status_request(*channel, code).await;
             let _ = handle.eof(*channel).await;
             let _ = handle.close(*channel).await;
@@ -65,7 +89,14 @@ pub async fn run(runtime: Arc<dyn Runtime>, lease: String, spec: ExecSpec, mut e
     }
 }
 
-async fn pump(runtime: &dyn Runtime, lease: &str, spec: ExecSpec, ends: &mut Ends) -> u32 {
+/// The code it ended with, and what it was sent.
+async fn pump(runtime: &dyn Runtime, lease: &str, spec: ExecSpec, ends: &mut Ends) -> (u32, Sent) {
+    let sent = Sent::default();
+    let code = pump_to_the_end(runtime, lease, spec, ends, &sent).await;
+    (code, sent)
+}
+
+async fn pump_to_the_end(runtime: &dyn Runtime, lease: &str, spec: ExecSpec, ends: &mut Ends, sent: &Sent) -> u32 {
     let terminal = spec.terminal;
     let mut session = match runtime.exec(lease, spec).await {
         Ok(session) => session,
@@ -88,7 +119,10 @@ async fn pump(runtime: &dyn Runtime, lease: &str, spec: ExecSpec, ends: &mut End
     };
     let broken = {
         let others = async {
-            tokio::join!(feed(session.input, &mut ends.input, terminal), tell(&session.control, &mut ends.controls));
+            tokio::join!(
+                feed(session.input, &mut ends.input, terminal),
+                tell(&session.control, &mut ends.controls, sent)
+            );
         };
         tokio::select! {
             done = output => done.err(),
@@ -125,11 +159,14 @@ async fn feed(mut to: ExecInput, from: &mut mpsc::UnboundedReceiver<Input>, term
     std::future::pending::<()>().await;
 }
 
-async fn tell(control: &ExecControl, from: &mut mpsc::Receiver<Control>) {
+async fn tell(control: &ExecControl, from: &mut mpsc::Receiver<Control>, sent: &Sent) {
     while let Some(next) = from.recv().await {
         let done = match next {
             Control::Resize(columns, rows) => control.resize(rows, columns).await,
-            Control::Signal(number) => control.signal_all(number).await,
+            Control::Signal(number) => {
+                sent.note(number);
+                control.signal_all(number).await
+            }
         };
         if let Err(error) = done {
             tracing::debug!(%error, ?next, "a command can't be told");
@@ -141,4 +178,22 @@ async fn tell(control: &ExecControl, from: &mut mpsc::Receiver<Control>) {
 /// A sentence of souk's own on the error output.
 async fn say(write: &ChannelWriteHalf<Msg>, sentence: &str) {
     let _ = write.extended_data_bytes(STDERR, format!("souk: {sentence}\r\n")).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_signal_that_was_sent_ends_a_command() {
+        let sent = Sent::default();
+        assert!(sent.ended_by(143).is_none());
+        for number in [15, -1, 64, 1000] {
+            sent.note(number);
+        }
+        assert!(matches!(sent.ended_by(143), Some(Sig::TERM)));
+        for code in [0, 15, 128, 137, 192, 255, u32::MAX] {
+            assert!(sent.ended_by(code).is_none(), "{code}");
+        }
+    }
 }

@@ -1,23 +1,34 @@
-//! Ed25519 keys in OpenSSH's forms, derived rather than stored, and the list of those that get in.
+//! Keys in OpenSSH's forms: souk's own, derived rather than stored, and those of whoever gets in.
 
 use std::fmt;
 
 use russh::keys::ssh_key::{
-    self, LineEnding, PrivateKey, PublicKey,
+    self, Algorithm, LineEnding, PrivateKey, PublicKey,
     private::{Ed25519Keypair, KeypairData},
     public::{Ed25519PublicKey, KeyData},
 };
 use zeroize::Zeroizing;
 
-/// Why a public key isn't one.
+/// Bits of RSA keys that get in: fewer can be broken, more take long to check.
+pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// Characters of a key's comment that are kept.
+const COMMENT: usize = 128;
+
+/// Why a public key isn't one, or doesn't get in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// No such line.
     #[error("that is no public key as OpenSSH writes it (ssh-ed25519 AAAA…)")]
     Malformed,
+    /// The half that nobody else may see.
+    #[error("that is a private key: give its public half, the file that ends in .pub")]
+    Private,
     /// A kind that isn't taken.
-    #[error("{0} keys are not taken: use an Ed25519 or ECDSA key (ssh-keygen -t ed25519)")]
+    #[error("{0} keys are not taken: use an Ed25519, ECDSA or RSA key (ssh-keygen -t ed25519)")]
     Kind(String),
+    /// An RSA key that is too small or too large.
+    #[error("an RSA key of {0} bits is not taken, only {min} to {max} bits: use another (ssh-keygen -t ed25519)", min = RSA_BITS.start(), max = RSA_BITS.end())]
+    Bits(usize),
 }
 
 /// A seed, and the key made from it.
@@ -86,6 +97,73 @@ pub fn fingerprint(key: &[u8; 32]) -> String {
     key.fingerprint(ssh_key::HashAlg::Sha256).to_string()
 }
 
+/// A public key of a kind that gets in: Ed25519, ECDSA, or RSA of [`RSA_BITS`].
+#[derive(Debug, Clone)]
+pub struct AuthorizedKey {
+    data: KeyData,
+    comment: String,
+}
+
+impl AuthorizedKey {
+    /// Reads a line as of a `.pub` file.
+    ///
+    /// # Errors
+    /// [`KeyError`]: no key, one with options before it, or of a kind or size that isn't taken.
+    pub fn read(line: &str) -> Result<Self, KeyError> {
+        let line = line.trim();
+        if line.contains("PRIVATE KEY") {
+            return Err(KeyError::Private);
+        }
+        let key = PublicKey::from_openssh(line).map_err(|_| KeyError::Malformed)?;
+        let data = key.key_data().clone();
+        match &data {
+            KeyData::Ed25519(_) | KeyData::Ecdsa(_) => {}
+            KeyData::Rsa(rsa) => {
+                let modulus = rsa.n().as_positive_bytes().unwrap_or_default();
+                let unused = modulus.first().map_or(0, |byte| byte.leading_zeros());
+                let bits = (modulus.len().saturating_mul(8)).saturating_sub(unused as usize);
+                if !RSA_BITS.contains(&bits) {
+                    return Err(KeyError::Bits(bits));
+                }
+            }
+            _ => return Err(KeyError::Kind(data.algorithm().to_string())),
+        }
+        let comment = String::from_utf8_lossy(key.comment().as_ref()).into_owned();
+        let comment = comment.chars().filter(|c| !c.is_control()).take(COMMENT).collect();
+        Ok(Self { data, comment })
+    }
+
+    /// As one line of OpenSSH.
+    #[must_use]
+    pub fn line(&self) -> String {
+        PublicKey::new(self.data.clone(), self.comment.clone()).to_openssh().unwrap_or_default()
+    }
+
+    /// The fingerprint as OpenSSH prints it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.data.fingerprint(ssh_key::HashAlg::Sha256).to_string()
+    }
+
+    /// Its kind as OpenSSH names it.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        self.data.algorithm().to_string()
+    }
+
+    /// What its owner calls it.
+    #[must_use]
+    pub fn comment(&self) -> &str {
+        &self.comment
+    }
+
+    /// Whether both are the same key, whatever they are called.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.data == other.data
+    }
+}
+
 /// Keys whose owners get in.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedKeys(Vec<KeyData>);
@@ -96,20 +174,18 @@ impl AllowedKeys {
     /// # Errors
     /// [`KeyError`] for the first that is no key, or of a kind that isn't taken.
     pub fn read<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Self, KeyError> {
-        lines.into_iter().map(read_key).collect::<Result<Vec<_>, _>>().map(Self)
+        let key = |line| AuthorizedKey::read(line).map(|key| key.data);
+        lines.into_iter().map(key).collect::<Result<Vec<_>, _>>().map(Self)
     }
 
-    pub(crate) fn contains(&self, key: &PublicKey) -> bool {
-        self.0.contains(key.key_data())
+    /// Whether its owner gets in. RSA keys sign with SHA-2, or not at all.
+    pub(crate) fn admits(&self, key: &PublicKey, algorithm: &Algorithm) -> bool {
+        *algorithm != Algorithm::Rsa { hash: None } && self.has(key.key_data())
     }
-}
 
-fn read_key(line: &str) -> Result<KeyData, KeyError> {
-    let kind = line.split_whitespace().next().unwrap_or_default();
-    if kind == "ssh-rsa" || kind == "ssh-dss" {
-        return Err(KeyError::Kind(kind.to_owned()));
+    pub(crate) fn has(&self, key: &KeyData) -> bool {
+        self.0.contains(key)
     }
-    PublicKey::from_openssh(line.trim()).map(|key| key.key_data().clone()).map_err(|_| KeyError::Malformed)
 }
 
 #[cfg(test)]
@@ -128,14 +204,56 @@ mod tests {
         let file = mine.private_file().unwrap();
         let read = PrivateKey::from_openssh(file.as_bytes()).unwrap();
         let allowed = AllowedKeys::read([public_line(&mine.public(), "x").as_str()]).unwrap();
-        assert!(allowed.contains(read.public_key()));
-        assert!(!allowed.contains(host.private().unwrap().public_key()));
+        assert!(allowed.admits(read.public_key(), &Algorithm::Ed25519));
+        assert!(!allowed.admits(host.private().unwrap().public_key(), &Algorithm::Ed25519));
+    }
+
+    /// An RSA key of so many bits as one line; nobody knows its factors.
+    fn rsa(bits: usize) -> String {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= bits.div_ceil(8) * 8 - bits;
+        let mpint = |bytes: &[u8]| ssh_key::Mpint::from_positive_bytes(bytes);
+        let key = ssh_key::public::RsaPublicKey::new(mpint(&[1, 0, 1]), mpint(&modulus)).unwrap();
+        PublicKey::new(KeyData::Rsa(key), "rsa").to_openssh().unwrap()
+    }
+
+    #[test]
+    fn rsa_keys_need_bits_enough_and_sha_2() {
+        for bits in [2048, 3072, 4096, 8192] {
+            let line = rsa(bits);
+            let key = PublicKey::from_openssh(&line).unwrap();
+            let allowed = AllowedKeys::read([line.as_str()]).unwrap();
+            assert!(allowed.admits(&key, &Algorithm::Rsa { hash: Some(ssh_key::HashAlg::Sha256) }));
+            assert!(!allowed.admits(&key, &Algorithm::Rsa { hash: None }));
+        }
+        for bits in [1024, 2047, 8193] {
+            assert_eq!(AuthorizedKey::read(&rsa(bits)).unwrap_err(), KeyError::Bits(bits));
+        }
     }
 
     #[test]
     fn what_is_no_key_is_refused() {
-        assert_eq!(AllowedKeys::read(["hello"]).unwrap_err(), KeyError::Malformed);
-        assert_eq!(AllowedKeys::read([""]).unwrap_err(), KeyError::Malformed);
-        assert!(matches!(AllowedKeys::read(["ssh-rsa AAAA"]), Err(KeyError::Kind(_))));
+        let own = public_line(&HostKey::of_node(&[5; 32]).public(), "x");
+        let private = HostKey::of_node(&[5; 32]).private_file().unwrap();
+        for wrong in ["hello", "", "ssh-rsa AAAA", &format!("command=\"sh\" {own}"), &own[..40]] {
+            assert_eq!(AuthorizedKey::read(wrong).unwrap_err(), KeyError::Malformed, "{wrong}");
+        }
+        assert_eq!(AuthorizedKey::read(&private).unwrap_err(), KeyError::Private);
+        let hardware = "sk-ssh-ed25519@openssh.com \
+                        AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAICFo/k5LU8863u66YC9eUO2170QduohPURkQnbLa/dczAAAABHNzaDo= x";
+        assert!(matches!(AuthorizedKey::read(hardware), Err(KeyError::Kind(_))));
+        let key = AuthorizedKey::read(&own).unwrap();
+        assert_eq!((key.line(), key.comment(), key.kind().as_str()), (own.clone(), "x", "ssh-ed25519"));
+        assert!(key.is(&AuthorizedKey::read(own.trim_end_matches(" x")).unwrap()));
+        assert_eq!(key.fingerprint(), fingerprint(&HostKey::of_node(&[5; 32]).public()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_reading_panic(text in "(ssh-(rsa|ed25519|dss)|ecdsa-sha2-nistp256)? ?[A-Za-z0-9+/=]{0,200} ?\\PC{0,40}") {
+            if let Ok(key) = AuthorizedKey::read(&text) {
+                proptest::prop_assert!(key.is(&AuthorizedKey::read(&key.line()).unwrap()));
+            }
+        }
     }
 }

@@ -20,7 +20,10 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use russh::{MethodKind, MethodSet, SshId, server::Config};
 use souk_runtime::Runtime;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 
 use keys::{AllowedKeys, HostKey};
 use server::{Connection, ConnectionError};
@@ -51,8 +54,8 @@ pub struct Access {
     pub lease: String,
     /// What the server proves to be.
     pub host_key: HostKey,
-    /// Whose clients get in.
-    pub allowed: AllowedKeys,
+    /// Whose clients get in. A connection whose key is taken out of it ends at once.
+    pub allowed: watch::Receiver<AllowedKeys>,
 }
 
 impl fmt::Debug for Access {
@@ -71,16 +74,22 @@ where
 {
     let config = Arc::new(config(&access.host_key)?);
     let (near, far) = tokio::io::duplex(PIPE);
-    let (connection, logged_in) = Connection::new(access);
+    let mut allowed = access.allowed.clone();
+    let (connection, mut logged_in) = Connection::new(access);
     let serving = async {
         let session = russh::server::run_stream(config, far, connection).await?;
         session.await
     };
-    let too_late = async {
-        tokio::time::sleep(LOGIN_WITHIN).await;
-        if logged_in.is_cancelled() {
+    let out = async {
+        let proven = tokio::time::timeout(LOGIN_WITHIN, logged_in.wait_for(Option::is_some)).await;
+        let proven = proven.map_err(|_| "no key was proven in time")?.map_or(None, |key| key.clone());
+        let gone = |list: &AllowedKeys| proven.as_ref().is_some_and(|key| !list.has(key));
+        let removed = allowed.wait_for(gone).await.is_ok();
+        if !removed {
+            // Nobody changes the list any more.
             std::future::pending::<()>().await;
         }
+        Err("its key was removed")
     };
     let mut near = near;
     tokio::select! {
@@ -88,7 +97,7 @@ where
         moved = tokio::io::copy_bidirectional_with_sizes(stream, &mut near, PIPE, PIPE) => {
             moved.map(|_| ()).map_err(|e| e.to_string())
         }
-        () = too_late => Err("no key was proven in time".to_owned()),
+        out = out => out.map_err(str::to_owned),
     }
 }
 

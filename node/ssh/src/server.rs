@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty, Sig,
+    keys::ssh_key::public::KeyData,
     server::{Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
 use souk_runtime::{ExecSpec, HELPER_IN_INSTANCE};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -58,15 +59,16 @@ pub struct Connection {
     user: Option<String>,
     channels: BTreeMap<ChannelId, Open>,
     budget: Budget,
-    logged_in: CancellationToken,
+    proven: Option<KeyData>,
+    logged_in: watch::Sender<Option<KeyData>>,
 }
 
 impl Connection {
-    /// A connection that nobody has logged in to, and what tells that somebody has.
-    pub fn new(access: Access) -> (Self, CancellationToken) {
-        let logged_in = CancellationToken::new();
+    /// A connection that nobody has logged in to, and what tells by which key somebody has.
+    pub fn new(access: Access) -> (Self, watch::Receiver<Option<KeyData>>) {
+        let (logged_in, by) = watch::channel(None);
         let (channels, budget) = (BTreeMap::new(), Budget::default());
-        (Self { access, user: None, channels, budget, logged_in: logged_in.clone() }, logged_in)
+        (Self { access, user: None, channels, budget, proven: None, logged_in }, by)
     }
 
     /// Takes a channel in, if there is room.
@@ -162,20 +164,22 @@ impl Handler for Connection {
     type Error = ConnectionError;
 
     async fn auth_publickey_offered(&mut self, _user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        Ok(if self.access.allowed.contains(offer.public_key) { Auth::Accept } else { Auth::reject() })
+        let admits = self.access.allowed.borrow().admits(offer.public_key, offer.algorithm);
+        Ok(if admits { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
         let named = user.len() <= TERM_BYTES && !user.chars().any(|c| c.is_control() || c == ':');
-        if !self.access.allowed.contains(key.public_key) || !named {
+        if !self.access.allowed.borrow().admits(key.public_key, key.algorithm) || !named {
             return Ok(Auth::reject());
         }
         self.user = Some(user.to_owned()).filter(|user| user != IMAGE_USER);
+        self.proven = Some(key.public_key.key_data().clone());
         Ok(Auth::Accept)
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Self::Error> {
-        self.logged_in.cancel();
+        self.logged_in.send_replace(self.proven.clone());
         Ok(())
     }
 

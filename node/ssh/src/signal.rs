@@ -26,3 +26,13 @@ pub fn number(signal: &Sig) -> Option<i32> {
         },
     })
 }
+
+/// The signal of a number that [`number`] gives.
+pub fn named(number: i32) -> Option<Sig> {
+    let custom = |name: &str| Sig::Custom(name.to_owned());
+    let known = [Sig::HUP, Sig::INT, Sig::QUIT, Sig::ILL, Sig::ABRT, Sig::FPE, Sig::KILL, Sig::USR1, Sig::SEGV]
+        .into_iter()
+        .chain([Sig::PIPE, Sig::ALRM, Sig::TERM])
+        .chain(["USR2", "CONT", "STOP", "WINCH"].map(custom));
+    known.into_iter().find(|signal| self::number(signal) == Some(number))
+}

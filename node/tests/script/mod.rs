@@ -23,7 +23,13 @@ use souk::{
         terms::TermsCommand,
     },
 };
-use souk_protocol::{Currency, LeaseId, lease::*, message::Frame, message::Progress};
+use souk_protocol::{
+    Currency, LeaseId,
+    lease::*,
+    logs::{LogPiece, LogPosition},
+    message::Frame,
+    message::Progress,
+};
 use tokio::{
     io::AsyncWriteExt,
     sync::{mpsc, oneshot},
@@ -143,7 +149,11 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 answer(reply, Ok(Box::new(near) as ByteStream));
             }
             // Shown with real nodes and the machine's own OpenSSH.
-            Command::SshAccess { .. } | Command::Tunnel { .. } => {}
+            Command::SshAccess { .. }
+            | Command::SshKeys { .. }
+            | Command::LeaseTemplate { .. }
+            | Command::JupyterAccess { .. }
+            | Command::Tunnel { .. } => {}
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
             Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),
             Command::HostEarnings { request, reply } => {
@@ -230,11 +240,13 @@ fn rent(image: &str, steps: &StepSender) {
 fn logs() -> ByteStream {
     let (near, mut far) = tokio::io::duplex(1024);
     tokio::spawn(async move {
-        for frame in
-            [Frame::Stdout(b"one\n".to_vec()), Frame::Stderr(b"oops\n".to_vec()), Frame::Stdout(b"two\n".to_vec())]
-        {
-            frames::write(&mut far, &frame).await.unwrap();
+        frames::write(&mut far, &Frame::Place(LogPosition::default())).await.unwrap();
+        for (stderr, at, text) in [(false, 1, "one\n"), (true, 2, "oops\n"), (false, 3, "two\n")] {
+            let piece = LogPiece { stderr, at, nth: 0, bytes: text.as_bytes().to_vec() };
+            frames::write(&mut far, &Frame::Log(piece)).await.unwrap();
         }
+        frames::write(&mut far, &Frame::Note("all there is".to_owned())).await.unwrap();
+        frames::write(&mut far, &Frame::Exit(0)).await.unwrap();
     });
     Box::new(near)
 }

@@ -147,6 +147,7 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             slots_free,
             reachability: Reachability::Direct,
             maintenance: None,
+            ports_free: 0,
         },
         membership: None,
     }
@@ -201,6 +202,7 @@ pub fn lease() -> LeaseView {
         lease: super::lease_id(),
         role: Role::Renter,
         peer: node(2),
+        label_inside: None,
         label: Some("train".to_owned()),
         state: LeaseState::Paused(PauseReason::Stopped),
         since_ms: at(60),
@@ -218,6 +220,7 @@ pub fn lease() -> LeaseView {
         progress: None,
         note: "bye\u{1b}[2J".to_owned(),
         reachable: true,
+        public: None,
         place: None,
         eviction: None,
     }
@@ -388,6 +391,7 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
         accepts: AcceptsView { anyone, peers: vec![] },
         conditions: ConditionsView::default(),
         egress: vec![Egress::Internet],
+        public: None,
         registries: vec!["docker.io".to_owned()],
         schedule: ScheduleView::default(),
         engine: EngineView {

@@ -137,6 +137,7 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
                 Reachability::Unknown,
             ]),
             maintenance: None,
+            ports_free: 0,
         },
         membership: None,
     }

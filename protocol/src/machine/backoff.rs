@@ -67,7 +67,11 @@ impl Failure {
             EndReason::EngineLost => Some(Self::EngineLost),
             // Its accept came after its own deadline.
             EndReason::Unconfirmed => Some(Self::NoAnswer),
-            EndReason::Destroyed | EndReason::LeftEarly | EndReason::Expired | EndReason::ImageFailed => None,
+            EndReason::Destroyed
+            | EndReason::LeftEarly
+            | EndReason::AskedFromInside
+            | EndReason::Expired
+            | EndReason::ImageFailed => None,
         }
     }
 

@@ -199,6 +199,9 @@ impl Engine {
                 self.host.hold_restored(&mut self.cx, now);
             }
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
+            Command::FromInside { token, lease, wish } => {
+                self.host.asked_inside(&mut self.cx, token, lease, &wish, now);
+            }
             Command::Amend { token, lease, change } => self.renter.amend(&mut self.cx, token, lease, change, now),
             Command::Quote { token, host, machine } => Renter::quote(&mut self.cx, token, host, machine),
             Command::AskExtension { token, lease, ends_at } => {
@@ -241,8 +244,9 @@ impl Engine {
                     });
                 }
             },
-            // Orders change how the machine is offered: they are the shell's, which then tells the engine.
+            // Orders change how the machine is offered: they are the shell's, which then tells the engine. So are logins.
             Request::Order(_)
+            | Request::Login(_)
             | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }

@@ -4,7 +4,7 @@
 //! said that record durable; a signature never leaves the node before its record is on disk.
 
 use crate::{
-    AskId, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
+    AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
     money::Amount,
@@ -152,6 +152,15 @@ pub enum Command {
         /// Which.
         lease: LeaseId,
     },
+    /// Host's side: a program in the instance of a lease wants something for it. Done once it is decided and written down.
+    FromInside {
+        /// For the result.
+        token: Token,
+        /// Which.
+        lease: LeaseId,
+        /// What.
+        wish: InsideWish,
+    },
     /// Change the terms of a lease rented by us. Done once the host has signed them.
     Amend {
         /// For the result.
@@ -192,6 +201,17 @@ pub enum Command {
     },
 }
 
+/// What a program in an instance may want for that instance, and for no other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InsideWish {
+    /// End the processes, keep the disk.
+    Stop,
+    /// End everything; the lease is closed.
+    Destroy,
+    /// Say what it is, at most [`crate::limits::NAME_BYTES`]; empty takes that back.
+    Label(String),
+}
+
 /// What a renter wants.
 #[derive(Debug, Clone)]
 pub struct Wish {
@@ -213,6 +233,8 @@ pub struct Wish {
     pub disk_mb: u64,
     /// What the guest may reach.
     pub egress: crate::resources::Egress,
+    /// Ports that shall be reached from outside.
+    pub ports: Vec<crate::ports::PortRequest>,
     /// The image.
     pub image: String,
     /// The image's digest, to insist on.
@@ -394,6 +416,9 @@ pub enum Refusal {
     /// One change at a time.
     #[error("another change of this lease waits for its host's answer; try again in a moment")]
     Pending,
+    /// A wish from inside an instance is not granted.
+    #[error("{0}")]
+    Inside(&'static str),
     /// Something of ours is malformed.
     #[error("{0}")]
     Malformed(String),
@@ -493,6 +518,10 @@ pub enum Output {
         reference: String,
         /// The digest it must have, if the renter insists.
         digest: Option<String>,
+        /// Who wants it.
+        renter: NodeId,
+        /// Digest of the workload, by which a login for it is known.
+        workload: Digest,
     },
     /// Ask the machine's owner, or the program that answers for them. Answered by [`Input::Owner`], or given up after
     /// [`crate::limits::OWNER_WITHIN`].

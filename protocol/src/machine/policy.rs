@@ -12,6 +12,7 @@ use crate::{
     negotiation::{NO_IMAGE, Proposal, Reject, RejectCode, RentalType},
     offer::{Offer, Reachability, Terms, Window},
     owner::Membership,
+    ports::PublicPorts,
     resources::{Egress, Hardware, Resources},
     terms::{Change, LeaseTerms},
 };
@@ -55,6 +56,8 @@ pub struct HostSetup {
     pub membership: Option<Verified<Membership>>,
     /// The key of its SSH server, named in every lease.
     pub ssh_host_key: SshKey,
+    /// Ports of its public address that instances may have.
+    pub public: Option<PublicPorts>,
 }
 
 impl HostSetup {

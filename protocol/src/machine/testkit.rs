@@ -84,6 +84,7 @@ pub(crate) fn setup() -> HostSetup {
         ssh_host_key: SshKey([7; 32]),
         reachability: Reachability::Direct,
         membership: None,
+        public: None,
     }
 }
 
@@ -104,6 +105,7 @@ pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
             volume_mb: 50_000,
             reachability: Reachability::Direct,
             maintenance: None,
+            ports_free: 0,
         },
         membership: None,
     }
@@ -122,6 +124,7 @@ pub(crate) fn proposal(price_hour: Amount, round: u8) -> Proposal {
         extend: None,
         disk_mb: 10_000,
         egress: Egress::None,
+        ports: Vec::new(),
         image: "debian:12".to_owned(),
         image_digest: None,
         workload: Digest::default(),
@@ -144,6 +147,7 @@ pub(crate) fn draft(max_spend: Option<Amount>, credit: Amount) -> Verified<Lease
         rental: RentalType::OnDemand,
         resources: Resources::share(&setup.hardware, offer.class(), 1, 4, 10_000).unwrap(),
         egress: Egress::None,
+        public: None,
         currency: Currency::usd(),
         rates: Rates { compute_hour: Amount(1_000_000_000), storage_gb_month: Amount(100_000_000), ..Rates::default() },
         listed_hour: Amount(1_000_000_000),

@@ -115,7 +115,7 @@ fields! {
     Rentable "rentable" Bool "" "Whether as many slots are free; searched for unless the query says otherwise.";
     Rented "rented" Bool "" "Whether too few slots are free.";
     StaticIp "static_ip" Bool "" "Whether the host keeps its public address.";
-    DirectPortCount "direct_port_count" Number "" "Ports that can be opened on the host's public address.";
+    DirectPortCount "direct_port_count" Number "" "Public ports left for instances.";
     HostId "host_id" Id "" "Id of the owner, or the peer id of a host that has none; or its last characters.";
     MachineId "machine_id" Id "" "Id of the machine, or its first digits.";
     Id "id" Id "" "Id of the ask, or its first digits.";

@@ -63,6 +63,13 @@ pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
         let none = counters.active.0 == 0 && host.slots().of(id).is_empty();
         ensure(none, || format!("one-slot-one-lease: volume {} computes", id.short()))?;
     }
+    let open = host.leases().values().filter(|l| !l.state().is_ended());
+    let granted = open.flat_map(|l| l.draft().public.iter().flat_map(|access| access.ports.iter().map(|p| p.public)));
+    let mut ports: Vec<u16> = granted.collect();
+    ports.sort_unstable();
+    ensure(ports.windows(2).all(|pair| pair[0] != pair[1]), || {
+        format!("one-port-one-lease: two leases have one of the public ports {ports:?}")
+    })?;
     let busy = |n: &u16| host.slots().all().get(usize::from(*n)).is_none_or(|s| s.lease.is_some());
     ensure(!node.idle.iter().any(busy), || format!("one-slot-one-lease: the host's own job is on {:?}", node.idle))?;
     rule::check(node)

@@ -86,7 +86,8 @@ pub fn warned(draft: &LeaseDraft, events: &[LeaseEvent], slack: Millis) -> Resul
             | EventCode::ExtensionAsked
             | EventCode::ExtensionDeclined
             | EventCode::MaintenanceAnnounced
-            | EventCode::ExpiringSoon => {}
+            | EventCode::ExpiringSoon
+            | EventCode::Labelled => {}
         }
         before = Some(event.state);
     }

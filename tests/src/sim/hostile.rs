@@ -268,6 +268,7 @@ impl Liar {
             extend: None,
             disk_mb: 1000,
             egress: Egress::None,
+            ports: Vec::new(),
             image: "debian:12".to_owned(),
             image_digest: None,
             workload: digest,

@@ -13,6 +13,7 @@ use souk_protocol::{
     },
     negotiation::RentalType,
     offer::{Accepts, Reachability, Terms, Window},
+    ports::{PortRange, PortRequest, PublicPorts},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, RuntimeKind},
     terms::Change,
     workload::{Attachment, Workload},
@@ -88,6 +89,11 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
         reachability: Reachability::Direct,
         membership: None,
         ssh_host_key: souk_protocol::SshKey([7; 32]),
+        // Some have public ports, too few for all.
+        public: machine.0[3].is_multiple_of(2).then(|| PublicPorts {
+            address: "203.0.113.7".to_owned(),
+            range: PortRange::new(40_000, 40_003).unwrap_or_else(|e| panic!("{e}")),
+        }),
     }
 }
 
@@ -135,9 +141,14 @@ pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
             dice.permille(600).then(|| Millis::from_secs(dice.range(5, 600)))
         }
     };
+    let nonce = Nonce(dice.bytes());
+    // By the nonce, so that the dice fall as without.
+    let wanted = if offer.availability.ports_free > 0 { usize::from(nonce.0[0] % 3) } else { 0 };
+    let port =
+        |port: u16| PortRequest { port, udp: false, public: nonce.0[1].is_multiple_of(4).then_some(40_000 + port) };
     Some(Wish {
         ask: souk_protocol::AskId::of(&offer.host, &offer.machine, slots),
-        nonce: Nonce(dice.bytes()),
+        nonce,
         rental,
         extend: (bids > 0 && dice.permille(300)).then(|| Millis::from_secs(dice.range(10, 1800))),
         bid,
@@ -145,6 +156,7 @@ pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
         term,
         disk_mb,
         egress: Egress::Internet,
+        ports: (1..3).take(wanted).map(port).collect(),
         image: "debian:12".to_owned(),
         image_digest: None,
         workload,

@@ -384,6 +384,7 @@ impl Store {
             | Request::Quote { .. }
             | Request::AskExtension { .. }
             | Request::Sync { .. }
+            | Request::Login(_)
             | Request::Order(_) => true,
         }
     }
@@ -406,6 +407,7 @@ impl Store {
             | Response::Controlled { .. }
             | Response::Ordered { .. }
             | Response::Quoted { .. }
+            | Response::LoginTaken
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }

@@ -187,11 +187,13 @@ impl World {
         InstanceSpec {
             lease: unique(name),
             image,
+            source: souk_runtime::ImageSource::Registry,
             command: Some(command.iter().map(|word| (*word).to_owned()).collect()),
             entrypoint: None,
             user: None,
             env: vec![],
             workdir: None,
+            onstart: None,
             cpu_milli: 500,
             cpuset: None,
             memory_mb: 64,

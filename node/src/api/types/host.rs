@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use souk_protocol::{
     Amount, Currency, DocumentId, LeaseId, MachineId, Millis, NodeId, Timestamp,
     lease::LeaseState,
+    ports::PortRange,
     resources::{Egress, Hardware},
 };
 
@@ -38,6 +39,9 @@ pub struct HostView {
     pub egress: Vec<Egress>,
     /// Registries images may come from.
     pub registries: Vec<String>,
+    /// Ports that instances are reached at from outside; none where the host has none.
+    #[serde(default)]
+    pub public: Option<PublicView>,
     /// What the owner keeps from renters.
     #[serde(default)]
     pub schedule: ScheduleView,
@@ -51,6 +55,17 @@ pub struct HostView {
     pub bids: Vec<BidView>,
     /// What is not as it should be.
     pub problems: Vec<Problem>,
+}
+
+/// Ports of a host's public address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicView {
+    /// The address.
+    pub address: String,
+    /// The ports.
+    pub ports: PortRange,
+    /// How many of them no lease has.
+    pub free: u16,
 }
 
 /// One slot.

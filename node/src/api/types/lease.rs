@@ -7,6 +7,7 @@ use souk_protocol::{
     message::{Cause, EventCode, Progress},
     money::Counters,
     negotiation::RentalType,
+    ports::PublicAccess,
     receipt::PartialReason,
     resources::{Egress, Resources},
 };
@@ -47,6 +48,9 @@ pub struct LeaseView {
     pub peer: NodeId,
     /// The renter's name for it.
     pub label: Option<String>,
+    /// What a program in the instance calls it. Names nothing: its host could say anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_inside: Option<String>,
     /// Where it stands.
     #[serde(flatten, with = "StateFields")]
     pub state: LeaseState,
@@ -83,6 +87,9 @@ pub struct LeaseView {
     pub note: String,
     /// Whether the other side is connected now.
     pub reachable: bool,
+    /// The ports it is reached at from outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<PublicAccess>,
     /// Where it stands among the bids, while it waits for slots.
     #[serde(default)]
     pub place: Option<PlaceView>,

@@ -5,7 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use souk_protocol::{
     Amount, AskId, Currency, LeaseId, Millis, NodeId, Timestamp,
+    login::RegistryLogin,
     message::Progress,
+    ports::PortRequest,
     resources::{Egress, Resources},
 };
 
@@ -61,6 +63,9 @@ pub struct RentRequest {
     /// What it may reach; none for the most the host grants.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// Ports that shall be reached from outside.
+    #[serde(default)]
+    pub ports: Vec<PortRequest>,
     /// How long the contract shall run; none for as long as the host grants.
     #[serde(default)]
     pub term_ms: Option<Millis>,
@@ -70,12 +75,24 @@ pub struct RentRequest {
     /// A name for it.
     #[serde(default)]
     pub label: Option<String>,
+    /// Public keys that get in over SSH, each as one line of OpenSSH; none for the configured ones. The rental's own gets in besides.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
     /// Time between two receipts; none for the host's.
     #[serde(default)]
     pub tick_ms: Option<Millis>,
     /// Replaces the image's command.
     #[serde(default)]
     pub command: Option<Vec<String>>,
+    /// A script that the instance runs at each start, before the command; at most 32 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onstart: Option<String>,
+    /// The renter's own login at the image's registry. The host is told it, and keeps it until it has the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<RegistryLogin>,
+    /// Runs the image's Jupyter in place of its command, with a token of its own.
+    #[serde(default)]
+    pub jupyter: bool,
     /// End the stream of steps once the lease exists.
     #[serde(default)]
     pub detach: bool,

@@ -53,6 +53,16 @@ pub enum RentalKind {
     Reserved,
 }
 
+impl From<RentalType> for RentalKind {
+    fn from(kind: RentalType) -> Self {
+        match kind {
+            RentalType::OnDemand => Self::OnDemand,
+            RentalType::Interruptible => Self::Bid,
+            RentalType::Reserved => Self::Reserved,
+        }
+    }
+}
+
 impl From<RentalKind> for RentalType {
     fn from(kind: RentalKind) -> Self {
         match kind {

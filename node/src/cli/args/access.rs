@@ -1,8 +1,8 @@
 //! The grammar of the ways into an instance.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 /// `souk ssh`.
 #[derive(Debug, Args)]
@@ -22,6 +22,9 @@ pub struct SshArgs {
     /// Give the command a terminal
     #[arg(short = 't')]
     pub terminal: bool,
+    /// Prove this key in place of the rental's own: a private key's file, or a public one's with the private one in ssh-agent
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
     /// An option of ssh_config(5) (repeatable)
     #[arg(short = 'o', value_name = "OPTION")]
     pub option: Vec<String>,
@@ -38,8 +41,53 @@ pub struct SshConfigArgs {
     /// The name to give it in ssh's configuration [default: its label, else souk-ID]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Prove this key in place of the rental's own: a private key's file, or a public one's with the private one in ssh-agent
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
     /// The lease: its number, its label, or the first digits of its id
     pub id: String,
+}
+
+/// `souk ssh-key`.
+#[derive(Debug, Args)]
+pub struct SshKeyArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SshKeyCommand,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum SshKeyCommand {
+    /// Let keys in
+    #[command(after_help = "Examples:\n  souk ssh-key add 1 ~/.ssh/id_ed25519.pub\n  \
+                      souk ssh-key add train 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH me'")]
+    Add {
+        /// The lease: its number, its label, or the first digits of its id
+        id: String,
+        /// Public keys: lines of OpenSSH, or files of them
+        #[arg(required = true, value_name = "KEY|FILE")]
+        keys: Vec<String>,
+    },
+    /// Show which keys get in
+    #[command(
+        after_help = "Examples:\n  souk ssh-key list train\n  souk ssh-key list train --json | jq -r '.keys[].fingerprint'"
+    )]
+    List {
+        /// The lease: its number, its label, or the first digits of its id
+        id: String,
+    },
+    /// Keep keys out, and cut what they have open
+    #[command(
+        after_help = "Examples:\n  souk ssh-key remove train ~/.ssh/id_ed25519.pub\n  souk ssh-key remove train me@laptop"
+    )]
+    Remove {
+        /// The lease: its number, its label, or the first digits of its id
+        id: String,
+        /// Keys: their fingerprints or comments, lines of OpenSSH, or files of them
+        #[arg(required = true, value_name = "KEY|FILE")]
+        keys: Vec<String>,
+    },
 }
 
 /// `souk ssh-proxy`.
@@ -63,6 +111,19 @@ pub struct ForwardArgs {
     /// Ports of the instance, each with the port here before it if that is another; 0 takes any
     #[arg(required = true, value_name = "[LOCAL:]PORT", value_parser = port_pair)]
     pub ports: Vec<PortPair>,
+}
+
+/// `souk open`.
+#[derive(Debug, Args)]
+pub struct OpenArgs {
+    /// Listen on this port of this machine's loopback [default: any that is free]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Print the address with its token, and open no browser
+    #[arg(long)]
+    pub print: bool,
+    /// The lease: its number, its label, or the first digits of its id
+    pub id: String,
 }
 
 /// A port here and one there.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use souk_protocol::{Amount, Millis};
 
-use super::values::duration;
+use super::{ImageArgs, values::duration};
 
 /// `souk copy`.
 #[derive(Debug, Args)]
@@ -30,6 +30,9 @@ pub struct CopyArgs {
 /// `souk run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// How the host gets the image.
+    #[command(flatten)]
+    pub image_access: ImageArgs,
     /// Conditions a machine must meet; the best that does is taken
     #[arg(
         short = 'Q',
@@ -88,10 +91,13 @@ pub struct RunArgs {
     /// Say nothing of souk's own
     #[arg(short, long)]
     pub quiet: bool,
+    /// Take from this template what isn't said here: a name, a file, or the first digits of an id
+    #[arg(long, value_name = "TEMPLATE")]
+    pub template: Option<String>,
     /// The image
-    #[arg(value_name = "IMAGE")]
-    pub image: String,
+    #[arg(value_name = "IMAGE", required_unless_present = "template")]
+    pub image: Option<String>,
     /// The command
-    #[arg(last = true, value_name = "CMD", required = true)]
+    #[arg(last = true, value_name = "CMD", required_unless_present = "template")]
     pub command: Vec<String>,
 }

@@ -4,9 +4,11 @@ mod access;
 mod files;
 mod hooks;
 mod hosting;
+mod images;
 mod orders;
 mod owner;
 mod renting;
+mod template;
 mod terms;
 mod values;
 mod volume;
@@ -21,9 +23,11 @@ pub use access::*;
 pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
+pub use images::*;
 pub use orders::*;
 pub use owner::*;
 pub use renting::*;
+pub use template::*;
 pub use terms::*;
 use values::duration;
 pub use volume::*;
@@ -116,6 +120,15 @@ pub enum Command {
                       gzip -dc big.gz | souk run -i --max-spend 0.05 debian:12 -- sort -u"
     )]
     Run(Box<RunArgs>),
+    /// Templates: what to run and on what kind of machine, to keep and to share
+    #[command(
+        subcommand,
+        after_help = "A template holds the image, command, user, variables, disk and search conditions of a rental; no price, no secret, no\n\
+                      renter. Its id is the BLAKE3 of its file, so a shared one can be told to be the same.\n\n\
+                      Examples:\n  souk template new lab --image jupyter/scipy-notebook --jupyter --query 'gpu_ram>=16'\n  \
+                      souk template show lab\n  souk rent --template lab          the best match\n  souk rent 1 --template lab --disk 100"
+    )]
+    Template(TemplateCommand),
     /// Standing orders: rentals that wait for a match, or that are replaced when their host is lost
     #[command(
         subcommand,
@@ -166,6 +179,12 @@ pub enum Command {
     #[command(after_help = "Examples:\n  souk ssh-config train >> ~/.ssh/config && ssh train\n  \
                       souk ssh-config 1 > hosts && scp -F hosts data.tar souk-3fa9c1d2e4f5:")]
     SshConfig(SshConfigArgs),
+    /// Let further SSH keys into a running instance, or keep them out again
+    #[command(
+        after_help = "What a key that is removed has open is cut at once. The rental's own key, which souk ssh uses, always gets in.\n\nExamples:\n  \
+                      souk ssh-key add train ~/.ssh/id_ed25519.pub\n  souk ssh-key list train\n  souk ssh-key remove train SHA256:9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0"
+    )]
+    SshKey(SshKeyArgs),
     /// Pipe standard input and output to an instance's SSH server.
     #[command(hide = true, after_help = "Examples:\n  ssh -o ProxyCommand='souk ssh-proxy 1' instance")]
     SshProxy(SshProxyArgs),
@@ -174,6 +193,13 @@ pub enum Command {
         after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53"
     )]
     Forward(ForwardArgs),
+    /// Open the Jupyter of an instance in the browser, until Ctrl-C
+    #[command(
+        after_help = "The instance is one that was rented with --jupyter. Where there is no browser, the address is printed.\n\n\
+                      Examples:\n  souk rent 1 --image jupyter/scipy-notebook --jupyter && souk open 1\n  souk open train --port 8888\n  \
+                      souk open --print 1"
+    )]
+    Open(OpenArgs),
     /// What happened to a lease, and who caused it
     #[command(
         after_help = "The states and reasons are explained in docs/states.md.\n\nExamples:\n  souk events 1\n  souk events -f train\n  \

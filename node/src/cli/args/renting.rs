@@ -1,9 +1,9 @@
 //! Options of the renter's commands.
 
 use clap::{Args, ValueEnum};
-use souk_protocol::{Amount, Millis};
+use souk_protocol::{Amount, Millis, ports::PortRequest};
 
-use super::{StandingArgs, values::duration};
+use super::{ImageArgs, StandingArgs, values::duration};
 use crate::api::types::{AttachRequest, RentalKind};
 
 /// `souk search`.
@@ -24,6 +24,9 @@ pub struct SearchArgs {
     /// Show at most so many [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub limit: Option<u32>,
+    /// Look for the machines that this template is for; conditions given besides must hold, too
+    #[arg(long, value_name = "TEMPLATE")]
+    pub template: Option<String>,
     /// Say what each condition excludes
     #[arg(long)]
     pub explain: bool,
@@ -65,11 +68,16 @@ impl From<RentalArg> for RentalKind {
 #[derive(Debug, Args)]
 pub struct RentArgs {
     /// The ask: a row of the last search, or the first digits of its id
-    #[arg(required_unless_present = "query")]
     pub ask: Option<String>,
     /// The image to run
     #[arg(long, value_name = "IMAGE")]
-    pub image: String,
+    pub image: Option<String>,
+    /// How the host gets it.
+    #[command(flatten)]
+    pub image_access: ImageArgs,
+    /// Take from this template what isn't said here: a name, a file, or the first digits of an id
+    #[arg(long, value_name = "TEMPLATE")]
+    pub template: Option<String>,
     /// How it is rented [default: on-demand, or bid with --bid]
     #[arg(long = "type", value_name = "TYPE", value_enum)]
     pub rental: Option<RentalArg>,
@@ -94,12 +102,18 @@ pub struct RentArgs {
     /// Replace the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
+    /// Run the image's Jupyter in place of its command: souk open shows it
+    #[arg(long, conflicts_with_all = ["command", "entrypoint"])]
+    pub jupyter: bool,
     /// Run in this directory
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<String>,
     /// What it may reach [default: the most the host grants]
     #[arg(long, value_name = "EGRESS", value_enum)]
     pub egress: Option<EgressArg>,
+    /// A public port for a port of the instance (repeatable): any of the host's, or HOST_PORT
+    #[arg(short = 'p', long = "port", value_name = "[HOST_PORT:]PORT[/udp]")]
+    pub ports: Vec<PortRequest>,
     /// How long the contract shall run, such as 3h [default: as long as the host grants]
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     pub term: Option<Millis>,
@@ -115,9 +129,18 @@ pub struct RentArgs {
     /// A name for it
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,
+    /// Let this public SSH key in, beside the rental's own: a line of OpenSSH or a file (repeatable) [default: the configured ones]
+    #[arg(long, value_name = "KEY|FILE")]
+    pub ssh_key: Vec<String>,
     /// Time between two receipts, such as 60s
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub tick: Option<Millis>,
+    /// A script of this computer that the instance runs at each start, before the command
+    #[arg(long, value_name = "FILE", conflicts_with = "onstart_cmd")]
+    pub onstart: Option<std::path::PathBuf>,
+    /// The same as one line
+    #[arg(long, value_name = "COMMAND")]
+    pub onstart_cmd: Option<String>,
     /// Standing orders.
     #[command(flatten)]
     pub standing: StandingArgs,
@@ -146,6 +169,15 @@ impl From<EgressArg> for souk_protocol::resources::Egress {
         match arg {
             EgressArg::Internet => Self::Internet,
             EgressArg::None => Self::None,
+        }
+    }
+}
+
+impl From<souk_protocol::resources::Egress> for EgressArg {
+    fn from(egress: souk_protocol::resources::Egress) -> Self {
+        match egress {
+            souk_protocol::resources::Egress::Internet => Self::Internet,
+            souk_protocol::resources::Egress::None => Self::None,
         }
     }
 }

@@ -32,7 +32,16 @@ pub(super) async fn run(
                 Some(Frame::Stderr(bytes)) => (1, bytes),
                 Some(Frame::Exit(code)) => break exec::exit_code(code),
                 Some(Frame::Error(sentence)) => return Err(Failure::new(sentence)),
-                Some(Frame::Open(_) | Frame::Stdin(_) | Frame::StdinEnd | Frame::Resize(..) | Frame::Ready) => continue,
+                Some(
+                    Frame::Open(_)
+                    | Frame::Stdin(_)
+                    | Frame::StdinEnd
+                    | Frame::Resize(..)
+                    | Frame::Ready
+                    | Frame::Log(_)
+                    | Frame::Note(_)
+                    | Frame::Place(_),
+                ) => continue,
                 None => {
                     return Err(
                         Failure::new("the connection ended before the command did").code(ErrorCode::Unreachable)

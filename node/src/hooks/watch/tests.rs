@@ -19,6 +19,7 @@ fn sight(role: Role) -> Sight {
         rental: souk_protocol::negotiation::RentalType::OnDemand,
         role,
         peer: NodeId([2; 32]),
+        label_inside: None,
         label: Some("job\u{1b}".to_owned()),
         state: LeaseState::Running,
         since_ms: Timestamp(0),
@@ -35,6 +36,7 @@ fn sight(role: Role) -> Sight {
         progress: None,
         note: String::new(),
         reachable: true,
+        public: None,
         place: None,
         eviction: None,
     };

@@ -37,6 +37,12 @@ pub(super) struct Locking {
     slots: Vec<u16>,
 }
 
+impl Locking {
+    pub(super) fn draft(&self) -> &LeaseDraft {
+        &self.draft
+    }
+}
+
 /// Our answer to an open, whose lease we don't hold.
 #[derive(Debug)]
 pub(super) struct Answered {
@@ -122,6 +128,10 @@ impl Host {
         }
         if let Some(why) = self.volumes_missing(from, &workload) {
             return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, &why, now);
+        }
+        if !self.ports_are_free(&draft) {
+            let sentence = "its public ports were given to another in the meantime";
+            return self.void(cx, vec![token], &open, &draft, VoidCode::Taken, sentence, now);
         }
         let maintained = self.maintained(now).is_some();
         if !draft.rental.is_firm() {

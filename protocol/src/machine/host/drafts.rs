@@ -14,6 +14,7 @@ use crate::{
     money::{self, Counters, Rates},
     negotiation::{Counter, ImagePin, Proposal, Reject, RejectCode, RentalType},
     offer::Offer,
+    ports::PublicAccess,
     resources::Resources,
 };
 
@@ -108,8 +109,9 @@ impl Host {
             return self.answer_drafted(cx, token, resolving, Ok(ImagePin::none()), now);
         }
         let (reference, digest) = (resolving.proposal.image.clone(), resolving.proposal.image_digest.clone());
+        let (renter, workload) = (resolving.renter, resolving.proposal.workload);
         self.resolving.insert(token, resolving);
-        cx.out(Output::ResolveImage { token, reference, digest });
+        cx.out(Output::ResolveImage { token, reference, digest, renter, workload });
     }
 
     fn consider(
@@ -137,6 +139,11 @@ impl Host {
         if proposal.ask == offer.volume_ask() {
             self.may_keep_another(&from)?;
             return Ok((decide_volume(setup, offer, self.volume_free_mb(), &from, proposal, now), offer.clone()));
+        }
+        // Before prices are talked about; which ones is for the draft to say.
+        proposal.check().map_err(|e| Reject::lasting(RejectCode::Malformed, e.0))?;
+        if setup.accept.takes(&from) {
+            self.grant_ports(proposal)?;
         }
         Ok((decide(setup, offer, self.firm_free(), &from, proposal, now), offer.clone()))
     }
@@ -210,9 +217,10 @@ impl Host {
             }
             let gone = || Reject::lasting(RejectCode::Stale, "this machine is not offered any more");
             let setup = self.setup.as_ref().ok_or_else(gone)?;
+            let public = self.grant_ports(&resolving.proposal)?;
             // Dated after our start, so that its open is known to be of this run.
             let drafted_at = now.max(self.latest).max(self.started_at + Millis(1));
-            cx.sign(draft(cx.me(), setup, resolving, image, drafted_at))
+            cx.sign(draft(cx.me(), setup, resolving, (image, public), drafted_at))
                 .ok_or_else(|| Reject::lasting(RejectCode::Terms, "these terms can't be written as a lease"))
         });
         match drafted {
@@ -235,7 +243,13 @@ fn not_offered() -> Reject {
     Reject::lasting(RejectCode::Stale, "this machine is not offered (any more)")
 }
 
-fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_at: Timestamp) -> LeaseDraft {
+fn draft(
+    me: NodeId,
+    setup: &HostSetup,
+    r: Resolving,
+    (image, public): (ImagePin, Option<PublicAccess>),
+    drafted_at: Timestamp,
+) -> LeaseDraft {
     let terms = &r.offer.terms;
     let rates = Rates {
         compute_hour: r.price_hour,
@@ -262,6 +276,7 @@ fn draft(me: NodeId, setup: &HostSetup, r: Resolving, image: ImagePin, drafted_a
         rental: r.proposal.rental,
         resources: r.resources,
         egress: r.proposal.egress,
+        public,
         currency: terms.currency.clone(),
         rates,
         credit,

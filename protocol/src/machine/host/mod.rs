@@ -2,16 +2,18 @@
 //!
 //! The lease exists by our durable accept of the renter's open, and by nothing else. The same open always gets the same
 //! answer. A draft reserves nothing: the first durable accept wins. `offers` says what is to be had, `drafts` answers bids
-//! (`owner` where the owner is asked about them), `commit` makes leases, `control` does what renters wish, and this file keeps the machine's slots.
+//! (`owner` where the owner is asked about them), `commit` makes leases, `ports` gives out public ports, `control` does what renters wish, and this file keeps the machine's slots.
 
 mod allocation;
 mod amending;
 mod commit;
 mod control;
 mod drafts;
+mod inside;
 mod offers;
 pub mod owner;
 mod volumes;
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -416,6 +418,7 @@ impl Host {
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Update(_)
+            | Request::Login(_)
             | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }

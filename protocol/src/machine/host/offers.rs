@@ -95,6 +95,7 @@ impl Host {
                 volume_mb: self.volume_free_mb(),
                 reachability: setup.reachability,
                 maintenance: self.next_maintenance(now),
+                ports_free: self.ports_free(),
             },
         };
         self.dirty = false;

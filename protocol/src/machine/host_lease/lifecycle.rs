@@ -49,7 +49,13 @@ impl HostLease {
         }
         match report {
             RuntimeReport::Progress(progress) => {
-                self.progress = Some(progress);
+                let before = self.progress.replace(progress).unwrap_or_default();
+                let got_on = progress.bytes_done > before.bytes_done || progress.layers_done > before.layers_done;
+                if got_on && self.state == LeaseState::Preparing && self.prepare_by != Timestamp(u64::MAX) {
+                    // Slots are not held for longer than that, however an image trickles in.
+                    let most = self.since + limits::PREPARE_AT_MOST;
+                    self.prepare_by = self.prepare_by.max(now + limits::PREPARE_WITHIN).min(most.max(self.prepare_by));
+                }
                 if !self.news {
                     self.news = true;
                     self.send_at = self.send_at.max(now + PROGRESS_EVERY);

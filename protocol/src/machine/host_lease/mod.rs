@@ -1,13 +1,14 @@
 //! One lease, as its host keeps it: from the accept to the acknowledged close.
 //!
 //! Owns the lease's state, meter, events and receipts. It does not own slots, which are the machine's ([`super::host`]): it says
-//! through [`HostLease::holds_slots`] whether it needs them. What changes the state is in `lifecycle`, money in `receipts`, and
+//! through [`HostLease::holds_slots`] whether it needs them. What changes the state is in `lifecycle` and `inside`, money in `receipts`, and
 //! what the renter is told in `news`.
 
 mod amending;
 pub(super) mod contending;
 #[cfg(test)]
 mod hostile;
+mod inside;
 mod lifecycle;
 mod news;
 mod receipts;
@@ -194,7 +195,7 @@ impl HostLease {
             Some(Body::Placement { start, .. }) => *start,
             Some(_) | None => 0,
         };
-        lease.since = events.last().map_or(lease.accept.time, |e| e.at);
+        lease.since = LeaseEvent::last_step(&events).map_or(lease.accept.time, |e| e.at);
         lease.state = state;
         lease.confirmed = ack.is_some();
         lease.processes = placement.is_some() && !state.is_ended();
@@ -312,6 +313,11 @@ impl HostLease {
     #[must_use]
     pub fn holds_slots(&self) -> bool {
         !self.state.is_ended() && (self.needs_slots() || self.processes)
+    }
+
+    /// Whether its public ports are its own: until it is over, and its processes are.
+    pub(super) const fn holds_ports(&self) -> bool {
+        !self.state.is_ended() || self.processes
     }
 
     /// Whether it runs, or is about to by itself.
@@ -458,6 +464,7 @@ const fn caused_by(reason: EndReason) -> Cause {
         EndReason::Destroyed | EndReason::LeftEarly | EndReason::Unconfirmed => Cause::Renter,
         EndReason::Expired | EndReason::PrepareTimeout => Cause::Clock,
         EndReason::EngineLost => Cause::Engine,
+        EndReason::AskedFromInside => Cause::Guest,
         EndReason::HostAborted
         | EndReason::ImageFailed
         | EndReason::CreateFailed

@@ -6,13 +6,14 @@ use super::{HostLease, limits};
 use crate::{
     Amount, Millis, Nonce, Timestamp, Verified,
     entry::Body,
-    lease::{EndReason, LeaseState, PauseReason},
+    lease::{EndReason, LeaseDraft, LeaseState, PauseReason},
     machine::{
         context::Context,
-        io::{Output, RuntimeOrder, RuntimeReport},
+        io::{InsideWish, Output, RuntimeOrder, RuntimeReport},
         testkit::{self, NOW, draft},
     },
     message::{Cause, Extension, Request},
+    negotiation::RentalType,
     receipt::Ack,
     workload::Workload,
 };
@@ -377,4 +378,67 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_programs_inside_ask_for_is_their_instances_alone_to_suffer() {
+    let cx = &mut testkit::context();
+    let mut lease = running(cx, None, CREDIT);
+    lease.asked_inside(cx, &InsideWish::Label("epoch 1".to_owned()), at(1)).unwrap();
+    assert_eq!(lease.label_from_inside(), Some("epoch 1"));
+    assert_eq!((lease.state(), lease.since()), (LeaseState::Running, NOW), "a label changes nothing else");
+    assert!(lease.asked_inside(cx, &InsideWish::Label("epoch 2".to_owned()), at(2)).is_err(), "not in a loop");
+    lease.asked_inside(cx, &InsideWish::Label("epoch 2".to_owned()), at(12)).unwrap();
+    let said = lease.events().len();
+    lease.asked_inside(cx, &InsideWish::Label("epoch 2".to_owned()), at(30)).unwrap();
+    assert_eq!(lease.events().len(), said, "the same again is no event");
+    assert!(lease.asked_inside(cx, &InsideWish::Label("a\u{1b}[2J".to_owned()), at(40)).is_err());
+    assert!(lease.asked_inside(cx, &InsideWish::Label("a".repeat(65)), at(40)).is_err());
+    orders(cx);
+
+    lease.asked_inside(cx, &InsideWish::Stop, at(60)).unwrap();
+    assert_eq!(lease.state(), LeaseState::Paused(PauseReason::Stopped));
+    assert_eq!(lease.events().last().unwrap().by, Cause::Guest);
+    assert_eq!(orders(cx), [RuntimeOrder::Stop(limits::STOP_GRACE)]);
+    lease.asked_inside(cx, &InsideWish::Stop, at(61)).unwrap();
+    assert!(orders(cx).is_empty(), "one stop is enough");
+    let (counters, _) = lease.count(at(120));
+    assert_eq!(counters.active, Millis::from_secs(60), "nothing is billed after it");
+
+    lease.asked_inside(cx, &InsideWish::Destroy, at(130)).unwrap();
+    assert!(lease.asked_inside(cx, &InsideWish::Label("late".to_owned()), at(140)).is_err());
+    assert!(lease.asked_inside(cx, &InsideWish::Stop, at(140)).is_err());
+    lease.report(cx, RuntimeReport::Destroyed, at(150));
+    assert_eq!(lease.state(), LeaseState::Ended(EndReason::AskedFromInside));
+    assert_eq!(lease.events().last().unwrap().by, Cause::Guest);
+    assert!(!EndReason::AskedFromInside.is_hosts_doing());
+}
+
+#[test]
+fn labels_from_inside_never_push_out_what_happened_to_the_lease() {
+    let cx = &mut testkit::context();
+    let mut lease = running(cx, None, CREDIT);
+    let mut told = 0;
+    for n in 0..1000 {
+        told += usize::from(lease.asked_inside(cx, &InsideWish::Label(format!("{n}")), at(n * 11)).is_ok());
+    }
+    assert_eq!(told, limits::LABELS);
+    assert_eq!(lease.events().first().unwrap().n, 1);
+    assert!(lease.asked_inside(cx, &InsideWish::Label(format!("{}", told - 1)), at(20_000)).is_ok(), "it is called so");
+}
+
+#[test]
+fn a_reserved_term_is_left_by_its_renter_alone() {
+    let cx = &mut testkit::context();
+    let reserved = LeaseDraft { rental: RentalType::Reserved, ..(*draft(None, CREDIT)).clone() };
+    let draft = Verified::sign(reserved, &testkit::key(1), &testkit::network()).unwrap();
+    let accept = testkit::accept(cx, &draft);
+    let mut lease = HostLease::accepted(draft, accept, Workload::default(), None, NOW);
+    lease.place(cx, vec![0], Vec::new(), NOW);
+    lease.report(cx, RuntimeReport::Started, NOW);
+    assert!(lease.asked_inside(cx, &InsideWish::Destroy, at(10)).is_err());
+    assert_eq!(lease.state(), LeaseState::Running);
+    lease.asked_inside(cx, &InsideWish::Stop, at(20)).unwrap();
+    assert_eq!(lease.state(), LeaseState::Paused(PauseReason::Stopped));
+    lease.asked_inside(cx, &InsideWish::Destroy, at(3700)).unwrap();
 }

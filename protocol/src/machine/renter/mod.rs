@@ -146,6 +146,7 @@ impl Renter {
             extend: n.wish.extend,
             disk_mb: n.wish.disk_mb,
             egress: n.wish.egress,
+            ports: n.wish.ports.clone(),
             image: n.wish.image.clone(),
             image_digest: n.wish.image_digest.clone(),
             workload,

@@ -36,6 +36,11 @@ pub(super) fn check_draft(
     want(d.machine == n.offer.machine && d.ask == n.wish.ask && d.offer == n.offer.id(), "it is for another ask")?;
     want(granted.as_ref() == Some(&d.resources), "it grants other resources")?;
     want(d.egress == n.wish.egress, "it grants another egress")?;
+    let ports = match &d.public {
+        Some(access) => access.grants(&n.wish.ports),
+        None => n.wish.ports.is_empty(),
+    };
+    want(ports, "it grants other public ports")?;
     want(d.currency == terms.currency, "it is in another currency")?;
     want(d.rental == n.wish.rental, "it is another type of rental")?;
     want(d.rates.compute_hour <= n.bid, "its price is above the bid")?;

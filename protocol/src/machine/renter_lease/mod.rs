@@ -23,7 +23,7 @@ use crate::{
     entry::{Body, Entry, VoidCode},
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
-    message::{Eviction, Extension, LeaseEvent, LeaseUpdate, Progress, Rank, Response},
+    message::{EventCode, Eviction, Extension, LeaseEvent, LeaseUpdate, Progress, Rank, Response},
     receipt::{Ack, Usage},
     signed::Signed,
     terms::LeaseTerms,
@@ -135,7 +135,7 @@ impl RenterLease {
         let state = last.map_or(LeaseState::Preparing, |e| e.state);
         Self {
             state: if given_up { LeaseState::Ended(EndReason::Unconfirmed) } else { state },
-            since: last.map_or(open.time, |e| e.at),
+            since: LeaseEvent::last_step(&events).map_or(open.time, |e| e.at),
             terms,
             in_force: amended.into_iter().next_back(),
             amending: pending.map(Amending::restored),
@@ -424,7 +424,9 @@ impl RenterLease {
                 return cx.wrong_answer(self.draft.host, "an event dated before the one before it");
             }
             self.state = event.state;
-            self.since = event.at;
+            if event.what != EventCode::Labelled {
+                self.since = event.at;
+            }
             if event.state != LeaseState::Preparing {
                 self.progress = None;
             }

@@ -133,6 +133,7 @@ impl AskIndex {
             (Column::ReachabilityFactor, score::reachability_factor(state.reachability)),
             (Column::SlotsTotal, f64::from(state.slots_total)),
             (Column::SlotsFree, f64::from(state.slots_free)),
+            (Column::DirectPortCount, f64::from(state.ports_free)),
         ];
         for (column, value) in rows {
             self.set(machine, column, value);
@@ -173,7 +174,6 @@ impl AskIndex {
             (Column::Verified, truth(facts.verified)),
             (Column::Datacenter, truth(facts.datacenter)),
             (Column::StaticIp, truth(facts.static_ip)),
-            (Column::DirectPortCount, f64::from(facts.direct_port_count)),
             (Column::Owed, facts.owed),
             (Column::AvoidedUntil, facts.avoided_until.0 as f64),
         ];

@@ -20,8 +20,6 @@ pub struct PeerFacts {
     pub datacenter: bool,
     /// Keeps its public address.
     pub static_ip: bool,
-    /// Ports that can be opened on its public address.
-    pub direct_port_count: u32,
     /// What we owe it, in currency units; negative where it owes us.
     pub owed: f64,
     /// Left out of searches until then, because it failed us (see [`crate::machine::backoff`]); 0 for not at all.
@@ -36,7 +34,6 @@ impl Default for PeerFacts {
             verified: false,
             datacenter: false,
             static_ip: false,
-            direct_port_count: 0,
             owed: 0.0,
             avoided_until: Timestamp(0),
         }

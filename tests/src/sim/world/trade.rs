@@ -4,7 +4,7 @@ use souk_protocol::{
     Amount, LeaseId, Millis, Nonce,
     lease::LeaseState,
     machine::{
-        io::{Command, Input, Step as Progress},
+        io::{Command, Input, InsideWish, Step as Progress},
         renter_lease::Opened,
     },
     message::Action,
@@ -99,6 +99,16 @@ impl World {
         let Some((lease, ends_at, price)) = self.dice.pick(&hosted).copied() else {
             return Ok(());
         };
+        if self.dice.permille(60) {
+            let wish = match self.dice.range(0, 4) {
+                0 => InsideWish::Stop,
+                1 => InsideWish::Destroy,
+                n => InsideWish::Label(format!("step {n} of {}", self.dice.range(0, 100))),
+            };
+            let token = self.nodes[node].token();
+            self.nodes[node].waiting.insert(token);
+            return self.feed(node, Input::Command(Command::FromInside { token, lease, wish }));
+        }
         let token = self.nodes[node].token();
         self.nodes[node].waiting.insert(token);
         let compute_hour = Amount((price.0 / 100).saturating_mul(self.dice.range(50, 200)));

@@ -241,6 +241,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
         max_spend: None,
         tick: None,
         label: None,
+        volume: false,
     };
     bench.feed(Input::Command(Command::Rent { token: Token(77), wish: Box::new(wish) }));
     let Some((_, _, Request::Propose(p))) = bench.asked.first() else { panic!("no bid") };

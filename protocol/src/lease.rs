@@ -83,6 +83,24 @@ impl LeaseDraft {
         let kept = Counters { storage: limits::DISK_KEPT, ..Counters::default() };
         money::due(rates, disk_mb, &kept, Amount::ZERO)
     }
+
+    /// Whether this is the lease of a volume: a disk by itself, without slots to run anything on.
+    #[must_use]
+    pub const fn is_volume(&self) -> bool {
+        self.resources.slots == 0
+    }
+
+    /// A volume is disk and nothing else, at a fixed price.
+    fn check_volume(&self) -> Result<(), Invalid> {
+        let resources = self.resources == Resources::volume(self.resources.disk_mb);
+        Invalid::unless(resources, "it has no slots, and yet more than a disk")?;
+        Invalid::unless(self.resources.disk_mb >= limits::VOLUME_LEAST_MB, "its volume is too small")?;
+        Invalid::unless(self.rental == RentalType::OnDemand, "a volume is only rented at a fixed price")?;
+        let free = self.rates.compute_hour == Amount::ZERO && self.listed_hour == Amount::ZERO;
+        Invalid::unless(free, "a volume's price is for its disk alone")?;
+        let nothing_runs = self.egress == Egress::None && self.image == ImagePin::none();
+        Invalid::unless(nothing_runs, "nothing runs in a volume")
+    }
 }
 
 impl Document for LeaseDraft {
@@ -99,7 +117,10 @@ impl Document for LeaseDraft {
         self.image.check()?;
         self.public.as_ref().map_or(Ok(()), PublicAccess::check)?;
         Invalid::unless(self.host != self.renter, "host and renter are the same node")?;
-        Invalid::unless(self.resources.slots >= 1 && self.resources.slots <= limits::SLOTS, "its slots make no sense")?;
+        if self.is_volume() {
+            self.check_volume()?;
+        }
+        Invalid::unless(self.resources.slots <= limits::SLOTS, "its slots make no sense")?;
         Invalid::unless((limits::TICK.0..=limits::TICK.1).contains(&self.tick), "the tick is not between 1 s and 1 h")?;
         let ordered =
             self.drafted_at < self.commit_by && self.commit_by <= self.confirm_by && self.commit_by < self.ends_at;
@@ -140,6 +161,8 @@ pub enum PauseReason {
     Outbid,
     /// The machine is being maintained, as announced. Runs again by itself.
     Maintenance,
+    /// A volume that it has attached is not to be had any more: over, or used up by its limit.
+    VolumeEnded,
 }
 
 /// Why a lease has ended.
@@ -168,6 +191,8 @@ pub enum EndReason {
     EngineLost,
     /// The host's accept came after the renter had given up.
     Unconfirmed,
+    /// The volume was gone when the host looked for it.
+    VolumeLost,
 }
 
 impl EndReason {
@@ -176,7 +201,12 @@ impl EndReason {
     pub const fn is_hosts_doing(self) -> bool {
         matches!(
             self,
-            Self::HostAborted | Self::CreateFailed | Self::PrepareTimeout | Self::ContainerLost | Self::EngineLost
+            Self::HostAborted
+                | Self::CreateFailed
+                | Self::PrepareTimeout
+                | Self::ContainerLost
+                | Self::EngineLost
+                | Self::VolumeLost
         )
     }
 }
@@ -193,6 +223,8 @@ pub enum LeaseState {
     Paused(PauseReason),
     /// Over; the disk is destroyed.
     Ended(EndReason),
+    /// A volume is there to be attached, and is billed for its disk.
+    Kept,
 }
 
 impl LeaseState {
@@ -216,6 +248,7 @@ impl fmt::Display for PauseReason {
             Self::DiskFull => "disk_full",
             Self::Outbid => "outbid",
             Self::Maintenance => "maintenance",
+            Self::VolumeEnded => "volume_ended",
         })
     }
 }
@@ -234,6 +267,7 @@ impl fmt::Display for EndReason {
             Self::ContainerLost => "container_lost",
             Self::EngineLost => "engine_lost",
             Self::Unconfirmed => "unconfirmed",
+            Self::VolumeLost => "volume_lost",
         })
     }
 }
@@ -243,6 +277,7 @@ impl fmt::Display for LeaseState {
         match self {
             Self::Preparing => f.write_str("preparing"),
             Self::Running => f.write_str("running"),
+            Self::Kept => f.write_str("kept"),
             Self::Paused(reason) => write!(f, "paused({reason})"),
             Self::Ended(reason) => write!(f, "ended({reason})"),
         }

@@ -164,3 +164,12 @@ pub const LABEL_EVERY: Millis = Millis::from_secs(10);
 pub const LABELS: usize = 64;
 /// Events kept and sent for one lease.
 pub const EVENTS_PER_LEASE: usize = 256;
+
+/// The smallest volume, in MB: below it a file system is all overhead.
+pub const VOLUME_LEAST_MB: u64 = 100;
+/// Volumes attached to one instance.
+pub const VOLUMES: usize = 16;
+/// Volumes one renter may have on one machine.
+pub const VOLUMES_OF_RENTER: usize = 64;
+/// Bytes of the path at which a volume is attached.
+pub const VOLUME_PATH_BYTES: usize = 1024;

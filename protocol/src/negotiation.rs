@@ -42,6 +42,11 @@ impl RentalType {
     }
 }
 
+/// What is written for an image where nothing runs.
+pub const NO_IMAGE: &str = "scratch";
+/// SHA-256 of no bytes.
+const NO_BYTES: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
 /// The image a lease runs: as the renter wrote it, and the digest both sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +58,12 @@ pub struct ImagePin {
 }
 
 impl ImagePin {
+    /// The image of what runs nothing: Docker's name for the empty image, and the digest of no bytes.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { reference: NO_IMAGE.to_owned(), digest: format!("sha256:{NO_BYTES}") }
+    }
+
     /// Checks both texts.
     ///
     /// # Errors

@@ -129,6 +129,8 @@ pub struct Availability {
     pub slots_total: u16,
     /// Slots to be had at the fixed price now: nobody has them on demand or reserved, nor does the host keep them for itself.
     pub slots_free: u16,
+    /// Disk to be had for volumes now, in MB; zero where the host keeps none.
+    pub volume_mb: u64,
     /// When the machine is maintained next: no new contract crosses it.
     pub maintenance: Option<Window>,
     /// How the host is reached.
@@ -205,6 +207,12 @@ impl Offer {
             sizes.push(total);
         }
         sizes
+    }
+
+    /// What a volume on this machine is asked for by: an ask of no slots.
+    #[must_use]
+    pub fn volume_ask(&self) -> AskId {
+        AskId::of(&self.host, &self.machine, 0)
     }
 
     /// The size of the ask with this id, if it is one of this machine's.

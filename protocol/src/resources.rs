@@ -158,6 +158,12 @@ pub struct Resources {
 }
 
 impl Resources {
+    /// A volume of so much disk, and nothing else.
+    #[must_use]
+    pub const fn volume(disk_mb: u64) -> Self {
+        Self { slots: 0, class: SlotClass::Cpu, cpu_milli: 0, ram_mb: 0, disk_mb, shm_mb: 0, pids: 0 }
+    }
+
     /// GPUs granted.
     #[must_use]
     pub const fn gpus(&self) -> u16 {

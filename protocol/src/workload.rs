@@ -1,10 +1,12 @@
 //! What runs in an instance. Goes to the host alone, over the encrypted stream; the lease carries only its digest.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     encode::{self, DecodeError},
-    id::{Digest, Nonce},
+    id::{Digest, LeaseId, Nonce},
     limits,
     signed::Invalid,
 };
@@ -25,6 +27,9 @@ pub struct Workload {
     pub workdir: Option<String>,
     /// Keeps the instance up without a command of its own.
     pub keep_alive: bool,
+    /// Volumes of the same renter on the same machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Attachment>,
     /// A script that is run at each start, before the command; or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onstart: Option<String>,
@@ -37,6 +42,45 @@ pub struct Workload {
     pub ssh_keys: Vec<String>,
     /// Makes the digest say nothing about guessable contents, secrets in the environment for one.
     pub salt: Nonce,
+}
+
+/// A volume in an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    /// The volume's lease.
+    pub volume: LeaseId,
+    /// Where the instance sees it: an absolute path.
+    pub path: String,
+    /// Whether the instance can only read it.
+    pub read_only: bool,
+}
+
+/// Where no volume can be: the kernel's own, the helper's, and what the engine writes itself.
+const NO_VOLUMES: [&str; 8] =
+    ["/proc", "/sys", "/dev", "/.souk", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/souk"];
+
+impl Attachment {
+    /// Checks a volume's place in an instance.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn check(&self) -> Result<(), Invalid> {
+        let path = &self.path;
+        Invalid::text(path, limits::VOLUME_PATH_BYTES, "the path of a volume")?;
+        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        let whole = path.len() > 1 && path.starts_with('/') && path.split('/').skip(1).all(plain);
+        Invalid::unless(whole, "a volume's path is absolute and plain, such as /data")?;
+        let within = |place: &str| path == place || path.strip_prefix(place).is_some_and(|r| r.starts_with('/'));
+        Invalid::unless(!NO_VOLUMES.iter().any(|p| within(p)), "a volume can't be attached at that path")
+    }
+
+    fn check_all(all: &[Self]) -> Result<(), Invalid> {
+        Invalid::unless(all.len() <= limits::VOLUMES, "more than 16 volumes are attached")?;
+        all.iter().try_for_each(Self::check)?;
+        let paths: BTreeSet<&str> = all.iter().map(|a| a.path.as_str()).collect();
+        Invalid::unless(paths.len() == all.len(), "two volumes are attached at one path")
+    }
 }
 
 impl Workload {
@@ -79,6 +123,7 @@ impl Workload {
         Invalid::unless(encode::to_bytes(self).len() <= limits::WORKLOAD_BYTES, "the workload is over 64 KiB")?;
         crate::ssh::check_keys(&self.ssh_keys)?;
         Invalid::text(self.user.as_deref().unwrap_or_default(), limits::NAME_BYTES, "the user")?;
+        Attachment::check_all(&self.volumes)?;
         let absolute = self.workdir.as_ref().is_none_or(|dir| dir.starts_with('/'));
         Invalid::unless(absolute, "the working directory is not an absolute path")?;
         Invalid::text(self.workdir.as_deref().unwrap_or_default(), 4096, "the working directory")

@@ -103,6 +103,7 @@ fn offer() -> Verified<Offer> {
         availability: Availability {
             slots_total: 2,
             slots_free: 2,
+            volume_mb: 200_000,
             reachability: Reachability::Unknown,
             maintenance: None,
             ports_free: 100,

@@ -8,7 +8,7 @@ use std::path::Path;
 /// The engine that tests share, where they need not stop it.
 pub const SHARED_ENGINE: &str = "/var/run/docker.sock";
 
-/// Whether a part is there: `docker` (a running engine), `dockerd` (one to run), `nft`, `netns` (network namespaces), `runc`, or any program's name.
+/// Whether a part is there: `docker` (a running engine), `dockerd` (one to run), `loop` (file systems in files), `nft`, `netns` (network namespaces), `runc`, or any program's name.
 ///
 /// # Panics
 /// If it is absent and required.
@@ -18,6 +18,7 @@ pub fn have(part: &str) -> bool {
     let there = match part {
         "docker" => std::os::unix::net::UnixStream::connect(SHARED_ENGINE).is_ok() && on_path("docker") && busybox,
         "dockerd" => on_path("dockerd") && on_path("docker") && busybox && is_root(),
+        "loop" => on_path("mkfs.ext4") && on_path("losetup") && is_root() && Path::new("/dev/loop-control").exists(),
         "nft" => on_path("nft") && is_root(),
         "netns" => on_path("ip") && is_root(),
         program => on_path(program),

@@ -257,6 +257,7 @@ fn offer(liar: &Liar, seq: u64, at: Timestamp) -> Offer {
         availability: souk_protocol::offer::Availability {
             slots_total: 4,
             slots_free: 4,
+            volume_mb: 0,
             reachability: souk_protocol::offer::Reachability::Direct,
             maintenance: None,
             ports_free: 0,
@@ -342,6 +343,7 @@ fn renter(liar: &Liar) -> (Bench, Verified<Offer>) {
         max_spend: Some(Amount(5_000_000_000)),
         tick: None,
         label: None,
+        volume: false,
     };
     bench.feed(Input::Command(Command::Rent { token: Token(77), wish: Box::new(wish) }));
     (bench, offer)

@@ -169,6 +169,8 @@ pub struct RuntimeInfo {
     pub egress: Vec<Egress>,
     /// Whether containers outlive an engine restart.
     pub live_restore: bool,
+    /// Whether volumes can be made and mounted.
+    pub volumes: bool,
     /// The OCI runtime that attaches GPUs, `None` where device requests do.
     pub gpu_runtime: Option<String>,
 }

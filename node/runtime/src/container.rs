@@ -23,6 +23,7 @@ use crate::name::{
 };
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
+use crate::volume::{VolumeMount, Volumes};
 
 /// The capabilities a container keeps: what package managers, `su`, sshd, web servers and file ownership need as root of
 /// the image, and nothing that reaches the network stack (`NET_RAW`, `NET_ADMIN`), devices (`MKNOD`) or the kernel.
@@ -69,6 +70,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) disk: Option<&'a Path>,
     /// The folder of its network files, and whether they are not the guest's to write; `None` for the engine's.
     pub(crate) network_files: Option<(&'a Path, bool)>,
+    pub(crate) volumes: &'a Volumes,
     /// Its address in its own network, where it has one.
     pub(crate) address: Option<Ipv4Addr>,
     /// The folder that the node shares with it, where it does.
@@ -130,6 +132,17 @@ pub(crate) fn helper_mount(helper: &Path) -> Mount {
         source: Some(helper.display().to_string()),
         typ: Some(MountType::BIND),
         read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
+/// A volume, where its disk is mounted. Its source is never made by the engine either.
+fn attached(volume: &VolumeMount, volumes: &Volumes) -> Mount {
+    Mount {
+        target: Some(volume.path.clone()),
+        source: Some(volumes.source(&volume.volume).display().to_string()),
+        typ: Some(MountType::BIND),
+        read_only: Some(volume.read_only),
         ..Mount::default()
     }
 }
@@ -263,6 +276,8 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
     let config = around.config;
     let capabilities = CAPABILITIES.iter().map(|name| (*name).to_owned()).collect();
     let mut mounts = volume_mounts(&labels(&config.node_id, &spec.lease), around.names, around.image, around.disk);
+    mounts.retain(|mount| !spec.volumes.iter().any(|volume| mount.target.as_deref() == Some(&volume.path)));
+    mounts.extend(spec.volumes.iter().map(|volume| attached(volume, around.volumes)));
     mounts.push(helper_mount(around.helper));
     if let Some((folder, read_only)) = around.network_files {
         mounts.extend(disk::network_files(folder, read_only));

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bollard::Docker;
 use bollard::models::{Network, SystemInfo};
@@ -25,6 +25,7 @@ use crate::loopfs::{DISKS, LoopDisks};
 use crate::name::{LABEL_LEASE, LABEL_NODE};
 use crate::report::FailureCode;
 use crate::spec::Egress;
+use crate::volume::Volumes;
 
 /// Seconds that a request may take until the engine begins to answer.
 const REQUEST_SECONDS: u64 = 120;
@@ -36,6 +37,7 @@ pub(crate) struct Engine {
     pub(crate) config: RuntimeConfig,
     pub(crate) firewall: Firewall,
     pub(crate) helper: PathBuf,
+    pub(crate) volumes: Arc<Volumes>,
     /// Images brought here by this node.
     pub(crate) cache: Cache,
     /// Renters' registry logins.
@@ -78,7 +80,9 @@ impl Engine {
         let disks = LoopDisks::new(&config.data_dir.join(DISKS), &config.socket, config.preallocate_disks);
         let containerd =
             system.driver_status.iter().flatten().flatten().any(|word| word.contains("io.containerd.snapshotter"));
-        let info = describe(&config, system, filtered);
+        let volumes = Arc::new(Volumes::new(&config.data_dir, &config.socket));
+        let keeps = volumes.probe().await.inspect_err(|error| tracing::warn!(%error, "no volumes are offered")).is_ok();
+        let info = RuntimeInfo { volumes: keeps, ..describe(&config, system, filtered) };
         let engine = Self {
             docker,
             cache: Cache::open(&config.data_dir),
@@ -88,6 +92,7 @@ impl Engine {
             config,
             firewall,
             helper,
+            volumes,
             subnet_lock: tokio::sync::Mutex::new(()),
             disks,
             loop_disks: AtomicBool::new(false),
@@ -148,7 +153,7 @@ impl Engine {
         let system = self.docker.info().await.map_err(|error| classify(&error))?;
         self.check_firewall().await;
         let filtered = self.info().egress.contains(&Egress::Internet);
-        let info = describe(&self.config, system, filtered);
+        let info = RuntimeInfo { volumes: self.info().volumes, ..describe(&self.config, system, filtered) };
         self.learn_disks(info).await;
         Ok(())
     }
@@ -230,6 +235,7 @@ fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> Runti
         disk_quota,
         egress,
         live_restore: system.live_restore_enabled.unwrap_or(false),
+        volumes: false,
         gpu_runtime,
     }
 }

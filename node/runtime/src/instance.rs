@@ -164,6 +164,9 @@ impl Instance {
             }
             self.remove().await?;
         }
+        for volume in &spec.volumes {
+            self.mount_volume(&volume.volume).await?;
+        }
         let address = match spec.egress {
             Egress::Internet => Some(self.create_network().await?.guest()),
             Egress::None => None,
@@ -207,6 +210,7 @@ impl Instance {
                 driver_quota,
                 disk: disk.as_deref(),
                 network_files: network_files.as_deref().map(|folder| (folder, !loop_disk)),
+                volumes: &self.engine.volumes,
                 address,
                 folder: folder.as_deref(),
             },
@@ -274,10 +278,34 @@ impl Instance {
             return Err(FailureCode::FirewallUnavailable);
         }
         self.ready_disk().await?;
+        self.mount_volumes().await?;
         match self.engine.docker.start_container(&self.names.container, None).await {
             Ok(()) => Ok(()),
             Err(error) => Err(classify(&error)),
         }
+    }
+
+    /// Mounts the volumes that the container was made with: after a restart of the machine they may not be yet.
+    async fn mount_volumes(&self) -> Result<(), FailureCode> {
+        if self.engine.volumes.list().is_empty() {
+            return Ok(());
+        }
+        let Some(found) = self.inspect(&self.names.container, false).await? else {
+            return Ok(());
+        };
+        let mounts = found.host_config.and_then(|host| host.mounts).unwrap_or_default();
+        let volumes = mounts.iter().filter_map(|mount| self.engine.volumes.of_source(mount.source.as_deref()?));
+        for volume in volumes {
+            self.mount_volume(&volume).await?;
+        }
+        Ok(())
+    }
+
+    async fn mount_volume(&self, volume: &str) -> Result<(), FailureCode> {
+        self.engine.volumes.mount(volume).await.map_err(|error| {
+            tracing::error!(%error, %volume, lease = %self.lease, "a volume can't be attached");
+            FailureCode::EngineRefused
+        })
     }
 
     /// SIGTERM to every process, SIGKILL after the grace; returns when it has ended.

@@ -51,6 +51,7 @@ pub mod spec;
 pub mod subnet;
 mod supervisor;
 pub mod usage;
+mod volume;
 mod worker;
 
 pub use config::{DiskQuota, LogLimit, NewConnections, Nvidia, RuntimeConfig, RuntimeInfo};
@@ -74,3 +75,4 @@ pub use snapshot::SnapshotSpec;
 pub use spec::{Devices, Egress, InstanceSpec, Priority, SpecError};
 pub use subnet::Cidr;
 pub use usage::{TunnelMeter, UnixNanos, Usage};
+pub use volume::{VolumeEvent, VolumeMount};

@@ -17,6 +17,13 @@ pub enum RuntimeReport {
         /// What happened.
         event: InstanceEvent,
     },
+    /// Something happened to a volume.
+    Volume {
+        /// The volume's lease.
+        lease: String,
+        /// What happened.
+        event: crate::volume::VolumeEvent,
+    },
     /// The engine can't be reached. What runs may still run: nothing is known of it until [`RuntimeReport::EngineUp`].
     EngineDown,
     /// The engine is reached again; a report for each instance that changed meanwhile follows by itself.

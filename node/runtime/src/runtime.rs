@@ -30,6 +30,7 @@ use crate::snapshot::SnapshotSpec;
 use crate::spec::{Devices, InstanceSpec, SpecError, check_lease_id};
 use crate::supervisor;
 use crate::usage::{Meter, TunnelMeter, UnixNanos, Usage};
+use crate::volume;
 use crate::worker::Command;
 
 /// Reports not yet read. When full, workers wait (pull progress is dropped): facts are never lost to a slow reader.
@@ -198,6 +199,42 @@ impl DockerRuntime {
         {
             tracing::debug!(%error, "the firewall's table stays");
         }
+    }
+
+    /// Makes a volume of so many bytes, unless there is one of this name: `Ready` or `NotMade`.
+    ///
+    /// # Errors
+    /// A name that can't be a lease's, a full queue, a runtime shut down.
+    pub fn create_volume(&self, lease: &str, bytes: u64) -> Result<(), RuntimeError> {
+        check_lease_id(lease)?;
+        self.shared.volume(volume::Command::Create { name: lease.to_owned(), bytes })
+    }
+
+    /// Looks for a volume and makes it attachable: `Ready`, `Missing` or `NotMounted`.
+    ///
+    /// # Errors
+    /// As [`DockerRuntime::create_volume`].
+    pub fn adopt_volume(&self, lease: &str) -> Result<(), RuntimeError> {
+        check_lease_id(lease)?;
+        self.shared.volume(volume::Command::Adopt(lease.to_owned()))
+    }
+
+    /// Removes a volume with all that is in it: `Destroyed`. What still has it open keeps its bytes until it ends.
+    ///
+    /// # Errors
+    /// As [`DockerRuntime::create_volume`].
+    pub fn destroy_volume(&self, lease: &str) -> Result<(), RuntimeError> {
+        check_lease_id(lease)?;
+        self.shared.volume(volume::Command::Destroy(lease.to_owned()))
+    }
+
+    /// Removes the volumes there are that are none of these.
+    ///
+    /// # Errors
+    /// A full queue, a runtime shut down.
+    pub fn keep_volumes(&self, leases: &[String]) -> Result<(), RuntimeError> {
+        let orphans = self.shared.engine.volumes.list().into_iter().filter(|name| !leases.contains(name));
+        orphans.map(volume::Command::Remove).try_for_each(|command| self.shared.volume(command))
     }
 
     /// As [`Runtime::resolve_image`], with a renter's login.

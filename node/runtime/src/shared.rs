@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::report::RuntimeReport;
 use crate::usage::UnixNanos;
+use crate::volume;
 use crate::worker::{Command, Worker, WorkerHandle};
 
 /// Ends of execs not yet read by a session; a session that falls behind asks the engine instead.
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) exec_ends: broadcast::Sender<ExecEnd>,
+    volumes: mpsc::Sender<volume::Command>,
     workers: Mutex<HashMap<String, WorkerHandle>>,
     /// Instances were looked for since the node has started.
     pub(crate) looked: AtomicBool,
@@ -38,11 +40,15 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(engine: Engine, reports: mpsc::Sender<RuntimeReport>) -> Arc<Self> {
+        let (volumes, commands) = mpsc::channel(volume::COMMANDS);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(Arc::clone(&engine.volumes).run(commands, reports.clone(), stop.clone()));
         Arc::new(Self {
             engine: Arc::new(engine),
             reports,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            stop,
+            tasks,
+            volumes,
             exec_ends: broadcast::channel(EXEC_ENDS).0,
             workers: Mutex::new(HashMap::new()),
             looked: AtomicBool::new(false),
@@ -82,6 +88,14 @@ impl Shared {
             Entry::Vacant(entry) => entry.insert(Worker::spawn(self, lease)),
         };
         worker.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => RuntimeError::Busy,
+            mpsc::error::TrySendError::Closed(_) => RuntimeError::Closed,
+        })
+    }
+
+    /// Tells the task of the volumes.
+    pub(crate) fn volume(&self, command: volume::Command) -> Result<(), RuntimeError> {
+        self.volumes.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => RuntimeError::Busy,
             mpsc::error::TrySendError::Closed(_) => RuntimeError::Closed,
         })

@@ -2,12 +2,13 @@
 //!
 //! Owns the checks of everything that a renter can write into a spec. It doesn't decide what a lease grants.
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::image::{ImagePin, ImageSource};
+use crate::volume::VolumeMount;
 
 /// Longest lease id, in bytes. It becomes a label and part of file names.
 pub const MAX_LEASE_ID: usize = 128;
@@ -136,6 +137,9 @@ pub struct InstanceSpec {
     pub egress: Egress,
     /// The devices it is made with. A start may give it others.
     pub devices: Devices,
+    /// Volumes of this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeMount>,
     /// What it may take from others on this machine.
     #[serde(default)]
     pub priority: Priority,
@@ -171,6 +175,9 @@ pub enum SpecError {
     /// The list of GPUs or devices is too long, doubled or malformed.
     #[error("a GPU is named by its UUID (GPU-…), a device by its path under /dev, each once")]
     Device,
+    /// A volume can't be seen there.
+    #[error("a volume's path must be absolute and plain, and none of the system's")]
+    VolumePath,
     /// The working directory isn't absolute.
     #[error("the working directory must be an absolute path")]
     Workdir,
@@ -202,6 +209,7 @@ impl InstanceSpec {
         if self.cpuset.as_ref().is_some_and(|cores| cores.is_empty() || cores.len() > 4096) {
             return Err(SpecError::TooSmall { field: "cpuset", least: 1 });
         }
+        self.volumes.iter().try_for_each(check_volume)?;
         self.devices.check()
     }
 
@@ -214,6 +222,23 @@ impl InstanceSpec {
         let text = serde_json::to_vec(&fixed).unwrap_or_default();
         blake3::hash(&text).to_hex().to_string()
     }
+}
+
+/// Most bytes of the path at which a volume is seen.
+const MAX_VOLUME_PATH: usize = 1024;
+
+fn check_volume(mount: &VolumeMount) -> Result<(), SpecError> {
+    check_lease_id(&mount.volume)?;
+    let part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let path = &mount.path;
+    let plain = path.len() > 1
+        && path.len() <= MAX_VOLUME_PATH
+        && path.starts_with('/')
+        && path.split('/').skip(1).all(part)
+        && !path.chars().any(char::is_control);
+    let helper = Path::new(crate::helper::HELPER_IN_INSTANCE);
+    let hides = helper.starts_with(path) || Path::new(path).starts_with("/.souk");
+    if plain && !hides { Ok(()) } else { Err(SpecError::VolumePath) }
 }
 
 /// Checks a lease id.

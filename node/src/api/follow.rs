@@ -154,6 +154,10 @@ impl Reader {
                 Err(_) => return Ok(Next::Again),
             };
             match (state, &ended) {
+                (LeaseState::Kept, _) => {
+                    self.note("nothing runs in a volume, so it has no output".to_owned()).await?;
+                    return self.end().await.map(|()| Next::End);
+                }
                 (LeaseState::Ended(_), _) => {
                     self.note(format!("the lease is over: {state}")).await?;
                     return self.end().await.map(|()| Next::End);

@@ -39,6 +39,7 @@ mod ssh;
 mod ssh_keys;
 mod template;
 mod terms;
+mod volume;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -153,6 +154,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),
         Command::Completions(args) => config::completions(args.shell),
+        Command::Volume(command) => volume::volume(context, command).await,
         Command::Version => config::version(context),
     }
 }

@@ -106,7 +106,7 @@ impl Pushed {
             let detail: LeaseDetail = client.get(&format!("leases/{}", escape(lease))).await?;
             match detail.view.state {
                 LeaseState::Preparing | LeaseState::Paused(_) if worked.elapsed() < GIVE_UP => {}
-                LeaseState::Running => return Ok(Sent::default()),
+                LeaseState::Running | LeaseState::Kept => return Ok(Sent::default()),
                 LeaseState::Preparing | LeaseState::Paused(_) => {
                     return Err(Failure::new(format!("the image could not be sent: {why}"))
                         .code(ErrorCode::Unreachable)

@@ -39,6 +39,10 @@ pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Fa
         template::announce(context, template);
     }
     if args.standing.is_order() {
+        if args.image_access.push {
+            return Err(Failure::usage("an image can't be pushed for a standing order: nobody may be there to send it")
+                .hint("leave --wait and --failover away, or use an image of a registry"));
+        }
         return orders::place(context, args, template.as_ref()).await;
     }
     let yes = args.yes;
@@ -65,7 +69,17 @@ pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Fa
     if !yes && !output::confirm("Rent it?", true, true)? {
         return Err(Failure::new("nothing was rented"));
     }
-    let mut steps = client.lines("rent", &request).await?;
+    follow(context, &client, &request, pushed).await
+}
+
+/// Rents it, and shows each step; sends the image that is pushed, if one is.
+pub(super) async fn follow(
+    context: &Context,
+    client: &Client,
+    request: &RentRequest,
+    pushed: Option<Pushed>,
+) -> Result<u8, Failure> {
+    let mut steps = client.lines("rent", request).await?;
     let mut display = Display::new();
     let mut accepted = None;
     let mut sending = OptionFuture::from(None);
@@ -90,7 +104,7 @@ pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Fa
                 sent?;
             }
             return match (finished(accepted)?, accepted) {
-                (_, Some(number)) if jupyter => jupyter_ready(context, &client, number).await,
+                (_, Some(number)) if jupyter => jupyter_ready(context, client, number).await,
                 (code, _) => Ok(code),
             };
         };
@@ -199,6 +213,8 @@ pub(super) fn request(args: RentArgs, template: Option<&Template>) -> Result<Ren
         login: args.image_access.login()?,
         jupyter: args.jupyter,
         detach: args.detach,
+        volume: false,
+        volumes: args.volume,
     };
     if let Some(template) = template {
         template::complete(&mut request, template)?;
@@ -234,6 +250,8 @@ pub(super) fn run_request(args: &RunArgs) -> Result<RentRequest, Failure> {
         login: args.image_access.login()?,
         jupyter: false,
         detach: false,
+        volume: false,
+        volumes: Vec::new(),
     })
 }
 
@@ -386,6 +404,10 @@ fn end(step: RentStep) -> Result<(), Failure> {
 }
 
 fn last(display: &mut Display, lease: &LeaseView) {
+    if lease.resources.slots == 0 {
+        let name = lease.label.as_deref().unwrap_or_default();
+        return display.step(&format!("kept: attach it with --volume {name}:/path; souk volume delete {name}"));
+    }
     display.step(&format!(
         "{}: souk logs {n}, souk exec {n} -- CMD, souk destroy {n}",
         leases::state(lease),

@@ -136,6 +136,8 @@ pub(super) async fn clone(context: &Context, args: CloneArgs) -> Result<u8, Fail
     let (digest, from) = begin(&client, &args.id, false).await?;
     let request = RentRequest {
         ports: Vec::new(),
+        volume: false,
+        volumes: Vec::new(),
         ask: AskSelector(args.ask.clone()),
         image: format!("{SENT}snapshot@{digest}"),
         rental: None,

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 64] = [
+const SETTINGS: [&str; 65] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -51,6 +51,7 @@ const SETTINGS: [&str; 64] = [
     "host.images.sent",
     "host.images.cache_gb",
     "host.max_term",
+    "host.volumes",
     "host.latest_end",
     "host.eviction_notice",
     "host.quantum",

@@ -110,6 +110,8 @@ pub struct Host {
     /// The longest contract.
     #[serde(with = "values::duration")]
     pub max_term: Millis,
+    /// Disk kept for volumes, in GB; none for a tenth of what is free, 0 for no volumes.
+    pub volumes: Option<u64>,
     /// No contract runs past this; none for no such end.
     #[serde(with = "values::moment", skip_serializing_if = "Option::is_none")]
     pub latest_end: Option<Timestamp>,
@@ -151,6 +153,7 @@ impl Default for Host {
             local_images: Vec::new(),
             images: Images::default(),
             max_term: Millis::from_hours(30 * 24),
+            volumes: None,
             latest_end: None,
             eviction_notice: Millis::from_secs(60),
             quantum: Millis::from_mins(10),

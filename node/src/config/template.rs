@@ -38,6 +38,8 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # local_images = []
 # The longest contract.
 # max_term = "30days"
+# Disk kept for volumes, in GB: 0 keeps none. If not set, a tenth of what is free. Volumes need root and a loop device.
+#? volumes = 100
 # No contract runs past this, in UTC.
 #? latest_end = "2026-12-24T00:00:00Z"
 # Warning before an instance that was rented by bid is stopped for a higher bid, a fixed price or your own work.

@@ -50,6 +50,8 @@ fn state(renter: bool, before: Before<'_>, now: LeaseState) -> Option<EventKind>
     let now_word = word(now);
     match now {
         LeaseState::Preparing => None,
+        LeaseState::Kept if !before.ran => Some(EventKind::LeaseStarted),
+        LeaseState::Kept => Some(EventKind::Resumed),
         LeaseState::Running if !before.ran => Some(EventKind::LeaseStarted),
         // Told as `back_online`.
         LeaseState::Running if matches!(before.word, Some("host_restart" | "engine_restart")) => None,
@@ -75,7 +77,7 @@ pub fn word(state: LeaseState) -> Option<String> {
     match state {
         LeaseState::Paused(reason) => Some(reason.to_string()),
         LeaseState::Ended(reason) => Some(reason.to_string()),
-        LeaseState::Preparing | LeaseState::Running => None,
+        LeaseState::Preparing | LeaseState::Running | LeaseState::Kept => None,
     }
 }
 

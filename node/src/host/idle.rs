@@ -346,6 +346,7 @@ impl Job {
             disk_mb: self.disk_mb.max(1),
             egress: self.egress,
             devices,
+            volumes: Vec::new(),
             priority: Priority::Idle,
             source: souk_runtime::ImageSource::Registry,
             stop_grace_ms: 0,

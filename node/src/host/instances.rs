@@ -14,12 +14,12 @@ use souk_protocol::{
     negotiation::is_sent,
     ports::PublicAccess,
     resources::Egress,
-    workload::Workload,
+    workload::{Attachment, Workload},
 };
 use souk_runtime::inside::{FOLDER_IN_INSTANCE, SOCKET};
 use souk_runtime::{
     Adopted, Devices, Exit, ExitCause, Failure, FailureCode, ImagePin, ImageSource, InstanceEvent, InstanceSpec,
-    InstanceState, Priority, Step,
+    InstanceState, Priority, Step, VolumeEvent, VolumeMount,
 };
 
 use crate::inside::ApiKey;
@@ -109,8 +109,27 @@ pub fn spec(
             Egress::Internet => souk_runtime::Egress::Internet,
         },
         devices: self::devices(devices),
+        volumes: workload.volumes.iter().map(attached).collect(),
         priority: Priority::Rental,
         stop_grace_ms: limits::STOP_GRACE.0,
+    }
+}
+
+fn attached(volume: &Attachment) -> VolumeMount {
+    VolumeMount { volume: volume.volume.to_string(), path: volume.path.clone(), read_only: volume.read_only }
+}
+
+/// What is told of a volume, in the engine's words; none where it is to be looked at again.
+#[must_use]
+pub fn volume(event: VolumeEvent) -> Option<Report> {
+    match event {
+        VolumeEvent::Ready => Some(Report::Prepared),
+        VolumeEvent::Missing => Some(Report::Missing),
+        VolumeEvent::NotMade { sentence } => {
+            Some(Report::Failed { reason: EndReason::CreateFailed, note: sentence })
+        }
+        VolumeEvent::NotMounted => None,
+        VolumeEvent::Destroyed => Some(Report::Destroyed),
     }
 }
 

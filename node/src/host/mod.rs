@@ -51,7 +51,14 @@ pub struct HostSide {
     config: Config,
     listing: Listing,
     inventory: HostInventory,
+    /// What volumes had of the disk when stock was taken; none where there can't be any.
+    volumes_mb: Option<u64>,
 }
+
+/// The share of the free disk that is kept for volumes where the owner does not say.
+const VOLUME_SHARE: u64 = 10;
+/// What a volume's file takes beside what can be written on it: one part in so many.
+const VOLUME_OVERHEAD: u64 = 15;
 
 impl HostSide {
     /// Takes stock of the machine. Reads files and asks the GPU driver: not for async threads.
@@ -63,7 +70,7 @@ impl HostSide {
         let mut applied = config.clone();
         listing.apply(&mut applied);
         let inventory = inventory::take(dir);
-        Ok(Self { machine, dir: dir.to_owned(), node, base: config, config: applied, listing, inventory })
+        Ok(Self { machine, dir: dir.to_owned(), node, base: config, config: applied, listing, inventory, volumes_mb: None })
     }
 
     /// The machine's id.
@@ -73,7 +80,9 @@ impl HostSide {
     }
 
     /// Takes over what was found where the engine keeps its containers; if their disk can't be looked at, the node's own counts.
-    pub fn take_stock(&mut self, mut inventory: HostInventory) {
+    /// `volumes_mb` is what volumes have of the disk already, and none where there can't be any.
+    pub fn take_stock(&mut self, mut inventory: HostInventory, volumes_mb: Option<u64>) {
+        self.volumes_mb = volumes_mb;
         if inventory.disk_free_mb == 0 {
             inventory.disk_free_mb = self.inventory.disk_free_mb;
         }
@@ -257,12 +266,34 @@ impl HostSide {
                 arch: cut(&cpu.arch),
             },
             ram_mb: mb(inventory.memory_mb).saturating_sub(reserve.ram_mb),
-            disk_mb: mb(inventory.disk_free_mb).saturating_sub(reserve.disk_mb),
+            disk_mb: self.disk_mb().saturating_sub(self.volumes_to_come_mb()),
             disk_mb_s: None,
             country: None,
             up_mbps: None,
             down_mbps: None,
         }
+    }
+
+    /// Disk that is free for guests, but for what is reserved.
+    fn disk_mb(&self) -> u64 {
+        mb(self.inventory.disk_free_mb).saturating_sub(self.config.host.reserve.disk_mb)
+    }
+
+    /// Disk for volumes, taken or not, in MB.
+    #[must_use]
+    pub fn volume_mb(&self) -> u64 {
+        let Some(taken) = self.volumes_mb else { return 0 };
+        let room = self.disk_mb() / (VOLUME_OVERHEAD + 1) * VOLUME_OVERHEAD;
+        let share = self.config.host.volumes.map(|gb| gb.saturating_mul(1000));
+        let most = room.saturating_add(taken);
+        let all = share.unwrap_or(most / VOLUME_SHARE).min(most);
+        if all < limits::VOLUME_LEAST_MB { 0 } else { all }
+    }
+
+    /// What of the disk that is free now is kept for volumes.
+    fn volumes_to_come_mb(&self) -> u64 {
+        let to_come = self.volume_mb().saturating_sub(self.volumes_mb.unwrap_or(0));
+        to_come.saturating_add(to_come / VOLUME_OVERHEAD)
     }
 
     fn gpu_group(&self, devices: &[(Option<String>, Option<String>)]) -> Option<GpuGroup> {
@@ -374,6 +405,7 @@ impl HostSide {
         let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);
         HostSetup {
             hold: host.hold.min(total),
+            volume_mb: self.volume_mb(),
             maintenance: self.windows(now()),
             listed: host.enabled && self.slot_hour().is_some() && self.listing.listed != Some(false),
             machine: self.machine,

@@ -155,6 +155,10 @@ impl Market {
         super::jupyter::prepare(&mut request)?;
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
+        if request.volume {
+            self.check_volume(&request, offer)?;
+        }
+        let volumes = self.attachments(&request, &offer.host, &offer.machine)?;
         let internal = |e: anyhow::Error| CommandError::new(ErrorCode::Internal, e.to_string());
         if let Some(login) = &request.login {
             super::logins::check(login, &request.image)?;
@@ -178,6 +182,7 @@ impl Market {
                 user: request.user,
                 workdir: request.workdir,
                 keep_alive: false,
+                volumes,
                 onstart: request.onstart,
                 login: request.login.is_some(),
                 ssh_keys: self.rented_keys(&nonce, &request.ssh_keys)?,
@@ -187,6 +192,7 @@ impl Market {
             tick: request.tick_ms,
             label: request.label,
             image: request.image,
+            volume: request.volume,
         };
         let (host, currency) = (offer.host, currency_of(offer));
         steps.send(RentStep::Resolving { ask, host, image: wish.image.clone() });

@@ -72,6 +72,13 @@ impl Market {
                     self.input(Input::Runtime { lease, report });
                 }
             }
+            ContainerReport::Volume { lease, event } => {
+                let Ok(lease) = lease.parse() else { return };
+                match instances::volume(event) {
+                    Some(report) => self.input(Input::Runtime { lease, report }),
+                    None => self.look_later(),
+                }
+            }
             ContainerReport::EngineDown => {
                 tracing::warn!("the container engine does not answer any more");
                 self.runtime_problem = Some("the container engine does not answer".to_owned());
@@ -114,6 +121,14 @@ impl Market {
                 self.adopt = true;
                 Ok(())
             }
+            RuntimeOrder::CreateVolume { disk_mb } => {
+                runtime.create_volume(&id, disk_mb.saturating_mul(1_000_000))
+            }
+            RuntimeOrder::AdoptVolume => {
+                self.adopt = true;
+                runtime.adopt_volume(&id)
+            }
+            RuntimeOrder::DestroyVolume => runtime.destroy_volume(&id),
         };
         if matches!(taken, Err(RuntimeError::Busy)) {
             return self.look_later();
@@ -152,7 +167,17 @@ impl Market {
     pub(super) fn adopt_all(&self) {
         let Some(runtime) = self.runtime.clone() else { return };
         let internal = self.internal.clone();
-        let leases: Vec<String> = self.engine.host().leases().keys().map(ToString::to_string).collect();
+        let hosted = self.engine.host().leases();
+        let of = |volumes: bool| -> Vec<String> {
+            let ids = hosted.iter().filter(|(_, l)| l.draft().is_volume() == volumes && !(volumes && l.state().is_ended()));
+            ids.map(|(id, _)| id.to_string()).collect()
+        };
+        let leases = of(false);
+        // By what there is now: a volume made from here on is no orphan.
+        if let Err(error) = runtime.keep_volumes(&of(true)) {
+            tracing::warn!("volumes that are over were not removed: {:#}", anyhow::Error::from(error));
+            self.look_later();
+        }
         let asked = self.reported.clone();
         tokio::spawn(async move {
             match runtime.adopt(&leases).await {

@@ -82,7 +82,10 @@ impl Market {
             RuntimeOrder::Prepare { .. }
             | RuntimeOrder::Start { .. }
             | RuntimeOrder::Notice(_)
-            | RuntimeOrder::Adopt { .. } => {}
+            | RuntimeOrder::Adopt { .. }
+            | RuntimeOrder::CreateVolume { .. }
+            | RuntimeOrder::AdoptVolume
+            | RuntimeOrder::DestroyVolume => {}
         }
         self.give(lease, order);
     }
@@ -289,7 +292,9 @@ impl Market {
                         self.idle_report(slot, &event);
                     }
                 }
-                Ok(Some(ContainerReport::EngineDown | ContainerReport::EngineUp)) => {}
+                Ok(Some(
+                    ContainerReport::EngineDown | ContainerReport::EngineUp | ContainerReport::Volume { .. },
+                )) => {}
                 Ok(None) | Err(_) => {
                     tracing::warn!("the idle job may still run: the container engine is slow");
                     return;

@@ -293,9 +293,11 @@ fn has_not_run(state: LeaseState, events: &[LeaseEvent]) -> bool {
             | PauseReason::Exited
             | PauseReason::MaxSpend
             | PauseReason::Expired
-            | PauseReason::DiskFull,
+            | PauseReason::DiskFull
+            | PauseReason::VolumeEnded,
         )
         | LeaseState::Running
+        | LeaseState::Kept
         | LeaseState::Ended(_) => false,
     }
 }

@@ -31,6 +31,7 @@ mod telling;
 mod template;
 pub mod terms;
 pub mod views;
+mod volumes;
 
 pub use command::{Command, CommandError, ErrorCode, MarketHandle};
 pub use listing::page_size;

@@ -57,7 +57,7 @@ impl Control {
     /// Whether a lease in this state, with so many events, shows the effect.
     fn shows(&self, state: LeaseState, events: u32) -> bool {
         match self.action {
-            Action::Stop => !matches!(state, LeaseState::Running | LeaseState::Preparing),
+            Action::Stop => !matches!(state, LeaseState::Running | LeaseState::Preparing | LeaseState::Kept),
             // A command that ends at once is never seen running.
             Action::Start => state == LeaseState::Running || (events > self.events && state != LeaseState::Preparing),
             Action::Destroy => state.is_ended(),
@@ -170,7 +170,7 @@ impl Rentals {
                     rental.told = progress;
                     Some(RentStep::Preparing { progress })
                 }
-                LeaseState::Running => shown().map(|lease| RentStep::Running { lease }),
+                LeaseState::Running | LeaseState::Kept => shown().map(|lease| RentStep::Running { lease }),
                 LeaseState::Paused(PauseReason::Exited) => shown().map(|lease| RentStep::Exited { lease }),
                 LeaseState::Paused(PauseReason::Outbid | PauseReason::Maintenance) if rental.waits == Some(rank) => {
                     continue;

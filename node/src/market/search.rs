@@ -66,6 +66,10 @@ impl Market {
     pub(super) fn quote(&self, request: &RentRequest) -> Result<QuoteView, CommandError> {
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
+        if request.volume {
+            return self.quote_volume(request, offer);
+        }
+        self.attachments(request, &offer.host, &offer.machine)?;
         let terms = &offer.terms;
         let overflow = || CommandError::new(ErrorCode::BadRequest, "its price does not fit");
         let rental = request.rental.map_or(RentalType::OnDemand, Into::into);

@@ -583,8 +583,10 @@ impl Market {
                 self.input(Input::Runtime { lease, report });
             }
             Internal::Runtime(runtime, receiver, inventory) => {
+                let volumes = self.engine.host().leases().values().filter(|l| l.draft().is_volume());
+                let taken_mb = volumes.filter(|l| !l.state().is_ended()).map(|l| l.draft().resources.disk_mb).sum();
                 if let Some(host) = &mut self.host {
-                    host.take_stock(*inventory);
+                    host.take_stock(*inventory, runtime.info().volumes.then_some(taken_mb));
                 }
                 tracing::info!(version = runtime.info().engine_version, "the container engine answers");
                 let runtime = Arc::new(*runtime);

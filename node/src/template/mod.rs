@@ -231,12 +231,15 @@ impl Template {
             ssh_keys,
             like: _,
             detach: _,
+            volume: _,
+            volumes,
         } = request;
         let renters = [
             (price_hour.is_some() || max_price_hour.is_some(), "price"),
             (max_spend.is_some(), "ceiling of what is spent"),
             (extend_ms.is_some(), "extension"),
             (label.is_some(), "label"),
+            (!volumes.is_empty(), "volumes of one machine"),
             (login.is_some(), "registry login"),
             (!ssh_keys.is_empty(), "SSH keys"),
             (ports.iter().any(|port| port.public.is_some()), "number of a host's port"),

@@ -143,6 +143,7 @@ fn offer(machine: u8, slots_free: u16) -> Offer {
             accepts: Accepts::Anyone,
         },
         availability: Availability {
+            volume_mb: 0,
             slots_total: 2,
             slots_free,
             reachability: Reachability::Direct,

@@ -129,6 +129,7 @@ pub fn offer(dice: &mut Dice, host: NodeId) -> Offer {
         availability: Availability {
             slots_total: slots as u16,
             slots_free: if dice.percent(45) { slots as u16 } else { dice.below(slots + 1) as u16 },
+            volume_mb: 0,
             reachability: *dice.pick(&[
                 Reachability::Direct,
                 Reachability::Direct,

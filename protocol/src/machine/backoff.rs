@@ -63,7 +63,7 @@ impl Failure {
             EndReason::HostAborted => Some(Self::HostAborted),
             EndReason::CreateFailed => Some(Self::CreateFailed),
             EndReason::PrepareTimeout => Some(Self::PrepareTimeout),
-            EndReason::ContainerLost => Some(Self::ContainerLost),
+            EndReason::ContainerLost | EndReason::VolumeLost => Some(Self::ContainerLost),
             EndReason::EngineLost => Some(Self::EngineLost),
             // Its accept came after its own deadline.
             EndReason::Unconfirmed => Some(Self::NoAnswer),

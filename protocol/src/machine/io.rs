@@ -247,6 +247,8 @@ pub struct Wish {
     pub tick: Option<Millis>,
     /// A name for it.
     pub label: Option<String>,
+    /// A volume on the machine of that ask, instead of its slots. Nothing runs there: image, workload and price are ignored.
+    pub volume: bool,
 }
 
 /// News of a container.
@@ -314,6 +316,15 @@ pub enum RuntimeOrder {
     Stop(Millis),
     /// Remove container, disk and network.
     Destroy,
+    /// Make a volume: its file system, of this size, empty; prepared or failed.
+    CreateVolume {
+        /// In MB.
+        disk_mb: u64,
+    },
+    /// Look whether the volume is there, and make it attachable again: prepared or missing.
+    AdoptVolume,
+    /// Remove the volume with all that is in it.
+    DestroyVolume,
     /// Look whether the container is there, and report what it does: prepared, started, exited or missing.
     Adopt {
         /// The terms.

@@ -83,7 +83,7 @@ impl Meter {
         match self.state {
             LeaseState::Running => self.run(computed),
             LeaseState::Paused(_) => self.counters.paused.0 = self.counters.paused.0.saturating_add(passed.0),
-            LeaseState::Preparing | LeaseState::Ended(_) => {}
+            LeaseState::Preparing | LeaseState::Kept | LeaseState::Ended(_) => {}
         }
         if self.disk && !self.state.is_ended() {
             self.counters.storage.0 = self.counters.storage.0.saturating_add(passed.0);

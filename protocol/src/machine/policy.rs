@@ -9,11 +9,11 @@ use crate::{
     machine::pricing::OwnerAsked,
     message::Extension,
     money::Rates,
-    negotiation::{Proposal, Reject, RejectCode, RentalType},
+    negotiation::{NO_IMAGE, Proposal, Reject, RejectCode, RentalType},
     offer::{Offer, Reachability, Terms, Window},
     owner::Membership,
     ports::PublicPorts,
-    resources::{Hardware, Resources},
+    resources::{Egress, Hardware, Resources},
     terms::{Change, LeaseTerms},
 };
 
@@ -44,6 +44,8 @@ pub struct HostSetup {
     pub tick: Millis,
     /// The longest contract.
     pub max_term: Millis,
+    /// Disk for volumes, taken or not, in MB. It is no part of `hardware`.
+    pub volume_mb: u64,
     /// Slots kept for the host's own work: bids give way to it, signed contracts at a fixed price do not.
     pub hold: u16,
     /// When the machine is maintained: no new contract crosses a window, and nothing runs in one.
@@ -137,17 +139,7 @@ fn consider(
         )
     })?;
     let ends_at = contract_end(setup, p, now)?;
-    if let Some(ceiling) = p.max_spend {
-        let overflow = |_| Reject::lasting(RejectCode::Terms, "the price of so much disk does not fit");
-        let reserve = LeaseDraft::disk_reserve(&rates_of(&offer.terms), p.disk_mb).map_err(overflow)?;
-        if ceiling <= reserve {
-            let sentence = format!(
-                "a limit of {ceiling} leaves nothing for compute: keeping the disk for {} after the end costs {reserve}",
-                limits::DISK_KEPT
-            );
-            return Err(Reject::lasting(RejectCode::Terms, sentence));
-        }
-    }
+    check_ceiling(&offer.terms, p)?;
     let times = |rate: Amount| rate.0.checked_mul(u64::from(slots)).map(Amount);
     let overflow = || Reject::lasting(RejectCode::Terms, "the price of so many slots does not fit");
     let listed_hour = times(offer.terms.slot_hour).ok_or_else(overflow)?;
@@ -175,6 +167,44 @@ fn consider(
     let room = listed_hour.0 - floor_hour.0;
     let price_hour = Amount(listed_hour.0 - room / 3 * u64::from(p.round.min(3)));
     Ok(Decision::Counter { price_hour: if p.round >= 3 { floor_hour } else { price_hour }, listed_hour })
+}
+
+/// Decides on a proposal for a volume of `offer`'s machine, on which `free_mb` MB are left for volumes.
+#[must_use]
+pub fn decide_volume(
+    setup: &HostSetup,
+    offer: &Offer,
+    free_mb: u64,
+    renter: &NodeId,
+    p: &Proposal,
+    now: Timestamp,
+) -> Decision {
+    let considered = || {
+        p.check().map_err(|e| Reject::lasting(RejectCode::Malformed, e.0))?;
+        if let Some(refusal) = setup.accept.refusal(renter) {
+            return Err(refusal);
+        }
+        let plain = p.rental == RentalType::OnDemand && p.egress == Egress::None && p.image == NO_IMAGE;
+        if !plain || p.price_hour != Amount::ZERO {
+            return Err(Reject::lasting(RejectCode::Malformed, "a volume is disk at a fixed price, and nothing else"));
+        }
+        if setup.volume_mb == 0 {
+            return Err(Reject::lasting(RejectCode::NoDisk, "this host keeps no volumes"));
+        }
+        if p.disk_mb < limits::VOLUME_LEAST_MB {
+            let sentence = format!("the smallest volume has {} MB", limits::VOLUME_LEAST_MB);
+            return Err(Reject::lasting(RejectCode::NoDisk, sentence));
+        }
+        if p.disk_mb > free_mb {
+            let sentence = format!("{} MB are asked for; {free_mb} MB are left for volumes", p.disk_mb);
+            return Err(Reject::passing(RejectCode::NoDisk, sentence));
+        }
+        let ends_at = latest_end(setup, p, None, now)?;
+        check_ceiling(&offer.terms, p)?;
+        let resources = Resources::volume(p.disk_mb);
+        Ok(Decision::Draft { price_hour: Amount::ZERO, listed_hour: Amount::ZERO, resources, ends_at })
+    };
+    considered().unwrap_or_else(Decision::Reject)
 }
 
 /// What an offer asks for so many slots and an hour, rented so; of an interruptible rental the lowest bid. None if it does not
@@ -211,7 +241,7 @@ pub fn extension_price(
     };
     let longest = now + setup.max_term;
     let latest = setup.terms.latest_end.map_or(longest, |end| end.min(longest));
-    let latest = maintenance.map_or(latest, |w| w.from.min(latest));
+    let latest = maintenance.filter(|_| !draft.is_volume()).map_or(latest, |w| w.from.min(latest));
     if ends_at > latest {
         return no(format!("this host grants contracts for {} more at most", latest.since(now)));
     }
@@ -268,6 +298,20 @@ pub fn agree(
     }
 }
 
+fn check_ceiling(terms: &Terms, p: &Proposal) -> Result<(), Reject> {
+    let Some(ceiling) = p.max_spend else { return Ok(()) };
+    let overflow = |_| Reject::lasting(RejectCode::Terms, "the price of so much disk does not fit");
+    let reserve = LeaseDraft::disk_reserve(&rates_of(terms), p.disk_mb).map_err(overflow)?;
+    if ceiling > reserve {
+        return Ok(());
+    }
+    let sentence = format!(
+        "a limit of {ceiling} leaves nothing to use: keeping the disk for {} after the end costs {reserve}",
+        limits::DISK_KEPT
+    );
+    Err(Reject::lasting(RejectCode::Terms, sentence))
+}
+
 const fn rates_of(terms: &Terms) -> Rates {
     Rates {
         compute_hour: Amount::ZERO,
@@ -277,15 +321,25 @@ const fn rates_of(terms: &Terms) -> Rates {
     }
 }
 
+/// No contract on slots crosses a window of maintenance.
 fn contract_end(setup: &HostSetup, p: &Proposal, now: Timestamp) -> Result<Timestamp, Reject> {
-    let longest = now + setup.max_term.min(Millis(limits::TERM.0 - limits::COMMIT_WITHIN.0));
-    // A lease must end after the last moment to open it.
-    let shortest = Millis(1000);
-    let latest = setup.terms.latest_end.map_or(longest, |end| end.min(longest));
     let window = setup.maintenance.iter().filter(|w| w.until > now).min();
     if window.is_some_and(|w| w.holds(now)) {
         return Err(Reject::passing(RejectCode::Unavailable, "the machine is being maintained; try again later"));
     }
+    latest_end(setup, p, window, now)
+}
+
+fn latest_end(
+    setup: &HostSetup,
+    p: &Proposal,
+    window: Option<&Window>,
+    now: Timestamp,
+) -> Result<Timestamp, Reject> {
+    let longest = now + setup.max_term.min(Millis(limits::TERM.0 - limits::COMMIT_WITHIN.0));
+    // A lease must end after the last moment to open it.
+    let shortest = Millis(1000);
+    let latest = setup.terms.latest_end.map_or(longest, |end| end.min(longest));
     let latest = window.map_or(latest, |w| w.from.min(latest));
     let end = match p.term {
         Some(term) if now + term > latest => {

@@ -72,7 +72,7 @@ pub fn watch(state: LeaseState, gone_since: Option<Timestamp>, patience: Millis,
         LeaseState::Ended(reason) if reason.is_hosts_doing() => Watched::Lost,
         LeaseState::Ended(EndReason::Unconfirmed) => Watched::Lost,
         LeaseState::Ended(_) => Watched::Over,
-        LeaseState::Preparing | LeaseState::Running | LeaseState::Paused(_) => {
+        LeaseState::Preparing | LeaseState::Running | LeaseState::Kept | LeaseState::Paused(_) => {
             let lost = gone_since.is_some_and(|since| now.since(since) >= patience);
             if lost { Watched::Lost } else { Watched::Fine }
         }

@@ -46,6 +46,7 @@ pub(crate) fn setup() -> HostSetup {
     HostSetup {
         listed: true,
         hold: 0,
+        volume_mb: 50_000,
         maintenance: Vec::new(),
         machine: MachineId([1; 16]),
         hardware: Hardware {
@@ -101,6 +102,7 @@ pub(crate) fn offer(host: u8, seq: u64, issued_at: Timestamp) -> Offer {
         availability: Availability {
             slots_total: 4,
             slots_free: 4,
+            volume_mb: 50_000,
             reachability: Reachability::Direct,
             maintenance: None,
             ports_free: 0,

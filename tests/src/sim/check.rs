@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use souk_protocol::{
     Amount, LeaseId, Millis, Timestamp, Verified,
     entry::{Body, Entry},
-    lease::EndReason,
+    lease::{EndReason, LeaseState},
     machine::{record::LeaseRow, renter_lease::Opened},
+    workload::Attachment,
 };
 
 use super::{history, node::Node, rule, store::Store, world::World};
@@ -43,6 +44,24 @@ pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
         let slots = host.slots().of(id);
         let enough = slots.len() == usize::from(draft.resources.slots);
         ensure(slots.is_empty() || enough, || format!("one-slot-one-lease: {} holds {slots:?}", id.short()))?;
+    }
+    let volumes = || host.leases().iter().filter(|(_, l)| l.draft().is_volume());
+    let taken = volumes().filter(|(_, l)| !l.state().is_ended()).map(|(_, l)| l.draft().resources.disk_mb).sum::<u64>();
+    if let Some((machine, setup)) = &node.hosting {
+        ensure(taken <= setup.volume_mb, || format!("volumes: {taken} MB of {} are rented out", setup.volume_mb))?;
+        let kept = |id: &LeaseId| volumes().any(|(v, l)| v == id && l.state() == LeaseState::Kept);
+        for (id, lease) in host.leases().iter().filter(|(_, l)| l.state() == LeaseState::Running) {
+            let attached = &lease.workload().volumes;
+            let all = attached.iter().all(|a| kept(&a.volume) && machine.volumes.contains_key(&a.volume));
+            ensure(all, || format!("volumes: {} runs without one of {attached:?}", id.short()))?;
+            let theirs = |a: &Attachment| host.leases()[&a.volume].draft().renter == lease.draft().renter;
+            ensure(attached.iter().all(theirs), || format!("no-leak: {} has another's volume", id.short()))?;
+        }
+    }
+    for (id, lease) in volumes() {
+        let (counters, _) = lease.count(now);
+        let none = counters.active.0 == 0 && host.slots().of(id).is_empty();
+        ensure(none, || format!("one-slot-one-lease: volume {} computes", id.short()))?;
     }
     let open = host.leases().values().filter(|l| !l.state().is_ended());
     let granted = open.flat_map(|l| l.draft().public.iter().flat_map(|access| access.ports.iter().map(|p| p.public)));
@@ -110,6 +129,8 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
         if let Some((machine, _)) = &node.hosting {
             let left: Vec<String> = machine.containers.keys().map(LeaseId::short).collect();
             ensure(left.is_empty(), || format!("no-orphans: containers {left:?} on node {i}"))?;
+            let left: Vec<String> = machine.volumes.keys().map(LeaseId::short).collect();
+            ensure(left.is_empty(), || format!("no-orphans: volumes {left:?} on node {i}"))?;
             let locked = machine.locks.values().any(Option::is_some);
             ensure(!locked, || format!("no-orphans: locks {:?} on node {i}", machine.locks))?;
         }
@@ -130,6 +151,7 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
                 let exact = world.is_exact();
                 let tally = both(&lease, (host, ours), (renter, theirs), exact)?;
                 world.outcome.accepted += u64::from(tally.accepted);
+                world.outcome.volumes += u64::from(tally.volume);
                 world.outcome.voided += u64::from(!tally.accepted && ours.answer.is_some());
                 world.outcome.unconfirmed += u64::from(tally.unconfirmed);
                 let sum = &mut world.outcome;
@@ -149,6 +171,8 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
 #[derive(Default)]
 struct Tally {
     accepted: bool,
+    /// A volume that was kept, and paid for.
+    volume: bool,
     unconfirmed: bool,
     acknowledged: Amount,
     amended: u64,
@@ -215,6 +239,7 @@ fn both(
         money(fold.ceiling().is_none_or(|most| usage.due <= most), "over the ceiling".to_owned())?;
         let counters = usage.counters;
         let ran = host.hosting.as_ref().map_or(0, |(machine, _)| machine.ran.get(id).copied().unwrap_or(0));
+        tally.volume = fold.draft.is_volume() && counters.storage.0 > 0;
         let starts = ours.events.len() as u64 + 1;
         let active = counters.active.0;
         money(active <= ran + starts * 2_100, format!("{active} ms counted, {ran} ms run"))?;

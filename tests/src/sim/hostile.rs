@@ -114,13 +114,13 @@ impl Bench {
             Output::LockSlots { lease, .. } => return Some(Input::Locked { lease, locked: true }),
             Output::Runtime { lease, order, .. } => {
                 let report = match *order {
-                    RuntimeOrder::Prepare { .. } => RuntimeReport::Prepared,
+                    RuntimeOrder::Prepare { .. } | RuntimeOrder::CreateVolume { .. } => RuntimeReport::Prepared,
                     RuntimeOrder::Start { .. } => RuntimeReport::Started,
                     RuntimeOrder::Stop(_) => {
                         RuntimeReport::Exited { code: 143, by: Cause::Renter, note: String::new() }
                     }
-                    RuntimeOrder::Destroy => RuntimeReport::Destroyed,
-                    RuntimeOrder::Adopt { .. } | RuntimeOrder::Notice(_) => return None,
+                    RuntimeOrder::Destroy | RuntimeOrder::DestroyVolume => RuntimeReport::Destroyed,
+                    RuntimeOrder::Adopt { .. } | RuntimeOrder::AdoptVolume | RuntimeOrder::Notice(_) => return None,
                 };
                 return Some(Input::Runtime { lease, report });
             }

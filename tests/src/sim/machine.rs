@@ -66,6 +66,8 @@ pub struct Machine {
     pub up: bool,
     /// Its containers.
     pub containers: BTreeMap<LeaseId, Container>,
+    /// Its volumes, and their sizes in MB.
+    pub volumes: BTreeMap<LeaseId, u64>,
     /// True running time of each lease's container, in virtual milliseconds, ended runs only.
     pub ran: BTreeMap<LeaseId, u64>,
     /// Who has locked a slot: a lease of the node, or none for another node of the machine.
@@ -158,6 +160,20 @@ impl Machine {
             RuntimeOrder::Destroy => {
                 self.end_run(lease, 137, Cause::Host, now);
                 self.containers.remove(&lease);
+                Some(RuntimeReport::Destroyed)
+            }
+            RuntimeOrder::CreateVolume { disk_mb } => {
+                if !self.volumes.contains_key(&lease) && dice.permille(self.failing) {
+                    Some(RuntimeReport::Failed { reason: EndReason::CreateFailed, note: "no disk".to_owned() })
+                } else {
+                    self.volumes.insert(lease, disk_mb);
+                    Some(RuntimeReport::Prepared)
+                }
+            }
+            RuntimeOrder::AdoptVolume if self.volumes.contains_key(&lease) => Some(RuntimeReport::Prepared),
+            RuntimeOrder::AdoptVolume => Some(RuntimeReport::Missing),
+            RuntimeOrder::DestroyVolume => {
+                self.volumes.remove(&lease);
                 Some(RuntimeReport::Destroyed)
             }
             RuntimeOrder::Adopt { .. } => Some(match self.containers.get(&lease).map(|c| c.doing) {

@@ -16,7 +16,7 @@ use souk_protocol::{
     ports::{PortRange, PortRequest, PublicPorts},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, RuntimeKind},
     terms::Change,
-    workload::Workload,
+    workload::{Attachment, Workload},
 };
 
 use super::dice::Dice;
@@ -44,6 +44,8 @@ pub fn setup(dice: &mut Dice, slots: u16) -> HostSetup {
     HostSetup {
         listed: true,
         hold: 0,
+        // Small, so that it is often all taken; by the machine's name, so that the dice fall as without.
+        volume_mb: [0, 20_000, 60_000][usize::from(machine.0[3] % 3)],
         maintenance: Vec::new(),
         machine,
         hardware: Hardware {
@@ -117,8 +119,16 @@ pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
         2 => (None, Some(Amount(listed.0 * 2))),
         _ => (None, None),
     };
-    let workload =
+    let volume = dice.permille(120);
+    let mut workload =
         Workload { command: Some(vec!["train".to_owned()]), salt: Nonce(dice.bytes()), ..Workload::default() };
+    let on_it = engine.renter().leases().values().filter(|l| {
+        let same = l.draft().host == offer.host && l.draft().machine == offer.machine;
+        same && l.draft().is_volume() && !l.state().is_ended()
+    });
+    if let Some(held) = on_it.last().filter(|_| dice.permille(700)) {
+        workload.volumes.push(Attachment { volume: held.id(), path: "/data".to_owned(), read_only: false });
+    }
     let disk_mb = dice.range(1000, 20_000);
     let max_spend = dice.permille(200).then(|| {
         let rates = souk_protocol::Rates { storage_gb_month: offer.terms.storage_gb_month, ..Default::default() };
@@ -153,6 +163,7 @@ pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
         max_spend,
         tick: dice.permille(300).then(|| Millis::from_secs(dice.range(1, 30))),
         label: dice.permille(300).then(|| "mine".to_owned()),
+        volume,
     })
 }
 

@@ -34,13 +34,14 @@ impl Shares {
 
 fn wants(fold: &Fold, state: LeaseState) -> bool {
     !fold.closing
+        && !fold.draft.is_volume()
         && match state {
             LeaseState::Preparing | LeaseState::Running => true,
             LeaseState::Paused(why) => matches!(
                 why,
                 PauseReason::HostRestart | PauseReason::EngineRestart | PauseReason::Outbid | PauseReason::Maintenance
             ),
-            LeaseState::Ended(_) => false,
+            LeaseState::Ended(_) | LeaseState::Kept => false,
         }
 }
 
@@ -124,7 +125,7 @@ pub fn check(node: &Node) -> Result<(), String> {
             (LeaseState::Preparing, _) if holds && !node.adopting.contains(id) => {
                 return Err(format!("allocation-rule: {} starts, and others bid more", id.short()));
             }
-            (LeaseState::Preparing | LeaseState::Paused(_) | LeaseState::Ended(_), _) => {}
+            (LeaseState::Preparing | LeaseState::Kept | LeaseState::Paused(_) | LeaseState::Ended(_), _) => {}
         }
     }
     let mut waiting: Vec<(Timestamp, LeaseId)> = Vec::new();

@@ -213,6 +213,7 @@ impl World {
             egress: Egress::None,
             devices: Devices::default(),
             priority: Priority::Rental,
+            volumes: vec![],
             stop_grace_ms: 5_000,
         }
     }

@@ -22,6 +22,7 @@ pub(super) enum StateFields {
     Running,
     Paused(PauseReason),
     Ended(EndReason),
+    Kept,
 }
 
 /// Which side of a lease this node is.

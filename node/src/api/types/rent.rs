@@ -99,6 +99,45 @@ pub struct RentRequest {
     /// End the stream of steps once the lease exists.
     #[serde(default)]
     pub detach: bool,
+    /// A volume on that ask's machine, of `disk_mb`, named by `label`; nothing runs in it, and no slots are rented.
+    #[serde(default)]
+    pub volume: bool,
+    /// Volumes to attach, all on that ask's machine.
+    #[serde(default)]
+    pub volumes: Vec<AttachRequest>,
+}
+
+/// A volume to attach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Its name, number, or the first digits of its lease's id.
+    pub name: String,
+    /// Where the instance sees it: an absolute path.
+    pub path: String,
+    /// Whether the instance can only read it.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+impl AttachRequest {
+    /// Reads `NAME:/path` or `NAME:/path:ro`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, rest) = text.split_once(':').ok_or_else(|| "write it as NAME:/path or NAME:/path:ro".to_owned())?;
+        let (path, read_only) = match rest.rsplit_once(':') {
+            Some((path, "ro")) => (path, true),
+            Some((path, "rw")) => (path, false),
+            Some(_) => return Err("only :ro or :rw follows the path".to_owned()),
+            None => (rest, false),
+        };
+        if name.is_empty() || !path.starts_with('/') {
+            return Err("write it as NAME:/path or NAME:/path:ro".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), path: path.to_owned(), read_only })
+    }
 }
 
 /// What a rental would cost, by the offer at hand.

@@ -11,6 +11,7 @@ mod renting;
 mod template;
 mod terms;
 mod values;
+mod volume;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -29,6 +30,7 @@ pub use renting::*;
 pub use template::*;
 pub use terms::*;
 use values::duration;
+pub use volume::*;
 
 /// A market for compute where the price is settled face to face: rent other people's machines, or rent out your own.
 ///
@@ -136,6 +138,13 @@ pub enum Command {
                       souk order list\n  souk order cancel 1"
     )]
     Order(OrderCommand),
+    /// Disk that outlives instances: sized, billed, attached at rent
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  souk volume create data 1 --size 50\n  \
+                      souk rent 1 --image debian:12 --volume data:/data -- ./job\n  souk volume list"
+    )]
+    Volume(VolumeCommand),
     /// List leases, as renter and as host
     #[command(
         after_help = "Examples:\n  souk ps\n  souk ps -a\n  souk ps -a --before 801        older ones\n  souk ps --watch\n  souk ps --json | jq -r '.[].lease'"

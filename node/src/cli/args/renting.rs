@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use souk_protocol::{Amount, Millis, ports::PortRequest};
 
 use super::{ImageArgs, StandingArgs, values::duration};
-use crate::api::types::RentalKind;
+use crate::api::types::{AttachRequest, RentalKind};
 
 /// `souk search`.
 #[derive(Debug, Args)]
@@ -123,6 +123,9 @@ pub struct RentArgs {
     /// What the lease may cost at most, all in all
     #[arg(long, value_name = "AMOUNT")]
     pub max_spend: Option<Amount>,
+    /// Attach a volume of that machine (repeatable): NAME:/path, or NAME:/path:ro to only read it
+    #[arg(long, value_name = "VOLUME", value_parser = AttachRequest::parse)]
+    pub volume: Vec<AttachRequest>,
     /// A name for it
     #[arg(long, value_name = "NAME")]
     pub label: Option<String>,

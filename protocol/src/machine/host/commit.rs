@@ -123,6 +123,12 @@ impl Host {
             let sentence = "the host can't serve it now";
             return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);
         }
+        if draft.is_volume() {
+            return self.commit_volume(cx, token, &open, draft, (workload, bytes), now);
+        }
+        if let Some(why) = self.volumes_missing(from, &workload) {
+            return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, &why, now);
+        }
         if !self.ports_are_free(&draft) {
             let sentence = "its public ports were given to another in the meantime";
             return self.void(cx, vec![token], &open, &draft, VoidCode::Taken, sentence, now);
@@ -156,7 +162,7 @@ impl Host {
     }
 
     #[allow(clippy::too_many_arguments)] // the open, its draft, and what is said to whom
-    fn void(
+    pub(super) fn void(
         &mut self,
         cx: &mut Context,
         tokens: Vec<Token>,
@@ -207,7 +213,7 @@ impl Host {
     }
 
     /// Makes the lease. It has no slots of its own yet, and waits for its turn.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         cx: &mut Context,
         tokens: Vec<Token>,

@@ -38,6 +38,12 @@ impl Host {
         let Some(held) = self.leases.get_mut(&wish.lease).filter(|l| l.draft().renter == from) else {
             return reject(cx, token, RejectCode::Malformed, NOT_YOURS);
         };
+        if held.draft().is_volume()
+            && let Some(why) = self.cannot_control_volume(wish.lease, wish.action)
+        {
+            return reject_for_now(cx, token, RejectCode::Terms, why);
+        }
+        let Some(held) = self.leases.get_mut(&wish.lease) else { return };
         let is_new = held.is_new_wish(wish.nonce);
         if is_new && matches!(wish.action, Action::Stop | Action::Destroy) {
             // The newer wish counts.
@@ -73,6 +79,9 @@ impl Host {
             return cx.reply(token, Response::Controlled { state: held.state() }, held.durable());
         }
         if let Some(why) = held.cannot_start(now) {
+            return reject_for_now(cx, token, RejectCode::Terms, format!("it can't be started: {why}"));
+        }
+        if let Some(why) = self.volumes_missing(held.draft().renter, held.workload()) {
             return reject_for_now(cx, token, RejectCode::Terms, format!("it can't be started: {why}"));
         }
         if held.is_stopping() {

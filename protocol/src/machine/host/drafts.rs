@@ -8,7 +8,7 @@ use crate::{
     machine::{
         context::Context,
         io::{Output, Token},
-        policy::{Decision, HostSetup, decide},
+        policy::{Decision, HostSetup, decide, decide_volume},
     },
     message::Response,
     money::{self, Counters, Rates},
@@ -97,14 +97,17 @@ impl Host {
                 if self.setup.as_ref().is_some_and(|s| s.asked.accept) {
                     self.ask_whether(cx, token, resolving, now);
                 } else {
-                    self.resolve(cx, token, resolving);
+                    self.resolve(cx, token, resolving, now);
                 }
             }
         }
     }
 
     /// Has the image of a bid that is taken looked up.
-    pub(super) fn resolve(&mut self, cx: &mut Context, token: Token, resolving: Resolving) {
+    pub(super) fn resolve(&mut self, cx: &mut Context, token: Token, resolving: Resolving, now: Timestamp) {
+        if resolving.resources == Resources::volume(resolving.resources.disk_mb) {
+            return self.answer_drafted(cx, token, resolving, Ok(ImagePin::none()), now);
+        }
         let (reference, digest) = (resolving.proposal.image.clone(), resolving.proposal.image_digest.clone());
         let (renter, workload) = (resolving.renter, resolving.proposal.workload);
         self.resolving.insert(token, resolving);
@@ -133,6 +136,10 @@ impl Host {
             }
         }
         let (Some(setup), Some(offer)) = (&self.setup, &self.offer) else { return Err(not_offered()) };
+        if proposal.ask == offer.volume_ask() {
+            self.may_keep_another(&from)?;
+            return Ok((decide_volume(setup, offer, self.volume_free_mb(), &from, proposal, now), offer.clone()));
+        }
         // Before prices are talked about; which ones is for the draft to say.
         proposal.check().map_err(|e| Reject::lasting(RejectCode::Malformed, e.0))?;
         if setup.accept.takes(&from) {
@@ -193,6 +200,17 @@ impl Host {
         let Some(resolving) = self.resolving.remove(&token) else {
             return;
         };
+        self.answer_drafted(cx, token, resolving, result, now);
+    }
+
+    fn answer_drafted(
+        &mut self,
+        cx: &mut Context,
+        token: Token,
+        resolving: Resolving,
+        result: Result<ImagePin, Reject>,
+        now: Timestamp,
+    ) {
         let drafted = result.and_then(|image| {
             if resolving.proposal.image_digest.as_ref().is_some_and(|wanted| *wanted != image.digest) {
                 return Err(Reject::lasting(RejectCode::Image, "the image's digest is not the one asked for"));

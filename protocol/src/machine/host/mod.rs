@@ -12,6 +12,7 @@ mod drafts;
 mod inside;
 mod offers;
 pub mod owner;
+mod volumes;
 mod ports;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -314,6 +315,7 @@ impl Host {
             }
         }
         if closed && let Some(held) = self.leases.remove(&lease) {
+            self.dirty |= held.draft().is_volume();
             self.remember(
                 lease,
                 Answered { entry: held.accept().clone(), ticket: held.durable(), until: held.draft().commit_by },
@@ -358,6 +360,7 @@ impl Host {
             }
             self.settle_slots(id);
         }
+        self.stop_without_volumes(cx, now);
         self.share_out(cx, now);
         // What sharing out has brought about goes out with the rest.
         for lease in self.leases.values_mut() {

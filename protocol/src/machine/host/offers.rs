@@ -92,6 +92,7 @@ impl Host {
             availability: Availability {
                 slots_total: self.slots.total(),
                 slots_free: self.firm_free(),
+                volume_mb: self.volume_free_mb(),
                 reachability: setup.reachability,
                 maintenance: self.next_maintenance(now),
                 ports_free: self.ports_free(),
@@ -146,6 +147,7 @@ impl Host {
         let mut terms = setup.terms.clone();
         terms.accepts = setup.accept.public();
         (said.slots_free == 0) != (free == 0)
+            || (said.volume_mb == 0) != (self.volume_free_mb() == 0)
             || said.slots_total != self.slots.total()
             || said.reachability != setup.reachability
             || offer.terms != terms

@@ -34,7 +34,8 @@ impl Host {
     /// Whether the owner names the price of such a bid: one that would be taken at some price.
     pub(super) fn owner_prices(&self, decision: &Decision, proposal: &Proposal) -> bool {
         let asked = self.setup.as_ref().is_some_and(|s| s.asked.price);
-        asked && proposal.rental == RentalType::OnDemand && !matches!(decision, Decision::Reject(_))
+        let volume = self.offer.as_ref().is_some_and(|offer| proposal.ask == offer.volume_ask());
+        asked && !volume && proposal.rental == RentalType::OnDemand && !matches!(decision, Decision::Reject(_))
     }
 
     pub(super) fn ask_price(
@@ -97,7 +98,7 @@ impl Host {
             }
             (What::Accept(resolving), OwnerAnswer::Accept(Ok(()))) => {
                 let until = now + super::drafts::RESOLVE_WITHIN;
-                self.resolve(cx, token, Resolving { until, ..*resolving });
+                self.resolve(cx, token, Resolving { until, ..*resolving }, now);
             }
             (What::Accept(_), OwnerAnswer::Accept(Err(reject))) => cx.reply(token, Response::Rejected(reject), None),
             (what @ What::Price(..), OwnerAnswer::Accept(_)) | (what @ What::Accept(_), OwnerAnswer::Price(_)) => {

@@ -125,7 +125,11 @@ impl HostLease {
                 self.order(cx, RuntimeOrder::Notice(Some(notice)));
             }
             LeaseState::Running | LeaseState::Preparing if !self.adopting => self.displace(cx, winner, now),
-            LeaseState::Running | LeaseState::Preparing | LeaseState::Paused(_) | LeaseState::Ended(_) => {}
+            LeaseState::Running
+            | LeaseState::Preparing
+            | LeaseState::Kept
+            | LeaseState::Paused(_)
+            | LeaseState::Ended(_) => {}
         }
     }
 

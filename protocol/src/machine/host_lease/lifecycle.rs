@@ -44,6 +44,9 @@ impl HostLease {
         if self.state.is_ended() {
             return;
         }
+        if self.draft.is_volume() {
+            return self.volume_report(cx, report, now);
+        }
         match report {
             RuntimeReport::Progress(progress) => {
                 let before = self.progress.replace(progress).unwrap_or_default();
@@ -147,10 +150,10 @@ impl HostLease {
             | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 self.enter(cx, LeaseState::Paused(PauseReason::Exited), by, Some(code), note, now);
             }
-            LeaseState::Paused(_) if !found => {
+            LeaseState::Paused(_) | LeaseState::Kept if !found => {
                 self.log(cx, EventCode::Exited, self.ended_by(by), Some(code), note, now);
             }
-            LeaseState::Paused(_) | LeaseState::Ended(_) => {}
+            LeaseState::Paused(_) | LeaseState::Kept | LeaseState::Ended(_) => {}
         }
     }
 
@@ -203,6 +206,9 @@ impl HostLease {
     }
 
     fn adopt(&mut self, cx: &mut Context) {
+        if self.draft.is_volume() {
+            return self.adopt_volume(cx);
+        }
         self.adopting = true;
         self.stop_ordered = false;
         let draft = self.draft.clone();
@@ -232,7 +238,8 @@ impl HostLease {
 
     fn order_destroy(&mut self, cx: &mut Context, now: Timestamp) {
         self.order_again_at = now + ORDER_AGAIN;
-        self.order(cx, RuntimeOrder::Destroy);
+        let volume = self.draft.is_volume();
+        self.order(cx, if volume { RuntimeOrder::DestroyVolume } else { RuntimeOrder::Destroy });
     }
 
     /// Runs a paused instance again, in slots that [`HostLease::place`] named.
@@ -258,6 +265,7 @@ impl HostLease {
         match self.state {
             _ if self.ending.is_some() => Some("it is being destroyed"),
             LeaseState::Preparing | LeaseState::Running => Some("it is running or about to"),
+            LeaseState::Kept => Some("it is a volume"),
             LeaseState::Ended(_) => Some("it has ended"),
             LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart) => {
                 Some("it starts again by itself as soon as the host can")
@@ -313,7 +321,8 @@ impl HostLease {
 
     /// When the renter is told that the contract ends soon.
     fn expiry_due(&self) -> Option<Timestamp> {
-        let alive = !self.expiry_told && self.wants_slots() && self.extension_due().is_none();
+        let lives = self.wants_slots() || (self.state == LeaseState::Kept && self.ending.is_none());
+        let alive = !self.expiry_told && lives && self.extension_due().is_none();
         let term = self.terms.ends_at.since(self.draft.drafted_at);
         let before = Millis(limits::EXPIRY_TOLD.0.min(term.0 / 10));
         alive.then(|| Timestamp(self.terms.ends_at.0.saturating_sub(before.0)))
@@ -375,7 +384,7 @@ impl HostLease {
         self.order_destroy(cx, now);
     }
 
-    fn destroyed(&mut self, cx: &mut Context, now: Timestamp) {
+    pub(super) fn destroyed(&mut self, cx: &mut Context, now: Timestamp) {
         if self.ending.is_none() {
             let note = "the container is gone".to_owned();
             self.end(cx, EndReason::ContainerLost, Cause::Host, note, now);
@@ -467,6 +476,9 @@ impl HostLease {
 
     /// What time brings about in the present state. States only go towards the end here, so steps come to an end.
     fn step(&mut self, cx: &mut Context, again: bool, now: Timestamp) {
+        if self.volume_step(cx, now) {
+            return;
+        }
         match self.state {
             LeaseState::Running => {
                 if now >= self.terms.ends_at {
@@ -515,7 +527,7 @@ impl HostLease {
             LeaseState::Paused(_) if again && self.processes && !self.adopting && !self.needs_slots() => {
                 self.order_stop(cx, now);
             }
-            LeaseState::Paused(_) | LeaseState::Preparing | LeaseState::Ended(_) => {}
+            LeaseState::Paused(_) | LeaseState::Preparing | LeaseState::Kept | LeaseState::Ended(_) => {}
         }
     }
 
@@ -534,6 +546,7 @@ impl HostLease {
                 let evicted = self.eviction.map_or(self.terms.ends_at, |e| e.at);
                 Some(self.terms.ends_at.min(evicted).min(self.spent_at()))
             }
+            LeaseState::Kept => Some(self.terms.ends_at.min(self.limit_at())),
             LeaseState::Preparing => Some(self.prepare_by.min(self.terms.ends_at)),
             LeaseState::Paused(PauseReason::EngineRestart | PauseReason::HostRestart) => {
                 Some((self.since + limits::DISK_KEPT).min(self.gone_at()))

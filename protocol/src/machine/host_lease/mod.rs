@@ -12,6 +12,7 @@ mod inside;
 mod lifecycle;
 mod news;
 mod receipts;
+mod volume;
 #[cfg(test)]
 mod tests;
 
@@ -187,7 +188,8 @@ impl HostLease {
         let Remembered { draft, accept, workload, usage, ack, placement, close, events, amended } = from;
         let state = events.last().map_or(LeaseState::Preparing, |e| e.state);
         let mut counters = usage.as_ref().map_or_else(Counters::default, |u| u.counters);
-        let ran = counters.storage.0 > 0 || events.iter().any(|e| e.state == LeaseState::Running);
+        let made = |e: &LeaseEvent| matches!(e.state, LeaseState::Running | LeaseState::Kept);
+        let ran = counters.storage.0 > 0 || events.iter().any(made);
         let mut lease = Self::accepted(draft, accept, workload, None, now);
         lease.starts = match placement.as_ref().map(|p| &p.body) {
             Some(Body::Placement { start, .. }) => *start,
@@ -198,7 +200,7 @@ impl HostLease {
         lease.confirmed = ack.is_some();
         lease.processes = placement.is_some() && !state.is_ended();
         lease.adopting = lease.processes;
-        if placement.is_some() {
+        if placement.is_some() || lease.draft.is_volume() {
             lease.prepare_by = now + limits::PREPARE_WITHIN;
         }
         let (ours, renters) = match close {
@@ -319,13 +321,19 @@ impl HostLease {
     }
 
     /// Whether it runs, or is about to by itself.
-    pub(super) const fn needs_slots(&self) -> bool {
-        matches!(
+    pub(super) fn needs_slots(&self) -> bool {
+        let active = matches!(
             self.state,
             LeaseState::Preparing
                 | LeaseState::Running
                 | LeaseState::Paused(PauseReason::HostRestart | PauseReason::EngineRestart)
-        )
+        );
+        active && !self.draft.is_volume()
+    }
+
+    /// Whether its end is decided, and what it has is being removed.
+    pub(super) const fn is_ending(&self) -> bool {
+        self.ending.is_some()
     }
 
     /// The accept that made it.
@@ -457,8 +465,10 @@ const fn caused_by(reason: EndReason) -> Cause {
         EndReason::Expired | EndReason::PrepareTimeout => Cause::Clock,
         EndReason::EngineLost => Cause::Engine,
         EndReason::AskedFromInside => Cause::Guest,
-        EndReason::HostAborted | EndReason::ImageFailed | EndReason::CreateFailed | EndReason::ContainerLost => {
-            Cause::Host
-        }
+        EndReason::HostAborted
+        | EndReason::ImageFailed
+        | EndReason::CreateFailed
+        | EndReason::ContainerLost
+        | EndReason::VolumeLost => Cause::Host,
     }
 }

@@ -125,6 +125,12 @@ impl HostLease {
         at.unwrap_or(Timestamp(u64::MAX))
     }
 
+    /// When a volume reaches its ceiling, less what keeping it for the last days costs.
+    pub(super) fn limit_at(&self) -> Timestamp {
+        let limit = self.compute_limit().map(|limit| limit.max(Amount(1)));
+        limit.and_then(|limit| self.reaches(limit)).unwrap_or(Timestamp(u64::MAX))
+    }
+
     /// When a paused lease's disk is destroyed.
     pub(super) fn gone_at(&self) -> Timestamp {
         let kept = self.terms.ends_at + limits::DISK_KEPT;

@@ -24,9 +24,11 @@ use crate::{
     lease::LeaseDraft,
     limits,
     message::{Action, LeaseUpdate, Request, Response},
-    negotiation::{Counter, Proposal, Reject, RejectCode},
+    negotiation::{Counter, NO_IMAGE, Proposal, Reject, RejectCode, RentalType},
     offer::Offer,
+    resources::Egress,
     signed::Signed,
+    workload::Workload,
 };
 
 /// Between two attempts to get an answer to an open.
@@ -46,6 +48,17 @@ struct Negotiation {
     round: u8,
     stale: u8,
     again_at: Option<Timestamp>,
+}
+
+/// A wish for a volume is one for disk: whatever else it says is put right.
+fn only_disk(wish: &mut Wish, offer: &Offer) {
+    wish.ask = offer.volume_ask();
+    wish.rental = RentalType::OnDemand;
+    (wish.bid, wish.max_price) = (None, None);
+    wish.egress = Egress::None;
+    wish.image = NO_IMAGE.to_owned();
+    wish.image_digest = None;
+    wish.workload = Workload { salt: wish.workload.salt, ..Workload::default() };
 }
 
 #[derive(Debug)]
@@ -89,7 +102,7 @@ impl Renter {
         self.negotiations.remove(&token);
     }
 
-    fn begin(&self, cx: &Context, book: &Book, wish: Wish) -> Result<Negotiation, Refusal> {
+    fn begin(&self, cx: &Context, book: &Book, mut wish: Wish) -> Result<Negotiation, Refusal> {
         wish.workload.check().map_err(|e| Refusal::Malformed(e.0))?;
         if self.negotiations.len() >= limits::NEGOTIATIONS || self.leases.len() >= limits::LEASES {
             return Err(Refusal::TooMany);
@@ -100,6 +113,12 @@ impl Renter {
                 "this ask is of this very machine; a node can't rent from itself".to_owned(),
             ));
         }
+        let slots = if wish.volume {
+            only_disk(&mut wish, offer);
+            0
+        } else {
+            slots
+        };
         let listed = asked_hour(offer, slots, wish.rental)
             .ok_or_else(|| Refusal::Malformed("the ask's price does not fit".to_owned()))?;
         let (bid, limit) = match (wish.bid, wish.max_price) {

@@ -26,8 +26,12 @@ pub(super) fn check_draft(
     let want = |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(what) };
     let terms = &n.offer.terms;
     let (_, workload) = n.wish.workload.to_bytes();
-    let granted =
-        Resources::share(&n.offer.hardware, n.offer.class(), n.slots, n.offer.availability.slots_total, n.wish.disk_mb);
+    let granted = if n.wish.volume {
+        Some(Resources::volume(n.wish.disk_mb))
+    } else {
+        let total = n.offer.availability.slots_total;
+        Resources::share(&n.offer.hardware, n.offer.class(), n.slots, total, n.wish.disk_mb)
+    };
     want(d.host == from && d.renter == me && d.nonce == n.wish.nonce, "it is for somebody else")?;
     want(d.machine == n.offer.machine && d.ask == n.wish.ask && d.offer == n.offer.id(), "it is for another ask")?;
     want(granted.as_ref() == Some(&d.resources), "it grants other resources")?;

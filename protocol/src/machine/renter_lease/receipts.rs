@@ -135,7 +135,9 @@ impl RenterLease {
                     let run = began.take().map_or(Millis(0), |at| event.at.since(at));
                     free = free.saturating_add(if run < self.draft.quantum { run.0 } else { 0 });
                 }
-                LeaseState::Preparing | LeaseState::Paused(_) | LeaseState::Ended(_) => began = None,
+                LeaseState::Preparing | LeaseState::Kept | LeaseState::Paused(_) | LeaseState::Ended(_) => {
+                    began = None;
+                }
             }
         }
         Some(Millis(ran.0.saturating_sub(free)))

@@ -86,6 +86,8 @@ pub struct Outcome {
     pub events: u64,
     /// Leases that came to be.
     pub accepted: u64,
+    /// Of them, volumes that were kept.
+    pub volumes: u64,
     /// Of them closed since the accept came too late.
     pub unconfirmed: u64,
     /// Opens that were voided.
@@ -115,6 +117,7 @@ impl Outcome {
         Self {
             events: self.events + other.events,
             accepted: self.accepted + other.accepted,
+            volumes: self.volumes + other.volumes,
             unconfirmed: self.unconfirmed + other.unconfirmed,
             voided: self.voided + other.voided,
             violations: self.violations + other.violations,

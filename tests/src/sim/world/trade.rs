@@ -200,15 +200,17 @@ impl World {
                 let run = self.nodes[node].run;
                 self.after(1, 3_000, Event::TellForeign { node, run });
             }
-            let rented = self.nodes[node].engine.iter().flat_map(|e| e.renter().leases().keys().copied());
-            for lease in rented.collect::<Vec<_>>() {
-                self.after(1, 20_000, Event::Act { node, lease, action: Action::Destroy });
+            let rented = self.nodes[node].engine.iter().flat_map(|e| e.renter().leases().values());
+            for (lease, volume) in rented.map(|l| (l.id(), l.draft().is_volume())).collect::<Vec<_>>() {
+                // A volume can't be destroyed while an instance has it attached.
+                let at = if volume { (60_000, 90_000) } else { (1, 20_000) };
+                self.after(at.0, at.1, Event::Act { node, lease, action: Action::Destroy });
             }
         }
         for (a, b) in self.net.wanted.clone() {
             self.after(1, 5_000, Event::LinkUp(a, b));
         }
-        self.after(60_000, 61_000, Event::Rest);
+        self.after(120_000, 121_000, Event::Rest);
         Ok(())
     }
 }

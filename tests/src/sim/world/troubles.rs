@@ -83,6 +83,9 @@ impl World {
             RuntimeOrder::Prepare { .. } => self.dice.range(10, 20_000),
             RuntimeOrder::Start { .. } => self.dice.range(5, 800),
             RuntimeOrder::Notice(_) => self.dice.range(1, 50),
+            RuntimeOrder::CreateVolume { .. } => self.dice.range(10, 2_000),
+            RuntimeOrder::AdoptVolume => self.dice.range(1, 200),
+            RuntimeOrder::DestroyVolume => self.dice.range(5, 3_000),
             RuntimeOrder::Stop(_) | RuntimeOrder::Destroy => self.dice.range(5, 9_000),
             RuntimeOrder::Adopt { .. } => self.dice.range(1, 200),
         };

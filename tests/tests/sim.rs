@@ -88,7 +88,11 @@ fn an_auction_of_hundreds() {
         };
         let outcome = run(auction);
         println!("{outcome:?}");
-        let enough = outcome.volumes > 3 && outcome.accepted >= 200 && outcome.evicted > 10 && outcome.freed > 5 && outcome.amended > 100;
+        let enough = outcome.volumes > 3
+            && outcome.accepted >= 200
+            && outcome.evicted > 10
+            && outcome.freed > 5
+            && outcome.amended > 100;
         assert!(std::env::var_os("SOUK_SIM_SEED").is_some() || enough, "{outcome:?}");
     }
 }

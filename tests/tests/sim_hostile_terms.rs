@@ -208,7 +208,8 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
     let mut bench = Bench::new(Keypair::from_seed(&[1; 32]));
     let setup = setup();
     let reachability = setup.reachability;
-    let availability = Availability { slots_total: 4, slots_free: 4, reachability, maintenance: None, ports_free: 0, volume_mb: 0 };
+    let availability =
+        Availability { slots_total: 4, slots_free: 4, reachability, maintenance: None, ports_free: 0, volume_mb: 0 };
     let offer = liar.verified(Offer {
         membership: None,
         host: liar.id(),

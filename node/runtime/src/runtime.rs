@@ -153,12 +153,7 @@ pub trait Runtime: Send + Sync {
 
     /// Makes an image of its disk, running or not, and hands it over: the sending side of a [`crate::handover`], after the image's name.
     /// What goes wrong is told over the stream.
-    fn snapshot<'a>(
-        &'a self,
-        lease: &'a str,
-        spec: SnapshotSpec,
-        stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, ()>;
+    fn snapshot<'a>(&'a self, lease: &'a str, spec: SnapshotSpec, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()>;
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
@@ -390,12 +385,7 @@ impl Runtime for DockerRuntime {
         })
     }
 
-    fn snapshot<'a>(
-        &'a self,
-        lease: &'a str,
-        spec: SnapshotSpec,
-        stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, ()> {
+    fn snapshot<'a>(&'a self, lease: &'a str, spec: SnapshotSpec, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()> {
         let instance = Instance::new(Arc::clone(&self.shared.engine), lease);
         Box::pin(async move { crate::snapshot::take(&instance, &spec, stream).await })
     }

@@ -187,7 +187,9 @@ impl Server {
             StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
                 self.runtime.tunnel(&lease.to_string())
             }
-            StreamOpen::Snapshot { .. } | StreamOpen::Files { onward: None, .. } => self.runtime.tunnel(&lease.to_string()),
+            StreamOpen::Snapshot { .. } | StreamOpen::Files { onward: None, .. } => {
+                self.runtime.tunnel(&lease.to_string())
+            }
             // What a lease's command printed costs nothing to read, nor what is said about the lease, nor its image, however it comes; and
             // what stays on the host is no traffic.
             StreamOpen::Logs { .. }
@@ -247,7 +249,8 @@ impl Server {
                 Ok(())
             }
             StreamOpen::Snapshot { lease, keep } => {
-                let _place = place(&self.snapshots, lease, 1).ok_or("a snapshot of this instance is being made already")?;
+                let _place =
+                    place(&self.snapshots, lease, 1).ok_or("a snapshot of this instance is being made already")?;
                 send(stream, &Frame::Ready).await?;
                 let spec = souk_runtime::SnapshotSpec { owner: peer.to_string(), keep };
                 self.runtime.snapshot(&lease.to_string(), spec, stream).await;

@@ -70,7 +70,9 @@ pub(super) async fn ready(context: &Context, client: &Client, id: &str) -> Resul
                 "Jupyter is starting"
             }
             LeaseState::Preparing => "the instance is being prepared",
-            LeaseState::Kept | LeaseState::Paused(_) | LeaseState::Ended(_) => return Err(not_running(client, &view).await),
+            LeaseState::Kept | LeaseState::Paused(_) | LeaseState::Ended(_) => {
+                return Err(not_running(client, &view).await);
+            }
         };
         if !told && began.elapsed() > LONG {
             told = true;

@@ -40,8 +40,10 @@ pub(super) async fn rent(context: &Context, mut args: RentArgs) -> Result<u8, Fa
     }
     if args.standing.is_order() {
         if args.image_access.push {
-            return Err(Failure::usage("an image can't be pushed for a standing order: nobody may be there to send it")
-                .hint("leave --wait and --failover away, or use an image of a registry"));
+            return Err(Failure::usage(
+                "an image can't be pushed for a standing order: nobody may be there to send it",
+            )
+            .hint("leave --wait and --failover away, or use an image of a registry"));
         }
         return orders::place(context, args, template.as_ref()).await;
     }

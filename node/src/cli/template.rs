@@ -295,8 +295,10 @@ pub(super) fn complete(request: &mut RentRequest, template: &Template) -> Result
 /// Completes a run by its template.
 pub(super) fn complete_run(args: &mut RunArgs, template: Template) -> Result<(), Failure> {
     if template.onstart.is_some() {
-        return Err(Failure::usage("the template has a script for each start, and souk run starts its command at once")
-            .hint("souk rent --template TEMPLATE, and then souk exec"));
+        return Err(Failure::usage(
+            "the template has a script for each start, and souk run starts its command at once",
+        )
+        .hint("souk rent --template TEMPLATE, and then souk exec"));
     }
     args.query = template.query_with(&args.query);
     args.order = args.order.take().or_else(|| template.order.clone());

@@ -125,9 +125,7 @@ pub fn volume(event: VolumeEvent) -> Option<Report> {
     match event {
         VolumeEvent::Ready => Some(Report::Prepared),
         VolumeEvent::Missing => Some(Report::Missing),
-        VolumeEvent::NotMade { sentence } => {
-            Some(Report::Failed { reason: EndReason::CreateFailed, note: sentence })
-        }
+        VolumeEvent::NotMade { sentence } => Some(Report::Failed { reason: EndReason::CreateFailed, note: sentence }),
         VolumeEvent::NotMounted => None,
         VolumeEvent::Destroyed => Some(Report::Destroyed),
     }

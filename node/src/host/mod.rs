@@ -70,7 +70,16 @@ impl HostSide {
         let mut applied = config.clone();
         listing.apply(&mut applied);
         let inventory = inventory::take(dir);
-        Ok(Self { machine, dir: dir.to_owned(), node, base: config, config: applied, listing, inventory, volumes_mb: None })
+        Ok(Self {
+            machine,
+            dir: dir.to_owned(),
+            node,
+            base: config,
+            config: applied,
+            listing,
+            inventory,
+            volumes_mb: None,
+        })
     }
 
     /// The machine's id.

@@ -16,8 +16,7 @@ use tokio::{
 use crate::api::types::{
     AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, FilesRequest, HappenedView, HostView,
     IdleJobRequest, IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView,
-    ListRequest,
-    LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
+    ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
     PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
     ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };

@@ -3,8 +3,8 @@
 use souk_network::NetworkHandle;
 use souk_protocol::{
     LeaseId, Millis, NodeId, Nonce, Timestamp,
-    machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
     logs::LogPosition,
+    machine::io::{Command as EngineCommand, Input, Refusal, Token, Wish},
     message::{Action, StreamOpen},
     negotiation::RentalType,
     workload::Workload,
@@ -329,13 +329,7 @@ impl Market {
         answer(reply, labelled);
     }
 
-    fn logs(
-        &self,
-        id: &LeaseSelector,
-        request: LogsRequest,
-        from: Option<LogPosition>,
-        reply: Reply<ByteStream>,
-    ) {
+    fn logs(&self, id: &LeaseSelector, request: LogsRequest, from: Option<LogPosition>, reply: Reply<ByteStream>) {
         match self.find(id) {
             Ok(lease) => {
                 let LogsRequest { follow, tail, since_ms, .. } = request;

@@ -121,9 +121,7 @@ impl Market {
                 self.adopt = true;
                 Ok(())
             }
-            RuntimeOrder::CreateVolume { disk_mb } => {
-                runtime.create_volume(&id, disk_mb.saturating_mul(1_000_000))
-            }
+            RuntimeOrder::CreateVolume { disk_mb } => runtime.create_volume(&id, disk_mb.saturating_mul(1_000_000)),
             RuntimeOrder::AdoptVolume => {
                 self.adopt = true;
                 runtime.adopt_volume(&id)
@@ -169,7 +167,8 @@ impl Market {
         let internal = self.internal.clone();
         let hosted = self.engine.host().leases();
         let of = |volumes: bool| -> Vec<String> {
-            let ids = hosted.iter().filter(|(_, l)| l.draft().is_volume() == volumes && !(volumes && l.state().is_ended()));
+            let ids =
+                hosted.iter().filter(|(_, l)| l.draft().is_volume() == volumes && !(volumes && l.state().is_ended()));
             ids.map(|(id, _)| id.to_string()).collect()
         };
         let leases = of(false);

@@ -292,9 +292,7 @@ impl Market {
                         self.idle_report(slot, &event);
                     }
                 }
-                Ok(Some(
-                    ContainerReport::EngineDown | ContainerReport::EngineUp | ContainerReport::Volume { .. },
-                )) => {}
+                Ok(Some(ContainerReport::EngineDown | ContainerReport::EngineUp | ContainerReport::Volume { .. })) => {}
                 Ok(None) | Err(_) => {
                     tracing::warn!("the idle job may still run: the container engine is slow");
                     return;

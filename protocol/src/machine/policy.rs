@@ -330,12 +330,7 @@ fn contract_end(setup: &HostSetup, p: &Proposal, now: Timestamp) -> Result<Times
     latest_end(setup, p, window, now)
 }
 
-fn latest_end(
-    setup: &HostSetup,
-    p: &Proposal,
-    window: Option<&Window>,
-    now: Timestamp,
-) -> Result<Timestamp, Reject> {
+fn latest_end(setup: &HostSetup, p: &Proposal, window: Option<&Window>, now: Timestamp) -> Result<Timestamp, Reject> {
     let longest = now + setup.max_term.min(Millis(limits::TERM.0 - limits::COMMIT_WITHIN.0));
     // A lease must end after the last moment to open it.
     let shortest = Millis(1000);

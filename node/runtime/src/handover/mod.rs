@@ -27,7 +27,7 @@ mod wire;
 pub use archive::{archive, load};
 pub use config::ImageConfig;
 pub use local::{LocalEngine, LocalImage};
-pub use receive::{Receiving, Received, receive};
+pub use receive::{Received, Receiving, receive};
 pub use send::{Sending, Sent, send};
 pub use tar::{LayerCheck, TarError};
 pub use wire::{LayerHead, Message, Want, Wanted, read, write};

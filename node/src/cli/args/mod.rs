@@ -172,17 +172,23 @@ pub enum Command {
     )]
     Copy(CopyArgs),
     /// Send the image that an instance waits for, or go on where that was cut off
-    #[command(after_help = "souk rent --push does this by itself; it is for when that was interrupted. DOCKER_HOST names another engine than this \
-                      machine's.\n\nExamples:\n  souk push 1\n  souk push train my/image:dev")]
+    #[command(
+        after_help = "souk rent --push does this by itself; it is for when that was interrupted. DOCKER_HOST names another engine than this \
+                      machine's.\n\nExamples:\n  souk push 1\n  souk push train my/image:dev"
+    )]
     Push(PushArgs),
     /// Make an image of an instance's disk: keep it on its host, write it to a file, or load it into your own Docker
-    #[command(after_help = "Running or stopped. Without options it stays on the host, and its name is printed: rent there with --image NAME. Folders that \
+    #[command(
+        after_help = "Running or stopped. Without options it stays on the host, and its name is printed: rent there with --image NAME. Folders that \
                       the image declares as volumes are not in it.\n\nExamples:\n  souk snapshot 1\n  \
-                      souk snapshot train --out train.tar\n  souk snapshot train my/trained:1 --load")]
+                      souk snapshot train --out train.tar\n  souk snapshot train my/trained:1 --load"
+    )]
     Snapshot(SnapshotArgs),
     /// Rent a machine for a copy of an instance: its disk, and what it runs
-    #[command(after_help = "Only layers that the other host lacks are sent, through this machine, where nothing is written.\n\nExamples:\n  \
-                      souk clone 1 3fa9c1\n  souk clone train 2 --move -y --label train2")]
+    #[command(
+        after_help = "Only layers that the other host lacks are sent, through this machine, where nothing is written.\n\nExamples:\n  \
+                      souk clone 1 3fa9c1\n  souk clone train 2 --move -y --label train2"
+    )]
     Clone(CloneArgs),
     /// Log in to an instance with OpenSSH, or run a command there; its image needs no sshd
     #[command(

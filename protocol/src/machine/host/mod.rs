@@ -12,8 +12,8 @@ mod drafts;
 mod inside;
 mod offers;
 pub mod owner;
-mod volumes;
 mod ports;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

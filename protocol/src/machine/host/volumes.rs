@@ -63,7 +63,8 @@ impl Host {
     /// Why the volumes that a workload wants are not to be had by this renter, if they aren't.
     pub(super) fn volumes_missing(&self, renter: NodeId, workload: &Workload) -> Option<String> {
         workload.volumes.iter().find_map(|wanted| {
-            let volume = self.leases.get(&wanted.volume).filter(|l| l.draft().renter == renter && l.draft().is_volume());
+            let volume =
+                self.leases.get(&wanted.volume).filter(|l| l.draft().renter == renter && l.draft().is_volume());
             match volume {
                 Some(volume) if volume.state() == LeaseState::Kept && !volume.is_ending() => None,
                 Some(volume) => {

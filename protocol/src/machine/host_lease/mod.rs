@@ -12,9 +12,9 @@ mod inside;
 mod lifecycle;
 mod news;
 mod receipts;
-mod volume;
 #[cfg(test)]
 mod tests;
+mod volume;
 
 use std::collections::VecDeque;
 

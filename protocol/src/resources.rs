@@ -12,6 +12,8 @@ pub enum Egress {
     None,
     /// Public addresses only: not the host, its LAN, link-local or metadata addresses, nor another guest.
     Internet,
+    /// Whatever the host's routes lead to, its LAN included; not the host itself, nor another guest.
+    Full,
 }
 
 /// What runs the workload.

@@ -19,7 +19,8 @@ use crate::helper::HELPER_IN_INSTANCE;
 use crate::image::StoredImage;
 use crate::inside;
 use crate::name::{
-    LABEL_DISK, LABEL_IDLE, LABEL_IMAGE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_LOOP, LABEL_NODE, LABEL_SPEC, Names,
+    LABEL_DISK, LABEL_FULL, LABEL_IDLE, LABEL_IMAGE, LABEL_IMAGE_BYTES, LABEL_LEASE, LABEL_LOOP, LABEL_NODE,
+    LABEL_SPEC, Names,
 };
 use crate::spec::{Devices, Egress, InstanceSpec, Priority};
 use crate::subnet::Cidr;
@@ -232,9 +233,9 @@ pub(crate) fn describe(spec: &InstanceSpec, around: &Surroundings<'_>) -> Contai
     command.extend(program(spec, around.image));
     let network = match spec.egress {
         Egress::None => String::from("none"),
-        Egress::Internet => around.names.container.clone(),
+        Egress::Internet | Egress::Full => around.names.container.clone(),
     };
-    let networking = (spec.egress == Egress::Internet).then(|| networking(around.names, around.address));
+    let networking = (spec.egress != Egress::None).then(|| networking(around.names, around.address));
     ContainerCreateBody {
         hostname: Some(around.names.short.clone()),
         user: spec.user.clone(),
@@ -335,7 +336,17 @@ fn host_config(spec: &InstanceSpec, around: &Surroundings<'_>, network: String) 
 }
 
 /// The network of a lease.
-pub(crate) fn describe_network(node_id: &str, lease: &str, names: &Names, subnet: Cidr) -> NetworkCreateRequest {
+pub(crate) fn describe_network(
+    node_id: &str,
+    lease: &str,
+    names: &Names,
+    subnet: Cidr,
+    egress: Egress,
+) -> NetworkCreateRequest {
+    let mut labels = labels(node_id, lease);
+    if egress == Egress::Full {
+        labels.insert(LABEL_FULL.to_owned(), String::from("true"));
+    }
     NetworkCreateRequest {
         name: names.container.clone(),
         driver: Some(String::from("bridge")),
@@ -356,7 +367,7 @@ pub(crate) fn describe_network(node_id: &str, lease: &str, names: &Names, subnet
             (String::from("com.docker.network.bridge.enable_icc"), String::from("false")),
             (String::from("com.docker.network.bridge.enable_ip_masquerade"), String::from("true")),
         ])),
-        labels: Some(labels(node_id, lease)),
+        labels: Some(labels),
         ..NetworkCreateRequest::default()
     }
 }

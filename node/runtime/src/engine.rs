@@ -22,7 +22,7 @@ use crate::helper;
 use crate::incoming::Incoming;
 use crate::login::Logins;
 use crate::loopfs::{DISKS, LoopDisks};
-use crate::name::{LABEL_LEASE, LABEL_NODE};
+use crate::name::{LABEL_FULL, LABEL_LEASE, LABEL_NODE, Names};
 use crate::report::FailureCode;
 use crate::spec::Egress;
 use crate::volume::Volumes;
@@ -99,6 +99,9 @@ impl Engine {
             info: RwLock::new(info.clone()),
         };
         engine.learn_disks(info).await;
+        if filtered {
+            engine.reopen().await?;
+        }
         Ok(engine)
     }
 
@@ -165,7 +168,7 @@ impl Engine {
         let egress = match self.firewall.ensure().await {
             Ok(()) => {
                 crate::cut::set_bridges(&prefix, true).await;
-                vec![Egress::None, Egress::Internet]
+                vec![Egress::None, Egress::Internet, Egress::Full]
             }
             Err(error) => {
                 tracing::error!(%error, "the firewall is not in force: guests are cut off, and none gets a network");
@@ -174,6 +177,21 @@ impl Engine {
             }
         };
         self.info.write().unwrap_or_else(PoisonError::into_inner).egress = egress;
+    }
+
+    /// Names the bridges of guests that may reach this host's neighbours: those that an earlier run of this node has made.
+    async fn reopen(&self) -> Result<(), RuntimeError> {
+        let networks = self.networks().await.map_err(|error| RuntimeError::Engine(classify(&error)))?;
+        let bridge = |network: Network| {
+            let labels = network.labels.filter(|labels| labels.contains_key(LABEL_FULL))?;
+            let own = labels.get(LABEL_NODE) == Some(&self.config.node_id);
+            labels.get(LABEL_LEASE).filter(|_| own).map(|lease| Names::new(&self.config.node_id, lease).bridge)
+        };
+        let bridges: Vec<String> = networks.into_iter().filter_map(bridge).collect();
+        if let Err(error) = self.firewall.grant_full(|full| full.extend(bridges)).await {
+            tracing::error!(%error, "guests that may reach the host's neighbours do not");
+        }
+        Ok(())
     }
 
     pub(crate) async fn networks(&self) -> Result<Vec<Network>, bollard::errors::Error> {
@@ -226,7 +244,7 @@ fn describe(config: &RuntimeConfig, system: SystemInfo, filtered: bool) -> Runti
         .unwrap_or_default();
     let data_root = PathBuf::from(system.docker_root_dir.unwrap_or_default());
     let disk_quota = if enforces_size(&driver, backing, &data_root) { DiskQuota::Hard } else { DiskQuota::Soft };
-    let egress = if filtered { vec![Egress::None, Egress::Internet] } else { vec![Egress::None] };
+    let egress = if filtered { vec![Egress::None, Egress::Internet, Egress::Full] } else { vec![Egress::None] };
     RuntimeInfo {
         engine_version: system.server_version.unwrap_or_default(),
         disk_root: data_root.clone(),

@@ -1,16 +1,19 @@
 //! The node's own nftables table: what guests may reach, by the names of their bridges.
 //!
 //! One table `inet souk_<node>` holds for every bridge whose name begins with this node's prefix, so a guest is covered from the
-//! moment its bridge exists, nothing is added or removed per lease, and nothing can be left over. It hooks before the
-//! engine's own chains; what it drops stays dropped whatever they say, and what it lets pass they still judge.
+//! moment its bridge exists, and nothing can be left over. Only bridges of guests that were granted more are named in it, and
+//! forgetting one of them closes it. It hooks before the engine's own chains; what it drops stays dropped whatever they say, and
+//! what it lets pass they still judge.
 //!
 //! It is loaded in one transaction, read back and compared before any network is made, and compared again from time to time,
 //! because a reload of the host's own firewall may flush it. Neither leases nor the engine are known here.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -88,8 +91,11 @@ pub struct Firewall {
     table: String,
     prefix: String,
     closed: Vec<Cidr>,
+    pool: Cidr,
     per_second: u32,
     burst: u32,
+    /// Bridges of guests that may reach this host's neighbours.
+    full: Arc<RwLock<BTreeSet<String>>>,
 }
 
 impl Firewall {
@@ -104,8 +110,10 @@ impl Firewall {
             table: format!("souk_{}", node_tag(&config.node_id)),
             prefix: bridge_prefix(&config.node_id),
             closed,
+            pool: config.subnet_pool,
             per_second: config.new_connections.per_second,
             burst: config.new_connections.burst,
+            full: Arc::default(),
         }
     }
 
@@ -113,6 +121,24 @@ impl Firewall {
     #[must_use]
     pub fn table(&self) -> &str {
         &self.table
+    }
+
+    /// Says which bridges are of guests that may reach this host's neighbours, and loads the table if that is new.
+    ///
+    /// # Errors
+    /// As [`Firewall::load`].
+    pub async fn grant_full(&self, change: impl FnOnce(&mut BTreeSet<String>)) -> Result<(), FirewallError> {
+        let changed = {
+            let mut full = self.full.write().unwrap_or_else(PoisonError::into_inner);
+            let before = full.clone();
+            change(&mut full);
+            *full != before
+        };
+        if changed { self.load().await } else { Ok(()) }
+    }
+
+    fn full(&self) -> BTreeSet<String> {
+        self.full.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Loads the table, replacing any older one in the same transaction, and compares it with what the kernel then holds.
@@ -206,6 +232,21 @@ impl Firewall {
                 ],
             ),
             (
+                "from_full_guest",
+                None,
+                vec![
+                    "meta nfproto != ipv4 drop".to_owned(),
+                    "ct state established accept".to_owned(),
+                    "ct state related meta l4proto icmp accept".to_owned(),
+                    "ct state != new drop".to_owned(),
+                    format!("ip daddr {} drop", self.pool),
+                    format!(
+                        "update @pace {{ iifname limit rate over {per_second}/second burst {burst} packets }} drop"
+                    ),
+                    "accept".to_owned(),
+                ],
+            ),
+            (
                 "to_guest",
                 None,
                 vec![
@@ -221,12 +262,14 @@ impl Firewall {
                 Some("forward"),
                 vec![
                     format!("iifname \"{prefix}*\" oifname \"{prefix}*\" drop"),
+                    "iifname @full jump from_full_guest".to_owned(),
                     format!("iifname \"{prefix}*\" jump from_guest"),
                     format!("oifname \"{prefix}*\" jump to_guest"),
                 ],
             ),
         ];
-        let digest = blake3::hash(format!("{chains:?}{:?}{attached:?}", self.closed).as_bytes()).to_hex();
+        let digest =
+            blake3::hash(format!("{chains:?}{:?}{attached:?}{:?}", self.closed, self.full()).as_bytes()).to_hex();
         let digest = digest.get(..12).unwrap_or_default().to_owned();
         for (chain, _, rules) in &mut chains {
             for (place, rule) in rules.iter_mut().enumerate() {
@@ -240,6 +283,9 @@ impl Firewall {
         let table = &self.table;
         let mut text = format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
         text.push_str("set pace { type ifname; size 65535; flags dynamic; timeout 10m; }\n");
+        let full: Vec<String> = self.full().iter().map(|bridge| format!("\"{bridge}\"")).collect();
+        let full = if full.is_empty() { String::new() } else { format!("elements = {{ {} }};", full.join(", ")) };
+        let _ = writeln!(text, "set full {{ type ifname; {full} }}");
         for (name, ranges) in [("closed", self.closed.as_slice()), ("attached", attached)] {
             let elements: Vec<String> = ranges.iter().map(Cidr::to_string).collect();
             let elements =
@@ -279,12 +325,13 @@ impl Firewall {
             }
             wanted.extend(rules.iter().filter_map(|rule| comment_of(rule)));
         }
-        for name in ["pace", "closed", "attached"] {
+        for name in ["pace", "full", "closed", "attached"] {
             let set = kind("set").find(|object| text(object, "name").as_deref() == Some(name));
             let set = set.ok_or_else(|| different("a set is gone"))?;
             let filled = set.get("elem").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
             let must_be_filled = match name {
                 "closed" => true,
+                "full" => !self.full().is_empty(),
                 "attached" => !attached.is_empty(),
                 _ => false,
             };

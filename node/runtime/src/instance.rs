@@ -2,7 +2,7 @@
 //!
 //! Knows names, labels and the order in which network and container are made and removed. When to do what is the worker's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::container::{Surroundings, describe, describe_network, volume_paths};
 use crate::disk::has_disk;
 use crate::engine::Engine;
 use crate::error::{classify, is_missing, status};
+use crate::firewall::FirewallError;
 use crate::image::StoredImage;
 use crate::inside;
 use crate::name::{LABEL_CARRIED, LABEL_DISK, LABEL_LEASE, LABEL_NODE, LABEL_SPEC, Names};
@@ -168,7 +169,7 @@ impl Instance {
             self.mount_volume(&volume.volume).await?;
         }
         let address = match spec.egress {
-            Egress::Internet => Some(self.create_network().await?.guest()),
+            Egress::Internet | Egress::Full => Some(self.create_network(spec.egress).await?.guest()),
             Egress::None => None,
         };
         // The idle job is nobody's rental: there is nothing for it to ask.
@@ -237,11 +238,23 @@ impl Instance {
     }
 
     /// Makes the network, or finds it, and gives its range.
-    async fn create_network(&self) -> Result<Cidr, FailureCode> {
-        self.engine.firewall.ensure().await.map_err(|error| {
+    async fn create_network(&self, egress: Egress) -> Result<Cidr, FailureCode> {
+        let unavailable = |error: FirewallError| {
             tracing::error!(%error, "no network is given out");
             FailureCode::FirewallUnavailable
-        })?;
+        };
+        let firewall = &self.engine.firewall;
+        firewall.ensure().await.map_err(unavailable)?;
+        let bridge = self.names.bridge.clone();
+        let grant = |full: &mut BTreeSet<String>| match egress {
+            Egress::Full => {
+                full.insert(bridge);
+            }
+            Egress::Internet | Egress::None => {
+                full.remove(&bridge);
+            }
+        };
+        firewall.grant_full(grant).await.map_err(unavailable)?;
         let _one_at_a_time = self.engine.subnet_lock.lock().await;
         let mut used: Vec<_> = routes().into_iter().map(|route| route.to).collect();
         for network in self.engine.networks().await.map_err(|error| classify(&error))? {
@@ -257,7 +270,7 @@ impl Instance {
         for attempt in 0..SUBNET_TRIES {
             let pool = self.engine.config.subnet_pool;
             let subnet = choose(pool, seed.wrapping_add(attempt), &used).ok_or(FailureCode::NetworkExhausted)?;
-            let request = describe_network(&self.engine.config.node_id, &self.lease, &self.names, subnet);
+            let request = describe_network(&self.engine.config.node_id, &self.lease, &self.names, subnet, egress);
             match self.engine.docker.create_network(request).await {
                 Ok(_) => return Ok(subnet),
                 Err(error) if matches!(status(&error), Some(403 | 409 | 500)) => {
@@ -398,10 +411,15 @@ impl Instance {
 
     async fn remove_network(&self) -> Result<(), FailureCode> {
         match self.engine.docker.remove_network(&self.names.container).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_missing(&error) => Ok(()),
-            Err(error) => Err(classify(&error)),
+            Ok(()) => {}
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(classify(&error)),
         }
+        let bridge = &self.names.bridge;
+        if let Err(error) = self.engine.firewall.grant_full(|full| drop(full.take(bridge))).await {
+            tracing::warn!(%error, lease = %self.lease, "a bridge that is gone stays named in the firewall");
+        }
+        Ok(())
     }
 
     /// Bytes written, as far as they can be known: those on a disk of its own, or those that nothing bounds (the image's volumes are

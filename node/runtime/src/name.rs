@@ -16,6 +16,8 @@ pub const LABEL_LOOP: &str = "souk.loop_disk";
 pub const LABEL_IDLE: &str = "souk.idle";
 /// The label with the id of the image rented.
 pub const LABEL_IMAGE: &str = "souk.image";
+/// The label of a network whose guest may reach this host's neighbours.
+pub const LABEL_FULL: &str = "souk.full";
 /// The label with the size of the image rented, in bytes.
 pub const LABEL_IMAGE_BYTES: &str = "souk.image_bytes";
 /// The label with what the guest wrote before its last move to other devices, in bytes: it is below the writable layer now.

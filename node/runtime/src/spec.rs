@@ -33,6 +33,8 @@ pub const MIN_PIDS: u32 = 8;
 pub enum Egress {
     /// Public addresses only: not the host, its LAN, other guests, private or reserved ranges, nor TCP port 25.
     Internet,
+    /// Whatever the host's routes lead to; not the host itself, nor other guests.
+    Full,
     /// Nothing: only its own loopback.
     None,
 }

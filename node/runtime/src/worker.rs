@@ -24,7 +24,7 @@ use crate::instance::{Instance, Observed, ObservedState};
 use crate::report::{Exit, ExitCause, FailureCode, InstanceEvent, RuntimeReport, Step};
 use crate::runtime::Adopted;
 use crate::shared::Shared;
-use crate::spec::{Devices, Egress, InstanceSpec};
+use crate::spec::{Devices, InstanceSpec};
 use crate::usage::{Meter, TunnelMeter, Usage};
 
 /// Commands that wait for one worker. When full the sender is told `Busy`.
@@ -212,7 +212,7 @@ impl Worker {
         if spec.check().is_err() || spec.lease != self.instance.lease {
             return self.fail(Step::Check, FailureCode::SpecInvalid).await;
         }
-        if spec.egress == Egress::Internet && !info.egress.contains(&Egress::Internet) {
+        if !info.egress.contains(&spec.egress) {
             return self.fail(Step::Check, FailureCode::FirewallUnavailable).await;
         }
         if !spec.source.is_open()

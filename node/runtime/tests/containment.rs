@@ -73,8 +73,12 @@ fn fetch(path: &str) -> String {
 }
 
 async fn networked(world: &mut World, name: &str) -> InstanceSpec {
+    with_egress(world, name, Egress::Internet).await
+}
+
+async fn with_egress(world: &mut World, name: &str, egress: Egress) -> InstanceSpec {
     let mut spec = world.spec(name, &["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/data"]).await;
-    spec.egress = Egress::Internet;
+    spec.egress = egress;
     world.start(&spec).await;
     spec
 }
@@ -243,6 +247,52 @@ async fn a_flushed_firewall_is_back_at_once_and_without_one_guests_are_cut_off()
     assert_ne!(world.shell(&guest.lease, &knock).await.0, 0);
     drop(listen);
     world.destroy(&guest.lease).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_egress_is_the_hosts_neighbours_too_and_still_not_the_host() {
+    if !have("docker") || !have("nft") || !have("netns") {
+        return;
+    }
+    let mut world = World::new().await;
+    let public = Public::new();
+    let wide = with_egress(&mut world, "wide", Egress::Full).await;
+    let other = networked(&mut world, "narrow").await;
+    let neighbour = format!("198.18.{}.2", std::process::id() % 250);
+    let get = |address: &str| format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} 80");
+    let host = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    let (_, address, _) =
+        world.shell(&other.lease, "ip -4 addr show eth0 | sed -n 's/.*inet \\([0-9.]*\\).*/\\1/p'").await;
+
+    for again in [false, true] {
+        if again {
+            // The node's next run knows the guest by its network.
+            world.runtime.shutdown().await;
+            world.reconnect().await;
+            world.runtime.adopt(&[wide.lease.clone(), other.lease.clone()]).await.unwrap();
+        }
+        for address in [neighbour.as_str(), PUBLIC] {
+            let (code, out, err) = world.shell(&wide.lease, &get(address)).await;
+            assert!(code == 0 && out.ends_with("hello from afar\n"), "{address}: {code} {out} {err}");
+        }
+        assert_eq!(world.shell(&wide.lease, &format!("nc -w 5 {PUBLIC} 25 </dev/null")).await.0, 0, "mail, too");
+        let gateway = "$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')";
+        for closed in [format!("{gateway} {port}"), format!("{} 8080", address.trim())] {
+            let (code, _, err) = world.shell(&wide.lease, &format!("nc -w 2 {closed} </dev/null")).await;
+            assert!(code == 1 && err.contains("timed out"), "{closed}: {code} {err}");
+        }
+        // Nothing of this is the other one's.
+        let (code, _, err) = world.shell(&other.lease, &format!("nc -w 2 {neighbour} 80 </dev/null")).await;
+        assert!(code == 1 && err.contains("timed out"), "{code} {err}");
+    }
+    let table = format!("souk_{}", souk_runtime::name::node_tag(&world.config.node_id));
+    let bridge = souk_runtime::name::Names::new(&world.config.node_id, &wide.lease).bridge;
+    assert!(run("nft", &["list", "set", "inet", &table, "full"]).contains(&bridge));
+    world.destroy(&wide.lease).await;
+    assert!(!run("nft", &["list", "set", "inet", &table, "full"]).contains(&bridge), "it is forgotten with its guest");
+    world.destroy(&other.lease).await;
+    drop((public, host));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

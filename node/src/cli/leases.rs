@@ -171,6 +171,7 @@ fn describe(detail: &LeaseDetail) -> String {
                 match detail.egress {
                     souk_protocol::resources::Egress::None => "none",
                     souk_protocol::resources::Egress::Internet => "internet",
+                    souk_protocol::resources::Egress::Full => "full",
                 }
             ),
         ),

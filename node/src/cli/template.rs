@@ -221,6 +221,7 @@ pub(super) fn describe(template: &Template) -> String {
             match template.egress {
                 None => "what the host grants at most".to_owned(),
                 Some(Egress::Internet) => "public addresses".to_owned(),
+                Some(Egress::Full) => "all that the host reaches, its LAN included".to_owned(),
                 Some(Egress::None) => "nothing".to_owned(),
             },
         ),

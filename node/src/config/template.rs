@@ -27,7 +27,7 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 #? slots = 4
 # The smallest slice rented, in slots.
 # min_slots = 1
-# What guests may be granted to reach: "internet" is public addresses only, never this machine or its LAN.
+# What guests may be granted to reach: "internet" is public addresses only, never this machine or its LAN; "full" is the LAN, too.
 # egress = ["none", "internet"]
 # Whether strangers may rent (with accept.anyone) though this machine can't enforce disk limits, only watch them: a guest could
 # then fill the machine's disk. Without this, only the peers named in accept.peers may.

@@ -107,6 +107,7 @@ pub fn spec(
         egress: match draft.egress {
             Egress::None => souk_runtime::Egress::None,
             Egress::Internet => souk_runtime::Egress::Internet,
+            Egress::Full => souk_runtime::Egress::Full,
         },
         devices: self::devices(devices),
         volumes: workload.volumes.iter().map(attached).collect(),

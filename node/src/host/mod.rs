@@ -409,6 +409,7 @@ impl HostSide {
         let can = |egress: &Egress| match egress {
             Egress::None => info.egress.contains(&souk_runtime::Egress::None),
             Egress::Internet => info.egress.contains(&souk_runtime::Egress::Internet),
+            Egress::Full => info.egress.contains(&souk_runtime::Egress::Full),
         };
         let slots: Vec<Option<String>> = self.devices().into_iter().map(|(device, _)| device).collect();
         let total = u16::try_from(slots.len()).unwrap_or(u16::MAX);

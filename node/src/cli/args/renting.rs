@@ -160,6 +160,8 @@ pub struct RentArgs {
 pub enum EgressArg {
     /// Public addresses
     Internet,
+    /// The host's LAN, too, where the host grants it
+    Full,
     /// Nothing
     None,
 }
@@ -168,6 +170,7 @@ impl From<EgressArg> for souk_protocol::resources::Egress {
     fn from(arg: EgressArg) -> Self {
         match arg {
             EgressArg::Internet => Self::Internet,
+            EgressArg::Full => Self::Full,
             EgressArg::None => Self::None,
         }
     }
@@ -177,6 +180,7 @@ impl From<souk_protocol::resources::Egress> for EgressArg {
     fn from(egress: souk_protocol::resources::Egress) -> Self {
         match egress {
             souk_protocol::resources::Egress::Internet => Self::Internet,
+            souk_protocol::resources::Egress::Full => Self::Full,
             souk_protocol::resources::Egress::None => Self::None,
         }
     }

@@ -133,11 +133,11 @@ fn data_outlives_instances_and_is_billed_by_its_size_until_it_is_deleted() {
     assert_eq!(state_of(&over), "ended destroyed");
     // 720 a month for a GB are 1 an hour: 0.1 GB for so many milliseconds, to the unit.
     let export = Export::of(&renter, Some(&volume), &world.path().join("volume.ledger"));
-    let usage = export.items.iter().filter_map(|item| match item {
+    let mut usage = export.items.iter().filter_map(|item| match item {
         Item::Usage(usage) => Some(usage.verify(&souk_protocol::NetworkId::of_name("scenario")).unwrap()),
         Item::Entry(_) | Item::Ack(_) => None,
     });
-    let usage = usage.last().unwrap();
+    let usage = usage.next_back().unwrap();
     let stored = u128::from(usage.counters.storage.0);
     assert!(stored > 3000 && usage.counters.active.0 == 0, "{:?}", usage.counters);
     assert_eq!(u128::from(usage.due.0), 1_000_000_000 * stored / 10 / 3_600_000);

@@ -122,11 +122,11 @@ pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
     let volume = dice.permille(120);
     let mut workload =
         Workload { command: Some(vec!["train".to_owned()]), salt: Nonce(dice.bytes()), ..Workload::default() };
-    let on_it = engine.renter().leases().values().filter(|l| {
+    let mut on_it = engine.renter().leases().values().filter(|l| {
         let same = l.draft().host == offer.host && l.draft().machine == offer.machine;
         same && l.draft().is_volume() && !l.state().is_ended()
     });
-    if let Some(held) = on_it.last().filter(|_| dice.permille(700)) {
+    if let Some(held) = on_it.next_back().filter(|_| dice.permille(700)) {
         workload.volumes.push(Attachment { volume: held.id(), path: "/data".to_owned(), read_only: false });
     }
     let disk_mb = dice.range(1000, 20_000);

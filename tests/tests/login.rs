@@ -68,7 +68,8 @@ fn a_private_image_is_pulled_with_the_renters_login_which_the_host_keeps_nowhere
 
     // By the variable, by standard input, and by what `docker login` keeps.
     let config = registry.docker_config();
-    let ways: [(&[&str], &[(&str, &str)], &str); 3] = [
+    type Way<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let ways: [Way<'_>; 3] = [
         (&["--login", &login], &[("SOUK_REGISTRY_PASSWORD", PASSWORD)], ""),
         (&["--login", &login, "--password-stdin"], &[], PASSWORD),
         (&["--login", &registry.name], &[("DOCKER_CONFIG", &config)], ""),

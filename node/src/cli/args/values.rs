@@ -58,6 +58,20 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
 pub(super) fn until(text: &str) -> Result<Until, String> {
     if text == "none" { Ok(Until(None)) } else { moment(text).map(|at| Until(Some(at))) }
 }
+/// Bytes: a whole number with K, M, G or T (of 1000), or without.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim().trim_end_matches(['B', 'b']);
+    let (digits, factor) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+        Some((at, 'm' | 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'g' | 'G')) => (&text[..at], 1_000_000_000),
+        Some((at, 't' | 'T')) => (&text[..at], 1_000_000_000_000),
+        Some(_) | None => (text, 1),
+    };
+    let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    number.ok_or_else(|| "write it as a whole number of bytes, or like 500M or 20G".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::permille;
@@ -71,18 +85,4 @@ mod tests {
             assert!(permille(bad).is_err(), "{bad}");
         }
     }
-}
-
-/// Bytes: a whole number with K, M, G or T (of 1000), or without.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    let text = text.trim().trim_end_matches(['B', 'b']);
-    let (digits, factor) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
-        Some((at, 'm' | 'M')) => (&text[..at], 1_000_000),
-        Some((at, 'g' | 'G')) => (&text[..at], 1_000_000_000),
-        Some((at, 't' | 'T')) => (&text[..at], 1_000_000_000_000),
-        Some(_) | None => (text, 1),
-    };
-    let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    number.ok_or_else(|| "write it as a whole number of bytes, or like 500M or 20G".to_owned())
 }

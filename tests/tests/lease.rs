@@ -217,7 +217,9 @@ fn an_instance_lives_stops_starts_and_leaves_nothing() {
     assert_eq!(exec(&["exec", "life", "--", "/no/such"], &[]).code / 125, 1, "126, 127 or 125");
 
     // A reader who follows sees what is said at the end, and waits for more.
-    let mut follower = renter.command(&["logs", "-f", &lease]).stdout(Stdio::piped()).spawn().unwrap();
+    let followed = world.path().join("followed");
+    let into = fs::File::create(&followed).unwrap();
+    let mut follower = renter.command(&["logs", "-f", &lease]).stdout(into).spawn().unwrap();
     let stopped = renter.json(&["stop", &lease]);
     let stopped = stopped.as_array().map_or(&stopped, |all| &all[0]);
     assert_eq!(state_of(stopped), "paused stopped");
@@ -241,14 +243,18 @@ fn an_instance_lives_stops_starts_and_leaves_nothing() {
     assert!(logs.contains("bye"), "{logs}");
     let _ = renter.json(&["start", &lease]);
     assert_eq!(renter.show(&lease)["starts"], 2, "what runs is not started once more");
+    // What is not read when the instance is destroyed is gone with it.
+    let followed = until("its reader has both", || {
+        let text = fs::read_to_string(&followed).unwrap();
+        (text.matches("begun").count() == 2 && text.contains("bye")).then_some(text)
+    });
+    assert!(!followed.contains("missing"), "{followed}");
 
     let _ = renter.json(&["destroy", "-y", "life"]);
     for node in [&renter, &host] {
         node.reaches(&lease, "ended destroyed");
     }
     assert_eq!(wait(&mut follower, PATIENCE), Some(0));
-    let followed = std::io::read_to_string(follower.stdout.take().unwrap()).unwrap();
-    assert!(followed.matches("begun").count() == 2 && followed.contains("bye"), "{followed}");
     nothing_left(world.docker(), &host);
 
     // A command that ends by itself: its code is told, its output stays until it is destroyed.

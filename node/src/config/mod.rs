@@ -480,7 +480,11 @@ impl Config {
         unless(self.host.quantum <= limits::QUANTUM, "host.quantum", "it must be at most a day")?;
         unless(self.host.hold <= limits::SLOTS, "host.hold", "it must be at most 256")?;
         unless(self.host.credit_hours >= 1, "host.credit_hours", "it must be at least 1")?;
-        unless(!self.host.egress.is_empty(), "host.egress", "it must hold \"none\", \"internet\" or \"full\", or several of them")?;
+        unless(
+            !self.host.egress.is_empty(),
+            "host.egress",
+            "it must hold \"none\", \"internet\" or \"full\", or several of them",
+        )?;
         unless(
             self.host
                 .declared_gpus

@@ -1,7 +1,7 @@
 //! One lease between two real nodes: the price, the bytes both hold, the instance's life, and what is owed.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{fs, process::Stdio};
+use std::fs;
 
 use serde_json::Value;
 use souk_protocol::Amount;

@@ -121,9 +121,13 @@ impl Docker {
     /// If it has none, or more.
     #[must_use]
     pub fn container(&self, node: &str) -> String {
-        let mut found = self.containers(node);
+        let filter = format!("label=souk.node={node}");
+        let listed =
+            self.cli(&["ps", "-a", "--no-trunc", "--filter", &filter, "--format", "{{.ID}} {{.Label \"souk.lease\"}}"]);
+        // At its start a node tries on a container whether disks hold.
+        let mut found: Vec<&str> = listed.out.lines().filter(|line| !line.ends_with(" disk-self-test")).collect();
         assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
+        found.remove(0).split(' ').next().unwrap_or_default().to_owned()
     }
 
     /// Removes what a node has here.

@@ -98,7 +98,7 @@ impl LeaseDraft {
         Invalid::unless(self.rental == RentalType::OnDemand, "a volume is only rented at a fixed price")?;
         let free = self.rates.compute_hour == Amount::ZERO && self.listed_hour == Amount::ZERO;
         Invalid::unless(free, "a volume's price is for its disk alone")?;
-        let nothing_runs = self.egress == Egress::None && self.image == ImagePin::none();
+        let nothing_runs = self.egress == Egress::None && self.public.is_none() && self.image == ImagePin::none();
         Invalid::unless(nothing_runs, "nothing runs in a volume")
     }
 }

@@ -185,7 +185,7 @@ pub fn decide_volume(
             return Err(refusal);
         }
         let plain = p.rental == RentalType::OnDemand && p.egress == Egress::None && p.image == NO_IMAGE;
-        if !plain || p.price_hour != Amount::ZERO {
+        if !plain || !p.ports.is_empty() || p.price_hour != Amount::ZERO {
             return Err(Reject::lasting(RejectCode::Malformed, "a volume is disk at a fixed price, and nothing else"));
         }
         if setup.volume_mb == 0 {

@@ -56,6 +56,7 @@ fn only_disk(wish: &mut Wish, offer: &Offer) {
     wish.rental = RentalType::OnDemand;
     (wish.bid, wish.max_price) = (None, None);
     wish.egress = Egress::None;
+    wish.ports.clear();
     wish.image = NO_IMAGE.to_owned();
     wish.image_digest = None;
     wish.workload = Workload { salt: wish.workload.salt, ..Workload::default() };

@@ -129,7 +129,8 @@ pub trait Runtime: Send + Sync {
     fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
 
     /// Runs the instance's side of a copy of files, as this user or the instance's own: also in an instance that was stopped, which then
-    /// runs for the sessions of this kind alone, with nothing of its own, and neither reports nor bills.
+    /// runs for the sessions of this kind alone, with nothing of its own, and neither reports nor bills. Of a volume the paths are below
+    /// [`crate::VOLUME_IN_COPY`].
     fn files<'a>(
         &'a self,
         lease: &'a str,
@@ -153,12 +154,7 @@ pub trait Runtime: Send + Sync {
 
     /// Makes an image of its disk, running or not, and hands it over: the sending side of a [`crate::handover`], after the image's name.
     /// What goes wrong is told over the stream.
-    fn snapshot<'a>(
-        &'a self,
-        lease: &'a str,
-        spec: SnapshotSpec,
-        stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, ()>;
+    fn snapshot<'a>(&'a self, lease: &'a str, spec: SnapshotSpec, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()>;
 
     /// Bytes over its network since it was made; never shrinks, restarts included.
     fn usage<'a>(&'a self, lease: &'a str) -> RuntimeFuture<'a, Result<Usage, RuntimeError>>;
@@ -258,7 +254,10 @@ impl DockerRuntime {
     async fn adopt_all(&self, leases: &[String]) -> Result<Vec<Adopted>, RuntimeError> {
         let engine = &self.shared.engine;
         for orphan in engine.leases().await.map_err(RuntimeError::Engine)? {
-            if leases.contains(&orphan) || self.shared.worker(&orphan).is_some() {
+            if leases.contains(&orphan)
+                || self.shared.worker(&orphan).is_some()
+                || self.shared.volume_runs.needs(&orphan)
+            {
                 continue;
             }
             tracing::info!(lease = %orphan, "removing what an ended lease left behind");
@@ -368,7 +367,13 @@ impl Runtime for DockerRuntime {
         lease: &'a str,
         user: Option<String>,
     ) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
-        Box::pin(async move { crate::files_only::open(&self.shared, &self.instance(lease)?, user).await })
+        Box::pin(async move {
+            let instance = self.instance(lease)?;
+            if self.shared.engine.volumes.exists(lease) {
+                return crate::volume_files::open(&self.shared, lease, user).await;
+            }
+            crate::files_only::open(&self.shared, &instance, user).await
+        })
     }
 
     fn dial<'a>(&'a self, lease: &'a str, host: &'a str, port: u16) -> RuntimeFuture<'a, Result<TcpStream, DialError>> {
@@ -390,12 +395,7 @@ impl Runtime for DockerRuntime {
         })
     }
 
-    fn snapshot<'a>(
-        &'a self,
-        lease: &'a str,
-        spec: SnapshotSpec,
-        stream: &'a mut dyn Duplex,
-    ) -> RuntimeFuture<'a, ()> {
+    fn snapshot<'a>(&'a self, lease: &'a str, spec: SnapshotSpec, stream: &'a mut dyn Duplex) -> RuntimeFuture<'a, ()> {
         let instance = Instance::new(Arc::clone(&self.shared.engine), lease);
         Box::pin(async move { crate::snapshot::take(&instance, &spec, stream).await })
     }

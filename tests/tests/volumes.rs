@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 use souk_tests::{
-    docker::{BUSYBOX, nothing_left},
+    docker::{BUSYBOX, Engine, EngineSetup, nothing_left},
     export::{Export, Item},
     node::{Node, state_of},
     part::have_all,
@@ -147,6 +147,87 @@ fn data_outlives_instances_and_is_billed_by_its_size_until_it_is_deleted() {
         (mounts(world.path()).is_empty() && loops(world.path()) == 0).then_some(())
     });
     assert_eq!(std::fs::read_dir(host.dir().join("runtime/volumes")).unwrap().count(), 0);
+}
+
+#[test]
+fn files_are_copied_without_an_instance_and_cloned_to_another_host() {
+    if !have_all(&["docker", "dockerd", "loop"]) {
+        return;
+    }
+    let other = Engine::start(EngineSetup::default());
+    let world = World::with_docker();
+    let _mounts = Mounts(world.path().to_owned());
+    let mut near = host(&world);
+    let far = world.node("far").host(2, "1.00").env("SOUK_HOST_VOLUMES", "1").knows(&near.listen[0]);
+    let socket = other.docker.socket().display().to_string();
+    let far = world.watch(far.env("SOUK_RUNTIME_DOCKER_SOCKET", &socket).start());
+    let renter = world.node("renter").knows(&near.listen[0]).start();
+    renter.meets(&far);
+    let _ = create(&renter, &near, "data", &["--size", "0.1"]);
+
+    let here = world.path().join("tree");
+    std::fs::create_dir_all(here.join("deep/er")).unwrap();
+    std::fs::write(here.join("deep/er/file"), "kept").unwrap();
+    let big: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    std::fs::write(here.join("big"), &big).unwrap();
+    let path = |name: &str| world.path().join(name).display().to_string();
+    let copy = |from: &str, to: &str| renter.json(&["copy", from, to]);
+    let up = copy(&format!("{}/", path("tree")), "data:/");
+    assert_eq!(up["problems"], 0, "{up}");
+    assert!(up["moved_bytes"].as_u64() >= Some(3_000_000), "{up}");
+    // What is there is not sent again, and what is not in the volume is not to be written.
+    let again = copy(&format!("{}/", path("tree")), "data:/");
+    assert!(again["moved_bytes"].as_u64() < Some(100_000), "{again}");
+    let beside = renter.souk(&["copy", &path("tree/big"), "data:/../big"], &[]);
+    assert!(beside.code != 0 && format!("{}{}", beside.out, beside.err).contains("ead-only"), "{beside:?}");
+    until("the container of the copies is gone", || world.docker().containers(&near.id).is_empty().then_some(()));
+    // Nothing else gets in.
+    assert_ne!(renter.souk(&["exec", "data", "--", "sh"], &[]).code, 0);
+
+    // With an instance, on this host.
+    let lease = instance(&renter, &near, "data:/data");
+    assert_eq!(sh(&renter, &lease, "cat /data/deep/er/file; mkdir /tmp/x; echo more > /tmp/x/more"), "kept");
+    let _ = copy(&format!("{}:/tmp/x/", &lease[..12]), "data:/");
+    assert_eq!(sh(&renter, &lease, "cat /data/more"), "more\n");
+    destroy(&renter, &lease);
+
+    // A node that is killed in a copy removes the container at its next start, and the copy goes on.
+    std::fs::write(world.path().join("bigger"), big.repeat(15)).unwrap();
+    let mut cut = renter.command(&["copy", &path("bigger"), "data:/"]);
+    let mut cut = cut.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    until("a container is there for the copy", || (!world.docker().containers(&near.id).is_empty()).then_some(()));
+    near.kill();
+    cut.wait().unwrap();
+    near.start();
+    renter.meets(&near);
+    until("what the copy had is gone", || world.docker().containers(&near.id).is_empty().then_some(()));
+    renter.reaches("data", "kept");
+    let whole = copy(&path("bigger"), "data:/");
+    assert_eq!((whole["entries"].as_u64(), whole["problems"].as_u64()), (Some(1), Some(0)), "{whole}");
+
+    let ask = renter.ask_of(&far, 1);
+    let (_, why) = renter.refused(&["volume", "clone", "data", &ask, "--size", "0.05", "-y"]);
+    assert!(why.contains("can't be smaller"), "{why}");
+    let cloned = renter.souk(&["volume", "clone", "data", &ask, "--tick", "1s", "-y"], &[]);
+    assert_eq!(cloned.code, 0, "{}{}", cloned.out, cloned.err);
+    let there = renter.show("data-clone");
+    assert_eq!((state_of(&there).as_str(), there["peer"].as_str()), ("kept", Some(far.id.as_str())));
+    // The same command completes it, and moves only what is missing.
+    std::fs::write(here.join("new"), "new").unwrap();
+    let _ = copy(&path("tree/new"), "data:/");
+    let cloned = renter.souk(&["volume", "clone", "data", &ask, "-y"], &[]);
+    assert_eq!(cloned.code, 0, "{}{}", cloned.out, cloned.err);
+    let last: Value = serde_json::from_str(cloned.out.lines().last().unwrap()).unwrap();
+    assert!(last["moved_bytes"].as_u64().is_some_and(|moved| (3..100_000).contains(&moved)), "{last}");
+    std::fs::create_dir(path("back")).unwrap();
+    let _ = copy("data-clone:/", &path("back"));
+    assert_eq!(std::fs::read(world.path().join("back/big")).unwrap(), big);
+    assert_eq!(std::fs::read_to_string(world.path().join("back/deep/er/file")).unwrap(), "kept");
+    assert_eq!(std::fs::read_to_string(world.path().join("back/more")).unwrap(), "more\n");
+    assert_eq!(std::fs::read_to_string(world.path().join("back/new")).unwrap(), "new");
+    let _ = renter.json(&["volume", "delete", "-y", "data", "data-clone"]);
+    nothing_left(world.docker(), &near);
+    nothing_left(&other.docker, &far);
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::process;
 use crate::report::FailureCode;
 use crate::shared::{ExecEnd, Shared};
 use crate::spec::{check_env, check_text, check_words};
+use crate::volume_files;
 
 /// Bytes read at once; what isn't read stays in the engine and holds the command up.
 const READ_BUFFER: usize = 64 * 1024;
@@ -107,8 +108,15 @@ pub struct ExecControl {
     exit: watch::Receiver<Option<i64>>,
     /// Closing it tells the watcher that nobody waits any more.
     _alive: watch::Sender<()>,
-    /// Of an instance that runs for its files alone: what keeps it so.
-    _needed: Option<FilesOnly>,
+    /// Of what runs for its files alone: what keeps it so.
+    _needed: Option<Needed>,
+}
+
+/// A session's need of a run for files alone: dropping it lets the run end.
+#[derive(Debug)]
+enum Needed {
+    Instance { _run: FilesOnly },
+    Volume { _run: volume_files::Needed },
 }
 
 impl ExecControl {
@@ -185,10 +193,11 @@ pub(crate) async fn open(
     session
 }
 
-/// An instance that runs for its files alone does nothing else.
+/// An instance that runs for its files alone does nothing else, nor does what runs for a volume.
 pub(crate) fn refuse_files_only(shared: &Shared, instance: &Instance) -> Result<(), RuntimeError> {
     let stands = shared.worker(&instance.lease).is_some_and(|worker| worker.wake.files_only.stands());
-    if stands { Err(RuntimeError::Engine(FailureCode::InstanceGone)) } else { Ok(()) }
+    let volume = shared.engine.volumes.exists(&instance.lease);
+    if stands || volume { Err(RuntimeError::Engine(FailureCode::InstanceGone)) } else { Ok(()) }
 }
 
 /// Runs the helper in an instance that runs for its files alone, which ends with the last session.
@@ -198,14 +207,24 @@ pub(crate) async fn open_files_only(
     spec: ExecSpec,
     needed: FilesOnly,
 ) -> Result<ExecSession, RuntimeError> {
-    open_any(shared, instance, spec, Some(needed)).await
+    open_any(shared, instance, spec, Some(Needed::Instance { _run: needed })).await
+}
+
+/// Runs the helper beside a volume, in a container that ends with the last session.
+pub(crate) async fn open_volume(
+    shared: &Arc<Shared>,
+    instance: &Instance,
+    spec: ExecSpec,
+    needed: volume_files::Needed,
+) -> Result<ExecSession, RuntimeError> {
+    open_any(shared, instance, spec, Some(Needed::Volume { _run: needed })).await
 }
 
 async fn open_any(
     shared: &Arc<Shared>,
     instance: &Instance,
     spec: ExecSpec,
-    needed: Option<FilesOnly>,
+    needed: Option<Needed>,
 ) -> Result<ExecSession, RuntimeError> {
     spec.check()?;
     let engine_error = |error: bollard::errors::Error| RuntimeError::Engine(classify(&error));

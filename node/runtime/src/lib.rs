@@ -52,6 +52,7 @@ pub mod subnet;
 mod supervisor;
 pub mod usage;
 mod volume;
+mod volume_files;
 mod worker;
 
 pub use config::{DiskQuota, LogLimit, NewConnections, Nvidia, RuntimeConfig, RuntimeInfo};
@@ -76,3 +77,4 @@ pub use spec::{Devices, Egress, InstanceSpec, Priority, SpecError};
 pub use subnet::Cidr;
 pub use usage::{TunnelMeter, UnixNanos, Usage};
 pub use volume::{VolumeEvent, VolumeMount};
+pub use volume_files::VOLUME_IN_COPY;

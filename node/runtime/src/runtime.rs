@@ -129,7 +129,8 @@ pub trait Runtime: Send + Sync {
     fn exec<'a>(&'a self, lease: &'a str, spec: ExecSpec) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>>;
 
     /// Runs the instance's side of a copy of files, as this user or the instance's own: also in an instance that was stopped, which then
-    /// runs for the sessions of this kind alone, with nothing of its own, and neither reports nor bills.
+    /// runs for the sessions of this kind alone, with nothing of its own, and neither reports nor bills. Of a volume the paths are below
+    /// [`crate::VOLUME_IN_COPY`].
     fn files<'a>(
         &'a self,
         lease: &'a str,
@@ -253,7 +254,10 @@ impl DockerRuntime {
     async fn adopt_all(&self, leases: &[String]) -> Result<Vec<Adopted>, RuntimeError> {
         let engine = &self.shared.engine;
         for orphan in engine.leases().await.map_err(RuntimeError::Engine)? {
-            if leases.contains(&orphan) || self.shared.worker(&orphan).is_some() {
+            if leases.contains(&orphan)
+                || self.shared.worker(&orphan).is_some()
+                || self.shared.volume_runs.needs(&orphan)
+            {
                 continue;
             }
             tracing::info!(lease = %orphan, "removing what an ended lease left behind");
@@ -363,7 +367,13 @@ impl Runtime for DockerRuntime {
         lease: &'a str,
         user: Option<String>,
     ) -> RuntimeFuture<'a, Result<ExecSession, RuntimeError>> {
-        Box::pin(async move { crate::files_only::open(&self.shared, &self.instance(lease)?, user).await })
+        Box::pin(async move {
+            let instance = self.instance(lease)?;
+            if self.shared.engine.volumes.exists(lease) {
+                return crate::volume_files::open(&self.shared, lease, user).await;
+            }
+            crate::files_only::open(&self.shared, &instance, user).await
+        })
     }
 
     fn dial<'a>(&'a self, lease: &'a str, host: &'a str, port: u16) -> RuntimeFuture<'a, Result<TcpStream, DialError>> {

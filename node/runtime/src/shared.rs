@@ -14,6 +14,7 @@ use crate::error::RuntimeError;
 use crate::report::RuntimeReport;
 use crate::usage::UnixNanos;
 use crate::volume;
+use crate::volume_files;
 use crate::worker::{Command, Worker, WorkerHandle};
 
 /// Ends of execs not yet read by a session; a session that falls behind asks the engine instead.
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     pub(crate) exec_ends: broadcast::Sender<ExecEnd>,
     volumes: mpsc::Sender<volume::Command>,
+    /// Containers for copies to and from volumes.
+    pub(crate) volume_runs: volume_files::Runs,
     workers: Mutex<HashMap<String, WorkerHandle>>,
     /// Instances were looked for since the node has started.
     pub(crate) looked: AtomicBool,
@@ -49,6 +52,7 @@ impl Shared {
             stop,
             tasks,
             volumes,
+            volume_runs: volume_files::Runs::default(),
             exec_ends: broadcast::channel(EXEC_ENDS).0,
             workers: Mutex::new(HashMap::new()),
             looked: AtomicBool::new(false),

@@ -87,6 +87,11 @@ impl Volumes {
         self.disks.mount_point(name).join(INSIDE)
     }
 
+    /// Whether there is one of this name.
+    pub(crate) fn exists(&self, name: &str) -> bool {
+        self.disks.exists(name)
+    }
+
     /// The volume behind a bind, if it is one.
     pub(crate) fn of_source(&self, source: &str) -> Option<String> {
         let inside = Path::new(source).strip_prefix(&self.folder).ok()?;

@@ -1,4 +1,4 @@
-//! `souk copy`: files between here and instances, or between instances.
+//! `souk copy`: files between here and instances or volumes, or between those.
 //!
 //! The helper inside the instance is the other side. It runs there as a further command, so that neither the host's node nor this program
 //! ever opens a path that a guest can shape; what is said is checked here as if it came from a stranger, which it does.
@@ -74,11 +74,25 @@ impl Place {
         Ok(Self::There { id: id.to_owned(), path })
     }
 
+    /// The same place as its host knows it: what is in a volume is below the folder where its helper has it.
+    async fn located(self, client: &Client) -> Result<Self, Failure> {
+        let Self::There { id, path } = self else { return Ok(self) };
+        let lease: LeaseView = client.get(&format!("leases/{}", escape(&id))).await?;
+        let path = if lease.is_volume() { in_volume(&path) } else { path };
+        Ok(Self::There { id, path })
+    }
+
     fn path(&self) -> &[u8] {
         match self {
             Self::Here(path) | Self::There { path, .. } => path,
         }
     }
+}
+
+/// Where the helper beside a volume finds a path of it.
+fn in_volume(path: &[u8]) -> Vec<u8> {
+    let below = path.strip_prefix(b"/").unwrap_or(path);
+    [souk_runtime::VOLUME_IN_COPY.as_bytes(), b"/", below].concat()
 }
 
 /// What is to be copied.
@@ -156,7 +170,7 @@ pub(super) async fn run(client: &Client, job: Job, mut display: Display) -> Resu
     let work = {
         let progress = Arc::clone(&progress);
         async move {
-            match (job.from.clone(), job.to.clone()) {
+            match (job.from.clone().located(client).await?, job.to.clone().located(client).await?) {
                 (Place::Here(path), Place::There { id, path: target }) => {
                     let open = open_sink(&job, target);
                     let there = There::open(client, &id, job.user.clone(), &open).await?;
@@ -321,8 +335,9 @@ fn failure(error: Error, told: Option<String>) -> Failure {
                 .code(ErrorCode::Unreachable)
                 .hint("run the same command again: it goes on where this one stopped")
         }
-        (error @ Error::Full(_), _) => Failure::new(error.to_string())
-            .hint("in an instance the lease's disk is the limit (souk show ID): remove files there, or rent with a larger --disk"),
+        (error @ Error::Full(_), _) => Failure::new(error.to_string()).hint(
+            "in an instance or a volume the lease's disk is the limit (souk show ID): remove files there, or rent more",
+        ),
         (error, _) => Failure::new(error.to_string()),
     }
 }
@@ -402,6 +417,13 @@ mod tests {
         assert_eq!(Place::parse(OsStr::new("./a:b")).unwrap(), Place::Here(b"./a:b".to_vec()));
         assert!(Place::parse(OsStr::new(":/x")).is_err());
         assert!(Place::parse(OsStr::new("")).is_err());
+    }
+
+    #[test]
+    fn what_is_in_a_volume_is_below_its_folder() {
+        assert_eq!(in_volume(b"/"), b"/volume/");
+        assert_eq!(in_volume(b"/a/b"), b"/volume/a/b");
+        assert_eq!(in_volume(b"."), b"/volume/.");
     }
 
     #[test]

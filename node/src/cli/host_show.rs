@@ -8,9 +8,15 @@ use crate::api::types::{BidView, HostView, LeaseView, OfferView, SlotHolder};
 
 /// The offer in a line.
 pub(super) fn offer(offer: &OfferView) -> String {
+    let volumes = if offer.volume_mb == 0 {
+        "no volumes".to_owned()
+    } else {
+        let (left, all) = (output::megabytes(offer.volume_free_mb), output::megabytes(offer.volume_mb));
+        format!("{left} of {all} left for volumes")
+    };
     let slices: Vec<String> = offer.slices.iter().map(|n| format!("{n}x")).collect();
     format!(
-        "number {}, {} of {} slots free, sold as {}, valid until {}",
+        "number {}, {} of {} slots free, sold as {}, {volumes}, valid until {}",
         offer.seq,
         offer.slots_free,
         offer.slots_total,

@@ -57,7 +57,7 @@ fn list(leases: &[LeaseView], args: &PsArgs) -> String {
             lease.lease.short(),
             output::cut(&name(lease), 20),
             role(lease.role).to_owned(),
-            if lease.resources.slots == 0 { "volume" } else { lease.rental.name() }.to_owned(),
+            if lease.is_volume() { "volume" } else { lease.rental.name() }.to_owned(),
             lease.peer.short(),
             state(lease),
             output::ago(lease.since_ms).to_string(),
@@ -114,7 +114,7 @@ pub(super) fn state(lease: &LeaseView) -> String {
 }
 
 pub(super) fn grant(lease: &LeaseView) -> String {
-    if lease.resources.slots == 0 {
+    if lease.is_volume() {
         return output::megabytes(lease.resources.disk_mb);
     }
     match &lease.resources.class {

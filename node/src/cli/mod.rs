@@ -40,6 +40,7 @@ mod ssh_keys;
 mod template;
 mod terms;
 mod volume;
+mod volume_clone;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -406,7 +406,7 @@ fn end(step: RentStep) -> Result<(), Failure> {
 }
 
 fn last(display: &mut Display, lease: &LeaseView) {
-    if lease.resources.slots == 0 {
+    if lease.is_volume() {
         let name = lease.label.as_deref().unwrap_or_default();
         return display.step(&format!("kept: attach it with --volume {name}:/path; souk volume delete {name}"));
     }

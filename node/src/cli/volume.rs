@@ -8,7 +8,7 @@ use super::{
     error::Failure,
     leases,
     output::{self, Align, Table, money},
-    rent,
+    rent, volume_clone,
 };
 use crate::{
     api::{
@@ -26,11 +26,12 @@ pub(super) async fn volume(context: &Context, command: VolumeCommand) -> Result<
             detail(context, &volume).await?;
             leases::show(context, &volume).await
         }
+        VolumeCommand::Clone(args) => volume_clone::clone(context, args).await,
         VolumeCommand::Delete(args) => delete(context, args).await,
     }
 }
 
-fn request(args: CreateVolumeArgs) -> RentRequest {
+pub(super) fn request(args: CreateVolumeArgs) -> RentRequest {
     RentRequest {
         ask: AskSelector(args.ask),
         image: souk_protocol::negotiation::NO_IMAGE.to_owned(),
@@ -76,7 +77,7 @@ async fn create(context: &Context, args: CreateVolumeArgs) -> Result<u8, Failure
 }
 
 /// What it costs, before it is created.
-fn describe(quote: &QuoteView) -> String {
+pub(super) fn describe(quote: &QuoteView) -> String {
     let price = |amount, decimals| money(amount, &quote.currency, decimals);
     let mut lines = vec![
         format!("a volume of {} at {}", output::megabytes(quote.resources.disk_mb), quote.host.short()),
@@ -91,7 +92,7 @@ fn describe(quote: &QuoteView) -> String {
 
 async fn list(context: &Context, all: bool) -> Result<u8, Failure> {
     let mut volumes: Vec<LeaseView> = context.client()?.get(&format!("leases?all={all}")).await?;
-    volumes.retain(is_volume);
+    volumes.retain(LeaseView::is_volume);
     if context.json {
         output::json(&volumes)?;
         return Ok(0);
@@ -130,14 +131,10 @@ async fn list(context: &Context, all: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-const fn is_volume(lease: &LeaseView) -> bool {
-    lease.resources.slots == 0
-}
-
 /// A volume; another lease of that name is an error.
-async fn detail(context: &Context, name: &str) -> Result<LeaseDetail, Failure> {
+pub(super) async fn detail(context: &Context, name: &str) -> Result<LeaseDetail, Failure> {
     let detail: LeaseDetail = context.client()?.get(&format!("leases/{}", escape(name))).await?;
-    if is_volume(&detail.view) {
+    if detail.view.is_volume() {
         return Ok(detail);
     }
     Err(Failure::new(format!("{} is an instance, not a volume", output::plain(name)))

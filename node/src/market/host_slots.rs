@@ -66,6 +66,8 @@ impl Market {
             slots_total: offer.availability.slots_total,
             slots_free: offer.availability.slots_free,
             slices: offer.slices(),
+            volume_mb: self.host.as_ref().map_or(0, crate::host::HostSide::volume_mb),
+            volume_free_mb: offer.availability.volume_mb,
         })
     }
 }

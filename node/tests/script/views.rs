@@ -409,6 +409,8 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
             slots_total: 2,
             slots_free: 1,
             slices: vec![1, 2],
+            volume_mb: 50_000,
+            volume_free_mb: 30_000,
         }),
         leases: vec![LeaseView { role: Role::Host, ..lease() }],
         bids: vec![BidView {

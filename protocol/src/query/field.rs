@@ -116,6 +116,7 @@ fields! {
     Rented "rented" Bool "" "Whether too few slots are free.";
     StaticIp "static_ip" Bool "" "Whether the host keeps its public address.";
     DirectPortCount "direct_port_count" Number "" "Public ports left for instances.";
+    VolumeSpace "volume_space" Number "GB" "Disk left for volumes on the machine; 0 where it keeps none.";
     HostId "host_id" Id "" "Id of the owner, or the peer id of a host that has none; or its last characters.";
     MachineId "machine_id" Id "" "Id of the machine, or its first digits.";
     Id "id" Id "" "Id of the ask, or its first digits.";

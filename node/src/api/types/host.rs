@@ -116,6 +116,10 @@ pub struct OfferView {
     pub slots_free: u16,
     /// The sizes it is sold in, in slots.
     pub slices: Vec<u16>,
+    /// Disk for volumes, rented out or not, in MB.
+    pub volume_mb: u64,
+    /// What of it is left, in MB.
+    pub volume_free_mb: u64,
 }
 
 /// A lease that was bid for.

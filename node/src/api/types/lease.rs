@@ -98,6 +98,14 @@ pub struct LeaseView {
     pub eviction: Option<EvictionView>,
 }
 
+impl LeaseView {
+    /// Whether it is a volume: disk without anything that computes.
+    #[must_use]
+    pub const fn is_volume(&self) -> bool {
+        self.resources.slots == 0
+    }
+}
+
 /// One thing that happened to a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventView {

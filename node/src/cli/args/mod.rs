@@ -89,8 +89,8 @@ pub enum Command {
                       reserved_discount storage_cost inet_up inet_down inet_up_cost inet_down_cost cpu_name\n  \
                       cpu_cores cpu_cores_effective cpu_ghz cpu_ram cpu_arch has_avx disk_space disk_bw pcie_bw\n  \
                       pci_gen duration geolocation reliability verified datacenter rentable rented static_ip\n  \
-                      direct_port_count host_id machine_id id score trust reachability runtime eviction_notice\n  \
-                      owed avoided\n\n\
+                      direct_port_count volume_space host_id machine_id id score trust reachability runtime\n  \
+                      eviction_notice owed avoided\n\n\
                       Examples:\n  souk search\n  souk search 'gpu_name=RTX_4090 num_gpus>=2' -o dph\n  \
                       souk search 'cpu_cores>=8 cpu_ram>=32' --storage 100\n  \
                       souk search 'gpu_ram>=80' --explain        why there is nothing"

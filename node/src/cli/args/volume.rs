@@ -31,6 +31,13 @@ pub enum VolumeCommand {
         /// Its name, number, or the first digits of its lease's id
         volume: String,
     },
+    /// Make another volume with the same files, on any machine
+    #[command(
+        after_help = "The files go from the one host to the other through this machine. Cut off, the same command goes on where it \
+                      stopped. What is written meanwhile may be missing in the clone: run it again to take that along.\n\nExamples:\n  \
+                      souk volume clone data 2\n  souk volume clone data 3fa9c1 --name models --size 100 --for 30days -y"
+    )]
+    Clone(CloneVolumeArgs),
     /// Delete volumes, with all that is in them
     #[command(after_help = "One that is attached to an instance is refused: destroy that first.\n\nExamples:\n  \
                       souk volume delete data\n  souk volume delete -y data models")]
@@ -62,6 +69,39 @@ pub struct CreateVolumeArgs {
     /// Don't ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// `souk volume clone`.
+#[derive(Debug, Args)]
+pub struct CloneVolumeArgs {
+    /// The volume: its name, number, or the first digits of its lease's id
+    pub volume: String,
+    /// Any ask of the machine: a row of the last search, or the first digits of its id
+    pub ask: String,
+    /// The clone's name [default: the volume's, and -clone]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Its size in GB, not below the volume's [default: the volume's]
+    #[arg(long, value_name = "GB", value_parser = megabytes)]
+    pub size: Option<u64>,
+    /// How long the contract shall run, such as 30days [default: as long as the host grants]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub term: Option<Millis>,
+    /// Let the host extend it by itself, by up to this beyond its end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub extend: Option<Millis>,
+    /// What it may cost at most, all in all
+    #[arg(long, value_name = "AMOUNT")]
+    pub max_spend: Option<Amount>,
+    /// Time between two receipts, such as 60s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub tick: Option<Millis>,
+    /// Don't ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Don't tell how far it is
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `souk volume delete`.

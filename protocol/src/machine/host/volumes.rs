@@ -121,3 +121,111 @@ impl HostLease {
         self.stop_for_volume(cx, PauseReason::VolumeEnded, Cause::Clock, why, now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        Amount, Millis, Nonce,
+        entry::Body,
+        machine::{
+            book::Book,
+            chain::Chain,
+            context::Context,
+            io::{Output, RuntimeReport},
+            testkit::{NOW, context, key, network, outputs, proposal, setup},
+        },
+        message::Response,
+        negotiation::{ImagePin, NO_IMAGE, Proposal},
+        workload::Attachment,
+    };
+
+    struct Bench {
+        cx: Context,
+        host: Host,
+    }
+
+    fn bench() -> Bench {
+        let (mut cx, mut book) = (context(), Book::new(network(), 10));
+        let mut host = Host::new(0, None, NOW);
+        host.configure(&mut cx, &mut book, Some(setup()), NOW);
+        host.hold_restored(&mut cx, NOW);
+        host.runtime(&mut cx, true, NOW);
+        host.publish(&mut cx, &mut book, NOW);
+        outputs(&mut cx);
+        Bench { cx, host }
+    }
+
+    impl Bench {
+        fn reply(&mut self) -> Response {
+            let replies = outputs(&mut self.cx).into_iter().filter_map(|output| match output {
+                Output::Reply { response, .. } => Some(*response),
+                _ => None,
+            });
+            replies.last().unwrap()
+        }
+
+        /// What the host made of a whole deal with this renter.
+        fn deal(&mut self, renter: &mut Chain, seed: u8, ask: Proposal, workload: &Workload) -> (LeaseId, Body) {
+            let (bytes, digest) = workload.to_bytes();
+            let (from, offer) = (key(seed).node_id(), self.host.offer().unwrap().id());
+            let ask = Proposal { offer, workload: digest, ..ask };
+            self.host.propose(&mut self.cx, from, Token(1), ask.clone(), NOW + Millis(5));
+            if self.host.resolving.contains_key(&Token(1)) {
+                let pin = ImagePin { reference: ask.image, digest: format!("sha256:{}", "a".repeat(64)) };
+                self.host.image(&mut self.cx, Token(1), Ok(pin), NOW + Millis(5));
+            }
+            let Response::Drafted(draft) = self.reply() else { panic!("no draft") };
+            let lease = draft.id(&network()).into();
+            let open = renter.append(lease, self.cx.me(), Body::LeaseOpen { draft }, NOW + Millis(9)).unwrap();
+            let at = NOW + Millis(10);
+            self.host.commit(&mut self.cx, from, Token(2), &open.to_signed(), bytes, at);
+            self.host.locked(&mut self.cx, lease, true, at);
+            let Response::Answered(entry) = self.reply() else { panic!("no answer") };
+            (lease, entry.verify(&network()).unwrap().body.clone())
+        }
+    }
+
+    fn chain(seed: u8) -> Chain {
+        let mut chain = Chain::new(key(seed), network(), None);
+        chain.begin(NOW).unwrap();
+        chain
+    }
+
+    #[test]
+    fn a_volume_is_attached_by_its_renter_alone() {
+        let mut bench = bench();
+        let (mut renter, mut other) = (chain(2), chain(3));
+        let plain = proposal(Amount(1_000_000_000), 0);
+        let volume = Proposal {
+            ask: bench.host.offer().unwrap().volume_ask(),
+            price_hour: Amount::ZERO,
+            image: NO_IMAGE.to_owned(),
+            ..plain.clone()
+        };
+        let (volume, body) = bench.deal(&mut renter, 2, volume, &Workload::default());
+        assert!(matches!(body, Body::LeaseAccept { .. }), "{body:?}");
+        let attached = Attachment { volume, path: "/data".to_owned(), read_only: true };
+        let workload = Workload { volumes: vec![attached], ..Workload::default() };
+        let with = |nonce| Proposal { nonce: Nonce([nonce; 16]), ..plain.clone() };
+        let refused = |body: Body| match body {
+            Body::Void { code: VoidCode::Unavailable, sentence, .. } => sentence,
+            other => panic!("{other:?}"),
+        };
+        // Not before it is there.
+        let (_, body) = bench.deal(&mut renter, 2, with(3), &workload);
+        assert!(refused(body).contains("can't be attached: it is preparing"));
+        bench.host.report(&mut bench.cx, volume, RuntimeReport::Prepared, NOW + Millis(20));
+        assert_eq!(bench.host.leases[&volume].state(), LeaseState::Kept);
+        let (_, body) = bench.deal(&mut other, 3, with(4), &workload);
+        assert!(refused(body).contains("keeps no volume"));
+        // Nor is an instance a volume.
+        let (instance, body) = bench.deal(&mut renter, 2, with(5), &workload);
+        assert!(matches!(body, Body::LeaseAccept { .. }), "{body:?}");
+        let attached = Attachment { volume: instance, path: "/data".to_owned(), read_only: false };
+        let of_instance = Workload { volumes: vec![attached], ..Workload::default() };
+        let (_, body) = bench.deal(&mut renter, 2, with(6), &of_instance);
+        assert!(refused(body).contains("keeps no volume"));
+    }
+}

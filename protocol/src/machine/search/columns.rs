@@ -62,6 +62,7 @@ pub(super) enum Column {
     Datacenter,
     StaticIp,
     DirectPortCount,
+    VolumeMb,
     Owed,
     /// Milliseconds since the epoch; 0 for not avoided.
     AvoidedUntil,
@@ -134,6 +135,7 @@ impl AskIndex {
             (Column::SlotsTotal, f64::from(state.slots_total)),
             (Column::SlotsFree, f64::from(state.slots_free)),
             (Column::DirectPortCount, f64::from(state.ports_free)),
+            (Column::VolumeMb, state.volume_mb as f64),
         ];
         for (column, value) in rows {
             self.set(machine, column, value);

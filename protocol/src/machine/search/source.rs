@@ -100,6 +100,7 @@ impl Source {
             Field::Rented => Self::Derived(Derived::Rented),
             Field::StaticIp => Self::Machine(Column::StaticIp, 1.0),
             Field::DirectPortCount => Self::Machine(Column::DirectPortCount, 1.0),
+            Field::VolumeSpace => Self::Machine(Column::VolumeMb, 1000.0),
             Field::HostId => Self::Text(TextColumn::Host),
             Field::MachineId => Self::MachineId,
             Field::Id => Self::AskId,

@@ -124,7 +124,7 @@ impl HostLease {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
     use super::*;
     use crate::{
         Amount, Millis, Nonce,

@@ -99,7 +99,8 @@ async fn what_is_too_much_is_refused_and_hurts_nobody_else() {
         async move {
             let mut stream = network.open_stream(to, PATIENCE).await.unwrap();
             let logs = StreamOpen::Logs { lease: lease_id, follow: true, tail: None, since: None, from: None };
-            stream.write_all(&Frame::Open(encode::to_bytes(&logs)).to_bytes()).await.unwrap();
+            // One that is refused may be closed by now, with its reason to be read.
+            stream.write_all(&Frame::Open(encode::to_bytes(&logs)).to_bytes()).await.ok();
             let mut first = [0; Frame::HEADER];
             // A stream that is served begins with its place in an output that says nothing.
             let told = tokio::time::timeout(PATIENCE, stream.read_exact(&mut first)).await;

@@ -94,7 +94,7 @@ fn a_host_sees_slots_leases_bids_and_its_offer() {
     let node = Scripted::start();
     let shown = done(&run(&node, &["host", "list", "--gpu-price", "0.35"]));
     for words in [
-        "number 7, 1 of 2 slots free, sold as 1x 2x, valid until 2026-01-01T00:30:00Z",
+        "number 7, 1 of 2 slots free, sold as 1x 2x, 30 GB of 50 GB left for volumes, valid until 2026-01-01T00:30:00Z",
         "1 abababab",
         "another node of this machine",
         "nobody (not sold any more)",

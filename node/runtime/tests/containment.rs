@@ -15,12 +15,17 @@ struct Public {
     link: String,
     servers: Vec<std::process::Child>,
     _site: tempfile::TempDir,
+    _alone: tokio::sync::MutexGuard<'static, ()>,
 }
+
+/// There is one route to [`PUBLIC`] on a machine, and the tests of this file run side by side.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 const PUBLIC: &str = "9.9.9.9";
 
 impl Public {
-    fn new() -> Self {
+    async fn new() -> Self {
+        let alone = ALONE.lock().await;
         let id = std::process::id();
         let (namespace, link, inner) = (format!("sktest{id}"), format!("vt{id}h"), format!("vt{id}g"));
         let third = (id % 250).to_string();
@@ -53,7 +58,7 @@ impl Public {
                     .unwrap()
             })
             .into();
-        Self { namespace, link, servers, _site: site }
+        Self { namespace, link, servers, _site: site, _alone: alone }
     }
 }
 
@@ -89,7 +94,7 @@ async fn a_guest_reaches_the_internet_and_nothing_else() {
         return;
     }
     let mut world = World::new().await;
-    let public = Public::new();
+    let public = Public::new().await;
     let guest = networked(&mut world, "inside").await;
     let other = networked(&mut world, "other").await;
 
@@ -255,7 +260,7 @@ async fn full_egress_is_the_hosts_neighbours_too_and_still_not_the_host() {
         return;
     }
     let mut world = World::new().await;
-    let public = Public::new();
+    let public = Public::new().await;
     let wide = with_egress(&mut world, "wide", Egress::Full).await;
     let other = networked(&mut world, "narrow").await;
     let neighbour = format!("198.18.{}.2", std::process::id() % 250);

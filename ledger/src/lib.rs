@@ -22,6 +22,7 @@ pub mod lease;
 pub mod lock;
 pub mod pair;
 pub mod record;
+pub mod regard;
 mod replay;
 pub mod state;
 

@@ -8,6 +8,7 @@
 pub mod cost;
 pub mod encode;
 pub mod entry;
+pub mod evidence;
 pub mod id;
 pub mod key;
 pub mod lease;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     encode::{self, DecodeError},
     entry::Entry,
+    evidence::EvidencePage,
     id::{Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce},
     lease::{LeaseDraft, LeaseState},
     limits,
@@ -95,6 +96,18 @@ pub enum Request {
     /// A renter's own login for the image that it proposes, or whose lease is being prepared. Answered with [`Response::LoginTaken`].
     /// The host keeps it in memory until the image is there.
     Login(Box<LoginFor>),
+    /// What a node shows of itself. Answered with [`Response::Evidence`], or rejected: nobody has to show anything.
+    Evidence {
+        /// Only leases with this node.
+        with: Option<NodeId>,
+        /// [`EvidencePage::next`] of the page before; none for the first.
+        before: Option<u64>,
+    },
+    /// An attestation about the receiver, or a complaint about a lease between both. Answered with [`Response::Noted`].
+    Opinion {
+        /// The entry, by the sender.
+        entry: Signed<Entry>,
+    },
 }
 
 /// What a renter may ask of its instance.
@@ -362,6 +375,10 @@ pub enum Response {
     Extension(Extension),
     /// To a login.
     LoginTaken,
+    /// To a question for evidence.
+    Evidence(Box<EvidencePage>),
+    /// To an opinion: it is kept.
+    Noted,
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -410,6 +427,8 @@ impl Request {
             | Self::AskExtension { .. }
             | Self::Sync { .. }
             | Self::Deliver { .. }
+            | Self::Evidence { .. }
+            | Self::Opinion { .. }
             | Self::Order(_) => true,
         };
         if fits { Ok(request) } else { Err(DecodeError::Malformed("a list is over its limit".to_owned())) }
@@ -444,6 +463,7 @@ impl Response {
             Self::BookPage { items, .. } => items.len() <= limits::BOOK_PAGE,
             Self::BookNotices { notices } => notices.len() <= limits::BOOK_FETCH,
             Self::News(update) => update.fits(),
+            Self::Evidence(page) => page.fits(),
             Self::Rejected(reject) => {
                 reject.sentence.len() <= limits::SENTENCE_BYTES && !reject.sentence.chars().any(char::is_control)
             }
@@ -451,6 +471,7 @@ impl Response {
             Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
             | Self::LoginTaken
+            | Self::Noted
             | Self::Extension(_)
             | Self::Countered(_)
             | Self::Drafted(_)

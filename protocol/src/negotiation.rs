@@ -205,6 +205,8 @@ impl Document for Counter {
 pub enum RejectCode {
     /// The host does not rent to this peer.
     NotAccepted,
+    /// The node's owner wants nothing to do with this peer.
+    Blocked,
     /// The ask or offer is not known here (any more).
     Stale,
     /// All slots are rented.

@@ -367,11 +367,18 @@ impl Book {
         })
     }
 
+    /// The offers of this host.
+    pub fn offers_of(&self, host: &NodeId) -> impl Iterator<Item = &Verified<Offer>> {
+        self.listings.range(super::regard::machines_of(*host)).filter_map(|(_, listing)| match &listing.known {
+            Known::Offer(offer) => Some(offer),
+            Known::Withdrawal(_) => None,
+        })
+    }
+
     /// Whether a machine of this host is offered.
     #[must_use]
     pub fn offers_any_of(&self, host: &NodeId) -> bool {
-        let machines = (*host, MachineId([0; 16]))..=(*host, MachineId([u8::MAX; 16]));
-        self.listings.range(machines).any(|(_, listing)| matches!(listing.known, Known::Offer(_)))
+        self.offers_of(host).next().is_some()
     }
 
     /// The offer that has this ask, and the ask's size in slots.

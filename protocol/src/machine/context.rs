@@ -27,6 +27,8 @@ pub(super) enum Asked {
     Update(LeaseId),
     Sync(LeaseId),
     Deliver(LeaseId),
+    /// What we have said of it.
+    Opinion,
 }
 
 /// The engine's shared parts.

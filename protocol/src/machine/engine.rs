@@ -8,8 +8,10 @@ use super::{
     context::{Asked, Context},
     host::Host,
     host_lease::{HostLease, Remembered},
-    io::{Command, Input, NoAnswer, Output, Recalled, Token, Verdict},
+    io::{Command, Input, NoAnswer, Output, Recalled, Refusal, Token, Verdict},
+    opinions::Opinions,
     record::{LeaseRow, Private, Record, Restore},
+    regard::Regard,
     renter::Renter,
     renter_lease::{self, RenterLease},
     sync::BookSync,
@@ -46,6 +48,8 @@ pub struct Engine {
     sync: BookSync,
     host: Host,
     renter: Renter,
+    regard: Regard,
+    opinions: Opinions,
     last_now: Timestamp,
 }
 
@@ -66,6 +70,8 @@ impl Engine {
             sync: BookSync::default(),
             host: Host::new(restore.offer_seq, head, now),
             renter: Renter::default(),
+            regard: Regard::default(),
+            opinions: Opinions::default(),
             last_now: now,
             cx,
         };
@@ -198,6 +204,8 @@ impl Engine {
                 self.host.configure(&mut self.cx, &mut self.book, setup.map(|s| *s), now);
                 self.host.hold_restored(&mut self.cx, now);
             }
+            Command::Regard(regard) => self.regard = regard,
+            Command::Opine { token, peer, lease, body } => self.opine(token, peer, lease, *body, now),
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
             Command::FromInside { token, lease, wish } => {
                 self.host.asked_inside(&mut self.cx, token, lease, &wish, now);
@@ -213,7 +221,55 @@ impl Engine {
         }
     }
 
+    /// Claims about us that the ledger holds: they count against how many we keep.
+    pub fn hold_attestations(&mut self, held: impl IntoIterator<Item = (NodeId, String)>) {
+        held.into_iter().for_each(|(author, claim)| self.opinions.hold(author, claim));
+    }
+
+    fn opine(&mut self, token: Token, peer: NodeId, lease: Option<crate::LeaseId>, body: Body, now: Timestamp) {
+        let made = match (lease, &body) {
+            (Some(lease), Body::Dispute(_)) => self.cx.chain.append(lease, peer, body, now),
+            (None, Body::Attestation(_)) => self.cx.chain.append_about(peer, body, now),
+            _ => return self.cx.out(Output::Done { token, result: Err(Refusal::Malformed("not an opinion".into())) }),
+        };
+        let result = match made {
+            Ok(entry) => {
+                let ticket = self.cx.persist(Record::from(&entry));
+                if self.cx.connected.contains(&peer) {
+                    let request = Request::Opinion { entry: entry.to_signed() };
+                    self.cx.send(peer, request, Some(ticket), Asked::Opinion);
+                }
+                Ok(())
+            }
+            Err(why) => Err(Refusal::Malformed(why.to_string())),
+        };
+        self.cx.out(Output::Done { token, result });
+    }
+
+    fn opinion(&mut self, from: NodeId, token: Token, entry: &Signed<crate::entry::Entry>, now: Timestamp) {
+        let lasting = |sentence: &str| Response::Rejected(Reject::lasting(RejectCode::Malformed, sentence));
+        let Some(entry) = self.cx.verify(from, entry) else {
+            return self.cx.reply(token, lasting("its signature does not hold"), None);
+        };
+        if entry.author != from || entry.peer != Some(self.cx.me()) {
+            return self.cx.reply(token, lasting("it is not the sender's opinion of this node"), None);
+        }
+        if entry.time > now + limits::CLOCK_SKEW {
+            return self.cx.reply(token, lasting("it is dated ahead"), None);
+        }
+        match self.opinions.admit(&from, &entry, now) {
+            Ok(()) => {
+                let ticket = self.cx.persist(Record::from(&entry));
+                self.cx.reply(token, Response::Noted, Some(ticket));
+            }
+            Err(reject) => self.cx.reply(token, Response::Rejected(reject), None),
+        }
+    }
+
     fn request(&mut self, from: NodeId, token: Token, request: Request, now: Timestamp) {
+        if let Some(reject) = self.regard.refusal(&from, &request, &self.book) {
+            return self.cx.reply(token, Response::Rejected(reject), None);
+        }
         // Our own offer is in the book before its number is on disk.
         let durable = self.host.offer_durable();
         match request {
@@ -244,9 +300,11 @@ impl Engine {
                     });
                 }
             },
+            Request::Opinion { entry } => self.opinion(from, token, &entry, now),
             // Orders change how the machine is offered: they are the shell's, which then tells the engine. So are logins.
             Request::Order(_)
             | Request::Login(_)
+            | Request::Evidence { .. }
             | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }
@@ -274,6 +332,7 @@ impl Engine {
             Asked::Control(command, _) => renter.controlled(cx, command, peer, result),
             Asked::Sync(lease) => renter.synced(cx, lease, peer, &result, now),
             Asked::Deliver(lease) => renter.delivered(cx, lease, result.as_ref().ok(), now),
+            Asked::Opinion => {}
             Asked::Update(lease) => host.updated(cx, lease, result.ok().as_ref(), now),
         }
     }
@@ -333,6 +392,12 @@ impl Engine {
     #[must_use]
     pub const fn renter(&self) -> &Renter {
         &self.renter
+    }
+
+    /// Whom this node wants nothing to do with.
+    #[must_use]
+    pub const fn regard(&self) -> &Regard {
+        &self.regard
     }
 
     /// Peers that can be asked now.

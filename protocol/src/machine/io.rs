@@ -147,6 +147,20 @@ pub enum Command {
     /// Offer this machine so, from now on; none to withdraw it. Comes once after each start, whatever is offered: restored leases
     /// are taken up after it, when their slots are locked again.
     Host(Option<Box<HostSetup>>),
+    /// Whom this node wants nothing to do with, from now on.
+    Regard(super::regard::Regard),
+    /// Say something of a peer: an attestation, or a complaint about a lease. Signed, stored, and delivered if the peer can be reached.
+    /// Done once it is signed.
+    Opine {
+        /// For the result.
+        token: Token,
+        /// Of whom.
+        peer: NodeId,
+        /// The lease it is about; none for an attestation.
+        lease: Option<LeaseId>,
+        /// What: [`crate::entry::Body::Attestation`] or [`crate::entry::Body::Dispute`].
+        body: Box<crate::entry::Body>,
+    },
     /// Host's side: take the machine back from a lease.
     Abort {
         /// Which.

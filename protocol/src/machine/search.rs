@@ -137,6 +137,7 @@ enum Filter {
     Rented,
     Disk,
     Avoided,
+    Blocked,
 }
 
 /// A part of the search all of which must hold.
@@ -164,6 +165,8 @@ impl Conjunct {
             Some(Filter::Discount) => "have no discount for a reserved term".to_owned(),
             Some(Filter::Avoided) if one => "is of a host that failed you lately".to_owned(),
             Some(Filter::Avoided) => "are of hosts that failed you lately".to_owned(),
+            Some(Filter::Blocked) if one => "is of a host that you have blocked".to_owned(),
+            Some(Filter::Blocked) => "are of hosts that you have blocked".to_owned(),
             Some(Filter::Rented) if one => "is rented".to_owned(),
             Some(Filter::Rented) => "are rented".to_owned(),
             Some(Filter::Disk) if one => format!("lacks {}", self.text),
@@ -193,6 +196,7 @@ fn default_filters(query: &Query, options: &Options, pass: &Pass<'_>) -> Vec<Con
     if options.pricing == Pricing::Reserved {
         add(Filter::Discount, Field::ReservedDiscount, Comparison::Greater, Value::Number(0.0));
     }
+    add(Filter::Blocked, Field::Blocked, Comparison::Equal, Value::Bool(false));
     add(Filter::Rented, Field::Rentable, Comparison::Equal, Value::Bool(true));
     if pass.storage_gb > 0.0 {
         add(Filter::Disk, Field::DiskSpace, Comparison::GreaterOrEqual, Value::Number(pass.storage_gb));

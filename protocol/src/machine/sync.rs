@@ -124,7 +124,7 @@ impl BookSync {
                 }
                 Self::fetch_or_turn(cx, pull, peer)
             }
-            (_, Some(Response::Busy { .. }) | None) => false,
+            (_, Some(Response::Busy { .. } | Response::Rejected(_)) | None) => false,
             (_, Some(_)) => {
                 cx.wrong_answer(peer, "not an answer to a question about its offer book");
                 false

@@ -127,6 +127,7 @@ fields! {
     EvictionNotice "eviction_notice" Number "s" "Warning before an interruptible instance is stopped for a higher bid.";
     Owed "owed" Number "$" "What you owe the host; negative where it owes you.";
     Avoided "avoided" Bool "" "Whether the host failed you lately; left out unless the query says otherwise.";
+    Blocked "blocked" Bool "" "Whether you have blocked the host or its owner; left out unless the query says otherwise.";
 }
 
 /// Vast.ai's other names for some fields, as its API and older scripts have them.

@@ -418,6 +418,8 @@ impl Host {
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Update(_)
+            | Request::Evidence { .. }
+            | Request::Opinion { .. }
             | Request::Login(_)
             | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");

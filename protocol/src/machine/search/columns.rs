@@ -66,6 +66,7 @@ pub(super) enum Column {
     Owed,
     /// Milliseconds since the epoch; 0 for not avoided.
     AvoidedUntil,
+    Blocked,
     /// Kept last: the number of columns.
     Count,
 }
@@ -178,6 +179,7 @@ impl AskIndex {
             (Column::StaticIp, truth(facts.static_ip)),
             (Column::Owed, facts.owed),
             (Column::AvoidedUntil, facts.avoided_until.0 as f64),
+            (Column::Blocked, truth(facts.blocked)),
         ];
         for (column, value) in rows {
             self.set(machine, column, value);

@@ -24,6 +24,8 @@ pub struct PeerFacts {
     pub owed: f64,
     /// Left out of searches until then, because it failed us (see [`crate::machine::backoff`]); 0 for not at all.
     pub avoided_until: Timestamp,
+    /// The owner of this node wants nothing to do with it.
+    pub blocked: bool,
 }
 
 impl Default for PeerFacts {
@@ -36,6 +38,7 @@ impl Default for PeerFacts {
             static_ip: false,
             owed: 0.0,
             avoided_until: Timestamp(0),
+            blocked: false,
         }
     }
 }

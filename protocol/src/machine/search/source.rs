@@ -111,6 +111,7 @@ impl Source {
             Field::EvictionNotice => Self::Machine(Column::EvictionNotice, 1.0),
             Field::Owed => Self::Machine(Column::Owed, 1.0),
             Field::Avoided => Self::Derived(Derived::Avoided),
+            Field::Blocked => Self::Machine(Column::Blocked, 1.0),
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod pair;
 pub mod record;
 pub mod regard;
 mod replay;
+pub mod reputation;
 pub mod state;
 
 pub mod store;

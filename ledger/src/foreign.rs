@@ -16,7 +16,7 @@ use crate::{
     lease::{Lease, Receipt, Receipts, Status},
     pair::SettlementKey,
     record::Held,
-    reputation_source::Paid,
+    reputation::Paid,
     state::{Refusal, check_ack, check_shape},
     view::{QueryError, View},
 };
@@ -113,7 +113,7 @@ pub fn read_lease(shown: &LeaseEvidence, network: &NetworkId, now: Timestamp) ->
         return Err(Unproven::Fit("the open is not of this lease"));
     }
     let mut lease = Lease::opened(draft, Held::from(&open));
-    let mut shaped = |lease: &mut Lease, signed: &Signed<Entry>| -> Result<(), Unproven> {
+    let shaped = |lease: &mut Lease, signed: &Signed<Entry>| -> Result<(), Unproven> {
         let entry = entry(signed, network, now)?;
         if entry.lease != Some(id) {
             return Err(Unproven::Fit("an entry of another lease"));

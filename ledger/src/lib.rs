@@ -14,6 +14,7 @@ pub mod check;
 pub mod commit;
 pub mod earnings;
 pub mod export;
+pub mod foreign;
 #[cfg(test)]
 mod fixture;
 pub mod journal;

@@ -4,6 +4,7 @@
 
 mod asked;
 mod older;
+mod regard;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -63,6 +64,7 @@ pub struct Ledger {
     seal: Arc<Seal>,
     /// The ledger's tickets of entries of our own that are not decided.
     own: Arc<Mutex<BTreeSet<u64>>>,
+    progress: watch::Receiver<Progress>,
     /// Which of the engine's tickets are decided with which of the ledger's.
     waiting: VecDeque<(u64, Ticket)>,
 }
@@ -133,7 +135,8 @@ impl Ledger {
         older::take_over(&handle)?;
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
-        Ok((Self { thread, handle, key, seal, own, waiting: VecDeque::new() }, restore, durable))
+        let progress = durable.clone();
+        Ok((Self { thread, handle, key, seal, own, progress, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {

@@ -17,7 +17,7 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, logins::Logins, owned::Owned, task, views},
+    market::{About, MarketHandle, logins::Logins, owned::Owned, task, trust::Trust, views},
     orders,
     seal::Seal,
 };
@@ -98,6 +98,15 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         let (dir, seal) = (dir.clone(), Seal::of(&identity.keypair));
         tokio::task::spawn_blocking(move || Logins::open(&dir, seal)).await?
     };
+    let trust = {
+        let (dir, seal, config) = (dir.clone(), Seal::of(&identity.keypair), config.trust.clone());
+        tokio::task::spawn_blocking(move || {
+            let trust = Trust::open(config, &ledger, &dir, seal);
+            trust.map(|trust| (ledger, trust))
+        })
+        .await?
+    };
+    let (ledger, trust) = trust.context("the ledger can't be read")?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
     let parts = task::Parts {
         engine,
@@ -113,6 +122,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         about,
         hooks: feed,
         logins,
+        trust,
     };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();

@@ -14,7 +14,7 @@ use crate::{
     chain::{EntryRow, ForkRow, Head},
     journal::Position,
     keys,
-    lease::{Lease, RECENT_AMENDMENTS, Receipts, Status},
+    lease::{Lease, RECENT_AMENDMENTS, Status},
     record::Held,
 };
 
@@ -102,25 +102,7 @@ impl State {
             return Err(Refusal::Lease("it is open already").into());
         }
         let number = self.row::<u64>(keys::LEASE_COUNT, "count")?.unwrap_or(0).saturating_add(1);
-        let lease = Lease {
-            draft,
-            open,
-            answer: None,
-            placement: None,
-            amends: Vec::new(),
-            amended: Vec::new(),
-            host_close: None,
-            renter_close: None,
-            host_close_ack: None,
-            renter_close_ack: None,
-            host_dispute: None,
-            renter_dispute: None,
-            state: None,
-            events: 0,
-            number,
-            label: None,
-            receipts: Receipts::default(),
-        };
+        let lease = Lease { number, ..Lease::opened(draft, open) };
         let opened = lease.opened_at();
         for index in [keys::by_host(&lease.host()), keys::by_renter(&lease.renter()), keys::by_time()] {
             let row = keys::indexed(&index, opened, &id);

@@ -21,6 +21,8 @@ use souk_protocol::{
     signed::{Document, Signed},
 };
 
+pub(crate) use entry::check_shape;
+pub(crate) use receipt::check_ack;
 pub use refusal::{FoldError, Refusal};
 
 use crate::{

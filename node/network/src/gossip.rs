@@ -93,8 +93,8 @@ fn peer_score(names: &Names) -> PeerScoreParams {
             .map(|topic| (names.topic(topic).hash(), topic_score()))
             .collect::<HashMap<_, _>>(),
         topic_score_cap: 20.0,
-        // The consumer judges messages, not peers.
-        app_specific_weight: 0.0,
+        // P5, what the node thinks of the peer otherwise: clamped, so that it never silences anybody by itself.
+        app_specific_weight: 1.0,
         // P6: up to sixteen nodes behind one address (an office, a rack) are normal; twenty-one are graylisted together.
         ip_colocation_factor_weight: -5.0,
         ip_colocation_factor_threshold: 16.0,

@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Unblock(NodeId),
     Allow(NodeId),
     Disallow(NodeId),
+    Score(NodeId, f64),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
 }
 
@@ -260,6 +261,17 @@ impl NetworkHandle {
     /// [`Closed`].
     pub async fn disallow(&self, peer: NodeId) -> Result<(), Closed> {
         self.command(Command::Disallow(peer)).await
+    }
+
+    /// Adds so much to a connected peer's gossip score, in place of what was added before; within [`crate::limits::APPLICATION_SCORE`]
+    /// of nothing. Forgotten with the peer's score.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn set_application_score(&self, peer: NodeId, score: f64) -> Result<(), Closed> {
+        let most = crate::limits::APPLICATION_SCORE;
+        let score = if score.is_nan() { 0.0 } else { score.clamp(-most, most) };
+        self.command(Command::Score(peer, score)).await
     }
 
     /// The connected peers in detail, in order of id; none once the network has stopped.

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// The most that the node itself adds to a peer's gossip score, or takes from it: less than one rejected message costs.
+pub const APPLICATION_SCORE: f64 = 10.0;
+
 /// Bytes of one request's body. The largest a market peer asks with is a batch of a few dozen signed documents of 4 KiB.
 pub const MAX_REQUEST: usize = 256 * 1024;
 

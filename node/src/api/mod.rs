@@ -35,6 +35,7 @@ mod server;
 mod streams;
 mod terms;
 mod tether;
+mod trust;
 mod tunnel;
 pub mod types;
 

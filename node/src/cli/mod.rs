@@ -39,6 +39,7 @@ mod ssh;
 mod ssh_keys;
 mod template;
 mod terms;
+mod trust;
 mod volume;
 mod volume_clone;
 mod watch;
@@ -151,6 +152,11 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Verify(args) => ledger::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
         Command::Owner(command) => owner::owner(context, command).await,
+        Command::Trust(args) => trust::trust(context, args).await,
+        Command::Block(args) => trust::block(context, args).await,
+        Command::Attest(args) => trust::attest(context, args).await,
+        Command::Report(args) => trust::report(context, args).await,
+        Command::Reputation(args) => trust::reputation(context, args).await,
         Command::Hook(command) => hooks::hook(context, command).await,
         Command::Demo(args) => node::demo(context, &args).await,
         Command::Config(command) => config::config(context, &command),

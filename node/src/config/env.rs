@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 65] = [
+const SETTINGS: [&str; 67] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -37,6 +37,8 @@ const SETTINGS: [&str; 65] = [
     "host.slots",
     "host.min_slots",
     "host.allow_soft_disk",
+    "trust.attesters",
+    "trust.show_leases",
     "host.accept.anyone",
     "host.accept.peers",
     "host.accept.attested_by",

@@ -9,6 +9,7 @@ pub mod load;
 mod pricing;
 mod public;
 pub mod template;
+mod trust;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ const MAX_IDLE_BYTES: usize = 16 * 1024;
 pub use load::{ConfigError, load};
 pub use pricing::{Images, OnFailure, Pricing, Strategy};
 pub use public::Public;
+pub use trust::Trust;
 
 /// The configuration's file in a data directory.
 pub const FILE: &str = "config.toml";
@@ -42,6 +44,8 @@ pub struct Config {
     pub renter: Renter,
     /// Other machines of the same owner.
     pub owner: Owner,
+    /// Whose word counts, and what this node shows of itself.
+    pub trust: Trust,
     /// The local API.
     pub api: Api,
     /// What is logged.
@@ -215,9 +219,9 @@ pub struct Accept {
     pub anyone: bool,
     /// These peers in any case.
     pub peers: Vec<NodeId>,
-    /// Renters for whom one of these nodes attests. Nobody has attestations yet: until then only the peers named may rent.
+    /// Renters for whom one of these nodes attests.
     pub attested_by: Vec<NodeId>,
-    /// Renters trusted at least so much, in thousandths. Nobody has trust yet: until then only the peers named may rent.
+    /// Renters trusted at least so much, in thousandths.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_trust: Option<u16>,
     /// A program that is asked about each proposal that fits everything else: run by `/bin/sh -c`, with the proposal as JSON on its
@@ -428,6 +432,11 @@ impl Config {
         self.host.pricing.check()?;
         self.host.images.check()?;
         self.host.public.check()?;
+        unless(
+            self.trust.attesters.len() <= trust::ATTESTERS,
+            "trust.attesters",
+            "it must name at most 256 nodes",
+        )?;
         let accept = &self.host.accept;
         pricing::check_command("host.accept.command", accept.command.as_deref())?;
         unless(

@@ -84,8 +84,8 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Whether anybody may rent; otherwise only the peers named, and those below.
 # anyone = false
 # peers = []
-# Renters for whom one of these nodes attests, or who are trusted at least so many thousandths. Nobody has either yet: until then
-# both keep everybody out but the peers named.
+# Renters for whom one of these nodes attests, or who are trusted at least so many thousandths; `souk trust` and
+# the peers named pass in any case.
 # attested_by = []
 #? min_trust = 500
 # A program asked about each proposal that fits everything else, run by /bin/sh -c with the proposal as JSON on its standard
@@ -151,6 +151,13 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Public SSH keys that get into what you rent, beside each rental's own: lines of OpenSSH, or files, as in ["~/.ssh/id_ed25519.pub"].
 # Read when the node starts; --ssh-key KEY names others for one rental.
 # ssh_keys = []
+
+[trust]
+# Nodes whose attestations count (souk attest), beside those that `souk trust` names.
+# attesters = []
+# Whether other nodes are shown your leases when they ask: what both parties have signed, the image's name included. Without it this
+# node stays a stranger to whoever it has not dealt with.
+# show_leases = true
 
 [owner]
 # Another machine of the same owner is offline when its connection has been gone for so long, without a word.

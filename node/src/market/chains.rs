@@ -54,7 +54,7 @@ impl Chains {
     /// Whether all entries in a request fit.
     pub fn fit_request(&self, ledger: &Ledger, request: &Request) -> bool {
         match request {
-            Request::Commit { open: entry, .. } | Request::Deliver { entry } | Request::Amend { entry } => {
+            Request::Commit { open: entry, .. } | Request::Deliver { entry } | Request::Amend { entry } | Request::Opinion { entry } => {
                 self.fit(ledger, [entry])
             }
             Request::Update(update) => self.fit(ledger, &update.entries),
@@ -67,6 +67,7 @@ impl Chains {
             | Request::AskExtension { .. }
             | Request::Sync { .. }
             | Request::Login(_)
+            | Request::Evidence { .. }
             | Request::Order(_) => true,
         }
     }
@@ -87,6 +88,8 @@ impl Chains {
             | Response::Ordered { .. }
             | Response::Quoted { .. }
             | Response::LoginTaken
+            | Response::Evidence(_)
+            | Response::Noted
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }

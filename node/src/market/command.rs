@@ -284,6 +284,8 @@ pub enum Command {
     },
     /// About the owner of this node, and the owner's other machines.
     Owner(OwnerCommand),
+    /// About trust and reputation.
+    Trust(super::trust::TrustCommand),
 }
 
 /// One thing asked about the owner.
@@ -354,6 +356,7 @@ impl fmt::Debug for Command {
             Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
             Self::Owner(_) => "Owner",
+            Self::Trust(_) => "Trust",
             Self::HostIdleJob { .. } => "HostIdleJob",
         })
     }

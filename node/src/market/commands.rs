@@ -79,6 +79,7 @@ impl Market {
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
             Command::Owner(command) => self.owner_command(command),
+            Command::Trust(command) => self.trust_command(command),
         }
     }
 
@@ -155,6 +156,7 @@ impl Market {
         super::jupyter::prepare(&mut request)?;
         let ask = self.find_ask(&request.ask)?;
         let (offer, slots) = self.engine.book().find_ask(&ask).ok_or_else(|| unknown_ask(&ask))?;
+        self.check_blocked(&offer.host)?;
         if request.volume {
             self.check_volume(&request, offer)?;
         }
@@ -286,7 +288,7 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        if self.change_done(token, &result) || self.inside_done(token, &result) {
+        if self.opinion_done(token, &result) || self.change_done(token, &result) || self.inside_done(token, &result) {
             return;
         }
         match result {

@@ -28,6 +28,7 @@ impl Market {
             let least = usize::from(highest) + 1;
             setup.slots.resize(setup.slots.len().max(least), None);
         }
+        setup.accept.let_in(&self.trust.let_in);
         setup.ssh_host_key = souk_protocol::SshKey(self.about.ssh.host_key().public());
         self.locks.name(&setup.slots);
         self.offer_as_owned(setup);

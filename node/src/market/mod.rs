@@ -30,6 +30,7 @@ pub mod task;
 mod telling;
 mod template;
 pub mod terms;
+pub mod trust;
 pub mod views;
 mod volumes;
 

@@ -1,7 +1,7 @@
 //! Search, as the API answers it: the engine's book through the index, with prices in whole units.
 
 use souk_protocol::{
-    AskId, Currency,
+    AskId, Currency, NodeId,
     cost::estimate,
     machine::{policy, search::search},
     money::{Amount, Rates},
@@ -23,14 +23,23 @@ use crate::{
 
 /// The disk a rental gets when nobody says how much, in MB, if the slots carry as much.
 const DISK_MB: u64 = 10_000;
+/// Hosts of a search whose evidence is asked for: those that a person looks at.
+const LOOKED_AT: usize = 10;
 /// The fewest digits of an ask's id that name it.
 const SHORTEST_PREFIX: usize = 4;
 
 impl Market {
-    pub(super) fn search(&self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
+    pub(super) fn search(&mut self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
         let (query, options) = request.parse(now(), self.host_id(), self.about.currency.clone())?;
-        let results = SearchResults::from(search(&self.index, &query, &options));
+        let found = search(&self.index, &query, &options);
+        let shown: Vec<NodeId> = found.rows.iter().take(LOOKED_AT).filter_map(|row| self.host_of_ask(&row.ask)).collect();
+        let results = SearchResults::from(found);
+        self.look_at(shown);
         Ok(SearchResults { avoided: self.avoided_hosts(), ..results })
+    }
+
+    fn host_of_ask(&self, ask: &AskId) -> Option<NodeId> {
+        self.engine.book().find_ask(ask).map(|(offer, _)| offer.host)
     }
 
     /// The ask a person means: an id, or the first digits of one; row numbers are the API's.

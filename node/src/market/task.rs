@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chains::Chains, command::Command, idle::IdleSide, logins::Logins, outbox::Outbox, owned::Owned, pricing::Prices,
-    rentals::Rentals, terms::Waiters, views::Meta,
+    rentals::Rentals, terms::Waiters, trust::{Computed, Pulled, Trust}, views::Meta,
 };
 use crate::{
     access::{
@@ -99,6 +99,10 @@ pub(super) enum Internal {
     LookAgain,
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
+    /// What came of asking a peer for evidence.
+    Pulled(NodeId, Pulled),
+    /// New scores; none if they could not be computed.
+    Scored(Option<Box<Computed>>),
 }
 
 /// What the task is made of.
@@ -130,6 +134,8 @@ pub struct Parts {
     pub hooks: crate::hooks::Feed,
     /// Registry logins.
     pub logins: Logins,
+    /// Trust and reputation.
+    pub trust: Trust,
 }
 
 pub(super) struct Market {
@@ -171,6 +177,7 @@ pub(super) struct Market {
     pub(super) kept: BTreeSet<NodeId>,
     pub(super) idle: IdleSide,
     pub(super) logins: Logins,
+    pub(super) trust: Trust,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -194,6 +201,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         about,
         hooks,
         logins,
+        trust,
     } = parts;
     let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
     let endpoints = Endpoints::new(about.api.clone(), asks);
@@ -232,8 +240,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
         logins,
+        trust,
     };
     market.remember_failures();
+    market.begin_trust();
     let public_ends = CancellationToken::new();
     let _public_ends = public_ends.clone().drop_guard();
     if let Some(host) = &market.host {
@@ -288,6 +298,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.mark_all();
                 market.forget();
                 market.forget_logins();
+                market.follow_trust();
             }
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
@@ -295,6 +306,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         market.drain().await;
     }
     market.flush(&mut progress).await;
+    tokio::task::spawn_blocking(market.trust.save()).await.ok();
     market.end_idle(&mut reports).await;
     drop(reports);
     if let Some(runtime) = &market.runtime
@@ -449,6 +461,7 @@ impl Market {
                     }
                 }
                 self.owned.book_changed(&key, offer, book.is_withdrawn(&key));
+                self.show_host(key.0);
             }
             Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
         }
@@ -459,9 +472,12 @@ impl Market {
         if let Record::Entry(signed) = record
             && let Ok(entry) =
                 souk_protocol::encode::from_bytes::<Entry>(signed.payload(), souk_protocol::limits::ENTRY_BYTES)
-            && entry.author != self.engine.me()
         {
-            self.chains.note(&entry, signed.id(self.engine.network()));
+            if entry.author == self.engine.me() {
+                self.note_said(&entry, signed);
+            } else {
+                self.chains.note(&entry, signed.id(self.engine.network()));
+            }
         }
     }
 
@@ -504,6 +520,8 @@ impl Market {
                 self.owned.connected(peer, |key| book.offer(key).is_some());
                 self.input(Input::Connected(peer));
                 self.give_logins(peer);
+                self.score_connection(peer);
+                self.hand_over_opinions(peer);
             }
             NetworkEvent::Disconnected(peer) => {
                 self.owned.disconnected(peer);
@@ -523,10 +541,19 @@ impl Market {
                     let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
+                Ok(Request::Evidence { with, before }) => self.show_evidence(from, with, before, reply),
+                Ok(Request::Opinion { entry }) if !self.knows_lease_of(&entry, &from) => {
+                    let sentence = "this node has no lease with you by that id";
+                    let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
+                    reply.send(Response::Rejected(reject).to_bytes()).ok();
+                }
                 Ok(Request::Order(order)) => self.ordered(from, &order, reply),
                 Ok(Request::Login(given)) => self.login_came(from, *given, reply),
                 Ok(request) => {
                     let token = self.token();
+                    if matches!(request, Request::Propose(_)) {
+                        self.look_at_renter(from);
+                    }
                     self.peer_replies.insert(token, (from, reply));
                     self.input(Input::Request { from, token, request });
                 }
@@ -562,6 +589,8 @@ impl Market {
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
             Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::LookAgain => self.adopt = true,
+            Internal::Pulled(peer, pulled) => self.pulled(peer, pulled),
+            Internal::Scored(computed) => self.scored(computed),
             Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),
             Internal::Adopted(found, asked) => {
                 self.idle_cleaned();

@@ -33,12 +33,19 @@ pub enum Accept {
 }
 
 impl Accept {
+    /// Lets further peers in, where the owner goes by attestations or trust: those whom they speak for, as this node has found.
+    pub fn let_in(&mut self, found: &BTreeSet<NodeId>) {
+        if let Self::Attested { peers, .. } | Self::Trusted { peers, .. } = self {
+            peers.extend(found.iter().copied());
+        }
+    }
+
     /// Whether a peer may rent.
     #[must_use]
     pub fn takes(&self, peer: &NodeId) -> bool {
         match self {
             Self::Anyone => true,
-            // Nobody has attestations or trust that others can check yet: only names count.
+            // Whom attestations or trust speak for has been let in by name.
             Self::Peers(peers) | Self::Attested { peers, .. } | Self::Trusted { peers, .. } => peers.contains(peer),
         }
     }

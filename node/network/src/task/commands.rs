@@ -71,6 +71,9 @@ impl Task {
                     members.disallow_peer(peer);
                 }
             }),
+            Command::Score(node, score) => self.about(&node, |task, peer| {
+                task.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
+            }),
             Command::Peers(reply) => {
                 reply.send(self.peers()).ok();
             }

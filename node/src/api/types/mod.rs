@@ -16,6 +16,7 @@ mod rent;
 mod schedule;
 mod search;
 mod terms;
+mod trust;
 
 pub use access::*;
 pub use earnings::*;
@@ -30,6 +31,7 @@ pub use rent::*;
 pub use schedule::*;
 pub use search::*;
 pub use terms::*;
+pub use trust::*;
 
 use std::path::PathBuf;
 

@@ -10,6 +10,7 @@ mod owner;
 mod renting;
 mod template;
 mod terms;
+mod trust;
 mod values;
 mod volume;
 
@@ -29,6 +30,7 @@ pub use owner::*;
 pub use renting::*;
 pub use template::*;
 pub use terms::*;
+pub use trust::*;
 use values::duration;
 pub use volume::*;
 
@@ -90,7 +92,7 @@ pub enum Command {
                       cpu_cores cpu_cores_effective cpu_ghz cpu_ram cpu_arch has_avx disk_space disk_bw pcie_bw\n  \
                       pci_gen duration geolocation reliability verified datacenter rentable rented static_ip\n  \
                       direct_port_count volume_space host_id machine_id id score trust reachability runtime\n  \
-                      eviction_notice owed avoided\n\n\
+                      eviction_notice owed avoided blocked\n\n\
                       Examples:\n  souk search\n  souk search 'gpu_name=RTX_4090 num_gpus>=2' -o dph\n  \
                       souk search 'cpu_cores>=8 cpu_ram>=32' --storage 100\n  \
                       souk search 'gpu_ram>=80' --explain        why there is nothing"
@@ -273,6 +275,32 @@ pub enum Command {
         after_help = "Examples:\n  souk host list --price 0.35\n  souk host accept anyone\n  souk host show"
     )]
     Host(HostCommand),
+    /// Trust a node or an owner: its receipts count, and it may owe you so much
+    #[command(after_help = "Trust is where reputation begins: what the trusted have dealt with counts next. Kept in the ledger, never told \
+                      to others.\n\nExamples:\n  souk trust                          who is\n  souk trust 12D3KooW… --credit 20\n  \
+                      souk trust owner7Kf… \n  souk trust 12D3KooW… --remove")]
+    Trust(TrustArgs),
+    /// Have nothing to do with a node or an owner: no lease, no answer, not in searches
+    #[command(after_help = "Leases that are open go on to their end, or both sides would lose what they are owed.\n\n\
+                      Examples:\n  souk block                          who is\n  souk block 12D3KooW…\n  souk block 12D3KooW… --remove\n  \
+                      souk search 'blocked=true'")]
+    Block(BlockArgs),
+    /// Vouch for a node, signed: it shows that to whoever asks
+    #[command(after_help = "It counts for those who accept your word: trust.attesters in the configuration, or souk trust. Searches have fields for \
+                      `verified` and `datacenter`.\n\nExamples:\n  souk attest                          by this node, and about it\n  \
+                      souk attest 12D3KooW… datacenter\n  souk attest 12D3KooW… verified --until 'in 90days'\n  \
+                      souk attest 12D3KooW… verified --withdraw")]
+    Attest(AttestArgs),
+    /// Complain of the other party of a lease, signed: evidence that goes with the lease
+    #[command(after_help = "Codes: over_metered not_acknowledged not_delivered performance bait unpaid payment_ignored abuse other. The complaint \
+                      names the lease's last document; the other party gets it, and it is in the lease's export.\n\n\
+                      Examples:\n  souk report 3 performance \"half of what the offer said\"\n  souk report train not_delivered")]
+    Report(ReportArgs),
+    /// What to think of nodes, computed here from receipts that both parties signed
+    #[command(after_help = "0.13 is a stranger. Nothing is believed that others say of a score: only receipts count, and whose they are.\n\n\
+                      Examples:\n  souk reputation\n  souk reputation 12D3KooW… --explain      names the receipts\n  \
+                      souk reputation --json | jq '.[] | [.peer, .host.trust]'")]
+    Reputation(ReputationArgs),
     /// Tell URLs and programs what happens: outbid, offline, rented …
     #[command(
         subcommand,

@@ -21,6 +21,9 @@ use crate::{
     view::{QueryError, View},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Leases looked through for one page that is only about one pair.
 const LOOKED_AT: usize = 256;
 
@@ -51,7 +54,7 @@ pub struct Read {
     pub leases: Vec<Lease>,
     /// Payments acknowledged by their payees, of which the node is a party.
     pub payments: Vec<Paid>,
-    /// Entries that vouch for the node, newest of each author and claim.
+    /// Attestations about the node, and by it.
     pub attestations: Vec<Held<Entry>>,
 }
 
@@ -83,7 +86,7 @@ pub fn read(page: &EvidencePage, from: &NodeId, network: &NetworkId, now: Timest
         if !matches!(entry.body, Body::Attestation(_)) {
             return Err(Unproven::Fit("an attestation that is none"));
         }
-        if entry.peer != Some(*from) {
+        if entry.peer != Some(*from) && entry.author != *from {
             return Err(Unproven::OfOthers);
         }
         read.attestations.push(Held::from(&entry));
@@ -236,8 +239,7 @@ impl View {
             last = Some(lease.number);
             let Some(peer) = lease.peer_of(&own).filter(|peer| with.is_none_or(|with| with == peer)) else { continue };
             let Some(shown) = show_lease(lease) else { continue };
-            let key =
-                SettlementKey { peer, currency: lease.currency().clone(), by_us: lease.renter() == own };
+            let key = SettlementKey { peer, currency: lease.currency().clone(), by_us: lease.renter() == own };
             if !pairs.contains(&key) {
                 pairs.push(key);
             }
@@ -261,8 +263,14 @@ impl View {
             }
         }
         if before.is_none() {
-            let said = self.attestations_about(&own)?;
-            for (author, _, row) in said.into_iter().filter(|(.., row)| row.holds(now)).take(PAGE_ENTRIES) {
+            // What we vouch for ourselves, withdrawn or not: nobody can show an older word of ours as the newest.
+            let mut by_us: Vec<u64> = self.attestations_by(&own)?.into_iter().map(|(.., row)| row.seq).collect();
+            by_us.sort_unstable_by(|a, b| b.cmp(a));
+            for seq in by_us.into_iter().take(PAGE_ENTRIES / 2) {
+                page.attestations.extend(self.entry(&own, seq)?);
+            }
+            let about_us = self.attestations_about(&own)?.into_iter().filter(|(.., row)| row.holds(now));
+            for (author, _, row) in about_us.take(PAGE_ENTRIES / 2) {
                 page.attestations.extend(self.entry(&author, row.seq)?);
             }
         }

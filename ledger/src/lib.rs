@@ -14,9 +14,9 @@ pub mod check;
 pub mod commit;
 pub mod earnings;
 pub mod export;
-pub mod foreign;
 #[cfg(test)]
 mod fixture;
+pub mod foreign;
 pub mod journal;
 mod keys;
 pub mod lease;

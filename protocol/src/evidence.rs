@@ -18,7 +18,7 @@ pub const LEASE_ENDS: usize = 6;
 /// Amendments of one lease: those that the receipt and the end of the contract rest on.
 pub const LEASE_AMENDED: usize = 2;
 /// Attestations and acknowledged payments in one page.
-pub const PAGE_ENTRIES: usize = 32;
+pub const PAGE_ENTRIES: usize = 64;
 /// Bytes of one page.
 pub const PAGE_BYTES: usize = 256 * 1024;
 
@@ -46,7 +46,7 @@ pub struct EvidencePage {
     pub leases: Vec<LeaseEvidence>,
     /// What the other parties of these leases have acknowledged as paid, or it has: the newest `settle_ack` of a pair and currency.
     pub payments: Vec<Signed<Entry>>,
-    /// What others vouch for about the answering node. In the first page only.
+    /// What others vouch for about the answering node, and what it vouches for itself. In the first page only.
     pub attestations: Vec<Signed<Entry>>,
     /// What to ask for the next page with; none if this is the last.
     pub next: Option<u64>,

@@ -57,10 +57,7 @@ async fn attestations(State(shared): State<Shared>) -> Answer<Vec<AttestationVie
     ask(&shared, |reply| TrustCommand::Attestations { reply }).await
 }
 
-async fn attest(
-    State(shared): State<Shared>,
-    JsonBody(request): JsonBody<AttestRequest>,
-) -> Answer<AttestationView> {
+async fn attest(State(shared): State<Shared>, JsonBody(request): JsonBody<AttestRequest>) -> Answer<AttestationView> {
     ask(&shared, |reply| TrustCommand::Attest { request, reply }).await
 }
 
@@ -73,10 +70,7 @@ async fn report(
     ask(&shared, |reply| TrustCommand::Report { id, request, reply }).await
 }
 
-async fn all(
-    State(shared): State<Shared>,
-    Query(request): Query<ReputationRequest>,
-) -> Answer<Vec<ReputationView>> {
+async fn all(State(shared): State<Shared>, Query(request): Query<ReputationRequest>) -> Answer<Vec<ReputationView>> {
     ask(&shared, |reply| TrustCommand::Reputation { peer: None, request, reply }).await
 }
 

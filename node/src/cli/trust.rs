@@ -197,7 +197,8 @@ fn describe(one: &ReputationView) -> Result<(), Failure> {
         if score.reasons.is_empty() {
             continue;
         }
-        let columns = [("LEASE", Align::Left), ("WORD OF", Align::Left), (title, Align::Left), ("WEIGHT", Align::Right)];
+        let columns =
+            [("LEASE", Align::Left), ("WORD OF", Align::Left), (title, Align::Left), ("WEIGHT", Align::Right)];
         let mut table = Table::new(&columns);
         for reason in &score.reasons {
             let lease = reason.lease.map_or_else(|| "seen here".to_owned(), |lease| lease.to_string());

@@ -432,11 +432,7 @@ impl Config {
         self.host.pricing.check()?;
         self.host.images.check()?;
         self.host.public.check()?;
-        unless(
-            self.trust.attesters.len() <= trust::ATTESTERS,
-            "trust.attesters",
-            "it must name at most 256 nodes",
-        )?;
+        unless(self.trust.attesters.len() <= trust::ATTESTERS, "trust.attesters", "it must name at most 256 nodes")?;
         let accept = &self.host.accept;
         pricing::check_command("host.accept.command", accept.command.as_deref())?;
         unless(

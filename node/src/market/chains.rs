@@ -54,9 +54,10 @@ impl Chains {
     /// Whether all entries in a request fit.
     pub fn fit_request(&self, ledger: &Ledger, request: &Request) -> bool {
         match request {
-            Request::Commit { open: entry, .. } | Request::Deliver { entry } | Request::Amend { entry } | Request::Opinion { entry } => {
-                self.fit(ledger, [entry])
-            }
+            Request::Commit { open: entry, .. }
+            | Request::Deliver { entry }
+            | Request::Amend { entry }
+            | Request::Opinion { entry } => self.fit(ledger, [entry]),
             Request::Update(update) => self.fit(ledger, &update.entries),
             Request::BookSummary
             | Request::BookPage { .. }

@@ -32,7 +32,8 @@ impl Market {
     pub(super) fn search(&mut self, request: &SearchRequest) -> Result<SearchResults, CommandError> {
         let (query, options) = request.parse(now(), self.host_id(), self.about.currency.clone())?;
         let found = search(&self.index, &query, &options);
-        let shown: Vec<NodeId> = found.rows.iter().take(LOOKED_AT).filter_map(|row| self.host_of_ask(&row.ask)).collect();
+        let shown: Vec<NodeId> =
+            found.rows.iter().take(LOOKED_AT).filter_map(|row| self.host_of_ask(&row.ask)).collect();
         let results = SearchResults::from(found);
         self.look_at(shown);
         Ok(SearchResults { avoided: self.avoided_hosts(), ..results })

@@ -33,8 +33,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    chains::Chains, command::Command, idle::IdleSide, logins::Logins, outbox::Outbox, owned::Owned, pricing::Prices,
-    rentals::Rentals, terms::Waiters, trust::{Computed, Pulled, Trust}, views::Meta,
+    chains::Chains,
+    command::Command,
+    idle::IdleSide,
+    logins::Logins,
+    outbox::Outbox,
+    owned::Owned,
+    pricing::Prices,
+    rentals::Rentals,
+    terms::Waiters,
+    trust::{Computed, Pulled, Trust},
+    views::Meta,
 };
 use crate::{
     access::{

@@ -30,6 +30,6 @@ pub mod slots;
 pub mod standing;
 pub mod statistics;
 pub mod sync;
-pub mod uptime;
 #[cfg(test)]
 pub(crate) mod testkit;
+pub mod uptime;

@@ -101,8 +101,7 @@ mod tests {
     };
 
     fn attested(by: u8, claim: &str) -> Entry {
-        let body =
-            Body::Attestation(Attestation { claim: claim.to_owned(), until: None, withdrawn: false });
+        let body = Body::Attestation(Attestation { claim: claim.to_owned(), until: None, withdrawn: false });
         let (author, peer) = (key(by).node_id(), Some(key(9).node_id()));
         Entry { author, seq: 1, prev: None, time: NOW, lease: None, peer, body }
     }

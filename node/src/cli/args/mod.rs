@@ -276,9 +276,11 @@ pub enum Command {
     )]
     Host(HostCommand),
     /// Trust a node or an owner: its receipts count, and it may owe you so much
-    #[command(after_help = "Trust is where reputation begins: what the trusted have dealt with counts next. Kept in the ledger, never told \
+    #[command(
+        after_help = "Trust is where reputation begins: what the trusted have dealt with counts next. Kept in the ledger, never told \
                       to others.\n\nExamples:\n  souk trust                          who is\n  souk trust 12D3KooW… --credit 20\n  \
-                      souk trust owner7Kf… \n  souk trust 12D3KooW… --remove")]
+                      souk trust owner7Kf… \n  souk trust 12D3KooW… --remove"
+    )]
     Trust(TrustArgs),
     /// Have nothing to do with a node or an owner: no lease, no answer, not in searches
     #[command(after_help = "Leases that are open go on to their end, or both sides would lose what they are owed.\n\n\
@@ -286,20 +288,26 @@ pub enum Command {
                       souk search 'blocked=true'")]
     Block(BlockArgs),
     /// Vouch for a node, signed: it shows that to whoever asks
-    #[command(after_help = "It counts for those who accept your word: trust.attesters in the configuration, or souk trust. Searches have fields for \
+    #[command(
+        after_help = "It counts for those who accept your word: trust.attesters in the configuration, or souk trust. Searches have fields for \
                       `verified` and `datacenter`.\n\nExamples:\n  souk attest                          by this node, and about it\n  \
                       souk attest 12D3KooW… datacenter\n  souk attest 12D3KooW… verified --until 'in 90days'\n  \
-                      souk attest 12D3KooW… verified --withdraw")]
+                      souk attest 12D3KooW… verified --withdraw"
+    )]
     Attest(AttestArgs),
     /// Complain of the other party of a lease, signed: evidence that goes with the lease
-    #[command(after_help = "Codes: over_metered not_acknowledged not_delivered performance bait unpaid payment_ignored abuse other. The complaint \
+    #[command(
+        after_help = "Codes: over_metered not_acknowledged not_delivered performance bait unpaid payment_ignored abuse other. The complaint \
                       names the lease's last document; the other party gets it, and it is in the lease's export.\n\n\
-                      Examples:\n  souk report 3 performance \"half of what the offer said\"\n  souk report train not_delivered")]
+                      Examples:\n  souk report 3 performance \"half of what the offer said\"\n  souk report train not_delivered"
+    )]
     Report(ReportArgs),
     /// What to think of nodes, computed here from receipts that both parties signed
-    #[command(after_help = "0.13 is a stranger. Nothing is believed that others say of a score: only receipts count, and whose they are.\n\n\
+    #[command(
+        after_help = "0.13 is a stranger. Nothing is believed that others say of a score: only receipts count, and whose they are.\n\n\
                       Examples:\n  souk reputation\n  souk reputation 12D3KooW… --explain      names the receipts\n  \
-                      souk reputation --json | jq '.[] | [.peer, .host.trust]'")]
+                      souk reputation --json | jq '.[] | [.peer, .host.trust]'"
+    )]
     Reputation(ReputationArgs),
     /// Tell URLs and programs what happens: outbid, offline, rented …
     #[command(

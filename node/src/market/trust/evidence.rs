@@ -1,12 +1,14 @@
 //! Evidence from peers and for them: asking, verifying beside the task, keeping; and answering who asks.
 
+use std::collections::BTreeSet;
+
 use souk_ledger::{
     foreign::{self, Read, Unproven},
     reputation::Evidence,
 };
 use souk_network::Reply as PeerReply;
 use souk_protocol::{
-    NodeId,
+    DocumentId, NodeId,
     evidence::{EvidencePage, PAGE_BYTES},
     message::{Request, Response},
     negotiation::{Reject, RejectCode},
@@ -23,10 +25,10 @@ const AT_ONCE: usize = 4;
 /// What came of asking a peer.
 #[derive(Debug)]
 pub enum Pulled {
-    /// A page, not verified.
-    Page(Box<EvidencePage>, u64),
-    /// A page, verified: what it says, and where it ends.
-    Verified(Box<Read>, Option<u64>),
+    /// A page, not verified: its bytes, and whether it is the first.
+    Page(Box<EvidencePage>, u64, bool),
+    /// A page, verified: what it says, where it ends, and whether it is the first.
+    Verified(Box<Read>, Option<u64>, bool),
     /// A page in which something is wrong.
     Wrong(Unproven),
     /// It does not answer, or does not show anything.
@@ -58,7 +60,7 @@ impl Market {
     pub(super) fn pull_evidence(&mut self) {
         for _ in 0..AT_ONCE {
             let engine = &self.engine;
-            let connected: std::collections::BTreeSet<&NodeId> = engine.connected().collect();
+            let connected: BTreeSet<&NodeId> = engine.connected().collect();
             let reachable = |peer: &NodeId| {
                 (connected.contains(peer) || engine.book().offers_any_of(peer))
                     && !engine.regard().blocks(peer, engine.book())
@@ -70,7 +72,7 @@ impl Market {
                 let pulled = match network.request(ask.peer, body, ANSWER_WITHIN).await {
                     Ok(bytes) if bytes.len() > PAGE_BYTES + 1024 => Pulled::Nothing("its page is too large".to_owned()),
                     Ok(bytes) => match Response::from_bytes(&bytes) {
-                        Ok(Response::Evidence(page)) => Pulled::Page(page, bytes.len() as u64),
+                        Ok(Response::Evidence(page)) => Pulled::Page(page, bytes.len() as u64, ask.before.is_none()),
                         Ok(Response::Rejected(reject)) => Pulled::Nothing(reject.sentence),
                         Ok(_) => Pulled::Nothing("it answers something else".to_owned()),
                         Err(error) => Pulled::Nothing(format!("its answer is {error}")),
@@ -85,22 +87,22 @@ impl Market {
     pub(in crate::market) fn pulled(&mut self, peer: NodeId, pulled: Pulled) {
         let at = now();
         match pulled {
-            Pulled::Page(page, bytes) => {
+            Pulled::Page(page, bytes, first) => {
                 if let Err(why) = self.trust.puller.came(&peer, bytes, u64::from(page.signatures()), at) {
                     return tracing::warn!(%peer, "a peer's evidence is not looked at: {why}");
                 }
                 let (network, internal) = (*self.engine.network(), self.internal.clone());
                 tokio::task::spawn_blocking(move || {
                     let pulled = match foreign::read(&page, &peer, &network, at) {
-                        Ok(read) => Pulled::Verified(Box::new(read), page.next),
+                        Ok(read) => Pulled::Verified(Box::new(read), page.next, first),
                         Err(why) => Pulled::Wrong(why),
                     };
                     internal.blocking_send(Internal::Pulled(peer, pulled)).ok();
                 });
             }
-            Pulled::Verified(read, next) => {
+            Pulled::Verified(read, next, first) => {
                 self.trust.puller.taken(&peer, next, at);
-                self.take_evidence(peer, *read);
+                self.take_evidence(peer, *read, first);
                 self.pull_evidence();
             }
             Pulled::Wrong(why) => {
@@ -114,7 +116,7 @@ impl Market {
         }
     }
 
-    fn take_evidence(&mut self, peer: NodeId, read: Read) {
+    fn take_evidence(&mut self, peer: NodeId, read: Read, first: bool) {
         let me = self.engine.me();
         let attesters = self.attesters();
         let trust = &mut self.trust;
@@ -127,6 +129,13 @@ impl Market {
         }
         for paid in read.payments.into_iter().filter(|paid| paid.payer != me && paid.payee != me) {
             new |= trust.table.take_payment(paid);
+        }
+        if first {
+            // What a node does not show any more was withdrawn, or has ended.
+            let shown: BTreeSet<DocumentId> = read.attestations.iter().map(|entry| entry.id).collect();
+            new |= trust
+                .table
+                .keep_vouches(|author, about, entry| about != peer || author == peer || shown.contains(&entry));
         }
         for entry in read.attestations.iter().filter(|entry| attesters.contains(&entry.value.author)) {
             if let Some((subject, said)) = vouched(entry) {

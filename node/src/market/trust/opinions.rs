@@ -46,7 +46,9 @@ impl Market {
             let known = self.trust.said.get(&node).is_some_and(|claims| claims.contains_key(&request.claim));
             if request.withdraw && !known {
                 let message = format!("this node does not vouch for {node} being {}", request.claim);
-                return Err(CommandError::new(ErrorCode::NotFound, message).hint("souk attest lists what it vouches for"));
+                return Err(
+                    CommandError::new(ErrorCode::NotFound, message).hint("souk attest lists what it vouches for")
+                );
             }
             Ok(node)
         });
@@ -89,13 +91,8 @@ impl Market {
             Ok(made) => made,
             Err(error) => return answer(reply, Err(error)),
         };
-        let view = ReportView {
-            lease,
-            against,
-            code: dispute.code,
-            sentence: dispute.sentence.clone(),
-            about: dispute.about,
-        };
+        let view =
+            ReportView { lease, against, code: dispute.code, sentence: dispute.sentence.clone(), about: dispute.about };
         let token = self.token();
         self.trust.waiting.insert(token, Waiting::Report(view, reply));
         let body = Box::new(Body::Dispute(dispute));

@@ -254,6 +254,15 @@ impl Table {
         true
     }
 
+    /// Drops the attestations that `keep` says no to: author, subject and entry are asked. Whether any was.
+    pub(super) fn keep_vouches(&mut self, keep: impl Fn(NodeId, NodeId, DocumentId) -> bool) -> bool {
+        let before = self.vouches.len();
+        self.vouches.retain(|(author, subject, _), vouch| keep(*author, *subject, vouch.entry));
+        let dropped = self.vouches.len() < before;
+        self.changed |= dropped;
+        dropped
+    }
+
     pub(super) fn evidence(&self) -> impl Iterator<Item = &Evidence> {
         self.leases.values()
     }

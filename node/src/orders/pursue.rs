@@ -128,7 +128,11 @@ impl Pursuit {
             limit: Some(50),
             ..SearchRequest::default()
         };
-        let found = self.market.ask(|reply| Command::Search { request, reply }).await?;
+        let mut found = self.market.ask(|reply| Command::Search { request, reply }).await?;
+        if wanted.order.is_none() {
+            AskRow::give_newcomers_a_chance(&mut found.rows)
+                .map_err(|e| CommandError::new(ErrorCode::Internal, e.to_string()))?;
+        }
         let first = wanted.first.filter(|_| self.order.replaced.is_empty());
         let row = |row: &AskRow| (row.id, row.node);
         let mut matches: Vec<(AskId, NodeId)> = found.rows.iter().map(row).collect();

@@ -11,6 +11,7 @@ mod columns;
 mod explain;
 mod facts;
 mod index;
+pub mod newcomer;
 mod order;
 pub mod performance;
 mod pool;

@@ -110,8 +110,8 @@ fields! {
     Duration "duration" Number "days" "Longest contract from now.";
     Geolocation "geolocation" Text "" "Two-letter country code, as the host declares it.";
     Reliability "reliability" Number "0 to 1" "Uptime and completion, from receipts and own probes.";
-    Verified "verified" Bool "" "Clean challenges by at least 3 unrelated renters in 30 days.";
-    Datacenter "datacenter" Bool "" "Attested to stand in a datacentre.";
+    Verified "verified" Bool "" "Attested as verified by somebody whose word you accept.";
+    Datacenter "datacenter" Bool "" "Attested to stand in a datacentre, by somebody whose word you accept.";
     Rentable "rentable" Bool "" "Whether as many slots are free; searched for unless the query says otherwise.";
     Rented "rented" Bool "" "Whether too few slots are free.";
     StaticIp "static_ip" Bool "" "Whether the host keeps its public address.";

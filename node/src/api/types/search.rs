@@ -287,6 +287,16 @@ impl AskRow {
         }
     }
 
+    /// Of choices that nobody makes by hand, one in twenty tries a newcomer: see [`search::newcomer`].
+    ///
+    /// # Errors
+    /// If the system gives no randomness.
+    pub fn give_newcomers_a_chance(rows: &mut [Self]) -> anyhow::Result<()> {
+        let roll = u64::from_le_bytes(crate::clock::random()?);
+        search::newcomer::give_a_chance(rows, |row| row.number(Field::Trust).unwrap_or_default(), roll);
+        Ok(())
+    }
+
     /// The text of a field, if it has one.
     #[must_use]
     pub fn text(&self, field: Field) -> Option<&str> {

@@ -14,7 +14,7 @@ use super::no_machine;
 use crate::{
     api::{
         client::{Client, Lines},
-        types::{LeaseView, RentRequest, RentStep, SearchRequest, SearchResults},
+        types::{AskRow, LeaseView, RentRequest, RentStep, SearchRequest, SearchResults},
     },
     cli::{args::RunArgs, error::Failure, output::money, push::Pushed},
     market::{ErrorCode, command::AskSelector},
@@ -58,7 +58,7 @@ impl Machines {
             ..SearchRequest::default()
         };
         let until = Instant::now() + Duration::from_millis(args.wait.0);
-        let found = loop {
+        let mut found = loop {
             let found: SearchResults = client.post("search", &search).await?;
             if !found.rows.is_empty() {
                 break found;
@@ -68,6 +68,9 @@ impl Machines {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         };
+        if args.order.is_none() {
+            AskRow::give_newcomers_a_chance(&mut found.rows).map_err(|e| Failure::new(e.to_string()))?;
+        }
         let mut hosts = HashSet::new();
         let (mut first, mut later): (Vec<AskId>, Vec<AskId>) = (Vec::new(), Vec::new());
         for row in &found.rows {

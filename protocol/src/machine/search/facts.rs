@@ -14,7 +14,7 @@ pub struct PeerFacts {
     pub reliability: f64,
     /// Reputation as seen from here, 0 to 1.
     pub trust: f64,
-    /// Clean challenges by at least three unrelated renters in 30 days.
+    /// Attested as verified by somebody whose word is accepted.
     pub verified: bool,
     /// Attested to stand in a datacentre.
     pub datacenter: bool,

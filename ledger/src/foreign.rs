@@ -135,7 +135,17 @@ pub fn read_lease(shown: &LeaseEvidence, network: &NetworkId, now: Timestamp) ->
             Body::LeaseAccept { .. } | Body::Close { .. } | Body::CloseAck { .. } | Body::Dispute(_) => {
                 check_shape(lease, &entry)?;
             }
-            _ => return Err(Unproven::Fit("an entry that says nothing of how it went")),
+            Body::Genesis { .. }
+            | Body::LeaseOpen { .. }
+            | Body::Void { .. }
+            | Body::Placement { .. }
+            | Body::Amend { .. }
+            | Body::Amended(_)
+            | Body::Anchor { .. }
+            | Body::Settle(_)
+            | Body::SettleAck(_)
+            | Body::Attestation(_)
+            | Body::Probe(_) => return Err(Unproven::Fit("an entry that says nothing of how it went")),
         }
         let place = match (&entry.body, by_host) {
             (Body::LeaseAccept { .. }, _) => &mut lease.answer,

@@ -90,7 +90,7 @@ pub(super) async fn attest(context: &Context, args: AttestArgs) -> Result<u8, Fa
         let until = match (one.withdrawn, one.until_ms) {
             (true, _) => "withdrawn".to_owned(),
             (false, Some(until)) => output::time(until),
-            (false, None) => "it is withdrawn".to_owned(),
+            (false, None) => "no end".to_owned(),
         };
         table.row([one.by.short(), one.about.short(), one.claim.clone(), until]);
     }

@@ -387,7 +387,7 @@ impl Store {
     pub fn has_sent(&self, request: &Request) -> bool {
         match request {
             Request::Commit { open, .. } => self.has(open),
-            Request::Deliver { entry } | Request::Amend { entry } => self.has(entry),
+            Request::Deliver { entry } | Request::Amend { entry } | Request::Opinion { entry } => self.has(entry),
             Request::Update(update) => self.has_news(update),
             Request::BookSummary
             | Request::BookPage { .. }
@@ -398,6 +398,7 @@ impl Store {
             | Request::AskExtension { .. }
             | Request::Sync { .. }
             | Request::Login(_)
+            | Request::Evidence { .. }
             | Request::Order(_) => true,
         }
     }
@@ -421,6 +422,8 @@ impl Store {
             | Response::Ordered { .. }
             | Response::Quoted { .. }
             | Response::LoginTaken
+            | Response::Evidence(_)
+            | Response::Noted
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }

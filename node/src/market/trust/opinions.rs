@@ -214,8 +214,6 @@ fn view_of(entry: &Entry, id: DocumentId, counts: bool, now: Timestamp) -> Attes
 
 /// What an entry vouches for, if it is an attestation.
 pub(super) fn vouched(entry: &Held<Entry>) -> Option<(NodeId, &Attestation)> {
-    match (&entry.value.body, entry.value.peer) {
-        (Body::Attestation(said), Some(subject)) => Some((subject, said)),
-        _ => None,
-    }
+    let Body::Attestation(said) = &entry.value.body else { return None };
+    entry.value.peer.map(|subject| (subject, said))
 }

@@ -20,6 +20,7 @@ use souk_protocol::{
 };
 use souk_tests::{
     docker::BUSYBOX,
+    export::{Export, Item, read_entry},
     node::Node,
     part::have,
     wait::until,
@@ -231,10 +232,27 @@ fn leases_of_others_are_pulled_verified_and_named() {
     // A complaint is signed, delivered, and in the lease's evidence on both sides.
     let made = renter.json(&["report", &broken, "bait", "it went away"]);
     assert_eq!((made["code"].as_str(), made["against"].as_str()), (Some("bait"), Some(host.id.as_str())));
-    until("it counts on the other side, too", || {
-        let seen = reputation(&host, &host.id);
-        seen["host"]["reasons"].as_array()?.iter().any(|r| r["what"] == "bait").then_some(())
+    until("it is named, as a claim", || {
+        let seen = reputation(&renter, &host.id);
+        let reasons = seen["host"]["reasons"].as_array()?;
+        reasons.iter().any(|r| r["what"] == "bait" && r["admitted"] == false).then_some(())
     });
+    let mut files = 0;
+    until("the host has it in its ledger", || {
+        files += 1;
+        let export = Export::of(&host, Some(&broken), &world.path().join(format!("host{files}.souk")));
+        let disputes = export.items.iter().filter_map(|item| match item {
+            Item::Entry(entry) => match read_entry(entry).body {
+                Body::Dispute(dispute) => Some(dispute.sentence),
+                _ => None,
+            },
+            Item::Usage(_) | Item::Ack(_) => None,
+        });
+        disputes.into_iter().any(|sentence| sentence == "it went away").then_some(())
+    });
+    // With it the lease is still what it was: it verifies from the file alone.
+    let file = world.path().join(format!("host{files}.souk"));
+    assert_eq!(host.souk(&["verify", &file.display().to_string()], &[]).code, 0);
 }
 
 #[test]

@@ -391,6 +391,9 @@ impl Market {
         }
         let past = || self.view(lease).map(|v| (v.state, None, None, u32::MAX));
         let Some((state, progress, rank, events)) = hosted.or(rented).or_else(past) else { return };
+        if state.is_ended() {
+            self.lease_tells();
+        }
         let mut rentals = std::mem::take(&mut self.rentals);
         rentals.changed(lease, state, (progress, rank), || self.view(lease));
         self.rentals = rentals;

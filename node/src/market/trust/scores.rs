@@ -225,6 +225,11 @@ impl Market {
         });
     }
 
+    /// A lease that is over says something of its parties.
+    pub(in crate::market) const fn lease_tells(&mut self) {
+        self.trust.dirty = true;
+    }
+
     /// A new connection is scored anew.
     pub(in crate::market) fn score_connection(&mut self, peer: NodeId) {
         self.trust.told.remove(&peer);

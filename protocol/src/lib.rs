@@ -21,6 +21,7 @@ pub mod negotiation;
 pub mod offer;
 pub mod owner;
 pub mod ports;
+pub mod pulse;
 pub mod query;
 pub mod receipt;
 pub mod resources;

@@ -22,6 +22,7 @@ pub mod offer;
 pub mod opinion;
 pub mod owner;
 pub mod ports;
+pub mod pulse;
 pub mod query;
 pub mod receipt;
 pub mod resources;

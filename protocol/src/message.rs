@@ -517,6 +517,12 @@ pub enum StreamOpen {
         /// Which lease.
         lease: LeaseId,
     },
+    /// The renter's own meter: a program in the instance that says that it is there. Frames as with `Exec`: a question is
+    /// [`Frame::Stdin`], a [`crate::pulse::question`]; an answer [`Frame::Stdout`], a [`crate::pulse::Answer`].
+    Pulse {
+        /// Which lease.
+        lease: LeaseId,
+    },
     /// An image of the instance's disk. After [`Frame::Ready`] the stream carries the messages of a handover; the host sends.
     Snapshot {
         /// Which lease.
@@ -559,6 +565,7 @@ impl StreamOpen {
             | Self::Ssh { lease }
             | Self::SshKeys { lease, .. }
             | Self::Push { lease }
+            | Self::Pulse { lease }
             | Self::Snapshot { lease, .. }
             | Self::Forward { lease, .. }
             | Self::Files { lease, .. } => *lease,

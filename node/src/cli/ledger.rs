@@ -60,6 +60,7 @@ fn table(receipts: &[ReceiptView]) -> String {
             (_, Some(souk_protocol::receipt::PartialReason::OverMetered)) => "partial: over-metered",
             (_, Some(souk_protocol::receipt::PartialReason::NotRunning)) => "partial: not running",
             (_, Some(souk_protocol::receipt::PartialReason::NotAsked)) => "partial: not asked for",
+            (_, Some(souk_protocol::receipt::PartialReason::Silent)) => "partial: nothing answered inside",
             (None, None) => "not countersigned",
             (Some(n), None) if n < r.n => "ack behind",
             (Some(_), None) if r.closed => "closed",

@@ -6,6 +6,7 @@ pub mod args;
 mod config;
 mod copy;
 mod copy_display;
+mod dial;
 mod earnings;
 mod error;
 mod events;
@@ -51,22 +52,40 @@ use self::{
     args::{Cli, Command, LedgerCommand},
     error::Failure,
 };
-use crate::{api::client::Client, config::Config};
+use crate::{api::client::Client, config::Config, remote::NodeAddress};
 
 /// What a command may need to know.
 struct Context {
     dir: PathBuf,
+    /// Where the node is, if not here.
+    at: Option<NodeAddress>,
     json: bool,
 }
 
 impl Context {
+    /// The configuration of this machine's node.
     fn config(&self) -> Result<Config, Failure> {
+        self.here()?;
         Ok(crate::config::load(&self.dir, std::env::vars_os())?)
     }
 
+    /// Refuses what is about this machine's node where another is named.
+    fn here(&self) -> Result<(), Failure> {
+        match &self.at {
+            None => Ok(()),
+            Some(at) => {
+                let elsewhere = match at {
+                    NodeAddress::Ssh(address) => address.by_hand("souk …"),
+                    NodeAddress::Unix(_) | NodeAddress::Loopback(_) => "souk --dir DIR …".to_owned(),
+                };
+                Err(Failure::usage(format!("this command is about the node of this machine, and {at} is named"))
+                    .hint(format!("{elsewhere}, or here without --at and SOUK_HOST")))
+            }
+        }
+    }
+
     fn client(&self) -> Result<Client, Failure> {
-        let socket = self.config()?.api.socket_in(&self.dir);
-        Ok(Client::new(&self.dir, socket))
+        dial::client(self)
     }
 }
 
@@ -95,7 +114,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
-    let context = Context { dir: data_dir(cli.dir)?, json: cli.json };
+    let context = Context { dir: data_dir(cli.dir)?, at: dial::address(cli.at)?, json: cli.json };
     let workers = matches!(cli.command, Command::Up(_) | Command::Demo(_));
     let mut builder = if workers {
         tokio::runtime::Builder::new_multi_thread()
@@ -142,6 +161,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ssh(args) => ssh::ssh(context, args).await,
         Command::SshConfig(args) => ssh::ssh_config(context, args).await,
         Command::SshKey(args) => ssh_keys::ssh_key(context, args).await,
+        Command::DialStdio(args) => dial::dial_stdio(context, args).await,
         Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
         Command::Forward(args) => forward::forward(context, args).await,
         Command::Open(args) => open::open(context, &args).await,

@@ -374,6 +374,7 @@ impl Market {
 
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
         self.hooks.mark(lease);
+        self.ask_pulse(lease);
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), 0));
         let rented =
             self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), l.events_seen()));

@@ -22,6 +22,7 @@ mod outbox;
 pub mod owned;
 mod parties;
 mod pricing;
+mod pulses;
 mod rentals;
 mod search;
 pub mod select;

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chains::Chains, command::Command, idle::IdleSide, logins::Logins, outbox::Outbox, owned::Owned, pricing::Prices,
-    rentals::Rentals, terms::Waiters, views::Meta,
+    pulses::Pulses, rentals::Rentals, terms::Waiters, views::Meta,
 };
 use crate::{
     access::{
@@ -97,6 +97,8 @@ pub(super) enum Internal {
     },
     /// Look at all instances again.
     LookAgain,
+    /// What came of a question into a rented instance.
+    Beat(Input),
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
 }
@@ -170,6 +172,7 @@ pub(super) struct Market {
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
     pub(super) idle: IdleSide,
+    pub(super) pulses: Pulses,
     pub(super) logins: Logins,
 }
 
@@ -231,9 +234,11 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
+        pulses: Pulses::default(),
         logins,
     };
     market.remember_failures();
+    market.ask_pulses();
     let public_ends = CancellationToken::new();
     let _public_ends = public_ends.clone().drop_guard();
     if let Some(host) = &market.host {
@@ -561,6 +566,7 @@ impl Market {
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
             Internal::IdleImage { reference, result } => self.idle_image(reference, result),
+            Internal::Beat(input) => self.input(input),
             Internal::LookAgain => self.adopt = true,
             Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),
             Internal::Adopted(found, asked) => {

@@ -281,6 +281,7 @@ pub fn detail() -> LeaseDetail {
         devices: vec!["GPU-1".to_owned(), "GPU-2".to_owned()],
         starts: 1,
         receipt: Some(receipt()),
+        silent_ms: Some(Millis(0)),
         events: vec![
             event(1, LeaseState::Running, Cause::Host),
             event(2, LeaseState::Paused(PauseReason::Stopped), Cause::Renter),

@@ -20,6 +20,7 @@ use super::{
     policy::HostSetup,
     pricing::{OwnerAnswer, Question},
     record::Record,
+    renter_lease::heartbeat::Beat,
 };
 
 /// Names a record the engine asked to be stored; tickets are handed out in rising order.
@@ -99,6 +100,19 @@ pub enum Input {
         lease: LeaseId,
         /// Whether all of them are ours now.
         locked: bool,
+    },
+    /// As a renter: what came of a question into an instance. Times are since this machine's start.
+    Beat {
+        /// Which lease.
+        lease: LeaseId,
+        /// How many of its events were known when it was asked.
+        events_seen: u32,
+        /// When it was asked.
+        asked: Millis,
+        /// When that is known.
+        at: Millis,
+        /// What came of it.
+        beat: Beat,
     },
     /// Slots of this machine that other nodes of it hold now.
     Foreign {

@@ -52,6 +52,9 @@ pub struct Cli {
     /// Data directory: key, configuration, ledger [default: ~/.local/share/souk]
     #[arg(long, global = true, env = "SOUK_DIR", value_name = "DIR", hide_env_values = true)]
     pub dir: Option<PathBuf>,
+    /// The node to ask: ssh://[user@]host[:port][/path], unix:///path or http://127.0.0.1:port [env: SOUK_HOST] [default: this data directory's]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub at: Option<String>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -209,6 +212,12 @@ pub enum Command {
     /// Pipe standard input and output to an instance's SSH server.
     #[command(hide = true, after_help = "Examples:\n  ssh -o ProxyCommand='souk ssh-proxy 1' instance")]
     SshProxy(SshProxyArgs),
+    /// Speak with the node here over standard input and output, for a souk on another machine.
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  ssh me@box souk dial-stdio        what SOUK_HOST=ssh://me@box runs"
+    )]
+    DialStdio(DialStdioArgs),
     /// Reach ports of an instance on this machine, until Ctrl-C
     #[command(
         after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53"

@@ -16,7 +16,7 @@ use super::{
     io::{NoAnswer, Output, Refusal, Step, Token, Wish},
     policy::next_bid,
     record::{Private, Record},
-    renter_lease::{Opened, RenterLease},
+    renter_lease::{Opened, RenterLease, heartbeat::Beat},
 };
 use crate::{
     Amount, LeaseId, Millis, NodeId, Nonce, Timestamp, Verified,
@@ -332,6 +332,13 @@ impl Renter {
         }
         self.forget_closed(cx, lease);
         cx.changed(lease, now);
+    }
+
+    /// What came of a question into an instance.
+    pub(super) fn beat(&mut self, lease: LeaseId, asked: Millis, beat: Beat, at: Millis, events_seen: u32) {
+        if let Some(held) = self.leases.get_mut(&lease) {
+            held.beat(asked, beat, at, events_seen);
+        }
     }
 
     /// The host's answer to a close of ours.

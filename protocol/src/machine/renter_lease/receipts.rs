@@ -81,25 +81,56 @@ impl RenterLease {
         Ok(())
     }
 
-    /// The counters, cut to what can have passed on our clock since our open, and to how long the host itself says the instance
-    /// ran, with tolerance; and the reason if they were cut.
+    /// The counters, cut to what can have passed on our clock since our open, to how long the host itself says the instance ran, and to
+    /// how long of that it may have run by our own meter, with tolerance; and the reason if they were cut.
     fn plausible(&self, usage: &Usage, now: Timestamp) -> (Counters, Option<PartialReason>) {
-        self.cut(&usage.counters, usage.time, now)
+        self.cut(&usage.counters, usage.time, self.silent(), now)
     }
 
-    /// Whether so much can have been used.
+    /// Whether so much can have been used. Of silence no host need know, so terms may carry it: it is taken off what comes after.
     pub(super) fn believes(&self, claimed: &Counters, at: Timestamp, now: Timestamp) -> bool {
-        self.cut(claimed, at, now).1.is_none()
+        self.cut(claimed, at, Millis(0), now).1.is_none()
     }
 
-    fn cut(&self, claimed: &Counters, at: Timestamp, now: Timestamp) -> (Counters, Option<PartialReason>) {
+    /// The silence that our newest acknowledgement rests on: after a start it is all we know of it.
+    pub(super) fn silence_acknowledged(&self) -> Millis {
+        let (Some(usage), Some(ack)) = (&self.usage, &self.ack) else { return Millis(0) };
+        if ack.partial != Some(PartialReason::Silent) || ack.usage != usage.id() {
+            return Millis(0);
+        }
+        let owed = |silent: u64| {
+            // The renter's clock is not asked: what it allows was allowed when this was signed.
+            let (counters, _) = self.cut(&usage.counters, usage.time, Millis(silent), Timestamp(u64::MAX));
+            self.terms.due_in(&self.draft, &counters, usage.state).unwrap_or(usage.due)
+        };
+        // The least silence with which no more is owed than was acknowledged: what is owed falls as it grows.
+        let (mut low, mut high) = (0, usage.counters.active.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if owed(middle) <= ack.due { high = middle } else { low = middle + 1 }
+        }
+        Millis(low)
+    }
+
+    fn cut(
+        &self,
+        claimed: &Counters,
+        at: Timestamp,
+        silent: Millis,
+        now: Timestamp,
+    ) -> (Counters, Option<PartialReason>) {
         let with_slack = |time: Millis| {
             let share = time.0 / 1000 * limits::METER_TOLERANCE_PERMILLE;
             Millis(time.0.saturating_add(share).saturating_add(limits::METER_TOLERANCE.0))
         };
         let passed = with_slack(now.since(self.open.time));
         let ran = self.ran(at).map_or(passed, with_slack);
-        let paid = self.paid_runs(at).map_or(passed, with_slack);
+        let billed = self.paid_runs(at);
+        let answered = |ran: Millis| with_slack(Millis(ran.0.saturating_sub(silent.0)));
+        let (billed, paid) = match billed {
+            Some(billed) => (with_slack(billed), answered(billed)),
+            None => (passed, Millis(passed.0.saturating_sub(silent.0))),
+        };
         let counters =
             Counters { active: claimed.active.min(passed).min(ran), storage: claimed.storage.min(passed), ..*claimed };
         let counters =
@@ -107,8 +138,12 @@ impl RenterLease {
         let partial = if claimed.active > passed || claimed.storage > passed {
             Some(PartialReason::OverMetered)
         } else {
-            let unpaid = claimed.active > ran || claimed.active.0.saturating_sub(claimed.waived.0) > paid.0;
-            unpaid.then_some(PartialReason::NotRunning)
+            let claimed_paid = claimed.active.0.saturating_sub(claimed.waived.0);
+            if claimed.active > ran || claimed_paid > billed.0 {
+                Some(PartialReason::NotRunning)
+            } else {
+                (claimed_paid > paid.0).then_some(PartialReason::Silent)
+            }
         };
         (counters, partial)
     }

@@ -29,6 +29,9 @@ impl State {
             return Ok(applied);
         }
         let head = self.head(&value.author)?;
+        if ours && self.sparse && head.as_ref().is_some_and(|head| value.seq <= head.seq) {
+            return Err(Refusal::Chain("it comes after a later one of our chain").into());
+        }
         check_link(value, head.as_ref(), ours && !self.sparse)?;
         let row = EntryRow { id: entry.id, prev: value.prev, at };
         let new_head = Head { seq: value.seq, id: entry.id, time: value.time };
@@ -214,7 +217,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
             Err(Refusal::Lease(why))
         }
     };
-    let accepted = lease.answer.is_some() && lease.status() != Status::Void;
+    let accepted = lease.is_accepted();
     match &entry.body {
         Body::LeaseAccept { open } | Body::Void { open, .. } => {
             hosts_only(*open == lease.open.id, "it answers another open")?;
@@ -246,7 +249,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Close { .. } => {
             let mine = if by_host { &lease.host_close } else { &lease.renter_close };
-            if lease.status() == Status::Void {
+            if lease.void().is_some() {
                 Err(Refusal::Lease("it is void"))
             } else if mine.is_some() {
                 Err(Refusal::Lease("its author has closed it already"))

@@ -19,7 +19,7 @@ use super::{
     is_sparse,
 };
 use crate::{
-    export::{FRAME_BYTES, Item},
+    export::{FRAME_BYTES, Filter, Item},
     journal::Position,
     keys,
     lease::{Balance, Lease, Status},
@@ -86,8 +86,13 @@ impl Audit {
             Err(what) => return Err(checked.fault(what.clone())),
         };
         let at = Position { index: checked.record, ..Position::default() };
+        if let Filter::Lease(chosen) = self.header.filter
+            && lease_of(fact) != Some(chosen)
+        {
+            return Err(checked.fault("it is not of the lease that the header names"));
+        }
         match self.state.apply(at, fact) {
-            Ok(Applied::New) => {}
+            Ok(Applied::New) => self.count(fact),
             Ok(Applied::Known) => return Err(checked.fault("it is there twice")),
             Ok(Applied::Fork) => {
                 let author = author_of(fact);
@@ -105,7 +110,7 @@ impl Audit {
             }
             Err(FoldError::Store(e)) => return Err(checked.fault(e.to_string())),
         }
-        self.count(fact);
+        self.records += 1;
         if self.open.len() > OPEN_LEASES {
             return Err(checked.fault(format!("more than {OPEN_LEASES} leases are open at once")));
         }
@@ -116,7 +121,6 @@ impl Audit {
     }
 
     fn count(&mut self, fact: &Fact) {
-        self.records += 1;
         let Fact::Entry(entry) = fact else {
             return;
         };
@@ -262,6 +266,15 @@ impl Audit {
             forks: self.forks,
             agreed,
         }
+    }
+}
+
+fn lease_of(fact: &Fact) -> Option<LeaseId> {
+    match fact {
+        Fact::Entry(entry) => entry.lease,
+        Fact::Usage(usage) => Some(usage.lease),
+        Fact::Ack(ack) => Some(ack.lease),
+        Fact::Private(_) => None,
     }
 }
 

@@ -23,6 +23,7 @@ pub mod lock;
 pub mod pair;
 pub mod record;
 mod replay;
+pub mod reputation;
 pub mod state;
 
 pub mod store;

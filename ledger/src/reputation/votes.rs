@@ -1,0 +1,147 @@
+//! What others say of nodes on one side of their leases, in votes.
+//!
+//! Owns how much a rater's word counts: by the trust that reaches it without passing through whom it rates, within what its own
+//! trade with trusted nodes is worth, and not at all below the mass that an attacker can buy cheaply.
+
+use super::{
+    evidence::Side,
+    graph::{Graph, Index, Pair},
+    limits::{PRAISE_FROM, RATER_FROM, REFERENCE_SHARE},
+    scale::{log_value, ramp},
+    walk::{Scratch, Walk},
+};
+
+/// What others' receipts say of one node.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Votes {
+    /// For it.
+    pub praise: f64,
+    /// Against it, signed by itself.
+    pub admitted: f64,
+    /// Against it, by its raters' word.
+    pub claimed: f64,
+    /// How many raters counted.
+    pub raters: u32,
+}
+
+/// Everything needed to count votes about nodes on one side.
+#[derive(Debug)]
+pub(super) struct Poll {
+    /// The side of whom the votes are about.
+    side: Side,
+    /// Ourselves: our own word is counted elsewhere, in full.
+    me: Index,
+    /// The trust that makes a full rater.
+    reference: f64,
+    /// What each rater's votes are multiplied by, so that all of them are within its honest trade.
+    scale: Vec<f64>,
+    /// The votes of each node on that side.
+    pub votes: Vec<Votes>,
+    /// Praise that is usual for whoever is praised.
+    pub usual: f64,
+}
+
+impl Poll {
+    /// Counts the votes about all nodes on `side`.
+    pub(super) fn new(graph: &Graph, walk: &Walk, side: Side, me: Index) -> Self {
+        let trusted = reference(graph, walk, side);
+        let scale = (0_u32..).zip(&graph.nodes).map(|(rater, _)| scale(graph, walk, side, rater, trusted)).collect();
+        let reference = reference(graph, walk, side.other());
+        let mut poll = Self { side, me, reference, scale, votes: Vec::new(), usual: 0.0 };
+        let mut scratch = Scratch::new(graph.nodes.len());
+        poll.votes = (0_u32..).zip(&graph.nodes).map(|(node, _)| poll.count(graph, walk, node, &mut scratch)).collect();
+        let (sum, squares) =
+            poll.votes.iter().fold((0.0, 0.0), |(sum, squares), v| (sum + v.praise, squares + v.praise * v.praise));
+        poll.usual = if sum > 0.0 { squares / sum } else { 0.0 };
+        poll
+    }
+
+    /// What is left of each vote of praise for a node once the mass that can be bought is taken off.
+    pub(super) fn beyond_the_usual_noise(&self, votes: &Votes) -> f64 {
+        if votes.praise > 0.0 { (votes.praise - PRAISE_FROM * self.usual).max(0.0) / votes.praise } else { 0.0 }
+    }
+
+    fn count(&self, graph: &Graph, walk: &Walk, node: Index, scratch: &mut Scratch) -> Votes {
+        let mut votes = Votes::default();
+        for (pair, weight) in self.weights(graph, walk, node, scratch) {
+            let blame = pair.blame(self.side);
+            votes.praise += weight * pair.praise();
+            votes.admitted += weight * blame.admitted;
+            votes.claimed += weight * blame.claimed;
+            votes.raters += u32::from(weight > 0.0);
+        }
+        votes
+    }
+
+    /// The pairs others have with a node, and how much their words in each count.
+    pub(super) fn weights<'a>(
+        &self,
+        graph: &'a Graph,
+        walk: &Walk,
+        node: Index,
+        scratch: &mut Scratch,
+    ) -> Vec<(&'a Pair, f64)> {
+        let rater_of = |pair: &Pair| pair.node(self.side.other());
+        let pairs: Vec<&Pair> = graph.pairs_of(node, self.side).filter(|pair| rater_of(pair) != self.me).collect();
+        // Whom the walk does not reach at all can't be reached without the node either.
+        let reached = pairs.iter().any(|pair| self.may_count(walk, rater_of(pair)));
+        if !reached {
+            return pairs.into_iter().map(|pair| (pair, 0.0)).collect();
+        }
+        let trust = walk.without(node, pairs.iter().map(|pair| rater_of(pair)), scratch);
+        let weigh = |(pair, trust): (&'a Pair, f64)| {
+            let rater = rater_of(pair);
+            let named = walk.start[rater as usize] > 0.0;
+            let counts = if named { 1.0 } else { share(trust, self.reference) };
+            (pair, counts * self.scale[rater as usize])
+        };
+        pairs.into_iter().zip(trust).map(weigh).collect()
+    }
+
+    fn may_count(&self, walk: &Walk, rater: Index) -> bool {
+        walk.start[rater as usize] > 0.0 || share(walk.mass[rater as usize], self.reference) > 0.0
+    }
+}
+
+/// How much of full trust this is.
+fn share(trust: f64, reference: f64) -> f64 {
+    if reference > 0.0 { ramp(trust / reference, RATER_FROM, 1.0) } else { 0.0 }
+}
+
+/// The lightest of the heaviest nodes on a side that together hold [`REFERENCE_SHARE`] of the trust that walked there.
+fn reference(graph: &Graph, walk: &Walk, side: Side) -> f64 {
+    let dealt = |node: &usize| !graph.by[side as usize][*node].is_empty() && walk.start[*node] == 0.0;
+    let mut held: Vec<f64> = (0..graph.nodes.len()).filter(dealt).map(|n| walk.mass[n]).filter(|m| *m > 0.0).collect();
+    held.sort_by(|a, b| b.total_cmp(a));
+    let all: f64 = held.iter().sum();
+    let mut sum = 0.0;
+    for mass in held {
+        sum += mass;
+        if sum >= REFERENCE_SHARE * all {
+            return mass;
+        }
+    }
+    0.0
+}
+
+/// What a rater's votes are multiplied by: they add up to no more than the logarithm of its trade with trusted nodes, and of a
+/// rater that praises more than it has honestly paid for, only that share counts.
+fn scale(graph: &Graph, walk: &Walk, side: Side, rater: Index, trusted: f64) -> f64 {
+    if walk.start[rater as usize] > 0.0 {
+        return 1.0;
+    }
+    let (mut honest, mut all, mut votes) = (0.0, 0.0, 0.0);
+    for pair in graph.pairs_of(rater, side.other()) {
+        let partner = pair.node(side) as usize;
+        let trust = if walk.start[partner] > 0.0 { 1.0 } else { share(walk.mass[partner], trusted) };
+        honest += pair.settled * trust;
+        all += pair.size;
+        let blame = pair.blame(side);
+        votes += pair.praise() + blame.admitted + blame.claimed;
+    }
+    if honest <= 0.0 || votes <= 0.0 {
+        return 0.0;
+    }
+    let paid = if honest < all { honest / all } else { 1.0 };
+    paid * (log_value(honest) / votes).min(1.0)
+}

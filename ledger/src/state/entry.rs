@@ -173,7 +173,14 @@ impl State {
             // The chain row is all there is to an anchor: what it fixes is in the receipts.
             (Body::Anchor { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. }, _) => {}
             // These are about no lease, and never come here.
-            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_), _) => {}
+            (
+                Body::Settle(_)
+                | Body::SettleAck(_)
+                | Body::Attestation(_)
+                | Body::Probe(_)
+                | Body::Checkpoint(_),
+                _,
+            ) => {}
         })?;
         Ok(())
     }
@@ -270,7 +277,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Dispute(_) => Ok(()),
         Body::Genesis { .. } | Body::LeaseOpen { .. } => Err(Refusal::Lease("it is open already")),
-        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) => {
+        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) | Body::Checkpoint(_) => {
             Err(Refusal::Lease("it is about none"))
         }
     }
@@ -324,6 +331,7 @@ fn start_of(placement: &Entry) -> u32 {
         | Body::SettleAck(_)
         | Body::Dispute(_)
         | Body::Attestation(_)
-        | Body::Probe(_) => 0,
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => 0,
     }
 }

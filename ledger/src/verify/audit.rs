@@ -153,7 +153,8 @@ impl Audit {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
     }
 

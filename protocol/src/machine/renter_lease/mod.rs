@@ -409,7 +409,8 @@ impl RenterLease {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
     }
 

@@ -1,7 +1,9 @@
 //! Exports: a node's public records as a file that anyone can check.
 //!
 //! A file is frames `len: u32 LE | CBOR`: a [`Header`], the records in the order this node learnt them (so that whatever a
-//! record answers comes before it), and a [`Trailer`] that the author signs over everything before it. [`crate::verify`] reads it.
+//! record answers comes before it), and a [`Trailer`] that the author signs over everything before it. Where the ledger has
+//! dropped old records there is a cut: before it some are missing, and a checkpoint after it fixes which and what they came
+//! to. [`crate::verify`] reads it.
 
 use std::io::{self, Write};
 
@@ -51,6 +53,14 @@ pub struct Header {
     pub author: NodeId,
     /// What was chosen.
     pub filter: Filter,
+    /// Whether old records have been dropped: there is a cut behind those that are left of them, and a checkpoint behind it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The last frame: without it a file is incomplete.
@@ -59,7 +69,7 @@ pub struct Header {
 pub struct Trailer {
     /// The signer.
     pub author: NodeId,
-    /// Records between header and trailer.
+    /// Frames between header and trailer.
     pub count: u64,
     /// The author's own newest entry among them.
     pub head: Option<DocumentId>,
@@ -88,6 +98,8 @@ pub(crate) enum Item {
     Entry(Signed<Entry>),
     Usage(Signed<Usage>),
     Ack(Signed<Ack>),
+    /// Before it, what a checkpoint behind it stands for is left out.
+    Cut,
     Trailer(Signed<Trailer>),
 }
 
@@ -121,11 +133,18 @@ pub enum ExportError {
 pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Result<u64, ExportError> {
     let mut out = Frames { out, hasher: blake3::Hasher::new() };
     let (author, network) = (view.own(), view.network());
-    out.frame(&Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter })?;
     let mut reader = view.records();
+    let mut cut = Some(reader.base_end()).filter(|end| filter == Filter::All && *end > 0);
+    let header = Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter, cut: cut.is_some() };
+    out.frame(&header)?;
     let (mut count, mut head) = (0, None);
     while let Some(item) = reader.next_item()? {
         let index = item.mark.at.index;
+        if cut.is_some_and(|cut| index >= cut) {
+            out.frame(&Item::Cut)?;
+            count += 1;
+            cut = None;
+        }
         let decode = |source| ExportError::Decode { index, source };
         let (lease, item) = match Record::from_bytes(item.record).map_err(decode)? {
             Record::Entry(entry) => {
@@ -155,6 +174,32 @@ pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Re
     out.frame(&Item::Trailer(trailer.to_signed()))?;
     out.out.flush().map_err(ExportError::Write)?;
     Ok(count)
+}
+
+/// A file of frames, the first of which is a header and the last of which is replaced by a trailer for those between: what a
+/// dishonest author could make.
+#[cfg(test)]
+pub(crate) fn sealed(frames: &[Vec<u8>], key: &Keypair, network: NetworkId) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut head = None;
+    let between = &frames[..frames.len() - 1];
+    for frame in between {
+        out.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+        out.extend_from_slice(frame);
+        if let Ok(Item::Entry(entry)) = encode::from_bytes(frame, FRAME_BYTES)
+            && let Ok(held) = Held::read(entry, &network)
+            && held.value.author == key.node_id()
+        {
+            head = Some(held.id);
+        }
+    }
+    let digest = Digest(*blake3::hash(&out).as_bytes());
+    let trailer = Trailer { author: key.node_id(), count: between.len() as u64 - 1, head, digest };
+    #[expect(clippy::unwrap_used, reason = "a test's")]
+    let trailer = encode::to_bytes(&Item::Trailer(Verified::sign(trailer, key, &network).unwrap().to_signed()));
+    out.extend_from_slice(&(trailer.len() as u32).to_le_bytes());
+    out.extend_from_slice(&trailer);
+    out
 }
 
 fn chosen(filter: Filter, lease: Option<LeaseId>) -> bool {

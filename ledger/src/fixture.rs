@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
 use souk_protocol::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, Rates, SshKey,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId, Nonce, Rates, SshKey,
     Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState},
@@ -29,16 +29,25 @@ impl Party {
         Self { key: Keypair::from_seed(&[seed; 32]), network: NetworkId::of_name("test"), seq: 0, prev: None }
     }
 
+    /// The next entry of the chain, about the chain itself.
+    pub fn say_of_itself(&mut self, body: Body) -> Verified<Entry> {
+        self.next(None, None, body)
+    }
+
     /// The next entry of the chain.
     pub fn say(&mut self, lease: Option<LeaseId>, peer: &Self, body: Body) -> Verified<Entry> {
         let genesis = matches!(body, Body::Genesis { .. });
+        self.next(lease, (!genesis).then(|| peer.key.node_id()), body)
+    }
+
+    fn next(&mut self, lease: Option<LeaseId>, peer: Option<NodeId>, body: Body) -> Verified<Entry> {
         let entry = Entry {
             author: self.key.node_id(),
             seq: self.seq,
             prev: self.prev,
             time: Timestamp(START + self.seq),
             lease,
-            peer: (!genesis).then(|| peer.key.node_id()),
+            peer,
             body,
         };
         let entry = Verified::sign(entry, &self.key, &self.network).unwrap();

@@ -10,6 +10,8 @@ pub(crate) const APPLIED: &[u8] = b"!applied";
 pub(crate) const PROOF_COUNT: &[u8] = b"!proofs";
 /// How many leases were opened: the newest lease's number.
 pub(crate) const LEASE_COUNT: &[u8] = b"!leases";
+/// Our newest checkpoint and its number.
+pub(crate) const CHECKPOINT: &[u8] = b"!checkpoint";
 /// The journal's owner and network.
 pub(crate) const IDENTITY: &[u8] = b"!identity";
 

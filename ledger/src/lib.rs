@@ -7,16 +7,18 @@
 //! ```
 //!
 //! [`journal`] and [`store`] know bytes only; [`state`] knows what records mean and does no I/O beyond the store it is given;
-//! [`commit`] puts them together under one owner, [`thread`] gives that owner a thread and everybody else a handle.
+//! [`compact`] lets old records go; [`commit`] puts them together under one owner, [`thread`] gives that owner a thread and everybody else a handle.
 
 pub mod chain;
 pub mod check;
 pub mod commit;
+pub mod compact;
 pub mod earnings;
 pub mod export;
 #[cfg(test)]
 mod fixture;
 pub mod journal;
+mod housekeeping;
 mod keys;
 pub mod lease;
 pub mod lock;

@@ -13,11 +13,13 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, entry::Entry, signed::Signed};
+use souk_protocol::{
+    Currency, LeaseId, NetworkId, NodeId, checkpoint::Checkpoint, entry::Entry, signed::Signed,
+};
 
 use crate::{
     chain::{EntryRow, ForkProof, ForkRow, Head},
-    journal::{Disk, JournalError, Position, Reader, read_one},
+    journal::{Disk, Generation, JournalError, Position, Reader, find},
     keys,
     lease::{Balance, Lease, Status},
     record::Record,
@@ -62,16 +64,25 @@ pub enum Select {
 pub struct View {
     kv: Arc<dyn Kv>,
     disk: Arc<dyn Disk>,
-    durable: Arc<Mutex<Position>>,
+    durable: Arc<Mutex<Durable>>,
     own: NodeId,
     network: NetworkId,
+}
+
+/// Which part of the journal may be read.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    /// Everything before this place.
+    pub(crate) end: Position,
+    /// What stands for its oldest segments.
+    pub(crate) generation: Generation,
 }
 
 impl View {
     pub(crate) fn new(
         kv: Arc<dyn Kv>,
         disk: Arc<dyn Disk>,
-        durable: Arc<Mutex<Position>>,
+        durable: Arc<Mutex<Durable>>,
         own: NodeId,
         network: NetworkId,
     ) -> Self {
@@ -158,13 +169,23 @@ impl View {
         Ok(rows.into_iter().filter_map(|(key, head)| Some((NodeId(*key.get(1..)?.first_chunk()?), head))).collect())
     }
 
+    /// Our newest checkpoint, and its number in our chain.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the store fails.
+    pub fn checkpoint(&self) -> Result<Option<(u64, Checkpoint)>, QueryError> {
+        Ok(self.row(keys::CHECKPOINT, "checkpoint")?)
+    }
+
     /// One entry of a chain, if it is held.
     ///
     /// # Errors
     /// [`QueryError`] if store or journal fail.
     pub fn entry(&self, author: &NodeId, seq: u64) -> Result<Option<Signed<Entry>>, QueryError> {
         let row: Option<EntryRow> = self.row(&keys::entry(author, seq), "entry")?;
-        row.map(|row| self.entry_at(row.at)).transpose()
+        // Without a row's record it has been dropped since the row was read.
+        let Some(row) = row else { return Ok(None) };
+        self.find(row.at)
     }
 
     /// What is between us and a peer in one currency.
@@ -249,11 +270,16 @@ impl View {
         Ok(rows)
     }
 
-    /// A reader of all durable records, from the first.
+    /// A reader of all durable records that are kept, from the first.
     #[must_use]
     pub fn records(&self) -> Reader {
-        let end = *self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        Reader::new(Arc::clone(&self.disk), Position::FIRST, end)
+        let (end, generation) = self.durable();
+        Reader::from_first(Arc::clone(&self.disk), generation, end)
+    }
+
+    fn durable(&self) -> (Position, Generation) {
+        let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        (durable.end, Arc::clone(&durable.generation))
     }
 
     /// All rows of the store, to compare two of them.
@@ -270,8 +296,17 @@ impl View {
     }
 
     fn entry_at(&self, at: Position) -> Result<Signed<Entry>, QueryError> {
-        match Record::from_bytes(&read_one(&*self.disk, at)?) {
-            Ok(Record::Entry(entry)) => Ok(entry),
+        self.find(at)?.ok_or(QueryError::NotThere(at.index))
+    }
+
+    fn find(&self, at: Position) -> Result<Option<Signed<Entry>>, QueryError> {
+        // The generation that is held keeps its files on disk.
+        let (_, generation) = self.durable();
+        let Some(bytes) = find(&*self.disk, &generation, at)? else {
+            return Ok(None);
+        };
+        match Record::from_bytes(&bytes) {
+            Ok(Record::Entry(entry)) => Ok(Some(entry)),
             Ok(Record::Usage(_) | Record::Ack(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
         }
     }

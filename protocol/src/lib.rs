@@ -5,6 +5,7 @@
 //! nothing of libp2p, tokio, Docker or disks: time, entropy and addresses are arguments, so that every rule about money, slots
 //! and leases can be tested in virtual time.
 
+pub mod checkpoint;
 pub mod cost;
 pub mod encode;
 pub mod entry;

@@ -2,6 +2,7 @@
 
 use souk_protocol::{
     DocumentId, LeaseId, Timestamp,
+    checkpoint::Checkpoint,
     entry::{Body, Entry},
     lease::LeaseDraft,
     limits,
@@ -51,6 +52,10 @@ impl State {
             (_, Some(lease)) => self.shape(lease, entry)?,
             // The chain row is all there is to it.
             (Body::Probe(_), None) => {}
+            (Body::Checkpoint(checkpoint), None) => {
+                let checkpoint = checkpoint.clone();
+                self.checkpoint(&entry.value, checkpoint)?;
+            }
             (_, None) => return Err(Refusal::Lease("it names none").into()),
         }
         self.put(keys::entry(&author, new_head.seq), &row);
@@ -90,6 +95,20 @@ impl State {
             Some((_, why)) if ours => Err(Refusal::WouldFork(why).into()),
             Some((row, _)) => self.keep_fork(&author, &row).map(Some),
         }
+    }
+
+    /// That it says the truth about what it stands for is checked by whoever reads the chain without the rest; here, that it
+    /// names no other entry than ours of that number.
+    fn checkpoint(&mut self, entry: &Entry, checkpoint: Checkpoint) -> Result<(), FoldError> {
+        if entry.author != self.own {
+            return Err(Refusal::NotOurs.into());
+        }
+        // Without a row, the entry was dropped behind a later checkpoint than this one.
+        if self.entry_row(&entry.author, checkpoint.seq)?.is_some_and(|row| row.id != checkpoint.id) {
+            return Err(Refusal::Chain("it stands for an entry that is not there").into());
+        }
+        self.put(keys::CHECKPOINT.to_vec(), &(entry.seq, checkpoint));
+        Ok(())
     }
 
     fn open(&mut self, id: LeaseId, draft: Signed<LeaseDraft>, open: Held<Entry>) -> Result<(), FoldError> {
@@ -142,10 +161,15 @@ impl State {
 
     /// Everything after the open.
     fn shape(&mut self, id: LeaseId, entry: Held<Entry>) -> Result<(), FoldError> {
+        let sparse = self.sparse;
         let Some(lease) = self.lease(&id)? else {
             return Err(Refusal::UnknownLease(id).into());
         };
-        check_shape(lease, &entry.value)?;
+        match check_shape(lease, &entry.value) {
+            // The acknowledgement that an anchor fixes may be left out, and a newer one be behind it.
+            Err(Refusal::Lease(UNAGREED)) if sparse => {}
+            checked => checked?,
+        }
         let by_host = entry.value.author == lease.host();
         let claims = by_host && entry.value.author == self.own;
         if let Some(due) = final_claim(&entry.value.body).filter(|_| claims) {
@@ -176,11 +200,20 @@ impl State {
             // The chain row is all there is to an anchor: what it fixes is in the receipts.
             (Body::Anchor { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. }, _) => {}
             // These are about no lease, and never come here.
-            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_), _) => {}
+            (
+                Body::Settle(_)
+                | Body::SettleAck(_)
+                | Body::Attestation(_)
+                | Body::Probe(_)
+                | Body::Checkpoint(_),
+                _,
+            ) => {}
         })?;
         Ok(())
     }
 }
+
+const UNAGREED: &str = "it fixes more than is agreed to";
 
 /// The rules of a chain, against the newest entry held of it.
 fn check_link(entry: &Entry, head: Option<&Head>, ours: bool) -> Result<(), Refusal> {
@@ -245,7 +278,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Anchor { due, .. } => {
             hosts_only(accepted, "it is not accepted")?;
-            hosts_only(*due <= lease.agreed(), "it fixes more than is agreed to")
+            hosts_only(*due <= lease.agreed(), UNAGREED)
         }
         Body::Close { .. } => {
             let mine = if by_host { &lease.host_close } else { &lease.renter_close };
@@ -273,7 +306,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Dispute(_) => Ok(()),
         Body::Genesis { .. } | Body::LeaseOpen { .. } => Err(Refusal::Lease("it is open already")),
-        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) => {
+        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) | Body::Checkpoint(_) => {
             Err(Refusal::Lease("it is about none"))
         }
     }
@@ -327,6 +360,7 @@ fn start_of(placement: &Entry) -> u32 {
         | Body::SettleAck(_)
         | Body::Dispute(_)
         | Body::Attestation(_)
-        | Body::Probe(_) => 0,
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => 0,
     }
 }

@@ -6,6 +6,7 @@
 
 mod earned;
 mod entry;
+mod keep;
 mod pair;
 mod private;
 mod receipt;
@@ -21,6 +22,7 @@ use souk_protocol::{
     signed::{Document, Signed},
 };
 
+pub(crate) use keep::{Keep, totals};
 pub use refusal::{FoldError, Refusal};
 
 use crate::{
@@ -61,7 +63,7 @@ pub struct State {
     kv: Arc<dyn Kv>,
     staged: Batch,
     leases: BTreeMap<LeaseId, Cached>,
-    /// Whether entries of our own chain may be left out, as in an export of one lease.
+    /// Whether entries of our own chain and usages may be left out, as in an export of one lease, or before a checkpoint.
     sparse: bool,
 }
 
@@ -77,6 +79,11 @@ impl State {
     pub const fn sparse(mut self) -> Self {
         self.sparse = true;
         self
+    }
+
+    /// From here on nothing may be left out.
+    pub(crate) const fn end_sparse(&mut self) {
+        self.sparse = false;
     }
 
     /// Folds a verified record that will lie at `at`.

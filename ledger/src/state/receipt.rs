@@ -11,7 +11,7 @@ use crate::{
 
 impl State {
     pub(super) fn usage(&mut self, usage: Held<Usage>) -> Result<Applied, FoldError> {
-        let own = self.own;
+        let (own, sparse) = (self.own, self.sparse);
         let (id, value) = (usage.value.lease, &usage.value);
         let lease = self.lease(&id)?.ok_or(Refusal::UnknownLease(id))?;
         if value.host != lease.host() {
@@ -28,7 +28,7 @@ impl State {
             return self.keep_fork(&usage.value.host, &ForkRow::Proof(proof));
         }
         check_usage(lease, value)?;
-        if lease.newest_usage().is_some_and(|u| value.n != u.value.n + 1) && value.host == own {
+        if lease.newest_usage().is_some_and(|u| value.n != u.value.n + 1) && value.host == own && !sparse {
             return Err(Refusal::Receipt("our usages leave out a number").into());
         }
         if usage.value.host == own {

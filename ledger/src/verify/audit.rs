@@ -11,10 +11,15 @@ use std::{
     sync::Arc,
 };
 
-use souk_protocol::{Amount, Currency, DocumentId, LeaseId, NodeId, encode, entry::Body};
+use souk_protocol::{
+    Amount, Currency, DocumentId, LeaseId, NodeId,
+    checkpoint::{Checkpoint, Ids},
+    encode,
+    entry::Body,
+};
 
 use super::{
-    Checked, Fault, Header, Report, Verdict,
+    Checked, Content, Fault, Header, Report, Verdict,
     frames::{Frame, Frames},
     is_sparse,
 };
@@ -24,7 +29,7 @@ use crate::{
     keys,
     lease::{Balance, Lease, Status},
     record::Fact,
-    state::{Applied, FoldError, State, decode},
+    state::{Applied, FoldError, State, decode, totals},
     store::{Kv, MemoryKv},
 };
 
@@ -57,6 +62,18 @@ pub(super) struct Audit {
     settlements: VecDeque<Vec<u8>>,
     head: Option<DocumentId>,
     forks: Vec<NodeId>,
+    cut: Cut,
+}
+
+/// How far a file has come from which the author has left out old records.
+#[derive(Debug)]
+enum Cut {
+    /// Nothing is left out, or what is left out is proven.
+    Whole { left_out: u64 },
+    /// Before the cut: the author's entries so far, and the newest one's number.
+    Before { kept: Ids, newest: Option<u64> },
+    /// Behind it: what a checkpoint must say.
+    Behind(Box<Checkpoint>),
 }
 
 impl Audit {
@@ -64,7 +81,7 @@ impl Audit {
         let kv = Arc::new(MemoryKv::default());
         let state = State::new(header.author, header.network, Arc::clone(&kv) as Arc<dyn Kv>);
         Self {
-            state: if is_sparse(header.filter) { state.sparse() } else { state },
+            state: if header.cut || is_sparse(header.filter) { state.sparse() } else { state },
             kv,
             author: header.author,
             header: header.clone(),
@@ -76,13 +93,19 @@ impl Audit {
             settlements: VecDeque::new(),
             head: None,
             forks: Vec::new(),
+            cut: if header.cut {
+                Cut::Before { kept: Ids::default(), newest: None }
+            } else {
+                Cut::Whole { left_out: 0 }
+            },
         }
     }
 
     /// Applies the rules to the next record.
     pub(super) fn take(&mut self, checked: Checked) -> Result<(), Fault> {
-        let fact = match &checked.fact {
-            Ok(fact) => fact,
+        let fact = match &checked.content {
+            Ok(Content::Fact(fact)) => fact,
+            Ok(Content::Cut) => return self.end_of_cut().map_err(|what| checked.fault(what)),
             Err(what) => return Err(checked.fault(what.clone())),
         };
         let at = Position { index: checked.record, ..Position::default() };
@@ -111,11 +134,58 @@ impl Audit {
             Err(FoldError::Store(e)) => return Err(checked.fault(e.to_string())),
         }
         self.records += 1;
+        self.follow_cut(fact).map_err(|what| checked.fault(what))?;
         if self.open.len() > OPEN_LEASES {
             return Err(checked.fault(format!("more than {OPEN_LEASES} leases are open at once")));
         }
         if self.records.is_multiple_of(GROUP) {
             self.settle().map_err(|what| checked.fault(what))?;
+        }
+        Ok(())
+    }
+
+    /// Everything before is there that will be: from here on nothing may be missing.
+    fn end_of_cut(&mut self) -> Result<(), String> {
+        self.settle()?;
+        let Cut::Before { kept, newest } = &self.cut else {
+            return Err("it is cut where its header says nothing of it, or twice".to_owned());
+        };
+        let (Some(seq), Some(id)) = (*newest, self.head) else {
+            return Err("it is cut before its author's chain begins".to_owned());
+        };
+        let totals = totals(&*self.kv).map_err(|e| e.to_string())?;
+        let says = Checkpoint { seq, id, kept: kept.count(), entries: kept.digest(), totals };
+        self.cut = Cut::Behind(Box::new(says));
+        self.state.end_sparse();
+        self.records += 1;
+        Ok(())
+    }
+
+    /// Compares the author's entries with what its checkpoint says about those before the cut.
+    fn follow_cut(&mut self, fact: &Fact) -> Result<(), String> {
+        let Fact::Entry(entry) = fact else {
+            return Ok(());
+        };
+        if entry.author != self.author {
+            return Ok(());
+        }
+        match &mut self.cut {
+            Cut::Whole { .. } => {}
+            Cut::Before { kept, newest } => {
+                if newest.is_some_and(|newest| entry.seq <= newest) {
+                    return Err("its author's entries are not in order".to_owned());
+                }
+                *newest = Some(entry.seq);
+                kept.add(&entry.id());
+            }
+            Cut::Behind(says) => {
+                if let Some(said) = entry.body.checkpoint().filter(|said| said.seq == says.seq) {
+                    if said != &**says {
+                        return Err("what is left out before its cut is not what its checkpoint leaves out".to_owned());
+                    }
+                    self.cut = Cut::Whole { left_out: (said.seq + 1).saturating_sub(said.kept) };
+                }
+            }
         }
         Ok(())
     }
@@ -157,7 +227,8 @@ impl Audit {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
     }
 
@@ -202,7 +273,7 @@ impl Audit {
         let invalid = |what: String| Verdict::Invalid(trailer.fault(what));
         let signed = match encode::from_bytes(&trailer.body, FRAME_BYTES) {
             Ok(Item::Trailer(signed)) => signed,
-            Ok(Item::Entry(_) | Item::Usage(_) | Item::Ack(_)) => {
+            Ok(Item::Entry(_) | Item::Usage(_) | Item::Ack(_) | Item::Cut) => {
                 return invalid("the trailer is none".to_owned());
             }
             Err(e) => return invalid(format!("the trailer is {e}")),
@@ -219,6 +290,8 @@ impl Audit {
             invalid("the trailer names another newest entry".to_owned())
         } else if said.digest != frames.digest() {
             invalid("the trailer was signed over other bytes".to_owned())
+        } else if !matches!(self.cut, Cut::Whole { .. }) {
+            invalid("records are left out, and no checkpoint says which".to_owned())
         } else {
             match self.settle() {
                 Ok(()) => Verdict::Valid,
@@ -264,6 +337,7 @@ impl Audit {
             unanswered,
             unanswered_leases: listed,
             forks: self.forks,
+            left_out: if let Cut::Whole { left_out } = self.cut { left_out } else { 0 },
             agreed,
         }
     }

@@ -22,7 +22,7 @@ use crate::export::{FORMAT, FRAME_BYTES, Filter, Header, VERSION};
 
 use audit::Audit;
 use frames::{Frame, Frames, Read as Next};
-use signatures::{Batch, Checked, Checker};
+use signatures::{Batch, Checked, Checker, Content};
 
 /// Records checked by one thread at a time.
 const BATCH: usize = 256;
@@ -78,6 +78,8 @@ pub struct Report {
     pub unanswered_leases: Vec<LeaseId>,
     /// Authors of whom the export proves that they contradicted themselves.
     pub forks: Vec<NodeId>,
+    /// Entries of the author that are left out, for which a checkpoint stands.
+    pub left_out: u64,
     /// What renters have signed for, by currency.
     pub agreed: BTreeMap<Currency, Amount>,
 }
@@ -211,6 +213,7 @@ fn empty(verdict: Verdict) -> Report {
         unanswered: 0,
         unanswered_leases: Vec::new(),
         forks: Vec::new(),
+        left_out: 0,
         agreed: BTreeMap::new(),
     }
 }

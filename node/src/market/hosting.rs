@@ -177,7 +177,8 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
         | Body::SettleAck(_)
         | Body::Dispute(_)
         | Body::Attestation(_)
-        | Body::Probe(_) => None,
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => None,
     }
 }
 

@@ -294,7 +294,8 @@ impl Store {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
         Ok(())
     }
@@ -324,7 +325,8 @@ impl Store {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
         Ok(())
     }

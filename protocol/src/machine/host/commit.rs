@@ -253,6 +253,7 @@ fn answers(entry: &Entry, to: &Verified<Entry>) -> bool {
         | Body::SettleAck(_)
         | Body::Dispute(_)
         | Body::Attestation(_)
-        | Body::Probe(_) => false,
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => false,
     }
 }

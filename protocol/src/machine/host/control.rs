@@ -238,7 +238,8 @@ impl Host {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => false,
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => false,
         };
         if taken {
             let close_ack = held.close_ack().map(|e| e.to_signed());

@@ -434,7 +434,8 @@ impl RenterLease {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
     }
 

@@ -122,6 +122,38 @@ pub const WAYS: [&str; 40] = [
     "lie",
 ];
 
+/// What a good generator makes validly.
+pub const KINDS: [&str; 28] = [
+    "genesis",
+    "lease_open",
+    "lease_accept",
+    "void",
+    "placement",
+    "amend",
+    "amended",
+    "bid",
+    "extend",
+    "ceiling",
+    "auto_extend",
+    "repriced",
+    "extended alone",
+    "anchor",
+    "close",
+    "close_ack",
+    "settle",
+    "settle_ack",
+    "dispute",
+    "attestation",
+    "probe",
+    "usage",
+    "usage by terms",
+    "usage waived",
+    "left early",
+    "ack",
+    "ack partial",
+    "fork",
+];
+
 /// One export: whole, or spoilt in a way.
 pub fn spoilt(world: &World, rng: &mut TestRng, way: &str) -> Vec<u8> {
     let some = |rng: &mut TestRng| world.deals.get(rng.below(world.deals.len().max(1))).map(|deal| deal.id);

@@ -49,6 +49,7 @@ impl State {
             }
             (Body::Settle(_) | Body::SettleAck(_), _) => self.settlement(entry)?,
             (Body::Attestation(_), _) => self.attestation(&entry)?,
+            (Body::Dispute(_), Some(lease)) if self.retired.contains_key(&lease) => self.complain(&lease, value)?,
             (_, Some(lease)) => self.shape(lease, entry)?,
             // The chain row is all there is to it.
             (Body::Probe(_), None) => {}
@@ -120,7 +121,7 @@ impl State {
         if open.value.author != terms.renter || open.value.peer != Some(terms.host) {
             return Err(Refusal::NotItsAuthors.into());
         }
-        if self.lease(&id)?.is_some() {
+        if self.retired.contains_key(&id) || self.lease(&id)?.is_some() {
             return Err(Refusal::Lease("it is open already").into());
         }
         let number = self.row::<u64>(keys::LEASE_COUNT, "count")?.unwrap_or(0).saturating_add(1);
@@ -157,6 +158,15 @@ impl State {
         let cached = Cached { lease, lease_changed: true, receipts_changed: false };
         self.leases.insert(id, cached);
         Ok(())
+    }
+
+    /// A complaint about a lease of which only the parties are remembered.
+    fn complain(&self, id: &LeaseId, entry: &Entry) -> Result<(), Refusal> {
+        let by_party = self.retired.get(id).is_some_and(|parties| {
+            let peer = entry.peer.filter(|peer| parties.contains(peer));
+            parties.contains(&entry.author) && peer.is_some_and(|peer| peer != entry.author)
+        });
+        if by_party { Ok(()) } else { Err(Refusal::NotItsAuthors) }
     }
 
     /// Everything after the open.

@@ -56,7 +56,7 @@ fn have_python() -> bool {
 }
 
 /// The second verifier's words for each export: code, frame and a sentence.
-fn second_opinions(exports: Vec<Vec<u8>>) -> Vec<String> {
+fn second_opinions(exports: &[Vec<u8>]) -> Vec<String> {
     let mut child = Command::new("python3")
         .args([program().as_os_str(), "--batch".as_ref()])
         .stdin(Stdio::piped())
@@ -64,14 +64,16 @@ fn second_opinions(exports: Vec<Vec<u8>>) -> Vec<String> {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    let writer = thread::spawn(move || {
-        for bytes in exports {
-            input.write_all(&u32::try_from(bytes.len()).unwrap().to_le_bytes()).unwrap();
-            input.write_all(&bytes).unwrap();
-        }
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let answers = thread::scope(|scope| {
+        scope.spawn(move || {
+            for bytes in exports {
+                input.write_all(&u32::try_from(bytes.len()).unwrap().to_le_bytes()).unwrap();
+                input.write_all(bytes).unwrap();
+            }
+        });
+        output.lines().map(Result::unwrap).collect()
     });
-    let answers = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap).collect();
-    writer.join().unwrap();
     assert!(child.wait().unwrap().success(), "the second verifier failed");
     answers
 }
@@ -93,19 +95,26 @@ fn two_verifiers_agree() {
     println!("SOUK_TEST_SEED={seed}");
     let mut rng = generator(seed);
     let (mut exports, mut ways) = (Vec::new(), Vec::new());
+    let mut held = BTreeMap::<String, u32>::new();
     while exports.len() < wanted {
         let steps = 20 + rng.below(160);
         let world = World::new(generator(rng.next_u64()), steps);
         let whole = spoil::Parts::of(&world, None).sealed(&world);
         let report = verify::verify_on(&whole[..], 1).unwrap();
         assert_eq!(report.verdict, Verdict::Valid, "what the fold takes is valid; SOUK_TEST_SEED={seed}");
+        world.records.iter().for_each(|record| *held.entry(record.what()).or_default() += 1);
+        world.done.iter().for_each(|done| *held.entry((*done).to_owned()).or_default() += 1);
+        *held.entry("fork".to_owned()).or_default() += u32::try_from(report.forks.len()).unwrap();
         for way in WAYS {
             exports.push(spoil::spoilt(&world, &mut rng, way));
             ways.push(way);
         }
     }
-    let ours: Vec<Verdict> = exports.iter().map(|bytes| verify::verify_on(&bytes[..], 1).unwrap().verdict).collect();
-    let theirs = second_opinions(exports.clone());
+    let (ours, theirs) = thread::scope(|scope| {
+        let theirs = scope.spawn(|| second_opinions(&exports));
+        let ours = exports.iter().map(|bytes| verify::verify_on(&bytes[..], 1).unwrap().verdict);
+        (ours.collect::<Vec<Verdict>>(), theirs.join().unwrap())
+    });
     assert_eq!(theirs.len(), ours.len());
 
     let (mut table, mut faults) = (BTreeMap::<(&str, u8), u32>::new(), BTreeMap::<String, u32>::new());
@@ -126,7 +135,7 @@ fn two_verifiers_agree() {
     for ((way, code), count) in &table {
         println!("{way:14} {code} {count:6}");
     }
-    println!("{} different faults", faults.len());
+    println!("{} different faults; what was valid: {held:?}", faults.len());
     if env::var_os("SOUK_TEST_FAULTS").is_some() {
         faults.iter().for_each(|(what, count)| println!("{count:6} {what}"));
     }
@@ -141,5 +150,8 @@ fn two_verifiers_agree() {
     // A generator that has lost its wits would agree, too.
     let share = |code| ours.iter().filter(|v| v.exit_code() == code).count() * 100 / ours.len();
     assert!(share(0) >= 8 && share(6) >= 3 && share(1) >= 40, "the verdicts are one-sided: {table:?}");
+    for kind in spoil::KINDS {
+        assert!(held.get(kind).is_some_and(|n| *n > 0) || wanted < 4000, "not one valid {kind}: {held:?}");
+    }
     assert!(faults.len() >= 60 || wanted < 4000, "only {} kinds of faults: {faults:?}", faults.len());
 }

@@ -41,6 +41,7 @@ impl Parts {
             network: world.network,
             author: world.parties[0].node,
             filter: lease.map_or(Filter::All, Filter::Lease),
+            cut: false,
         }
     }
 
@@ -120,6 +121,38 @@ pub const WAYS: [&str; 40] = [
     "lie",
     "lie",
     "lie",
+];
+
+/// What a good generator makes validly.
+pub const KINDS: [&str; 28] = [
+    "genesis",
+    "lease_open",
+    "lease_accept",
+    "void",
+    "placement",
+    "amend",
+    "amended",
+    "bid",
+    "extend",
+    "ceiling",
+    "auto_extend",
+    "repriced",
+    "extended alone",
+    "anchor",
+    "close",
+    "close_ack",
+    "settle",
+    "settle_ack",
+    "dispute",
+    "attestation",
+    "probe",
+    "usage",
+    "usage by terms",
+    "usage waived",
+    "left early",
+    "ack",
+    "ack partial",
+    "fork",
 ];
 
 /// One export: whole, or spoilt in a way.

@@ -6,6 +6,7 @@ use souk_protocol::{
     entry::{Body, VoidCode},
     lease::{EndReason, LeaseState, PauseReason},
     money::Counters,
+    negotiation::RentalType,
     opinion::{Attestation, Dispute, DisputeCode, Observation},
     receipt::{Ack, PartialReason, Usage},
     settlement::{Settle, SettleAck},
@@ -27,10 +28,10 @@ impl World {
         match self.rng.below(40) {
             0..4 => self.answer(deal),
             4 => self.place(deal),
-            5..17 => self.usage(deal),
-            17..25 => self.ack(deal),
-            25..28 => self.amend(deal),
-            28..31 => self.amended(deal),
+            5..15 => self.usage(deal),
+            15..21 => self.ack(deal),
+            21..27 => self.amend(deal),
+            27..31 => self.amended(deal),
             31 => self.anchor(deal),
             32 => self.close(deal),
             33 => self.close_ack(deal),
@@ -132,7 +133,12 @@ impl World {
         let Ok(usage) = Verified::sign(usage, &self.parties[by].key, &self.network) else { return };
         // A peer's may be lost: the next one leaves out its number.
         let lost = by != 0 && self.rng.one_in(10);
+        let left =
+            self.deals[deal].draft.rental == RentalType::Reserved && state == LeaseState::Ended(EndReason::LeftEarly);
         if lost || self.tell(Fact::Usage(usage.clone())) {
+            if left {
+                self.done.push("left early");
+            }
             self.deals[deal].usages.push(usage);
         }
     }
@@ -162,29 +168,43 @@ impl World {
         let terms = *self.deals[deal].terms.last().unwrap();
         let price = Amount(self.or_else(terms.compute_hour.0.saturating_mul(21) / 20, 3));
         let later = Timestamp(terms.ends_at.0 + self.rng.between(0, 90_000_000));
-        let change = match self.rng.below(5) {
-            0 => Change::Bid { compute_hour: price },
+        let bids = self.deals[deal].draft.rental == RentalType::Interruptible;
+        let change = match self.rng.below(if bids { 7 } else { 6 }) {
+            0 | 6 => Change::Bid { compute_hour: price },
             1 => Change::Extend { ends_at: later, compute_hour: None },
-            2 => Change::Extend { ends_at: later, compute_hour: Some(price) },
+            2 | 5 => Change::Extend { ends_at: later, compute_hour: Some(price) },
             3 => {
-                let ceiling = Amount(terms.carried.0.saturating_add(self.rng.magnitude()));
+                let more = if self.rng.one_in(2) { 1 << 60 } else { self.rng.magnitude() };
+                let ceiling = Amount(terms.carried.0.saturating_add(more));
                 Change::Ceiling { max_spend: (!self.rng.one_in(4)).then_some(ceiling) }
             }
             _ => Change::AutoExtend { until: (!self.rng.one_in(4)).then_some(later) },
         };
         let n = terms.n + u32::from(!self.rng.one_in(20));
-        let valid_until = Timestamp(self.now + self.rng.below(10_000_000) as u64);
+        let hours = self.rng.below(100) as u64;
+        let valid_until = Timestamp(self.now + hours * 3_600_000);
         if let Some(id) = self.about(deal, false, Body::Amend { n, change, valid_until }) {
             self.deals[deal].amends.push((id, change));
+            if self.rng.one_in(2) {
+                self.amended(deal);
+            }
         }
     }
 
     fn amended(&mut self, deal: usize) {
         let used = self.deals[deal].usages.last().map_or(Counters::default(), |u| u.counters);
         let counted = if self.rng.one_in(2) { used } else { self.counters(&used) };
-        let (now, known) = (Timestamp(self.now), *self.deals[deal].terms.last().unwrap());
+        let known = *self.deals[deal].terms.last().unwrap();
+        if let Some(next) = known.next
+            && self.rng.one_in(2)
+        {
+            // The agreed price's time has come.
+            self.now = self.now.max(next.from.0);
+        }
+        let now = Timestamp(self.now);
         let many = self.deals[deal].amends.len();
-        let asked = if many > 0 && !self.rng.one_in(4) {
+        let alone = self.rng.one_in(if known.next.is_some() { 2 } else { 4 });
+        let asked = if many > 0 && !alone {
             let at = many - 1 - self.rng.below(many.min(2));
             Some(self.deals[deal].amends[at])
         } else {
@@ -194,7 +214,7 @@ impl World {
         let end = Timestamp(known.ends_at.0 + self.rng.between(1, 40_000_000));
         let made = match asked {
             Some((_, change)) => known.changed(&draft, &change, &counted, now).ok(),
-            None if self.rng.one_in(2) => known.repriced(&draft, &counted, now).ok().flatten(),
+            None if known.next.is_some() || self.rng.one_in(4) => known.repriced(&draft, &counted, now).ok().flatten(),
             None => {
                 let price = Amount(self.or_else(known.compute_hour.0, 2));
                 known.extended(&draft, end, price, &counted).ok()
@@ -217,8 +237,16 @@ impl World {
         let body = Body::Amended(Amended { amend: asked.map(|(id, _)| id), terms });
         if self.about(deal, true, body).is_some() {
             self.deals[deal].terms.push(terms);
+            self.done.push(match asked {
+                Some((_, change)) => change.name(),
+                None if known.next.is_some() && terms.next.is_none() => "repriced",
+                None => "extended alone",
+            });
             if !self.rng.one_in(6) {
                 self.deals[deal].amends.clear();
+            }
+            if terms.next.is_some() && self.rng.one_in(2) {
+                self.amended(deal);
             }
         }
     }

@@ -20,7 +20,9 @@ use souk_protocol::{
     money::Counters,
     negotiation::{ImagePin, RentalType},
     ports::{PublicAccess, PublicPort},
+    receipt::{Ack, Usage},
     resources::{Egress, Resources, SlotClass},
+    settlement::Settle,
     signed,
     terms::{Change, LeaseTerms},
 };
@@ -57,11 +59,34 @@ impl Record {
         }
     }
 
+    /// What it says, in a few words: its kind, or something rarer.
+    pub fn what(&self) -> String {
+        let word = match self.kind {
+            "entry" => {
+                let entry: Entry = encode::from_bytes(&self.payload, Entry::MAX_BYTES).unwrap();
+                entry.body.name()
+            }
+            "usage" => {
+                let usage: Usage = encode::from_bytes(&self.payload, Usage::MAX_BYTES).unwrap();
+                match (usage.terms, usage.counters.waived.0) {
+                    (0, 0) => "usage",
+                    (0, _) => "usage waived",
+                    _ => "usage by terms",
+                }
+            }
+            _ => {
+                let ack: Ack = encode::from_bytes(&self.payload, Ack::MAX_BYTES).unwrap();
+                if ack.partial.is_some() { "ack partial" } else { "ack" }
+            }
+        };
+        word.to_owned()
+    }
+
     pub fn context(kind: &str) -> &'static str {
         match kind {
             "entry" => Entry::CONTEXT,
-            "usage" => souk_protocol::receipt::Usage::CONTEXT,
-            "ack" => souk_protocol::receipt::Ack::CONTEXT,
+            "usage" => Usage::CONTEXT,
+            "ack" => Ack::CONTEXT,
             "draft" => LeaseDraft::CONTEXT,
             _ => souk_ledger::export::Trailer::CONTEXT,
         }
@@ -87,7 +112,7 @@ pub struct Deal {
     /// Terms 0, 1, 2 …
     pub terms: Vec<LeaseTerms>,
     pub amends: Vec<(DocumentId, Change)>,
-    pub usages: Vec<Verified<souk_protocol::receipt::Usage>>,
+    pub usages: Vec<Verified<Usage>>,
     pub signed: Amount,
     /// By host and renter.
     pub closes: [Option<DocumentId>; 2],
@@ -103,7 +128,9 @@ pub struct World {
     pub records: Vec<Record>,
     /// What was refused, with the number of records before it.
     pub lies: Vec<(usize, Record)>,
-    pub settles: Vec<(usize, usize, DocumentId, souk_protocol::settlement::Settle)>,
+    pub settles: Vec<(usize, usize, DocumentId, Settle)>,
+    /// What happened that no record shows by itself.
+    pub done: Vec<&'static str>,
     said: Vec<Fact>,
     state: State,
 }
@@ -128,6 +155,7 @@ impl World {
             records: Vec::new(),
             lies: Vec::new(),
             settles: Vec::new(),
+            done: Vec::new(),
             said: Vec::new(),
             state,
         };
@@ -258,7 +286,8 @@ impl World {
             up_gb: self.amount(),
             down_gb: self.amount(),
         };
-        let hours = self.rng.between(1, 24 * 300);
+        let most = if self.rng.one_in(2) { 40 } else { 24 * 300 };
+        let hours = self.rng.between(1, most);
         let ends_at = self.now + hours * 3_600_000;
         let public = self.maybe(|world| PublicAccess {
             address: ["203.0.113.7", "2001:db8::1", "::ffff:1.2.3.4", "box.example.net", "x"][world.rng.below(5)]

@@ -155,6 +155,7 @@ impl Engine {
             Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
             Input::Owner { token, answer } => self.host.owner_says(&mut self.cx, token, answer, now),
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
+            Input::Checkpoint(checkpoint) => self.cx.checkpoint(checkpoint, now),
             Input::Foreign { slots } => self.host.foreign(&mut self.cx, &slots, now),
             Input::Command(command) => self.command(command, now),
             Input::Tick => {}

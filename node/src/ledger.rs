@@ -23,7 +23,9 @@ use souk_ledger::{
     view::{QueryError, Select, View},
 };
 use souk_protocol::{
-    Keypair, LeaseId, NetworkId, NodeId, Timestamp, encode,
+    Keypair, LeaseId, NetworkId, NodeId, Timestamp,
+    checkpoint::Checkpoint,
+    encode,
     entry::Entry,
     limits,
     machine::{
@@ -63,6 +65,8 @@ pub struct Ledger {
     seal: Arc<Seal>,
     /// The ledger's tickets of entries of our own that are not decided.
     own: Arc<Mutex<BTreeSet<u64>>>,
+    /// What our chain is to say so that old records can be dropped; the newest one only.
+    checkpoint: Arc<Mutex<Option<Checkpoint>>>,
     /// Which of the engine's tickets are decided with which of the ledger's.
     waiting: VecDeque<(u64, Ticket)>,
 }
@@ -106,6 +110,8 @@ impl Ledger {
         let (progress, durable) = watch::channel(Progress::Durable(0));
         let own = Arc::new(Mutex::new(BTreeSet::new()));
         let ours = Arc::clone(&own);
+        let checkpoint = Arc::new(Mutex::new(None));
+        let offered = Arc::clone(&checkpoint);
         let thread = LedgerThread::spawn(journal, move |event| match event {
             Event::Durable(ticket) => {
                 locked(&ours).retain(|own| *own > ticket.0);
@@ -122,6 +128,10 @@ impl Ledger {
                 progress.send_replace(Progress::Failed(format!("it refuses an entry of our own: {why}")));
             }
             Event::Refused(ticket, why) => tracing::error!(ticket = ticket.0, "the ledger refused a record: {why}"),
+            Event::Checkpoint(checkpoint) => {
+                *locked(&offered) = Some(*checkpoint);
+                progress.send_modify(|_| {});
+            }
             Event::Fork(ticket) => {
                 tracing::warn!(ticket = ticket.0, "a peer has contradicted itself; the proof is kept")
             }
@@ -133,7 +143,7 @@ impl Ledger {
         older::take_over(&handle)?;
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
-        Ok((Self { thread, handle, key, seal, own, waiting: VecDeque::new() }, restore, durable))
+        Ok((Self { thread, handle, key, seal, own, checkpoint, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {
@@ -171,6 +181,17 @@ impl Ledger {
             own.insert(ticket.0);
         }
         Ok(ticket)
+    }
+
+    /// What our chain is to say next, so that old records can be dropped.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        locked(&self.checkpoint).take()
+    }
+
+    /// Has old records dropped soon, whether or not it is worth it.
+    pub fn compact(&self) {
+        self.handle.compact();
     }
 
     /// What the engine's ticket is, up to which everything is durable.
@@ -337,8 +358,8 @@ fn check(view: &View, key: &Keypair) -> Result<LedgerCheckView, CommandError> {
     Ok(LedgerCheckView { entries: report.records, leases: report.leases, receipts, faults })
 }
 
-fn locked(own: &Mutex<BTreeSet<u64>>) -> MutexGuard<'_, BTreeSet<u64>> {
-    own.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn logged<T>(result: Result<T, QueryError>) -> Option<T> {

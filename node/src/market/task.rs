@@ -262,6 +262,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                     anyhow::bail!("the ledger's thread has ended");
                 }
                 let state = progress.borrow_and_update().clone();
+                if let Some(checkpoint) = market.ledger.checkpoint() {
+                    market.input(Input::Checkpoint(checkpoint));
+                }
                 match market.ledger.decided(&state) {
                     Some(Ok(ticket)) => market.durable(ticket).await,
                     Some(Err(why)) => {

@@ -6,6 +6,7 @@
 use super::record::Head;
 use crate::{
     Keypair, NetworkId, NodeId, Timestamp, Verified, VerifyError,
+    checkpoint::Checkpoint,
     entry::{Body, Entry},
     id::LeaseId,
 };
@@ -79,6 +80,14 @@ impl Chain {
         now: Timestamp,
     ) -> Result<Verified<Entry>, VerifyError> {
         self.push(Some(lease), Some(peer), body, now)
+    }
+
+    /// Signs a checkpoint of the chain so far.
+    ///
+    /// # Errors
+    /// [`VerifyError::Invalid`] if it is about entries that are not there: the chain is unchanged then.
+    pub fn checkpoint(&mut self, checkpoint: Checkpoint, now: Timestamp) -> Result<Verified<Entry>, VerifyError> {
+        self.push(None, None, Body::Checkpoint(checkpoint), now)
     }
 
     fn push(

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     DocumentId, LeaseId, NodeId, Timestamp, Verified,
+    checkpoint::Checkpoint,
     entry::{Body, Entry},
     message::{Request, Response},
     signed::{Document, Signed},
@@ -82,6 +83,13 @@ impl Context {
         let entry = self.chain.append(lease, peer, body, now).ok()?;
         let ticket = self.persist(Record::from(&entry));
         Some((entry, ticket))
+    }
+
+    /// Stores an entry that stands for the older part of our chain. One about entries that are not there is ignored.
+    pub(super) fn checkpoint(&mut self, checkpoint: Checkpoint, now: Timestamp) {
+        if let Ok(entry) = self.chain.checkpoint(checkpoint, now) {
+            self.persist(Record::from(&entry));
+        }
     }
 
     /// A document of ours beside the chain.

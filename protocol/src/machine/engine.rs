@@ -156,6 +156,7 @@ impl Engine {
             Input::Owner { token, answer } => self.host.owner_says(&mut self.cx, token, answer, now),
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
             Input::Beat { lease, events_seen, asked, at, beat } => self.renter.beat(lease, asked, beat, at, events_seen),
+            Input::Checkpoint(checkpoint) => self.cx.checkpoint(checkpoint, now),
             Input::Foreign { slots } => self.host.foreign(&mut self.cx, &slots, now),
             Input::Command(command) => self.command(command, now),
             Input::Tick => {}

@@ -4,6 +4,7 @@
 //! said that record durable; a signature never leaves the node before its record is on disk.
 
 use crate::{
+    checkpoint::Checkpoint,
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
@@ -114,6 +115,8 @@ pub enum Input {
         /// What came of it.
         beat: Beat,
     },
+    /// The ledger can drop old records once our chain says this.
+    Checkpoint(Checkpoint),
     /// Slots of this machine that other nodes of it hold now.
     Foreign {
         /// Their numbers.

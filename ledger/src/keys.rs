@@ -25,6 +25,10 @@ pub(crate) const BALANCES: &[u8] = b"b";
 pub(crate) const EARNED: &[u8] = b"d";
 /// All proofs of forks.
 pub(crate) const PROOFS: &[u8] = b"f";
+/// All settlements.
+pub(crate) const SETTLEMENTS: &[u8] = b"s";
+/// All attestations held in chains.
+pub(crate) const ATTESTATIONS: &[u8] = b"a";
 
 fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = vec![tag];
@@ -72,6 +76,34 @@ pub(crate) fn balance(peer: &NodeId, currency: &Currency) -> Vec<u8> {
 
 pub(crate) fn proof(author: &NodeId) -> Vec<u8> {
     key(b'f', &[&author.0])
+}
+
+/// The settlements with a peer in a currency, of one direction, in the order of their numbers. A currency has no zero byte.
+pub(crate) fn settlements(peer: &NodeId, currency: &Currency, by_us: bool) -> Vec<u8> {
+    key(b's', &[&peer.0, currency.0.as_bytes(), &[0, u8::from(by_us)]])
+}
+
+pub(crate) fn settlement(peer: &NodeId, currency: &Currency, by_us: bool, n: u32) -> Vec<u8> {
+    let mut key = settlements(peer, currency, by_us);
+    key.extend_from_slice(&n.to_be_bytes());
+    key
+}
+
+/// The newest of [`settlements`], once more: its number follows from nothing else.
+pub(crate) fn newest_settlement(settlements: &[u8]) -> Vec<u8> {
+    key(b'S', &[settlements])
+}
+
+pub(crate) fn settlements_with(peer: &NodeId) -> Vec<u8> {
+    key(b's', &[&peer.0])
+}
+
+pub(crate) fn attestations_by(author: &NodeId) -> Vec<u8> {
+    key(b'a', &[&author.0])
+}
+
+pub(crate) fn attestation(author: &NodeId, subject: &NodeId, claim: &str) -> Vec<u8> {
+    key(b'a', &[&author.0, &subject.0, claim.as_bytes()])
 }
 
 pub(crate) fn private(name: &[u8]) -> Vec<u8> {

@@ -91,6 +91,12 @@ pub struct Lease {
     pub host_close_ack: Option<Held<Entry>>,
     /// The renter's answer to the host's close.
     pub renter_close_ack: Option<Held<Entry>>,
+    /// The host's newest complaint.
+    #[serde(default)]
+    pub host_dispute: Option<Held<Entry>>,
+    /// The renter's newest complaint.
+    #[serde(default)]
+    pub renter_dispute: Option<Held<Entry>>,
     /// The state this node last saw it in, and since when.
     pub state: Option<(LeaseState, Timestamp)>,
     /// The number of its newest event.
@@ -236,4 +242,26 @@ pub struct Balance {
     pub charged: Amount,
     /// What this node, as renter, has signed for.
     pub spent: Amount,
+    /// What this node has paid to the peer, by its own word.
+    #[serde(default)]
+    pub paid: Amount,
+    /// What of it the peer has acknowledged.
+    #[serde(default)]
+    pub paid_acked: Amount,
+    /// What the peer says to have paid to this node.
+    #[serde(default)]
+    pub received_claimed: Amount,
+    /// What of it this node has acknowledged.
+    #[serde(default)]
+    pub received: Amount,
+}
+
+impl Balance {
+    /// What the peer owes this node, by amounts that both have signed: positive if the peer owes, negative if this node does.
+    #[must_use]
+    pub const fn owed(&self) -> i128 {
+        let to_us = self.earned.0 as i128 - self.received.0 as i128;
+        let to_them = self.spent.0 as i128 - self.paid_acked.0 as i128;
+        to_us - to_them
+    }
 }

@@ -20,6 +20,7 @@ pub mod journal;
 mod keys;
 pub mod lease;
 pub mod lock;
+pub mod pair;
 pub mod record;
 mod replay;
 pub mod state;

@@ -5,6 +5,7 @@
 mod earned;
 mod events;
 mod names;
+mod pair;
 
 use std::{
     ops::ControlFlow,

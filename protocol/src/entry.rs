@@ -7,6 +7,8 @@ use crate::{
     lease::{EndReason, LeaseDraft},
     limits,
     money::Amount,
+    opinion::{Attestation, Dispute, Observation},
+    settlement::{Settle, SettleAck},
     signed::{Document, Invalid, Signed},
     terms::{Amended, Change},
     time::Timestamp,
@@ -99,6 +101,27 @@ pub enum Body {
         /// What is owed.
         due: Amount,
     },
+    /// By the payer: it has paid its peer.
+    Settle(Settle),
+    /// By the payee: what has arrived.
+    SettleAck(SettleAck),
+    /// By either party of a lease: a complaint.
+    Dispute(Dispute),
+    /// What the author vouches for about its peer.
+    Attestation(Attestation),
+    /// What the author has seen of its peer.
+    Probe(Observation),
+}
+
+/// What an entry's body is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The chain itself: neither a lease nor a peer is named.
+    Chain,
+    /// A lease, and its other party.
+    Lease,
+    /// A peer, and no lease.
+    Peer,
 }
 
 impl Body {
@@ -138,6 +161,25 @@ impl Body {
         if let Self::Amended(amended) = self { Some(amended) } else { None }
     }
 
+    /// What it is about.
+    #[must_use]
+    pub const fn about(&self) -> About {
+        match self {
+            Self::Genesis { .. } => About::Chain,
+            Self::LeaseOpen { .. }
+            | Self::LeaseAccept { .. }
+            | Self::Void { .. }
+            | Self::Placement { .. }
+            | Self::Amend { .. }
+            | Self::Amended(_)
+            | Self::Anchor { .. }
+            | Self::Close { .. }
+            | Self::CloseAck { .. }
+            | Self::Dispute(_) => About::Lease,
+            Self::Settle(_) | Self::SettleAck(_) | Self::Attestation(_) | Self::Probe(_) => About::Peer,
+        }
+    }
+
     /// The kind's name, as lists show it.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -152,6 +194,11 @@ impl Body {
             Self::Anchor { .. } => "anchor",
             Self::Close { .. } => "close",
             Self::CloseAck { .. } => "close_ack",
+            Self::Settle(_) => "settle",
+            Self::SettleAck(_) => "settle_ack",
+            Self::Dispute(_) => "dispute",
+            Self::Attestation(_) => "attestation",
+            Self::Probe(_) => "probe",
         }
     }
 }
@@ -189,7 +236,13 @@ impl Document for Entry {
         Invalid::unless((self.seq == 0) == self.prev.is_none(), "only the first entry has none before it")?;
         let genesis = matches!(self.body, Body::Genesis { .. });
         Invalid::unless(genesis == (self.seq == 0), "a chain begins with its genesis and has no other")?;
-        Invalid::unless(genesis || (self.lease.is_some() && self.peer.is_some()), "it names no lease or no peer")?;
+        let about = match (self.lease, self.peer) {
+            (None, None) => Some(About::Chain),
+            (None, Some(_)) => Some(About::Peer),
+            (Some(_), Some(_)) => Some(About::Lease),
+            (Some(_), None) => None,
+        };
+        Invalid::unless(about == Some(self.body.about()), "it names a lease or a peer too many or too few")?;
         Invalid::unless(self.peer != Some(self.author), "its peer is its author")?;
         match &self.body {
             Body::Void { sentence, .. } => Invalid::text(sentence, limits::SENTENCE_BYTES, "the sentence"),
@@ -206,6 +259,11 @@ impl Document for Entry {
             | Body::Anchor { .. }
             | Body::Close { .. }
             | Body::CloseAck { .. } => Ok(()),
+            Body::Settle(settle) => settle.check(),
+            Body::SettleAck(ack) => ack.check(),
+            Body::Dispute(dispute) => dispute.check(),
+            Body::Attestation(attestation) => attestation.check(),
+            Body::Probe(observation) => observation.check(),
         }
     }
 }

@@ -11,17 +11,19 @@ use serde_json::{Value, json};
 use souk_protocol::{
     Amount, AskId, Currency, Digest, Document, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId,
     Nonce, Rates, Signed, Timestamp, Verified, encode,
-    entry::{Body, Entry, VoidCode},
+    entry::{About, Body, Entry, VoidCode},
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
     message::{Action, Frame, Request, Response, StreamOpen},
     money::{self, Counters},
     negotiation::{Counter, ImagePin, Proposal, RentalType},
     offer::{Accepts, Availability, Notice, Offer, Reachability, Terms, Withdrawal},
+    opinion::{Attestation, Dispute, DisputeCode, Observation, UPTIME_WINDOW},
     owner::{Membership, OwnerId, OwnerOrder},
     ports::{PublicAccess, PublicPort},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
+    settlement::{Settle, SettleAck},
     ssh::SshKeyList,
     terms::{Amended, Change, LeaseTerms},
     workload::Workload,
@@ -289,7 +291,7 @@ impl Author {
             seq: seq + 1,
             prev: Some(prev),
             time: NOON + after,
-            lease: Some(draft().id().into()),
+            lease: (body.about() == About::Lease).then(|| draft().id().into()),
             peer: Some(self.peer),
             body,
         };
@@ -350,6 +352,22 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
     let close = Body::Close { reason: EndReason::Destroyed, usage: Some(usage().id()), due };
     let close = hosts.says(secs(3800), close);
     let close_ack = rent.says(secs(3801), Body::CloseAck { close: close.id(), due });
+    let (n, currency) = (1, Currency::usd());
+    let (method, reference) = ("manual".to_owned(), "INV-2026-11-0001".to_owned());
+    let settle = Settle { n, currency: currency.clone(), amount: due, total: due, method, reference };
+    let settle = rent.says(secs(3802), Body::Settle(settle));
+    let settle_ack = SettleAck { settle: settle.id(), n, currency, total: due };
+    let settle_ack = hosts.says(secs(3803), Body::SettleAck(settle_ack));
+    let sentence = "the disk was a tenth as fast as offered".to_owned();
+    let dispute = Dispute { about: draft().id(), code: DisputeCode::Performance, sentence };
+    let dispute = rent.says(secs(3804), Body::Dispute(dispute));
+    let attestation =
+        Attestation { claim: "datacenter".to_owned(), until: Some(NOON + Millis::from_hours(24)), withdrawn: false };
+    let attestation = rent.says(secs(3805), Body::Attestation(attestation));
+    let window = Observation::Uptime { from: Timestamp(NOON.0 - NOON.0 % UPTIME_WINDOW.0), up_permille: 997 };
+    let uptime = rent.says(secs(3806), Body::Probe(window));
+    let figure = Observation::Performance { what: "disk_mb_s".to_owned(), promised: 1800, measured: 180 };
+    let performance = rent.says(secs(3807), Body::Probe(figure));
     let sentence = "the slots were rented to another in the meantime".to_owned();
     let void = hosts.says(secs(3900), Body::Void { open: open.id(), code: VoidCode::Taken, sentence });
     vec![
@@ -363,6 +381,12 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
         ("anchor", anchor),
         ("close", close),
         ("close_ack", close_ack),
+        ("settle", settle),
+        ("settle_ack", settle_ack),
+        ("dispute", dispute),
+        ("attestation", attestation),
+        ("probe of uptime", uptime),
+        ("probe of performance", performance),
         ("void (another answer that this open could have had)", void),
     ]
 }

@@ -228,7 +228,12 @@ fn accounts(export: &Export) -> BTreeMap<LeaseId, Account> {
                     | Body::Void { .. }
                     | Body::Amend { .. }
                     | Body::Anchor { .. }
-                    | Body::Close { .. } => {}
+                    | Body::Close { .. }
+                    | Body::Settle(_)
+                    | Body::SettleAck(_)
+                    | Body::Dispute(_)
+                    | Body::Attestation(_)
+                    | Body::Probe(_) => {}
                 }
             }
             Item::Usage(signed) => {

@@ -43,7 +43,11 @@ impl State {
                 let draft = draft.clone();
                 self.open(lease, draft, entry)?;
             }
+            (Body::Settle(_) | Body::SettleAck(_), _) => self.settlement(entry)?,
+            (Body::Attestation(_), _) => self.attestation(&entry)?,
             (_, Some(lease)) => self.shape(lease, entry)?,
+            // The chain row is all there is to it.
+            (Body::Probe(_), None) => {}
             (_, None) => return Err(Refusal::Lease("it names none").into()),
         }
         self.put(keys::entry(&author, new_head.seq), &row);
@@ -109,6 +113,8 @@ impl State {
             renter_close: None,
             host_close_ack: None,
             renter_close_ack: None,
+            host_dispute: None,
+            renter_dispute: None,
             state: None,
             events: 0,
             number,
@@ -162,8 +168,12 @@ impl State {
             (Body::Close { .. }, false) => lease.renter_close = Some(entry),
             (Body::CloseAck { .. }, true) => lease.host_close_ack = Some(entry),
             (Body::CloseAck { .. }, false) => lease.renter_close_ack = Some(entry),
+            (Body::Dispute(_), true) => lease.host_dispute = Some(entry),
+            (Body::Dispute(_), false) => lease.renter_dispute = Some(entry),
             // The chain row is all there is to an anchor: what it fixes is in the receipts.
             (Body::Anchor { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. }, _) => {}
+            // These are about no lease, and never come here.
+            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_), _) => {}
         })?;
         Ok(())
     }
@@ -258,7 +268,11 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
                 Ok(())
             }
         }
+        Body::Dispute(_) => Ok(()),
         Body::Genesis { .. } | Body::LeaseOpen { .. } => Err(Refusal::Lease("it is open already")),
+        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) => {
+            Err(Refusal::Lease("it is about none"))
+        }
     }
 }
 
@@ -305,6 +319,11 @@ fn start_of(placement: &Entry) -> u32 {
         | Body::Amended(_)
         | Body::Anchor { .. }
         | Body::Close { .. }
-        | Body::CloseAck { .. } => 0,
+        | Body::CloseAck { .. }
+        | Body::Settle(_)
+        | Body::SettleAck(_)
+        | Body::Dispute(_)
+        | Body::Attestation(_)
+        | Body::Probe(_) => 0,
     }
 }

@@ -6,6 +6,7 @@
 
 mod earned;
 mod entry;
+mod pair;
 mod private;
 mod receipt;
 mod refusal;

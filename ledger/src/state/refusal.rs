@@ -28,6 +28,9 @@ pub enum Refusal {
     /// A usage or acknowledgement with wrong numbers.
     #[error("the receipt is false: {0}")]
     Receipt(&'static str),
+    /// A payment, or the answer to one, with wrong numbers.
+    #[error("the payment does not fit those before it: {0}")]
+    Payment(&'static str),
     /// The draft inside an open is not the host's.
     #[error("the draft in the open does not verify")]
     Draft(#[source] VerifyError),

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+mod pair;
+
 use std::sync::Arc;
 
 use souk_protocol::{

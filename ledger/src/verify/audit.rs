@@ -34,6 +34,8 @@ const OPEN_LEASES: usize = 20_000;
 const CLOSED_LEASES: usize = 1024;
 /// Entries kept to find forks by.
 const ENTRIES: usize = 1 << 18;
+/// Payments kept for the answers to them.
+const SETTLEMENTS: usize = 1 << 16;
 /// Pairs and currencies.
 const BALANCES: usize = 1 << 16;
 /// Records folded between two writes to memory.
@@ -52,6 +54,7 @@ pub(super) struct Audit {
     open: BTreeMap<LeaseId, ()>,
     closed: VecDeque<LeaseId>,
     entries: VecDeque<(NodeId, u64)>,
+    settlements: VecDeque<Vec<u8>>,
     head: Option<DocumentId>,
     forks: Vec<NodeId>,
 }
@@ -70,6 +73,7 @@ impl Audit {
             open: BTreeMap::new(),
             closed: VecDeque::new(),
             entries: VecDeque::new(),
+            settlements: VecDeque::new(),
             head: None,
             forks: Vec::new(),
         }
@@ -120,6 +124,11 @@ impl Audit {
         if entry.author == self.author {
             self.head = Some(entry.id());
         }
+        if let (Body::Settle(settle), Some(peer)) = (&entry.body, entry.peer) {
+            let by_us = entry.author == self.author;
+            let other = if by_us { peer } else { entry.author };
+            self.settlements.push_back(keys::settlement(&other, &settle.currency, by_us, settle.n));
+        }
         let Some(lease) = entry.lease else {
             return;
         };
@@ -139,15 +148,25 @@ impl Audit {
             | Body::Amend { .. }
             | Body::Amended(_)
             | Body::Anchor { .. }
-            | Body::Close { .. } => {}
+            | Body::Close { .. }
+            | Body::Settle(_)
+            | Body::SettleAck(_)
+            | Body::Dispute(_)
+            | Body::Attestation(_)
+            | Body::Probe(_) => {}
         }
     }
 
     /// Writes what has changed and drops what can't matter any more.
     fn settle(&mut self) -> Result<(), String> {
         let mut batch = self.state.take_changes();
-        // Indexes answer queries, and there are none here.
-        batch.retain(|key, _| !key.starts_with(b"i"));
+        // Indexes and attestations answer queries, and there are none here.
+        batch.retain(|key, _| !key.starts_with(b"i") && !key.starts_with(keys::ATTESTATIONS));
+        while self.settlements.len() > SETTLEMENTS {
+            if let Some(row) = self.settlements.pop_front() {
+                batch.insert(row, None);
+            }
+        }
         while self.closed.len() > CLOSED_LEASES {
             if let Some(lease) = self.closed.pop_front() {
                 batch.insert(keys::lease(&lease), None);

@@ -172,7 +172,12 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
         | Body::Amended(_)
         | Body::Anchor { .. }
         | Body::Close { .. }
-        | Body::CloseAck { .. } => None,
+        | Body::CloseAck { .. }
+        | Body::Settle(_)
+        | Body::SettleAck(_)
+        | Body::Dispute(_)
+        | Body::Attestation(_)
+        | Body::Probe(_) => None,
     }
 }
 

@@ -286,7 +286,15 @@ impl Store {
                 }
                 row.close_ack = Some(signed);
             }
-            Body::Close { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. } | Body::Anchor { .. } => {}
+            Body::Close { .. }
+            | Body::Genesis { .. }
+            | Body::LeaseOpen { .. }
+            | Body::Anchor { .. }
+            | Body::Settle(_)
+            | Body::SettleAck(_)
+            | Body::Dispute(_)
+            | Body::Attestation(_)
+            | Body::Probe(_) => {}
         }
         Ok(())
     }
@@ -311,7 +319,12 @@ impl Store {
             | Body::LeaseOpen { .. }
             | Body::Void { .. }
             | Body::Anchor { .. }
-            | Body::CloseAck { .. } => {}
+            | Body::CloseAck { .. }
+            | Body::Settle(_)
+            | Body::SettleAck(_)
+            | Body::Dispute(_)
+            | Body::Attestation(_)
+            | Body::Probe(_) => {}
         }
         Ok(())
     }

@@ -248,6 +248,11 @@ fn answers(entry: &Entry, to: &Verified<Entry>) -> bool {
         | Body::Amended(_)
         | Body::Anchor { .. }
         | Body::Close { .. }
-        | Body::CloseAck { .. } => false,
+        | Body::CloseAck { .. }
+        | Body::Settle(_)
+        | Body::SettleAck(_)
+        | Body::Dispute(_)
+        | Body::Attestation(_)
+        | Body::Probe(_) => false,
     }
 }

@@ -233,7 +233,12 @@ impl Host {
             | Body::Amend { .. }
             | Body::Amended(_)
             | Body::Anchor { .. }
-            | Body::Close { .. } => false,
+            | Body::Close { .. }
+            | Body::Settle(_)
+            | Body::SettleAck(_)
+            | Body::Dispute(_)
+            | Body::Attestation(_)
+            | Body::Probe(_) => false,
         };
         if taken {
             let close_ack = held.close_ack().map(|e| e.to_signed());

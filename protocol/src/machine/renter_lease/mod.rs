@@ -429,7 +429,12 @@ impl RenterLease {
             | Body::Anchor { .. }
             | Body::Genesis { .. }
             | Body::LeaseOpen { .. }
-            | Body::CloseAck { .. } => {}
+            | Body::CloseAck { .. }
+            | Body::Settle(_)
+            | Body::SettleAck(_)
+            | Body::Dispute(_)
+            | Body::Attestation(_)
+            | Body::Probe(_) => {}
         }
     }
 

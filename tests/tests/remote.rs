@@ -40,8 +40,15 @@ impl Laptop {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.plain(&["--json"]);
+        command.args(arguments);
+        command
+    }
+
+    /// Without JSON.
+    fn plain(&self, arguments: &[&str]) -> Command {
         let mut command = mortal(souk());
-        command.arg("--json").arg("--dir").arg(&self.dir).args(arguments).env_clear();
+        command.arg("--dir").arg(&self.dir).args(arguments).env_clear();
         command.env("PATH", &self.path).env("HOME", &self.dir).env("SOUK_HOST", &self.at).current_dir(&self.dir);
         command
     }
@@ -107,7 +114,7 @@ fn a_node_elsewhere_is_worked_as_if_it_were_here() {
     assert_eq!(listed[0]["lease"], lease.as_str());
 
     // Output that goes on.
-    let mut logs = laptop.command(&["logs", "-f", "job"]);
+    let mut logs = laptop.plain(&["logs", "-f", "job"]);
     let mut logs = Running(logs.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap());
     let mut first = [0; 6];
     logs.0.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
@@ -125,7 +132,7 @@ fn a_node_elsewhere_is_worked_as_if_it_were_here() {
     let sum = souk_tests::program::must("sha256sum", &[file.to_str().unwrap()]);
     assert_eq!(outcome.ok().split(' ').next(), sum.split(' ').next());
     let line = format!(
-        "stty rows 33 cols 101; {} --dir {} exec -it job -- sh -c 'stty size; tty >/dev/null && echo a terminal'",
+        "stty rows 33 cols 101; {} --dir {} exec -it job -- sh -c 'until s=$(stty size 2>/dev/null) && [ -n \"$s\" ]; do :; done; echo $s; tty >/dev/null && echo a terminal'",
         souk().display(),
         laptop.dir.display()
     );
@@ -144,9 +151,9 @@ fn a_node_elsewhere_is_worked_as_if_it_were_here() {
     // Files of this computer.
     fs::create_dir_all(laptop.dir.join("tree/sub")).unwrap();
     fs::write(laptop.dir.join("tree/sub/x"), &data).unwrap();
-    let copied = laptop.souk(&["copy", "tree", "job:/tmp/tree"], &[]);
+    let copied = laptop.souk(&["copy", "tree", "job:/tmp"], &[]);
     assert_eq!(copied.code, 0, "{}{}", copied.out, copied.err);
-    let copied = laptop.souk(&["copy", "job:/tmp/tree", "back"], &[]);
+    let copied = laptop.souk(&["copy", "job:/tmp/tree/", "back"], &[]);
     assert_eq!(copied.code, 0, "{}{}", copied.out, copied.err);
     assert!(fs::read(laptop.dir.join("back/sub/x")).unwrap() == data);
 

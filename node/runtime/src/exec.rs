@@ -33,6 +33,8 @@ const READ_BUFFER: usize = 64 * 1024;
 const PID_WITHIN: Duration = Duration::from_secs(20);
 /// See [`PID_WITHIN`].
 const PID_LOOK: Duration = Duration::from_millis(10);
+/// Times that a terminal's first size is told the engine, with [`PID_LOOK`] between them.
+const SIZE_TRIES: usize = 50;
 /// Between questions for an exit code, when no event told it.
 const POLL: Duration = Duration::from_millis(500);
 /// Right after the output ended the code is due at once.
@@ -292,12 +294,24 @@ async fn open_any(
         item
     });
     let control = ExecControl { shared: Arc::clone(shared), exec, container, exit, _alive: alive, _needed: needed };
-    if let (true, Some((rows, columns))) = (spec.terminal, spec.size)
-        && let Err(error) = control.resize(rows, columns).await
-    {
-        tracing::debug!(%error, "the terminal's first size was refused");
+    if let (true, Some((rows, columns))) = (spec.terminal, spec.size) {
+        first_size(&control, rows, columns).await;
     }
     Ok(ExecSession { output: Box::pin(output), input: ExecInput(Way::Engine(write)), control })
+}
+
+/// Gives the terminal its first size. The engine has answered before its command has begun, and until then refuses.
+async fn first_size(control: &ExecControl, rows: u16, columns: u16) {
+    for _ in 0..SIZE_TRIES {
+        match control.resize(rows, columns).await {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(%error, "the terminal's first size was refused"),
+        }
+        if control.exit.borrow().is_some() {
+            return;
+        }
+        tokio::time::sleep(PID_LOOK).await;
+    }
 }
 
 /// Waits for the exit code, and ends the processes when the session is dropped before.

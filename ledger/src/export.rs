@@ -17,7 +17,7 @@ use souk_protocol::{
 use crate::{
     journal::JournalError,
     record::{Held, Record},
-    view::View,
+    view::{QueryError, View},
 };
 
 /// What the first frame says it is.
@@ -35,6 +35,9 @@ pub enum Filter {
     All,
     /// Those of one lease.
     Lease(LeaseId),
+    /// Every public record of a ledger that was restored from an older copy: entries of its author may be missing, and those that
+    /// came back from others stand where they came back.
+    Restored,
 }
 
 /// The first frame.
@@ -97,6 +100,9 @@ pub enum ExportError {
     /// The journal can't be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The store can't be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// A record of the journal does not decode.
     #[error("record {index} of the journal can't be read")]
     Decode {
@@ -121,6 +127,7 @@ pub enum ExportError {
 pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Result<u64, ExportError> {
     let mut out = Frames { out, hasher: blake3::Hasher::new() };
     let (author, network) = (view.own(), view.network());
+    let filter = if filter == Filter::All && view.is_restored()? { Filter::Restored } else { filter };
     out.frame(&Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter })?;
     let mut reader = view.records();
     let (mut count, mut head) = (0, None);
@@ -143,7 +150,7 @@ pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Re
                 let held = Held::read(ack, &network).map_err(decode)?;
                 (Some(held.value.lease), Item::Ack(held.signed))
             }
-            Record::Private(_) => continue,
+            Record::Private(_) | Record::Fork(_) => continue,
         };
         if chosen(filter, lease) {
             out.frame(&item)?;
@@ -159,7 +166,7 @@ pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Re
 
 fn chosen(filter: Filter, lease: Option<LeaseId>) -> bool {
     match filter {
-        Filter::All => true,
+        Filter::All | Filter::Restored => true,
         Filter::Lease(wanted) => lease == Some(wanted),
     }
 }

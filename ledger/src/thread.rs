@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use souk_protocol::NodeId;
+
 use crate::{
     commit::{Ledger, StageError, StoreFailure},
     record::Fact,
@@ -41,8 +43,8 @@ pub enum Event {
     Durable(Ticket),
     /// This one was refused and changed nothing.
     Refused(Ticket, Refusal),
-    /// This one proves that its author contradicted itself; it is kept as evidence (see [`View::fork`]).
-    Fork(Ticket),
+    /// This one proves that its author, named here, contradicted itself; it is kept as evidence (see [`View::fork`]).
+    Fork(Ticket, NodeId),
     /// The disk failed. Nothing after the last [`Event::Durable`] may be believed, and nothing more comes.
     Failed(Arc<StoreFailure>),
 }
@@ -283,7 +285,11 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
             ticket += 1;
             match ledger.stage(&fact) {
                 Ok(Applied::New | Applied::Known) => {}
-                Ok(Applied::Fork) => report(Event::Fork(Ticket(ticket))),
+                Ok(Applied::Fork) => {
+                    if let Some(author) = fact.author() {
+                        report(Event::Fork(Ticket(ticket), author));
+                    }
+                }
                 Err(StageError::Refused(why)) => refused.push((ticket, why)),
                 Err(StageError::Failed(failure)) => return Err(failure),
             }

@@ -46,7 +46,7 @@ fn child() {
             // Past the harness's capture; a parent that is gone ends the child.
             writeln!(stdout(), "durable {}", base + ticket.0).unwrap();
         }
-        Event::Refused(..) | Event::Fork(_) | Event::Failed(_) => panic!("{event:?}"),
+        Event::Refused(..) | Event::Fork(..) | Event::Failed(_) => panic!("{event:?}"),
     })
     .unwrap();
     let handle = thread.handle();

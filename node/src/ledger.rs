@@ -3,6 +3,7 @@
 //! Owns the mapping between the two: which facts a record of the engine becomes. The ledger's thread owns the disk.
 
 mod asked;
+mod heads;
 mod older;
 
 use std::{
@@ -23,7 +24,7 @@ use souk_ledger::{
     view::{QueryError, Select, View},
 };
 use souk_protocol::{
-    Keypair, LeaseId, NetworkId, NodeId, Timestamp, encode,
+    Keypair, LeaseId, NetworkId, NodeId, Nonce, Timestamp, encode,
     entry::Entry,
     limits,
     machine::{
@@ -63,6 +64,8 @@ pub struct Ledger {
     seal: Arc<Seal>,
     /// The ledger's tickets of entries of our own that are not decided.
     own: Arc<Mutex<BTreeSet<u64>>>,
+    /// Authors whose contradictions were found, and not told yet.
+    forks: Arc<Mutex<BTreeSet<NodeId>>>,
     /// Which of the engine's tickets are decided with which of the ledger's.
     waiting: VecDeque<(u64, Ticket)>,
 }
@@ -106,6 +109,8 @@ impl Ledger {
         let (progress, durable) = watch::channel(Progress::Durable(0));
         let own = Arc::new(Mutex::new(BTreeSet::new()));
         let ours = Arc::clone(&own);
+        let forks = Arc::new(Mutex::new(BTreeSet::new()));
+        let found = Arc::clone(&forks);
         let thread = LedgerThread::spawn(journal, move |event| match event {
             Event::Durable(ticket) => {
                 locked(&ours).retain(|own| *own > ticket.0);
@@ -122,8 +127,9 @@ impl Ledger {
                 progress.send_replace(Progress::Failed(format!("it refuses an entry of our own: {why}")));
             }
             Event::Refused(ticket, why) => tracing::error!(ticket = ticket.0, "the ledger refused a record: {why}"),
-            Event::Fork(ticket) => {
-                tracing::warn!(ticket = ticket.0, "a peer has contradicted itself; the proof is kept")
+            Event::Fork(_, author) => {
+                tracing::warn!(peer = %author, "a peer has contradicted itself; the proof is kept");
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(author);
             }
             Event::Failed(failure) => {
                 progress.send_replace(Progress::Failed(failure.to_string()));
@@ -133,7 +139,7 @@ impl Ledger {
         older::take_over(&handle)?;
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
-        Ok((Self { thread, handle, key, seal, own, waiting: VecDeque::new() }, restore, durable))
+        Ok((Self { thread, handle, key, seal, own, forks, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {
@@ -207,6 +213,12 @@ impl Ledger {
         Some(Link { id: signed.id(&self.network()), prev: entry.prev, time: entry.time })
     }
 
+    /// An entry that is held of a chain, whole.
+    #[must_use]
+    pub fn entry(&self, author: &NodeId, seq: u64) -> Option<souk_protocol::Signed<Entry>> {
+        logged(self.view().entry(author, seq)).flatten()
+    }
+
     /// When the newest entry held of a chain was made, if it comes before this number.
     #[must_use]
     pub fn head_before(&self, author: &NodeId, seq: u64) -> Option<Timestamp> {
@@ -232,6 +244,15 @@ impl Ledger {
             }
             Record::Private(Private::Label { lease, text }) => {
                 vec![Fact::Private(PrivateRow::Label { lease, text })]
+            }
+            Record::Fork(proof) => vec![Fact::Fork(proof)],
+            Record::Private(Private::Head(signed)) => {
+                let head = signed.verify(&network).map_err(verified);
+                head.map(|head| heads::signed_row(heads::HEADS, &head.author, &signed)).into_iter().collect()
+            }
+            Record::Private(Private::HeadSeen(signed)) => {
+                let seen = signed.verify(&network).map_err(verified);
+                seen.map(|seen| heads::signed_row(heads::HEADS_SEEN, &seen.witness, &signed)).into_iter().collect()
             }
             Record::Private(Private::Leaving { lease }) => vec![put(leaving(&lease), vec![1])],
             Record::Private(Private::OfferSeq(seq)) => vec![put(OFFER_SEQ.to_vec(), seq.to_be_bytes().to_vec())],
@@ -367,6 +388,9 @@ fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryErr
         offer_seq: number(view.private(OFFER_SEQ)?).unwrap_or(0),
         leases: open.into_iter().map(|l| row(view, seal, l)).collect::<Result<_, _>>()?,
         next_number: view.lease_count()?.saturating_add(1),
+        forked: view.forked()?,
+        heads: heads::heads(view)?,
+        instance: Nonce::default(),
     })
 }
 

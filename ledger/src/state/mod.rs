@@ -24,7 +24,7 @@ use souk_protocol::{
 pub use refusal::{FoldError, Refusal};
 
 use crate::{
-    chain::{EntryRow, ForkRow, Head, PROOFS},
+    chain::{EntryRow, ForkProof, ForkRow, Head, PROOFS},
     journal::Position,
     keys,
     lease::{Balance, Lease, Receipts, Status},
@@ -93,6 +93,10 @@ impl State {
             }
             Fact::Usage(usage) => self.usage(Held::from(usage)),
             Fact::Ack(ack) => self.ack(Held::from(ack)),
+            Fact::Fork(proof) => {
+                proof.verify(&self.network).map_err(Refusal::NoFork)?;
+                self.fork(proof)
+            }
             Fact::Private(private) => self.private(at, private),
         }
     }
@@ -115,7 +119,18 @@ impl State {
                 let ack = self.read(ack)?;
                 self.ack(ack)
             }
+            Record::Fork(proof) => self.fork(&proof),
             Record::Private(private) => self.private(at, &private),
+        }
+    }
+
+    /// A proof that others have found.
+    fn fork(&mut self, proof: &ForkProof) -> Result<Applied, FoldError> {
+        let author = proof.accused().ok_or(Refusal::Private)?;
+        match self.keep_fork(&author, &ForkRow::Proof(proof.clone()))? {
+            // It is what the record says, not what it has done.
+            Applied::Fork => Ok(Applied::New),
+            other => Ok(other),
         }
     }
 
@@ -152,6 +167,11 @@ impl State {
     /// [`KvError`] if the store fails.
     pub fn head(&self, author: &NodeId) -> Result<Option<Head>, KvError> {
         self.row(&keys::head(author), "head")
+    }
+
+    /// Whether our own chain may have gaps.
+    fn is_restored(&self) -> Result<bool, KvError> {
+        Ok(self.bytes(keys::RESTORED)?.is_some())
     }
 
     fn read<T: Document>(&self, signed: Signed<T>) -> Result<Held<T>, Refusal> {

@@ -270,6 +270,6 @@ fn author_of(fact: &Fact) -> NodeId {
         Fact::Entry(entry) => entry.author,
         Fact::Usage(usage) => usage.host,
         Fact::Ack(ack) => ack.renter,
-        Fact::Private(_) => NodeId([0; 32]),
+        Fact::Fork(_) | Fact::Private(_) => NodeId([0; 32]),
     }
 }

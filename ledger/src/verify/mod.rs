@@ -217,5 +217,5 @@ fn empty(verdict: Verdict) -> Report {
 
 /// Whether a header's choice leaves out entries of the author's own chain.
 const fn is_sparse(filter: Filter) -> bool {
-    matches!(filter, Filter::Lease(_))
+    matches!(filter, Filter::Lease(_) | Filter::Restored)
 }

@@ -124,7 +124,7 @@ impl Bench {
                 };
                 return Some(Input::Runtime { lease, report });
             }
-            Output::Publish { .. }
+            Output::Forked { .. } | Output::Halted(_) | Output::Publish { .. }
             | Output::Idle { .. }
             | Output::Quoted { .. }
             | Output::UnlockSlots { .. }

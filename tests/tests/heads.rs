@@ -1,7 +1,7 @@
 //! One key on two nodes, and ledgers from backups: real nodes, found out, refused and caught up.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{fs, os::unix::fs::FileTypeExt, path::Path};
+use std::{fs, path::Path};
 
 use serde_json::Value;
 use souk_tests::{
@@ -12,17 +12,24 @@ use souk_tests::{
     world::{World, rent},
 };
 
-/// Copies a data directory as a backup would: files and folders, and nothing that only a running node has.
+/// Copies a folder with all that is in it.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
-        if kind.is_dir() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target);
-        } else if !kind.is_socket() {
+        } else {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Puts an older copy of its ledger in the place of a node's.
+fn restore(node: &Node, backup: &Path) {
+    let ledger = node.dir().join("ledger");
+    fs::remove_dir_all(&ledger).unwrap();
+    copy(backup, &ledger);
 }
 
 /// Gives a node that was never run the key of another.
@@ -138,7 +145,7 @@ fn a_restored_backup_catches_up_before_it_signs_and_stays_one_chain() {
     let kept = rent(&renter, &host, 1, "sleep 600", &tick);
     renter.stop();
     let backup = world.path().join("backup");
-    copy(renter.dir(), &backup);
+    copy(&renter.dir().join("ledger"), &backup);
     renter.start();
     // What happens after the backup: another lease, with receipts, and one that is over.
     let later = rent(&renter, &host, 1, "sleep 600", &tick);
@@ -148,9 +155,7 @@ fn a_restored_backup_catches_up_before_it_signs_and_stays_one_chain() {
     renter.finds(&later, "a receipt", |d| d["receipt"]["n"].as_u64().is_some_and(|n| n >= 2));
     let before = renter.show(&later)["receipt"]["n"].as_u64().unwrap();
     renter.kill();
-    let dir = renter.dir().to_owned();
-    fs::remove_dir_all(&dir).unwrap();
-    copy(&backup, &dir);
+    restore(&renter, &backup);
     renter.start();
     let shown = renter.finds(&later, "the lease is back", |d| d["state"] == "running");
     assert!(shown["receipt"]["n"].as_u64().is_some_and(|n| n >= before), "{shown:#}");
@@ -182,7 +187,7 @@ fn a_restored_host_goes_on_with_its_numbers() {
     let lease = rent(&renter, &host, 1, "sleep 600", &["--tick", "1s"]);
     host.stop();
     let backup = world.path().join("backup");
-    copy(host.dir(), &backup);
+    copy(&host.dir().join("ledger"), &backup);
     host.start();
     let receipts = |least: u64| {
         renter.finds(&lease, "receipts", |d| d["receipt"]["n"].as_u64().is_some_and(|n| n >= least))["receipt"]["n"]
@@ -191,9 +196,7 @@ fn a_restored_host_goes_on_with_its_numbers() {
     };
     let before = receipts(receipts(1) + 4);
     host.kill();
-    let dir = host.dir().to_owned();
-    fs::remove_dir_all(&dir).unwrap();
-    copy(&backup, &dir);
+    restore(&host, &backup);
     host.start();
     // A number that was used before would prove a fork.
     receipts(before + 3);

@@ -64,7 +64,8 @@ pub enum Private {
         value: Option<serde_bytes::ByteBuf>,
     },
     /// Our chain goes on after this entry of it, which others have seen, and which may never be here again: the ledger was
-    /// restored from an older copy. Without effect if our chain is as long already.
+    /// restored from an older copy. A chain that is as long already goes on where it is. From here on numbers of our own entries and
+    /// usages may be missing.
     Resume {
         /// The entry's number.
         seq: u64,

@@ -63,19 +63,29 @@ pub struct State {
     leases: BTreeMap<LeaseId, Cached>,
     /// Whether entries of our own chain may be left out, as in an export of one lease.
     sparse: bool,
+    /// Whether what is folded was restored from an older copy, whatever the rows say.
+    restored: bool,
 }
 
 impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false }
+        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false, restored: false }
     }
 
     /// The same, for records from which some of our own entries have been left out.
     #[must_use]
     pub const fn sparse(mut self) -> Self {
         self.sparse = true;
+        self
+    }
+
+    /// The same, for the records of a ledger that was restored from an older copy: entries and usages of ours may be missing.
+    #[must_use]
+    pub const fn restored(mut self) -> Self {
+        self.sparse = true;
+        self.restored = true;
         self
     }
 
@@ -171,7 +181,7 @@ impl State {
 
     /// Whether our own chain may have gaps.
     fn is_restored(&self) -> Result<bool, KvError> {
-        Ok(self.bytes(keys::RESTORED)?.is_some())
+        Ok(self.restored || self.bytes(keys::RESTORED)?.is_some())
     }
 
     fn read<T: Document>(&self, signed: Signed<T>) -> Result<Held<T>, Refusal> {

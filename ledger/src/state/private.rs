@@ -36,13 +36,11 @@ impl State {
             }
             Private::Resume { seq, id, time } => {
                 let own = self.own;
-                let (seq, id) = (*seq, *id);
-                let time = match self.head(&own)? {
-                    Some(head) if head.seq >= seq => return Ok(Applied::Known),
-                    Some(head) => head.time.max(*time),
-                    None => *time,
-                };
-                self.put(keys::head(&own), &Head { seq, id, time });
+                let (seq, id, held) = (*seq, *id, self.head(&own)?);
+                if held.is_none_or(|head| head.seq < seq) {
+                    let time = held.map_or(*time, |head| head.time.max(*time));
+                    self.put(keys::head(&own), &Head { seq, id, time });
+                }
                 self.staged.insert(keys::RESTORED.to_vec(), Some(Vec::new()));
             }
         }

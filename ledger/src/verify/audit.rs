@@ -16,10 +16,9 @@ use souk_protocol::{Amount, Currency, DocumentId, LeaseId, NodeId, encode, entry
 use super::{
     Checked, Fault, Header, Report, Verdict,
     frames::{Frame, Frames},
-    is_sparse,
 };
 use crate::{
-    export::{FRAME_BYTES, Item},
+    export::{FRAME_BYTES, Filter, Item},
     journal::Position,
     keys,
     lease::{Balance, Lease, Status},
@@ -64,7 +63,11 @@ impl Audit {
         let kv = Arc::new(MemoryKv::default());
         let state = State::new(header.author, header.network, Arc::clone(&kv) as Arc<dyn Kv>);
         Self {
-            state: if is_sparse(header.filter) { state.sparse() } else { state },
+            state: match header.filter {
+                Filter::All => state,
+                Filter::Lease(_) => state.sparse(),
+                Filter::Restored => state.restored(),
+            },
             kv,
             author: header.author,
             header: header.clone(),

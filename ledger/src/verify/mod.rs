@@ -214,8 +214,3 @@ fn empty(verdict: Verdict) -> Report {
         agreed: BTreeMap::new(),
     }
 }
-
-/// Whether a header's choice leaves out entries of the author's own chain.
-const fn is_sparse(filter: Filter) -> bool {
-    matches!(filter, Filter::Lease(_) | Filter::Restored)
-}

@@ -119,6 +119,28 @@ impl Ledger {
         Ok((taken, restore(self.view(), &self.seal, now)?))
     }
 
+    /// Whether there is a receipt of ours among these that comes after the newest one here.
+    #[must_use]
+    pub fn lacks(&self, records: &[(NodeId, HeldRecord)]) -> bool {
+        let (me, network) = (self.me(), self.network());
+        let newest = |lease: &LeaseId| {
+            let held = logged(self.view().lease(lease)).flatten()?;
+            let acked = held.receipts.agreed.as_ref().map_or(0, |r| r.ack.value.n);
+            Some((held.newest_usage().map_or(0, |u| u.value.n), acked))
+        };
+        records.iter().any(|(_, record)| match record {
+            HeldRecord::Usage(signed) => {
+                let usage = signed.verify(&network).ok().filter(|u| u.host == me);
+                usage.is_some_and(|u| newest(&u.lease).is_some_and(|(n, _)| n < u.n))
+            }
+            HeldRecord::Ack(signed) => {
+                let ack = signed.verify(&network).ok().filter(|a| a.renter == me);
+                ack.is_some_and(|a| newest(&a.lease).is_some_and(|(_, n)| n < a.n))
+            }
+            HeldRecord::Entry(_) | HeldRecord::Workload { .. } => false,
+        })
+    }
+
     fn take_back(&self, records: Vec<(NodeId, HeldRecord)>) -> Result<Vec<(NodeId, HeldRecord)>, AppendError> {
         let mut left = Vec::new();
         for batch in records.chunks(BATCH) {

@@ -121,8 +121,13 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
         match guard.verdict(now()) {
             None => {}
             Some(Verdict::Refuse(why)) => return Ok(Outcome::Refused(why)),
-            Some(Verdict::Pass { answers }) => {
+            Some(Verdict::Pass { answers, records }) => {
                 tracing::info!(answers, "nobody has seen this node's key elsewhere, or newer entries of it");
+                if let Some(head) = restore.head.filter(|_| ledger.lacks(&records)) {
+                    let (taken, caught_up) = tokio::task::block_in_place(|| ledger.catch_up(head, records, now()))?;
+                    tracing::warn!(taken, "this ledger was restored from an older copy; it has its receipts back");
+                    restore = Restore { instance, ..caught_up };
+                }
                 return Ok(Outcome::Passed(Box::new(Passed { restore, connected, waiting })));
             }
             Some(Verdict::CatchUp { head, records }) => {

@@ -103,7 +103,11 @@ impl Engine {
             if let Some(entry) = answer.filter(|_| over) {
                 self.host.remember_answer(row.lease, entry, draft.commit_by);
             } else if let Some(accept) = accepted {
-                let workload = Workload::from_bytes(&row.workload).map_err(|e| fail(e.to_string()))?;
+                // A restored ledger may lack it, if the renter has not given it back: the container, if there is one, has it.
+                let workload = match row.workload.as_slice() {
+                    [] => Workload::default(),
+                    bytes => Workload::from_bytes(bytes).map_err(|e| fail(e.to_string()))?,
+                };
                 let events = row.events.clone();
                 let from = Remembered { draft, accept, workload, usage, ack, placement, close, events, amended };
                 self.host.restore(&mut self.cx, HostLease::restored(from, now), now);

@@ -48,10 +48,12 @@ const RECORDS: usize = 16_384;
 /// The guard's last word.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Sign. So many peers have answered.
+    /// Sign, once the receipts among these records that the ledger lacks are stored: numbers of usages are in no chain.
     Pass {
         /// Peers asked with success.
         answers: usize,
+        /// What the other sides of open leases hold of us.
+        records: Vec<(NodeId, HeldRecord)>,
     },
     /// Another node has the key, and goes first.
     Refuse(OwnKey),
@@ -228,7 +230,7 @@ impl Guard {
                 asked.answered = Some(true);
                 asked.doubt = met.doubt;
                 asked.at = now;
-                if self.target.is_some() {
+                if self.target.is_some() || self.parties.contains(&from) {
                     self.recall(from);
                 }
             }
@@ -378,6 +380,11 @@ impl Guard {
         self.parties.len() - self.parties.iter().filter(answered).count()
     }
 
+    /// Whether somebody is being asked for what it holds of us.
+    fn under_way(&self) -> bool {
+        self.peers.values().any(|a| a.recall.as_ref().is_some_and(|r| !r.done))
+    }
+
     fn doubts(&self) -> bool {
         self.peers.values().any(|a| a.doubt)
     }
@@ -401,20 +408,20 @@ impl Guard {
         }
         let doubts = self.doubts() && now < self.began + DOUBT;
         if let Some((head, since)) = self.target {
-            let under_way = self.peers.values().any(|a| a.recall.as_ref().is_some_and(|r| !r.done));
-            let complete = !under_way && (self.missing() == 0 || now >= since + CATCH_UP);
+            let complete = !self.under_way() && (self.missing() == 0 || now >= since + CATCH_UP);
             let done = (complete && !doubts && now >= since + SETTLE) || now >= since + CATCH_UP_AT_MOST;
             let records = || std::mem::take(&mut self.records);
             return done.then(records).map(|records| Verdict::CatchUp { head, records });
         }
-        let pass = Some(Verdict::Pass { answers: self.answers() });
+        let answers = self.answers();
         if self.parties.is_empty() && !self.expects && self.peers.is_empty() {
-            return pass;
+            return Some(Verdict::Pass { answers, records: Vec::new() });
         }
         let patience = if self.parties.is_empty() { PATIENCE_IDLE } else { PATIENCE };
         let late = now >= self.began + patience;
         let waited_for = self.peers.values().any(|a| a.answered.is_none() && now < a.at + ANSWER);
         let settled = self.first_answer.is_some_and(|at| now >= at + SETTLE) && !waited_for;
-        pass.filter(|_| !doubts && (late || (settled && self.missing() == 0)))
+        let passes = !doubts && (late || (settled && self.missing() == 0 && !self.under_way()));
+        passes.then(|| Verdict::Pass { answers, records: std::mem::take(&mut self.records) })
     }
 }

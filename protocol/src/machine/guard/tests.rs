@@ -52,7 +52,7 @@ fn says(guard: &mut Guard, peer: u8, yours: Vec<Signed<HeadReport>>, newest: Opt
 
 #[test]
 fn a_node_that_knows_nobody_begins_at_once_and_one_that_does_waits_so_long_and_no_longer() {
-    assert!(matches!(guard(None, &[], false).verdict(NOW), Some(Verdict::Pass { answers: 0 })));
+    assert!(matches!(guard(None, &[], false).verdict(NOW), Some(Verdict::Pass { answers: 0, .. })));
     let mut first = guard(None, &[], true);
     assert!(first.verdict(NOW + Millis(4_999)).is_none());
     assert!(first.verdict(NOW + PATIENCE_IDLE).is_some());
@@ -66,12 +66,19 @@ fn answers_let_it_pass_after_a_moment_but_not_before_the_other_sides_of_leases_h
     let mut plain = guard(None, &[], true);
     says(&mut plain, 2, vec![], None, NOW);
     assert!(plain.verdict(NOW).is_none());
-    assert!(matches!(plain.verdict(NOW + SETTLE), Some(Verdict::Pass { answers: 1 })));
+    assert!(matches!(plain.verdict(NOW + SETTLE), Some(Verdict::Pass { answers: 1, .. })));
     let mut leased = guard(Some(head(5)), &[3], true);
     says(&mut leased, 2, vec![], None, NOW);
     assert!(leased.verdict(NOW + Millis::from_secs(10)).is_none());
     says(&mut leased, 3, vec![], None, NOW + Millis::from_secs(11));
-    assert!(matches!(leased.verdict(NOW + Millis::from_secs(12)), Some(Verdict::Pass { answers: 2 })));
+    assert!(leased.verdict(NOW + Millis::from_secs(12)).is_none(), "it is asked for the receipts it holds");
+    let (to, request) = leased.poll().unwrap();
+    assert_eq!(request, Request::Recall { length: 6, since: NOW, page: 0 });
+    let workload = HeldRecord::Workload { lease: crate::LeaseId([1; 32]), bytes: vec![1] };
+    let held = Response::Recalled { records: vec![workload], more: false };
+    leased.answered(to, Some(held), NOW + Millis::from_secs(12));
+    let verdict = leased.verdict(NOW + Millis::from_secs(12));
+    assert!(matches!(&verdict, Some(Verdict::Pass { answers: 2, records }) if records.len() == 1), "{verdict:?}");
 }
 
 #[test]

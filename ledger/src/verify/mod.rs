@@ -18,7 +18,7 @@ use std::{
 
 use souk_protocol::{Amount, Currency, LeaseId, NodeId, encode};
 
-use crate::export::{FORMAT, FRAME_BYTES, Filter, Header, VERSION};
+use crate::export::{FORMAT, FRAME_BYTES, Header, VERSION};
 
 use audit::Audit;
 use frames::{Frame, Frames, Read as Next};

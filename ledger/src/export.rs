@@ -19,7 +19,7 @@ use souk_protocol::{
 use crate::{
     journal::JournalError,
     record::{Held, Record},
-    view::View,
+    view::{QueryError, View},
 };
 
 /// What the first frame says it is.
@@ -37,6 +37,9 @@ pub enum Filter {
     All,
     /// Those of one lease.
     Lease(LeaseId),
+    /// Every public record of a ledger that was restored from an older copy: entries of its author may be missing, and those that
+    /// came back from others stand where they came back.
+    Restored,
 }
 
 /// The first frame.
@@ -109,6 +112,9 @@ pub enum ExportError {
     /// The journal can't be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The store can't be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// A record of the journal does not decode.
     #[error("record {index} of the journal can't be read")]
     Decode {
@@ -133,6 +139,7 @@ pub enum ExportError {
 pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Result<u64, ExportError> {
     let mut out = Frames { out, hasher: blake3::Hasher::new() };
     let (author, network) = (view.own(), view.network());
+    let filter = if filter == Filter::All && view.is_restored()? { Filter::Restored } else { filter };
     let mut reader = view.records();
     let mut cut = Some(reader.base_end()).filter(|end| filter == Filter::All && *end > 0);
     let header = Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter, cut: cut.is_some() };
@@ -162,7 +169,7 @@ pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Re
                 let held = Held::read(ack, &network).map_err(decode)?;
                 (Some(held.value.lease), Item::Ack(held.signed))
             }
-            Record::Private(_) => continue,
+            Record::Private(_) | Record::Fork(_) => continue,
         };
         if chosen(filter, lease) {
             out.frame(&item)?;
@@ -204,7 +211,7 @@ pub(crate) fn sealed(frames: &[Vec<u8>], key: &Keypair, network: NetworkId) -> V
 
 fn chosen(filter: Filter, lease: Option<LeaseId>) -> bool {
     match filter {
-        Filter::All => true,
+        Filter::All | Filter::Restored => true,
         Filter::Lease(wanted) => lease == Some(wanted),
     }
 }

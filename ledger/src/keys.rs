@@ -12,6 +12,8 @@ pub(crate) const PROOF_COUNT: &[u8] = b"!proofs";
 pub(crate) const LEASE_COUNT: &[u8] = b"!leases";
 /// Our newest checkpoint and its number.
 pub(crate) const CHECKPOINT: &[u8] = b"!checkpoint";
+/// Our own chain may have gaps: the ledger was restored from an older copy.
+pub(crate) const RESTORED: &[u8] = b"!restored";
 /// The journal's owner and network.
 pub(crate) const IDENTITY: &[u8] = b"!identity";
 
@@ -42,6 +44,11 @@ fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 pub(crate) fn head(author: &NodeId) -> Vec<u8> {
     key(b'h', &[&author.0])
+}
+
+/// All entries of a chain.
+pub(crate) fn entries(author: &NodeId) -> Vec<u8> {
+    key(b'e', &[&author.0])
 }
 
 pub(crate) fn entry(author: &NodeId, seq: u64) -> Vec<u8> {

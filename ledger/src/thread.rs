@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use souk_protocol::checkpoint::Checkpoint;
+use souk_protocol::{NodeId, checkpoint::Checkpoint};
 
 use crate::{
     commit::{Ledger, StageError, StoreFailure},
@@ -46,8 +46,8 @@ pub enum Event {
     Durable(Ticket),
     /// This one was refused and changed nothing.
     Refused(Ticket, Refusal),
-    /// This one proves that its author contradicted itself; it is kept as evidence (see [`View::fork`]).
-    Fork(Ticket),
+    /// This one proves that its author, named here, contradicted itself; it is kept as evidence (see [`View::fork`]).
+    Fork(Ticket, NodeId),
     /// So much can be dropped once our chain says this. Whoever signs our entries appends it, or nothing is dropped.
     Checkpoint(Box<Checkpoint>),
     /// The disk failed. Nothing after the last [`Event::Durable`] may be believed, and nothing more comes.
@@ -308,7 +308,11 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
             ticket += 1;
             match ledger.stage(&fact) {
                 Ok(Applied::New | Applied::Known) => {}
-                Ok(Applied::Fork) => report(Event::Fork(Ticket(ticket))),
+                Ok(Applied::Fork) => {
+                    if let Some(author) = fact.author() {
+                        report(Event::Fork(Ticket(ticket), author));
+                    }
+                }
                 Err(StageError::Refused(why)) => refused.push((ticket, why)),
                 Err(StageError::Failed(failure)) => return Err(failure),
             }

@@ -160,6 +160,35 @@ impl View {
         Ok(self.row(&keys::head(author), "head")?)
     }
 
+    /// Whether the ledger was restored from an older copy, so that entries of our own chain may be missing.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the store fails.
+    pub fn is_restored(&self) -> Result<bool, QueryError> {
+        Ok(self.kv.get(keys::RESTORED)?.is_some())
+    }
+
+    /// Entries held of a chain from a number on, at most `limit`.
+    ///
+    /// # Errors
+    /// [`QueryError`] if store or journal fail.
+    pub fn entries_from(&self, author: &NodeId, seq: u64, limit: usize) -> Result<Vec<Signed<Entry>>, QueryError> {
+        let (prefix, from) = (keys::entries(author), keys::entry(author, seq));
+        let mut rows: Vec<EntryRow> = Vec::new();
+        let mut failed = None;
+        self.kv.scan(&prefix, &from, &mut |_, value| {
+            match decode(value, "entry") {
+                Ok(row) => rows.push(row),
+                Err(error) => failed = Some(error),
+            }
+            if rows.len() >= limit || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => rows.into_iter().map(|row| self.entry_at(row.at)).collect(),
+        }
+    }
+
     /// The newest entries held of all chains.
     ///
     /// # Errors
@@ -307,7 +336,7 @@ impl View {
         };
         match Record::from_bytes(&bytes) {
             Ok(Record::Entry(entry)) => Ok(Some(entry)),
-            Ok(Record::Usage(_) | Record::Ack(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
+            Ok(Record::Usage(_) | Record::Ack(_) | Record::Fork(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
         }
     }
 

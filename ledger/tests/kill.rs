@@ -80,7 +80,7 @@ fn child() {
             *wants.lock().unwrap() = Some(*checkpoint);
             writeln!(stdout(), "wanted").unwrap();
         }
-        Event::Refused(..) | Event::Fork(_) | Event::Failed(_) => panic!("{event:?}"),
+        Event::Refused(..) | Event::Fork(..) | Event::Failed(_) => panic!("{event:?}"),
     })
     .unwrap();
     let handle = thread.handle();

@@ -3,6 +3,7 @@
 //! Owns the mapping between the two: which facts a record of the engine becomes. The ledger's thread owns the disk.
 
 mod asked;
+mod heads;
 mod older;
 
 use std::{
@@ -23,7 +24,7 @@ use souk_ledger::{
     view::{QueryError, Select, View},
 };
 use souk_protocol::{
-    Keypair, LeaseId, NetworkId, NodeId, Timestamp,
+    Keypair, LeaseId, NetworkId, NodeId, Nonce, Timestamp,
     checkpoint::Checkpoint,
     encode,
     entry::Entry,
@@ -67,6 +68,8 @@ pub struct Ledger {
     own: Arc<Mutex<BTreeSet<u64>>>,
     /// What our chain is to say so that old records can be dropped; the newest one only.
     checkpoint: Arc<Mutex<Option<Checkpoint>>>,
+    /// Authors whose contradictions were found, and not told yet.
+    forks: Arc<Mutex<BTreeSet<NodeId>>>,
     /// Which of the engine's tickets are decided with which of the ledger's.
     waiting: VecDeque<(u64, Ticket)>,
 }
@@ -112,6 +115,8 @@ impl Ledger {
         let ours = Arc::clone(&own);
         let checkpoint = Arc::new(Mutex::new(None));
         let offered = Arc::clone(&checkpoint);
+        let forks = Arc::new(Mutex::new(BTreeSet::new()));
+        let found = Arc::clone(&forks);
         let thread = LedgerThread::spawn(journal, move |event| match event {
             Event::Durable(ticket) => {
                 locked(&ours).retain(|own| *own > ticket.0);
@@ -132,8 +137,9 @@ impl Ledger {
                 *locked(&offered) = Some(*checkpoint);
                 progress.send_modify(|_| {});
             }
-            Event::Fork(ticket) => {
-                tracing::warn!(ticket = ticket.0, "a peer has contradicted itself; the proof is kept")
+            Event::Fork(_, author) => {
+                tracing::warn!(peer = %author, "a peer has contradicted itself; the proof is kept");
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(author);
             }
             Event::Failed(failure) => {
                 progress.send_replace(Progress::Failed(failure.to_string()));
@@ -143,7 +149,7 @@ impl Ledger {
         older::take_over(&handle)?;
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
-        Ok((Self { thread, handle, key, seal, own, checkpoint, waiting: VecDeque::new() }, restore, durable))
+        Ok((Self { thread, handle, key, seal, own, checkpoint, forks, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {
@@ -228,6 +234,12 @@ impl Ledger {
         Some(Link { id: signed.id(&self.network()), prev: entry.prev, time: entry.time })
     }
 
+    /// An entry that is held of a chain, whole.
+    #[must_use]
+    pub fn entry(&self, author: &NodeId, seq: u64) -> Option<souk_protocol::Signed<Entry>> {
+        logged(self.view().entry(author, seq)).flatten()
+    }
+
     /// When the newest entry held of a chain was made, if it comes before this number.
     #[must_use]
     pub fn head_before(&self, author: &NodeId, seq: u64) -> Option<Timestamp> {
@@ -253,6 +265,15 @@ impl Ledger {
             }
             Record::Private(Private::Label { lease, text }) => {
                 vec![Fact::Private(PrivateRow::Label { lease, text })]
+            }
+            Record::Fork(proof) => vec![Fact::Fork(proof)],
+            Record::Private(Private::Head(signed)) => {
+                let head = signed.verify(&network).map_err(verified);
+                head.map(|head| heads::signed_row(heads::HEADS, &head.author, &signed)).into_iter().collect()
+            }
+            Record::Private(Private::HeadSeen(signed)) => {
+                let seen = signed.verify(&network).map_err(verified);
+                seen.map(|seen| heads::signed_row(heads::HEADS_SEEN, &seen.witness, &signed)).into_iter().collect()
             }
             Record::Private(Private::Leaving { lease }) => vec![put(leaving(&lease), vec![1])],
             Record::Private(Private::OfferSeq(seq)) => vec![put(OFFER_SEQ.to_vec(), seq.to_be_bytes().to_vec())],
@@ -388,6 +409,9 @@ fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryErr
         offer_seq: number(view.private(OFFER_SEQ)?).unwrap_or(0),
         leases: open.into_iter().map(|l| row(view, seal, l)).collect::<Result<_, _>>()?,
         next_number: view.lease_count()?.saturating_add(1),
+        forked: view.forked()?,
+        heads: heads::heads(view)?,
+        instance: Nonce::default(),
     })
 }
 

@@ -9,6 +9,8 @@ pub mod checkpoint;
 pub mod cost;
 pub mod encode;
 pub mod entry;
+pub mod fork;
+pub mod heads;
 pub mod id;
 pub mod key;
 pub mod lease;

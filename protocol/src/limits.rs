@@ -41,6 +41,20 @@ pub const DRAFT_BYTES: usize = 4096;
 pub const COUNTER_BYTES: usize = 1024;
 /// Bytes of one entry of an author chain. The largest holds a draft.
 pub const ENTRY_BYTES: usize = 6144;
+/// Bytes of a head report, and of its countersignature: some 250.
+pub const HEAD_BYTES: usize = 512;
+/// Instances of one node, and numbers of its entries, that one message may speak of; also how many instances a witness remembers.
+pub const INSTANCES: usize = 4;
+/// Meetings that one peer may ask for in a minute: each costs some signatures.
+pub const MEETINGS_PER_MINUTE: u32 = 60;
+/// Bytes of a proof of a fork that is passed on. Two heads take some 600, two entries more only if one of them holds a draft.
+pub const PROOF_BYTES: usize = 4096;
+/// Proofs of forks kept, one for each author, so that cheap keys can't fill the store.
+pub const PROOFS: usize = 10_000;
+/// Records in one answer to a node that restores its ledger, at most 8 KiB each.
+pub const RECALL_RECORDS: usize = 64;
+/// Such answers one node asks a peer for, and records a peer looks for at all: beyond, a ledger is not to be restored so.
+pub const RECALL_PAGES: u32 = 64;
 /// Bytes of a usage or an acknowledgement.
 pub const RECEIPT_BYTES: usize = 1024;
 /// Bytes of a workload: command, environment, user.

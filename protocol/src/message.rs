@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     encode::{self, DecodeError},
     entry::Entry,
+    heads::{HeldRecord, Meet, Met},
     id::{Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce},
     lease::{LeaseDraft, LeaseState},
     limits,
@@ -95,6 +96,17 @@ pub enum Request {
     /// A renter's own login for the image that it proposes, or whose lease is being prepared. Answered with [`Response::LoginTaken`].
     /// The host keeps it in memory until the image is there.
     Login(Box<LoginFor>),
+    /// Our chain's head, and what we know of yours. Answered with [`Response::Met`].
+    Meet(Box<Meet>),
+    /// A node that restores its ledger asks what was signed between the two. Answered with [`Response::Recalled`].
+    Recall {
+        /// Entries of the asker's chain that it has.
+        length: u64,
+        /// Its newest entry's time: leases that were over before are left out.
+        since: Timestamp,
+        /// Answers had before, with the same two numbers.
+        page: u32,
+    },
 }
 
 /// What a renter may ask of its instance.
@@ -362,6 +374,15 @@ pub enum Response {
     Extension(Extension),
     /// To a login.
     LoginTaken,
+    /// To a meeting.
+    Met(Box<Met>),
+    /// To a recall: what the answer before it rests on comes first.
+    Recalled {
+        /// At most [`limits::RECALL_RECORDS`].
+        records: Vec<HeldRecord>,
+        /// Whether there are more.
+        more: bool,
+    },
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -401,6 +422,8 @@ impl Request {
             Self::Commit { workload, .. } => workload.len() <= limits::WORKLOAD_BYTES,
             Self::Update(update) => update.fits(),
             Self::Login(of) => of.login.check().is_ok(),
+            Self::Meet(meet) => meet.fits(),
+            Self::Recall { page, .. } => *page < limits::RECALL_PAGES,
             Self::Propose(_)
             | Self::BookSummary
             | Self::BookPage { .. }
@@ -449,6 +472,8 @@ impl Response {
             }
             Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::Quoted { slices } => slices.len() <= 16,
+            Self::Met(met) => met.fits(),
+            Self::Recalled { records, .. } => records.len() <= limits::RECALL_RECORDS,
             Self::BookSummary { .. }
             | Self::LoginTaken
             | Self::Extension(_)

@@ -223,6 +223,8 @@ pub enum RejectCode {
     Limit,
     /// The host is not renting now (starting, stopping, engine down).
     Unavailable,
+    /// The one who asks, or the one it is about, is known to have signed two chains.
+    Forked,
     /// The request makes no sense.
     Malformed,
 }

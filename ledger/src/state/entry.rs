@@ -26,14 +26,20 @@ impl State {
         if !ours && value.peer != Some(self.own) {
             return Err(Refusal::NotOurs.into());
         }
-        if let Some(applied) = self.check_neighbours(&entry, ours)? {
+        let head = self.head(&value.author)?;
+        let returns = ours && head.is_some_and(|h| value.seq <= h.seq) && self.is_restored()?;
+        if let Some(applied) = self.check_neighbours(&entry, ours, returns)? {
             return Ok(applied);
         }
-        let head = self.head(&value.author)?;
-        if ours && self.sparse && head.as_ref().is_some_and(|head| value.seq <= head.seq) {
-            return Err(Refusal::Chain("it comes after a later one of our chain").into());
+        // One of a gap, that comes back from the one it was for: its neighbours, as far as they are here, fit.
+        if !returns {
+            if ours && self.sparse && head.as_ref().is_some_and(|head| value.seq <= head.seq) {
+                return Err(Refusal::Chain("it comes after a later one of our chain").into());
+            }
+            check_link(value, head.as_ref(), ours && !self.sparse)?;
+        } else if head.is_some_and(|h| h.seq == value.seq && h.id != entry.id) {
+            return Err(Refusal::WouldFork("this number is taken").into());
         }
-        check_link(value, head.as_ref(), ours && !self.sparse)?;
         let row = EntryRow { id: entry.id, prev: value.prev, at };
         let new_head = Head { seq: value.seq, id: entry.id, time: value.time };
         let author = value.author;
@@ -67,7 +73,12 @@ impl State {
     }
 
     /// Compares an entry with those held that must fit it: of the same number, the one before, the one after.
-    fn check_neighbours(&mut self, entry: &Held<Entry>, ours: bool) -> Result<Option<Applied>, FoldError> {
+    fn check_neighbours(
+        &mut self,
+        entry: &Held<Entry>,
+        ours: bool,
+        returns: bool,
+    ) -> Result<Option<Applied>, FoldError> {
         let (author, seq) = (entry.value.author, entry.value.seq);
         let after = |row: EntryRow| ForkRow::After(row.at, entry.signed.clone());
         let fork = match self.entry_row(&author, seq)? {
@@ -83,7 +94,7 @@ impl State {
             (fork, _) => fork,
         };
         let fork = match (fork, seq.checked_add(1)) {
-            (None, Some(next)) if !ours => {
+            (None, Some(next)) if !ours || returns => {
                 self.entry_row(&author, next)?.filter(|row| row.prev != Some(entry.id)).map(|row| {
                     let row = ForkRow::Before(entry.signed.clone(), row.at);
                     (row, "the next entry names another before it")

@@ -72,7 +72,7 @@ impl State {
     fn receipts_in(&self, proof: &ForkProof) -> Vec<DocumentId> {
         let of = &self.network;
         match proof {
-            ForkProof::Entries(..) => Vec::new(),
+            ForkProof::Entries(..) | ForkProof::Heads(..) | ForkProof::Head(..) => Vec::new(),
             ForkProof::Usages(a, b) => vec![a.id(of), b.id(of)],
             ForkProof::Acks(a, b) => {
                 let answered = [a, b].into_iter().filter_map(|ack| Held::read(ack.clone(), of).ok()).map(|a| a.value.usage);
@@ -86,6 +86,7 @@ impl State {
         self.forget();
         match record {
             Record::Private(_) => Ok(Keep::No(None)),
+            Record::Fork(_) => Ok(Keep::Yes(None)),
             Record::Usage(usage) => {
                 let usage = self.read(usage)?;
                 let held = match self.lease(&usage.value.lease)? {

@@ -26,7 +26,7 @@ pub(crate) use keep::{Keep, totals};
 pub use refusal::{FoldError, Refusal};
 
 use crate::{
-    chain::{EntryRow, ForkRow, Head, PROOFS},
+    chain::{EntryRow, ForkProof, ForkRow, Head, PROOFS},
     journal::Position,
     keys,
     lease::{Balance, Lease, Receipts, Status},
@@ -67,13 +67,24 @@ pub struct State {
     sparse: bool,
     /// Leases of which only the parties are remembered: nothing but a complaint is taken about them.
     retired: BTreeMap<LeaseId, [NodeId; 2]>,
+    /// Whether what is folded was restored from an older copy, whatever the rows say.
+    restored: bool,
 }
 
 impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false, retired: BTreeMap::new() }
+        Self {
+            own,
+            network,
+            kv,
+            staged: Batch::new(),
+            leases: BTreeMap::new(),
+            sparse: false,
+            retired: BTreeMap::new(),
+            restored: false,
+        }
     }
 
     /// The same, for records from which some of our own entries have been left out.
@@ -86,6 +97,14 @@ impl State {
     /// From here on nothing may be left out.
     pub(crate) const fn end_sparse(&mut self) {
         self.sparse = false;
+    }
+
+    /// The same, for the records of a ledger that was restored from an older copy: entries and usages of ours may be missing.
+    #[must_use]
+    pub const fn restored(mut self) -> Self {
+        self.sparse = true;
+        self.restored = true;
+        self
     }
 
     /// Folds a verified record that will lie at `at`.
@@ -102,6 +121,10 @@ impl State {
             }
             Fact::Usage(usage) => self.usage(Held::from(usage)),
             Fact::Ack(ack) => self.ack(Held::from(ack)),
+            Fact::Fork(proof) => {
+                proof.verify(&self.network).map_err(Refusal::NoFork)?;
+                self.fork(proof)
+            }
             Fact::Private(private) => self.private(at, private),
         }
     }
@@ -124,7 +147,18 @@ impl State {
                 let ack = self.read(ack)?;
                 self.ack(ack)
             }
+            Record::Fork(proof) => self.fork(&proof),
             Record::Private(private) => self.private(at, &private),
+        }
+    }
+
+    /// A proof that others have found.
+    fn fork(&mut self, proof: &ForkProof) -> Result<Applied, FoldError> {
+        let author = proof.accused().ok_or(Refusal::Private)?;
+        match self.keep_fork(&author, &ForkRow::Proof(proof.clone()))? {
+            // It is what the record says, not what it has done.
+            Applied::Fork => Ok(Applied::New),
+            other => Ok(other),
         }
     }
 
@@ -176,6 +210,11 @@ impl State {
     /// [`KvError`] if the store fails.
     pub fn head(&self, author: &NodeId) -> Result<Option<Head>, KvError> {
         self.row(&keys::head(author), "head")
+    }
+
+    /// Whether our own chain may have gaps.
+    fn is_restored(&self) -> Result<bool, KvError> {
+        Ok(self.restored || self.bytes(keys::RESTORED)?.is_some())
     }
 
     fn read<T: Document>(&self, signed: Signed<T>) -> Result<Held<T>, Refusal> {

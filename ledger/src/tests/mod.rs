@@ -272,7 +272,7 @@ fn a_thread_acknowledges_in_order_and_reports_refusals_and_forks() {
                 durable = ticket.0;
             }
             Event::Refused(ticket, _) => assert_eq!(*ticket, gap),
-            Event::Fork(ticket) => assert_eq!(*ticket, fork),
+            Event::Fork(ticket, _) => assert_eq!(*ticket, fork),
             Event::Checkpoint(_) => panic!("there is nothing to compact"),
             Event::Failed(failure) => panic!("{failure}"),
         }

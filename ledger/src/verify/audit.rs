@@ -21,7 +21,6 @@ use souk_protocol::{
 use super::{
     Checked, Content, Fault, Header, Report, Verdict,
     frames::{Frame, Frames},
-    is_sparse,
 };
 use crate::{
     export::{FRAME_BYTES, Filter, Item},
@@ -109,7 +108,12 @@ impl Audit {
         let kv = Arc::new(MemoryKv::default());
         let state = State::new(header.author, header.network, Arc::clone(&kv) as Arc<dyn Kv>);
         Self {
-            state: if header.cut || is_sparse(header.filter) { state.sparse() } else { state },
+            state: match header.filter {
+                Filter::All if header.cut => state.sparse(),
+                Filter::All => state,
+                Filter::Lease(_) => state.sparse(),
+                Filter::Restored => state.restored(),
+            },
             kv,
             author: header.author,
             header: header.clone(),
@@ -403,7 +407,7 @@ fn lease_of(fact: &Fact) -> Option<LeaseId> {
         Fact::Entry(entry) => entry.lease,
         Fact::Usage(usage) => Some(usage.lease),
         Fact::Ack(ack) => Some(ack.lease),
-        Fact::Private(_) => None,
+        Fact::Fork(_) | Fact::Private(_) => None,
     }
 }
 
@@ -412,6 +416,6 @@ fn author_of(fact: &Fact) -> NodeId {
         Fact::Entry(entry) => entry.author,
         Fact::Usage(usage) => usage.host,
         Fact::Ack(ack) => ack.renter,
-        Fact::Private(_) => NodeId([0; 32]),
+        Fact::Fork(_) | Fact::Private(_) => NodeId([0; 32]),
     }
 }

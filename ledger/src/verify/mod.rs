@@ -18,7 +18,7 @@ use std::{
 
 use souk_protocol::{Amount, Currency, LeaseId, NodeId, encode};
 
-use crate::export::{FORMAT, FRAME_BYTES, Filter, Header, VERSION};
+use crate::export::{FORMAT, FRAME_BYTES, Header, VERSION};
 
 use audit::{Audit, Bounds};
 use frames::{Frame, Frames, Read as Next};
@@ -220,9 +220,4 @@ fn empty(verdict: Verdict) -> Report {
         left_out: 0,
         agreed: BTreeMap::new(),
     }
-}
-
-/// Whether a header's choice leaves out entries of the author's own chain.
-const fn is_sparse(filter: Filter) -> bool {
-    matches!(filter, Filter::Lease(_))
 }

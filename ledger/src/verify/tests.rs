@@ -272,7 +272,7 @@ fn item_of(fact: &Fact) -> Item {
         Fact::Entry(entry) => Item::Entry(entry.to_signed()),
         Fact::Usage(usage) => Item::Usage(usage.to_signed()),
         Fact::Ack(ack) => Item::Ack(ack.to_signed()),
-        Fact::Private(_) => unreachable!("it is never exported"),
+        Fact::Fork(_) | Fact::Private(_) => unreachable!("it is never exported"),
     }
 }
 

@@ -415,6 +415,9 @@ pub(super) async fn peers(context: &Context) -> Result<u8, Failure> {
         ]);
     }
     output::line(table.text())?;
+    for peer in peers.iter().filter(|p| p.forked) {
+        output::note(format!("{} has signed two contradicting chains: no new leases are made with it", peer.node));
+    }
     Ok(0)
 }
 

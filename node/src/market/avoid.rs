@@ -62,6 +62,7 @@ impl Market {
             Refusal::BadDraft(_) => Failure::BadDraft,
             Refusal::NoAnswer(_)
             | Refusal::UnknownAsk(_)
+            | Refusal::Forked(_)
             | Refusal::Host(_)
             | Refusal::Price { .. }
             | Refusal::Void(_)

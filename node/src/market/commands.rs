@@ -113,9 +113,12 @@ impl Market {
         for offer in self.engine.book().offers() {
             *machines.entry(offer.host).or_insert(0) += 1;
         }
+        let forked: std::collections::BTreeSet<NodeId> =
+            self.engine.connected().filter(|peer| self.engine.is_forked(peer)).copied().collect();
         tokio::spawn(async move {
             let peers = network.peers().await;
             let view = |p: souk_network::PeerInfo| PeerView {
+                forked: forked.contains(&p.id),
                 node: p.id,
                 address: p.addresses.first().map(ToString::to_string).unwrap_or_default(),
                 outbound: p.direction == souk_network::Direction::Outbound,

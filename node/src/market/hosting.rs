@@ -54,7 +54,7 @@ impl Market {
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = self.key_problems();
         let mut add = |sentence: String, fix: &str| problems.push(Problem { sentence, fix: fix.to_owned() });
         if self.engine.connected().next().is_none() && self.about.has_bootstrap {
             add(

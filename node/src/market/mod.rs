@@ -10,6 +10,8 @@ pub mod command;
 mod commands;
 mod containers;
 mod host_slots;
+pub mod guard;
+mod heads;
 mod hosting;
 mod idle;
 mod inside;

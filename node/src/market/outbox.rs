@@ -23,6 +23,7 @@ impl Outbox {
             | Output::Reply { after, .. }
             | Output::Publish { after, .. }
             | Output::Runtime { after, .. } => *after,
+            Output::Forked { after, .. } => Some(*after),
             // The ledger knows all that was decided before it is asked.
             Output::Recall { .. } => self.newest,
             Output::Persist { ticket, .. } => {
@@ -40,6 +41,7 @@ impl Outbox {
             | Output::Done { .. }
             | Output::Changed { .. }
             | Output::BookChanged { .. }
+            | Output::Halted(_)
             | Output::Violation(_) => None,
         };
         match after {

@@ -197,6 +197,7 @@ pub fn refused(why: &Refusal) -> CommandError {
     let error = |code| CommandError::new(code, why.to_string());
     match why {
         Refusal::UnknownAsk(ask) => unknown_ask(ask),
+        Refusal::Forked(_) => error(ErrorCode::Rejected).hint("souk search leaves it out; take another"),
         Refusal::Host(_) => error(ErrorCode::Rejected),
         Refusal::Price { host_wants, .. } => {
             error(ErrorCode::Price).hint(format!("agree to it with: --max-price {host_wants}"))

@@ -17,7 +17,7 @@ use souk_protocol::{
     machine::{
         backoff::Backoff,
         engine::Engine,
-        io::{Input, NoAnswer, Output, Refusal, RuntimeReport, Step, Ticket, Token},
+        io::{Input, NoAnswer, Output, OwnKey, Refusal, RuntimeReport, Step, Ticket, Token},
         pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
@@ -132,6 +132,10 @@ pub struct Parts {
     pub hooks: crate::hooks::Feed,
     /// Registry logins.
     pub logins: Logins,
+    /// Peers that were met before the engine was made.
+    pub connected: std::collections::BTreeSet<NodeId>,
+    /// What people have wanted before.
+    pub waiting: Vec<Command>,
 }
 
 pub(super) struct Market {
@@ -174,13 +178,24 @@ pub(super) struct Market {
     pub(super) idle: IdleSide,
     pub(super) pulses: Pulses,
     pub(super) logins: Logins,
+    pub(super) recalls: super::heads::Recalls,
+    halted: Option<OwnKey>,
+}
+
+/// How a market ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// It may not sign any more, and begins anew behind its guard.
+    Anew(OwnKey),
 }
 
 /// Runs the market until `stop`, or until the store fails.
 ///
 /// # Errors
 /// What the store failed with: the node must not go on without it.
-pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
     let Parts {
@@ -197,6 +212,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         about,
         hooks,
         logins,
+        connected,
+        waiting,
     } = parts;
     let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
     let endpoints = Endpoints::new(about.api.clone(), asks);
@@ -236,6 +253,8 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         idle: IdleSide::default(),
         pulses: Pulses::default(),
         logins,
+        recalls: super::heads::Recalls::default(),
+        halted: None,
     };
     market.remember_failures();
     market.ask_pulses();
@@ -252,7 +271,18 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let mut reports: Option<mpsc::Receiver<ContainerReport>> = None;
     let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
     market.drain().await;
+    for peer in connected {
+        market.event(NetworkEvent::Connected(peer));
+        market.drain().await;
+    }
+    for command in waiting {
+        market.command(command);
+        market.drain().await;
+    }
     loop {
+        if market.halted.is_some() {
+            break;
+        }
         let wake = market.engine.deadline().map(|(at, _)| Instant::now() + at.since(now()).to_std());
         tokio::select! {
             biased;
@@ -312,7 +342,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     }
     let ledger = market.ledger;
     tokio::task::spawn_blocking(move || ledger.shutdown()).await.ok();
-    Ok(())
+    Ok(market.halted.map_or(End::Stopped, End::Anew))
 }
 
 async fn next(reports: &mut Option<mpsc::Receiver<ContainerReport>>) -> Option<ContainerReport> {
@@ -356,6 +386,7 @@ impl Market {
 
     async fn durable(&mut self, ticket: Ticket) {
         self.number_new();
+        self.tell_forks();
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
         }
@@ -450,13 +481,18 @@ impl Market {
             Output::BookChanged { key } => {
                 let book = self.engine.book();
                 let offer = book.offer(&key);
-                match offer {
+                match offer.filter(|o| !self.engine.is_forked(&o.host)) {
                     Some(offer) => self.index.insert(offer.id(), offer),
                     None => {
                         self.index.remove(&key.0, &key.1);
                     }
                 }
                 self.owned.book_changed(&key, offer, book.is_withdrawn(&key));
+            }
+            Output::Forked { author, proof, after } => self.forked(author, &proof, after),
+            Output::Halted(why) => {
+                tracing::error!("{why}; nothing is signed any more");
+                self.halted = Some(why);
             }
             Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
         }
@@ -504,6 +540,18 @@ impl Market {
         }
     }
 
+    pub(super) fn expect_reply(&mut self, from: NodeId, reply: PeerReply) -> Token {
+        let token = self.token();
+        self.peer_replies.insert(token, (from, reply));
+        token
+    }
+
+    pub(super) fn expect_verdict(&mut self, verdict: GossipVerdict) -> Token {
+        let token = self.token();
+        self.verdicts.insert(token, verdict);
+        token
+    }
+
     fn event(&mut self, event: NetworkEvent) {
         match event {
             NetworkEvent::Listening(address) => tracing::info!(%address, "listening"),
@@ -518,24 +566,24 @@ impl Market {
                 self.input(Input::Disconnected(peer));
             }
             NetworkEvent::Gossip { topic: Topic::Offers, from, data, verdict } => {
-                let token = self.token();
-                self.verdicts.insert(token, verdict);
+                let token = self.expect_verdict(verdict);
                 self.input(Input::Gossip { token, from, data: data.to_vec() });
             }
-            // No proofs are exchanged yet: not for us, and nobody's fault.
-            NetworkEvent::Gossip { topic: Topic::Proofs, verdict, .. } => verdict.ignore(),
+            NetworkEvent::Gossip { topic: Topic::Proofs, from, data, verdict } => {
+                self.proof_came(from, &data, verdict);
+            }
             NetworkEvent::Request { from, body, reply } => match Request::from_bytes(&body) {
                 Ok(request) if !self.chains.fit_request(&self.ledger, &request) => {
-                    tracing::warn!(peer = %from, "a peer contradicts what it has signed before");
-                    let sentence = "an entry contradicts what its author has signed before";
-                    let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
+                    let proof = Chains::proof_in_request(&self.ledger, &request);
+                    let reject = self.contradicted(from, proof);
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
                 Ok(Request::Order(order)) => self.ordered(from, &order, reply),
                 Ok(Request::Login(given)) => self.login_came(from, *given, reply),
+                Ok(Request::Meet(meet)) => self.met(from, meet, reply),
+                Ok(Request::Recall { length, since, page }) => self.recalled(from, (length, since, page), reply),
                 Ok(request) => {
-                    let token = self.token();
-                    self.peer_replies.insert(token, (from, reply));
+                    let token = self.expect_reply(from, reply);
                     self.input(Input::Request { from, token, request });
                 }
                 Err(error) => {
@@ -560,10 +608,15 @@ impl Market {
         match result {
             Internal::Response { token, result } => {
                 let fits = |response: &Response| self.chains.fit_response(&self.ledger, response);
-                let result = result.and_then(|response| {
-                    let why = || NoAnswer { why: "its answer contradicts what was signed before".to_owned() };
-                    if fits(&response) { Ok(response) } else { Err(why()) }
-                });
+                let proof = match &result {
+                    Ok(response) if !fits(response) => Some(Chains::proof_in_response(&self.ledger, response)),
+                    Ok(_) | Err(_) => None,
+                };
+                let why = || NoAnswer { why: "its answer contradicts what was signed before".to_owned() };
+                let result = if proof.is_some() { Err(why()) } else { result };
+                if let Some(proof) = proof.flatten() {
+                    self.input(Input::Contradicted(Box::new(proof)));
+                }
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),

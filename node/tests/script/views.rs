@@ -80,6 +80,7 @@ pub fn peer() -> PeerView {
         // A peer may call itself anything.
         agent: "souk\u{1b}[2J/0.1".to_owned(),
         machines: 1,
+        forked: false,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     checkpoint::Checkpoint,
     entry::{Body, Entry},
     id::LeaseId,
+    signed::Document,
 };
 
 /// The chain of one node.
@@ -17,13 +18,14 @@ pub struct Chain {
     key: Keypair,
     network: NetworkId,
     head: Option<Head>,
+    halted: bool,
 }
 
 impl Chain {
     /// The chain that `head` ends; none before the genesis.
     #[must_use]
     pub const fn new(key: Keypair, network: NetworkId, head: Option<Head>) -> Self {
-        Self { key, network, head }
+        Self { key, network, head, halted: false }
     }
 
     /// Our id.
@@ -90,6 +92,17 @@ impl Chain {
         self.push(None, None, Body::Checkpoint(checkpoint), now)
     }
 
+    /// Signs nothing more, until another chain is made: somebody else goes on with this one.
+    pub const fn halt(&mut self) {
+        self.halted = true;
+    }
+
+    /// Whether nothing is signed any more.
+    #[must_use]
+    pub const fn is_halted(&self) -> bool {
+        self.halted
+    }
+
     fn push(
         &mut self,
         lease: Option<LeaseId>,
@@ -97,6 +110,9 @@ impl Chain {
         body: Body,
         now: Timestamp,
     ) -> Result<Verified<Entry>, VerifyError> {
+        if self.halted {
+            return Err(VerifyError::Signature(Entry::NAME));
+        }
         let entry = Entry {
             author: self.me(),
             seq: self.head.map_or(0, |h| h.seq + 1),

@@ -28,6 +28,7 @@ pub(super) enum Asked {
     Update(LeaseId),
     Sync(LeaseId),
     Deliver(LeaseId),
+    Meet,
 }
 
 /// The engine's shared parts.
@@ -35,6 +36,10 @@ pub(super) enum Asked {
 pub(super) struct Context {
     pub(super) chain: Chain,
     pub(super) connected: std::collections::BTreeSet<NodeId>,
+    /// Authors that are known to have contradicted themselves: no new leases with them.
+    pub(super) forked: std::collections::BTreeSet<NodeId>,
+    /// Of our newest entry.
+    head_ticket: Option<Ticket>,
     outputs: VecDeque<Output>,
     next_ticket: u64,
     next_token: u64,
@@ -46,6 +51,8 @@ impl Context {
         Self {
             chain,
             connected: std::collections::BTreeSet::new(),
+            forked: std::collections::BTreeSet::new(),
+            head_ticket: None,
             outputs: VecDeque::new(),
             next_ticket: 1,
             next_token: 1,
@@ -81,8 +88,19 @@ impl Context {
         now: Timestamp,
     ) -> Option<(Verified<Entry>, Ticket)> {
         let entry = self.chain.append(lease, peer, body, now).ok()?;
-        let ticket = self.persist(Record::from(&entry));
-        Some((entry, ticket))
+        Some((entry.clone(), self.persist_own(&entry)))
+    }
+
+    /// Stores an entry of our chain.
+    pub(super) fn persist_own(&mut self, entry: &Verified<Entry>) -> Ticket {
+        let ticket = self.persist(Record::from(entry));
+        self.head_ticket = Some(ticket);
+        ticket
+    }
+
+    /// Nothing that tells our head leaves before this is durable.
+    pub(super) const fn head_durable(&self) -> Option<Ticket> {
+        self.head_ticket
     }
 
     /// Stores an entry that stands for the older part of our chain. One about entries that are not there is ignored.
@@ -94,6 +112,9 @@ impl Context {
 
     /// A document of ours beside the chain.
     pub(super) fn sign<T: Document>(&self, value: T) -> Option<Verified<T>> {
+        if self.chain.is_halted() {
+            return None;
+        }
         Verified::sign(value, self.chain.key(), self.chain.network()).ok()
     }
 

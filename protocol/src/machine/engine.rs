@@ -6,6 +6,7 @@ use super::{
     book::Book,
     chain::Chain,
     context::{Asked, Context},
+    heads::{Heads, Instance, forked},
     host::Host,
     host_lease::{HostLease, Remembered},
     io::{Command, Input, NoAnswer, Output, Recalled, Token, Verdict},
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
     entry::Body,
+    fork::ForkProof,
     limits,
     message::{Request, Response},
     negotiation::{Reject, RejectCode},
@@ -46,6 +48,7 @@ pub struct Engine {
     sync: BookSync,
     host: Host,
     renter: Renter,
+    heads: Heads,
     last_now: Timestamp,
 }
 
@@ -59,13 +62,17 @@ impl Engine {
         let mut cx = Context::new(Chain::new(key, network, restore.head));
         let head = restore.head.map(|h| h.time);
         if let Ok(Some(genesis)) = cx.chain.begin(now) {
-            cx.persist(Record::from(&genesis));
+            cx.persist_own(&genesis);
         }
+        cx.forked = restore.forked.into_iter().take(limits::PROOFS).collect();
+        let heads = restore.heads.iter().filter_map(|signed| signed.verify(&network).ok()).collect();
+        let own = Instance { nonce: restore.instance, started: now };
         let mut engine = Self {
             book: Book::new(network, limits::BOOK_OFFERS),
             sync: BookSync::default(),
             host: Host::new(restore.offer_seq, head, now),
             renter: Renter::default(),
+            heads: Heads::new(own, heads, now),
             last_now: now,
             cx,
         };
@@ -96,7 +103,11 @@ impl Engine {
             if let Some(entry) = answer.filter(|_| over) {
                 self.host.remember_answer(row.lease, entry, draft.commit_by);
             } else if let Some(accept) = accepted {
-                let workload = Workload::from_bytes(&row.workload).map_err(|e| fail(e.to_string()))?;
+                // A restored ledger may lack it, if the renter has not given it back: the container, if there is one, has it.
+                let workload = match row.workload.as_slice() {
+                    [] => Workload::default(),
+                    bytes => Workload::from_bytes(bytes).map_err(|e| fail(e.to_string()))?,
+                };
                 let events = row.events.clone();
                 let from = Remembered { draft, accept, workload, usage, ack, placement, close, events, amended };
                 self.host.restore(&mut self.cx, HostLease::restored(from, now), now);
@@ -134,14 +145,24 @@ impl Engine {
             self.sync.clock_went_back(now);
             self.host.clock_went_back(now);
             self.renter.clock_went_back(now);
+            self.heads.clock_went_back(now);
         }
         self.last_now = now;
         match input {
             Input::Request { from, token, request } => self.request(from, token, request, now),
+            Input::Meeting { from, token, meet, looked_up } => {
+                self.heads.set_party(from, self.is_party(&from));
+                self.heads.meeting(&mut self.cx, from, token, &meet, *looked_up, now);
+            }
+            Input::Proof { token, from, data, dealt } => self.proof(token, from, &data, dealt),
+            Input::Contradicted(proof) => {
+                forked(&mut self.cx, *proof);
+            }
             Input::Response { token, result } => self.response(token, result, now),
             Input::Gossip { token, from, data } => self.gossip(token, from, &data, now),
             Input::Connected(peer) => {
                 self.cx.connected.insert(peer);
+                self.heads.connected(&mut self.cx, peer, now);
                 self.sync.connected(&mut self.cx, peer);
                 self.host.connected(&peer, now);
                 self.renter.connected(&mut self.cx, peer, now);
@@ -149,6 +170,7 @@ impl Engine {
             Input::Disconnected(peer) => {
                 self.cx.connected.remove(&peer);
                 self.sync.disconnected(&peer);
+                self.heads.disconnected(peer, now);
             }
             Input::Runtime { lease, report } => self.host.report(&mut self.cx, lease, report, now),
             Input::RuntimeUp(up) => self.host.runtime(&mut self.cx, up, now),
@@ -169,6 +191,7 @@ impl Engine {
             self.cx.out(Output::BookChanged { key });
         }
         self.sync.tick(&mut self.cx, now);
+        self.heads.tick(&mut self.cx, now);
         self.renter.tick(&mut self.cx, &self.book, now);
         self.host.tick(&mut self.cx, &mut self.book, now);
     }
@@ -183,12 +206,18 @@ impl Engine {
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         let expiry = self.book.next_expiry().map(|at| (at, "an offer ends"));
         let sync = Some((self.sync.deadline(), "books are compared")).filter(|_| !self.cx.connected.is_empty());
-        [expiry, sync, self.renter.deadline(&self.cx), self.host.deadline(&self.cx)].into_iter().flatten().min()
+        let heads = self.heads.deadline(&self.cx);
+        [expiry, sync, heads, self.renter.deadline(&self.cx), self.host.deadline(&self.cx)].into_iter().flatten().min()
     }
 
     fn command(&mut self, command: Command, now: Timestamp) {
         match command {
-            Command::Rent { token, wish } => self.renter.rent(&mut self.cx, &self.book, token, *wish),
+            Command::Rent { token, wish } => {
+                if let Some(host) = self.book.find_ask(&wish.ask).map(|(offer, _)| offer.host) {
+                    self.heads.meet_before(&mut self.cx, host, now);
+                }
+                self.renter.rent(&mut self.cx, &self.book, token, *wish);
+            }
             Command::Cancel { token } => self.renter.cancel(token),
             Command::Control { token, lease, action, nonce } => {
                 self.renter.control(&mut self.cx, token, lease, action, nonce)
@@ -246,10 +275,17 @@ impl Engine {
                     });
                 }
             },
+            // The shell brings these with what the ledger has on them.
+            Request::Meet(_) | Request::Recall { .. } => {
+                self.cx.reply(token, Response::Busy { retry_after_ms: 1_000 }, None);
+            }
+            Request::Propose(_) => {
+                self.heads.meet_before(&mut self.cx, from, now);
+                self.host.request(&mut self.cx, from, token, request, now);
+            }
             // Orders change how the machine is offered: they are the shell's, which then tells the engine. So are logins.
             Request::Order(_)
             | Request::Login(_)
-            | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }
             | Request::Amend { .. }
@@ -266,8 +302,13 @@ impl Engine {
         let Some((peer, asked)) = self.cx.answered(token) else {
             return;
         };
+        if asked == Asked::Meet {
+            self.heads.set_party(peer, self.is_party(&peer));
+            return self.heads.met(&mut self.cx, peer, result.ok(), now);
+        }
         let (cx, renter, host) = (&mut self.cx, &mut self.renter, &mut self.host);
         match asked {
+            Asked::Meet => {}
             Asked::Book => self.sync.response(cx, &mut self.book, peer, result.ok(), now),
             Asked::Propose(command) => renter.proposed(cx, command, peer, result, now),
             Asked::Commit(lease) => renter.committed(cx, lease, peer, result, now),
@@ -299,6 +340,57 @@ impl Engine {
             }
         };
         self.cx.out(Output::Verdict { token, verdict });
+    }
+
+    /// A proof that somebody passes on: kept, and passed on in turn, only about those that concern us.
+    fn proof(&mut self, token: Token, from: NodeId, data: &[u8], dealt: bool) {
+        let cx = &mut self.cx;
+        let (verdict, why) = match encode::from_bytes::<ForkProof>(data, limits::PROOF_BYTES) {
+            Err(why) => (Verdict::Reject, Some(why.to_string())),
+            Ok(proof) => match proof.accused() {
+                None => (Verdict::Reject, Some("it accuses nobody".to_owned())),
+                Some(author) if cx.forked.contains(&author) => (Verdict::Ignore, None),
+                Some(author) => {
+                    let concerns = dealt || author == cx.me() || self.book.offers_any_of(&author);
+                    let concerns = concerns || self.host.leases().values().any(|l| l.draft().renter == author);
+                    let concerns = concerns || self.renter.leases().values().any(|l| l.host() == author);
+                    // Who does not concern us is not even checked: keys are free, and so are forks of them.
+                    if !concerns || cx.forked.len() >= limits::PROOFS {
+                        (Verdict::Ignore, None)
+                    } else {
+                        match proof.verify(cx.chain.network()) {
+                            Err(why) => (Verdict::Reject, Some(why.to_string())),
+                            Ok(_) => {
+                                forked(cx, proof);
+                                (Verdict::Accept, None)
+                            }
+                        }
+                    }
+                }
+            },
+        };
+        if let Some(why) = why {
+            cx.out(Output::Violation(Violation::Malformed { peer: from, what: "a proof of a fork", why }));
+        }
+        cx.out(Output::Verdict { token, verdict });
+    }
+
+    /// Whether a peer is the other side of a lease.
+    fn is_party(&self, peer: &NodeId) -> bool {
+        self.host.leases().values().any(|l| l.draft().renter == *peer)
+            || self.renter.leases().values().any(|l| l.host() == *peer)
+    }
+
+    /// Whether somebody is known to have signed two chains.
+    #[must_use]
+    pub fn is_forked(&self, node: &NodeId) -> bool {
+        self.cx.forked.contains(node)
+    }
+
+    /// When another node with our key was last heard of, which has given way.
+    #[must_use]
+    pub const fn rival(&self) -> Option<Timestamp> {
+        self.heads.rival()
     }
 
     /// Our id.

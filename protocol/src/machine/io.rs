@@ -6,6 +6,8 @@
 use crate::{
     checkpoint::Checkpoint,
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
+    fork::ForkProof,
+    heads::Meet,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
     money::Amount,
@@ -17,6 +19,7 @@ use crate::{
     workload::Workload,
 };
 
+pub use super::heads::LookedUp;
 use super::{
     policy::HostSetup,
     pricing::{OwnerAnswer, Question},
@@ -52,6 +55,30 @@ pub enum Input {
         /// What.
         request: Request,
     },
+    /// A peer meets us ([`Request::Meet`]), and what the ledger has on it. Answered like any request.
+    Meeting {
+        /// Who.
+        from: NodeId,
+        /// For the answer.
+        token: Token,
+        /// Its head, and what it wants to know.
+        meet: Box<Meet>,
+        /// What the ledger has.
+        looked_up: Box<LookedUp>,
+    },
+    /// A proof of a fork came by gossip. Answered by [`Output::Verdict`].
+    Proof {
+        /// For the verdict.
+        token: Token,
+        /// Who forwarded it.
+        from: NodeId,
+        /// Its bytes.
+        data: Vec<u8>,
+        /// Whether the ledger has anything with the one it accuses.
+        dealt: bool,
+    },
+    /// The ledger, or the shell that compares what peers sign with it, holds a proof of a fork.
+    Contradicted(Box<ForkProof>),
     /// The answer to an [`Output::Send`].
     Response {
         /// The send's token.
@@ -401,6 +428,9 @@ pub enum Refusal {
     /// The ask is not in our copy of the market.
     #[error("ask {0} is not on the market (any more); search again")]
     UnknownAsk(AskId),
+    /// The host has signed two chains.
+    #[error("{0} is known to have signed two contradicting chains, and no lease with it is made; choose another host")]
+    Forked(NodeId),
     /// The host says no.
     #[error("the host refused: {0}")]
     Host(Reject),
@@ -600,6 +630,40 @@ pub enum Output {
         /// Which machine.
         key: super::book::MachineKey,
     },
+    /// An author is known to have contradicted itself. The proof is passed on.
+    Forked {
+        /// Who.
+        author: NodeId,
+        /// The proof.
+        proof: Box<ForkProof>,
+        /// Not before this is durable.
+        after: Ticket,
+    },
+    /// Nothing is signed from here on: the shell starts the engine anew, behind its guard ([`super::guard`]).
+    Halted(OwnKey),
     /// A peer broke the protocol.
     Violation(Violation),
+}
+
+/// What keeps a node from signing with its own key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OwnKey {
+    /// Another node that has the key is there, and goes first.
+    #[error("another node with this node's key is running ({told_by} is in touch with it): the two would contradict each other")]
+    Elsewhere {
+        /// When it started, by its clock.
+        started: Timestamp,
+        /// Who has heard of it.
+        told_by: NodeId,
+    },
+    /// Peers hold newer entries of ours than this ledger: it was restored from a copy.
+    #[error("this ledger has {length} entries of its own chain, and {told_by} has seen {known}: it was restored from an older copy")]
+    Behind {
+        /// Entries here.
+        length: u64,
+        /// Entries that others have seen.
+        known: u64,
+        /// Who has.
+        told_by: NodeId,
+    },
 }

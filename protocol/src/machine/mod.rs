@@ -11,6 +11,8 @@ pub mod book;
 pub mod chain;
 mod context;
 pub mod engine;
+pub mod guard;
+mod heads;
 pub mod host;
 pub mod host_lease;
 pub mod io;

@@ -99,6 +99,11 @@ impl Bench {
     fn carry_out(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Persist { record, .. } => self.records.push(*record),
+            // Heads are no part of what is lied about here.
+            Output::Send { token, request, .. } if matches!(*request, Request::Meet(_)) => {
+                let result = Err(NoAnswer { why: "it does not answer".to_owned() });
+                return Some(Input::Response { token, result });
+            }
             Output::Send { token, to, request, .. } => self.asked.push((token, to, *request)),
             Output::Reply { token, response, .. } => self.replies.push((token, *response)),
             Output::Recall { token, otherwise, .. } => self.replies.push((token, *otherwise)),
@@ -124,7 +129,7 @@ impl Bench {
                 };
                 return Some(Input::Runtime { lease, report });
             }
-            Output::Publish { .. }
+            Output::Forked { .. } | Output::Halted(_) | Output::Publish { .. }
             | Output::Idle { .. }
             | Output::Quoted { .. }
             | Output::UnlockSlots { .. }

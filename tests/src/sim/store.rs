@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use souk_protocol::{
     DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
     entry::{Body, Entry},
+    heads::{ChainHead, HeadReport, Meet},
     lease::LeaseState,
     limits,
     machine::{
-        io::{Recalled, Ticket},
+        io::{LookedUp, Recalled, Ticket},
         record::{Head, LeaseRow, Private, Record, Restore},
     },
     message::{LeaseUpdate, Request, Response},
@@ -37,6 +38,7 @@ pub struct Store {
     folds: BTreeMap<LeaseId, Fold>,
     live: BTreeMap<LeaseId, LeaseState>,
     known: BTreeSet<DocumentId>,
+    chain: BTreeMap<u64, DocumentId>,
     records: u64,
 }
 
@@ -56,6 +58,7 @@ impl Store {
             folds: BTreeMap::new(),
             live: BTreeMap::new(),
             known: BTreeSet::new(),
+            chain: BTreeMap::new(),
             records: 0,
         }
     }
@@ -127,6 +130,9 @@ impl Store {
             Record::Entry(signed) => {
                 let entry = self.verified(&signed)?;
                 self.known.insert(entry.id());
+                if entry.author == self.me {
+                    self.chain.insert(entry.seq, entry.id());
+                }
                 self.entry(&entry, signed)
             }
             Record::Usage(signed) => {
@@ -186,6 +192,7 @@ impl Store {
                 self.row(&ack.lease)?.amended = kept;
                 Ok(())
             }
+            Record::Fork(_) => Err("an honest node's fork".to_owned()),
             Record::Private(private) => self.private(private),
         }
     }
@@ -215,6 +222,7 @@ impl Store {
                     }
                 }
             }
+            Private::Head(_) | Private::HeadSeen(_) => {}
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
             Private::Leaving { lease } => self.row(&lease)?.leaving = true,
             Private::OfferSeq(seq) => {
@@ -359,7 +367,15 @@ impl Store {
             offer_seq: self.offer_seq,
             leases: self.rows.values().filter(open).cloned().collect(),
             next_number: self.next_number,
+            ..Restore::default()
         }
+    }
+
+    /// What a meeting needs to know.
+    #[must_use]
+    pub fn looked_up(&self, meet: &Meet) -> LookedUp {
+        let own = meet.at.iter().filter_map(|seq| Some(ChainHead { seq: *seq, id: *self.chain.get(seq)? }));
+        LookedUp { own: own.collect(), ..LookedUp::default() }
     }
 
     /// Answers from the rows.
@@ -391,7 +407,9 @@ impl Store {
             Request::Commit { open, .. } => self.has(open),
             Request::Deliver { entry } | Request::Amend { entry } => self.has(entry),
             Request::Update(update) => self.has_news(update),
-            Request::BookSummary
+            Request::Meet(meet) => self.tells(&meet.report),
+            Request::Recall { .. }
+            | Request::BookSummary
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Propose(_)
@@ -413,7 +431,9 @@ impl Store {
                 ack.as_ref().is_none_or(|a| self.has(a)) && close_ack.as_ref().is_none_or(|e| self.has(e))
             }
             Response::News(update) => self.has_news(update),
-            Response::BookSummary { .. }
+            Response::Met(met) => self.tells(&met.report) && met.at.iter().all(|report| self.tells(report)),
+            Response::Recalled { .. }
+            | Response::BookSummary { .. }
             | Response::BookPage { .. }
             | Response::BookNotices { .. }
             | Response::Countered(_)
@@ -426,6 +446,11 @@ impl Store {
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }
+    }
+
+    /// Whether the entry that a report of ours names is on disk.
+    fn tells(&self, report: &Signed<HeadReport>) -> bool {
+        self.read(report).is_some_and(|r| r.head.is_none_or(|head| self.known.contains(&head.id)))
     }
 
     fn has_news(&self, update: &LeaseUpdate) -> bool {

@@ -159,6 +159,9 @@ pub struct PeerView {
     pub agent: String,
     /// Machines of it in the offer book.
     pub machines: u32,
+    /// Whether it is known to have signed two contradicting chains: no new leases with it.
+    #[serde(default)]
+    pub forked: bool,
 }
 
 /// What a check of the ledger found.

@@ -108,6 +108,9 @@ impl Host {
             let otherwise = Box::new(Response::Rejected(Reject::lasting(RejectCode::Stale, sentence)));
             return cx.out(Output::Recall { token, lease, what: Recalled::Answer(open.id()), otherwise });
         }
+        if cx.forked.contains(&from) {
+            return reject(cx, token, RejectCode::Forked, super::FORKED);
+        }
         let workload = match Workload::from_bytes(&bytes) {
             Ok(workload) if Digest::of(&bytes) == draft.workload => workload,
             Ok(_) => {

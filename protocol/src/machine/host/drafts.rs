@@ -154,6 +154,9 @@ impl Host {
         if from == cx.me() {
             return Err(Reject::lasting(RejectCode::NotAccepted, "a node can't rent from itself"));
         }
+        if cx.forked.contains(&from) {
+            return Err(Reject::lasting(RejectCode::Forked, super::FORKED));
+        }
         if !setup.accept.takes(&from) {
             return Ok(false);
         }

@@ -114,6 +114,9 @@ impl Renter {
                 "this ask is of this very machine; a node can't rent from itself".to_owned(),
             ));
         }
+        if cx.forked.contains(&offer.host) {
+            return Err(Refusal::Forked(offer.host));
+        }
         let slots = if wish.volume {
             only_disk(&mut wish, offer);
             0
@@ -244,6 +247,9 @@ impl Renter {
         let draft = cx.verify(from, signed).ok_or(Refusal::BadDraft("it does not verify"))?;
         let n = self.negotiations.get(&token).ok_or(Refusal::TooMany)?;
         check_draft(n, &draft, from, cx.me(), now).map_err(Refusal::BadDraft)?;
+        if cx.forked.contains(&from) {
+            return Err(Refusal::Forked(from));
+        }
         let lease: LeaseId = draft.id().into();
         if self.leases.contains_key(&lease) {
             return Err(Refusal::BadDraft("it was opened before"));

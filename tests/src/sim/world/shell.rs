@@ -53,6 +53,7 @@ impl World {
                 | Output::Reply { after, .. }
                 | Output::Publish { after, .. }
                 | Output::Runtime { after, .. } => *after,
+                Output::Forked { after, .. } => Some(*after),
                 Output::Recall { .. } => Some(n.newest),
                 Output::Persist { ticket, record } => {
                     if *ticket <= n.newest {
@@ -73,6 +74,7 @@ impl World {
                 | Output::Done { .. }
                 | Output::Changed { .. }
                 | Output::BookChanged { .. }
+                | Output::Halted(_)
                 | Output::Violation(_) => None,
             };
             match after {
@@ -168,6 +170,8 @@ impl World {
                 self.outcome.violations += 1;
                 return Err(format!("an honest node is blamed: {violation}"));
             }
+            Output::Forked { author, .. } => return Err(format!("an honest node is accused of a fork: {author}")),
+            Output::Halted(why) => return Err(format!("an honest node is stopped: {why}")),
             Output::Idle { slots, .. } => self.nodes[node].idle = slots,
             Output::Done { token, .. } | Output::Quoted { token, .. } => {
                 if !self.nodes[node].waiting.remove(&token) {

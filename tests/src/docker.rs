@@ -228,11 +228,16 @@ impl Drop for Engine {
             self.stop();
         }
         // An engine that dies leaves mounts below its root, which would keep the folder from being removed.
-        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let root = self.root.path().display().to_string();
-        for mount in mounts.lines().rev().filter_map(|l| l.split(' ').nth(1)).filter(|m| m.starts_with(&root)) {
-            Command::new("umount").args(["-l", mount]).status().ok();
-        }
+        unmount_below(self.root.path());
+    }
+}
+
+/// Unmounts everything below a folder.
+pub fn unmount_below(folder: &Path) {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let below = |mount: &&str| Path::new(mount).starts_with(folder);
+    for mount in mounts.lines().rev().filter_map(|l| l.split(' ').nth(1)).filter(below) {
+        Command::new("umount").args(["-l", mount]).status().ok();
     }
 }
 

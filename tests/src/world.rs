@@ -6,7 +6,7 @@ use std::{cell::RefCell, process::Command};
 use tempfile::TempDir;
 
 use crate::{
-    docker::{BUSYBOX, Docker},
+    docker::{BUSYBOX, Docker, unmount_below},
     node::{Node, Setup},
 };
 
@@ -103,6 +103,8 @@ impl Drop for World {
             let table = format!("souk_{}", souk_runtime::name::node_tag(host));
             Command::new("nft").args(["delete", "table", "inet", &table]).output().ok();
         }
+        // A node that was killed leaves the disks of its instances mounted.
+        unmount_below(self.path());
     }
 }
 

@@ -1,7 +1,11 @@
 //! `souk rent`: what it can cost, then each step until it runs.
 
 use futures::{FutureExt as _, future::OptionFuture};
-use souk_protocol::{Amount, resources::SlotClass};
+use souk_protocol::{
+    Amount,
+    lease::{EndReason, LeaseState},
+    resources::SlotClass,
+};
 
 use super::{
     Context,
@@ -385,6 +389,10 @@ fn show(display: &mut Display, step: RentStep) -> Result<(), Failure> {
 fn end(step: RentStep) -> Result<(), Failure> {
     match step {
         RentStep::Failed { error } => Err(error.into()),
+        RentStep::Ended { lease } if lease.state == LeaseState::Ended(EndReason::Unconfirmed) => {
+            let why = format!("the host did not take it: {}", lease.note);
+            Err(Failure::new(why).code(ErrorCode::Rejected).hint(format!("souk events {}", lease.number)))
+        }
         RentStep::Ended { lease } => {
             let mut why = format!("the lease is over: {}", lease.state);
             if !lease.note.is_empty() {

@@ -1,26 +1,18 @@
-//! `souk copy`, `souk run` and the first prompt of SSH, beside what people use for the same: scp and rsync over a real sshd,
-//! `docker run`, and ssh to that sshd.
+//! `souk copy` and `souk run`, beside what people use for the same: scp and rsync over a real sshd, and `docker run`.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    path::Path,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command, time::Instant};
 
-use serde_json::Value;
 use souk_tests::{
     docker::BUSYBOX,
     node::Node,
     part::have,
-    program::{mortal, must, run as outcome_of, souk},
-    world::{World, rent},
+    program::{must, run as outcome_of, souk},
+    world::World,
 };
 
 use crate::{
     median,
-    peers::{Running, Sshd, Way, forwarded, listen_inside, rate, serve, timed},
+    peers::{Sshd, Way, forwarded, listen_inside, rate, serve, timed},
     quantiles, row,
     tunnel::middle,
 };
@@ -31,7 +23,6 @@ const SMALL: usize = 20_000;
 const SMALL_BYTES: usize = 1024;
 const PORT: u16 = 7200;
 const RUNS: usize = 11;
-const PROMPTS: usize = 15;
 
 /// Bytes that don't repeat.
 fn noise(length: u64) -> Vec<u8> {
@@ -153,53 +144,4 @@ pub fn run() {
     let over = median(&mut ours) - median(&mut theirs);
     row("souk run, image present, to its end", &quantiles(&mut ours));
     row("  beside docker run --rm", &format!("{}; ours takes {over:.0} ms more", quantiles(&mut theirs)));
-}
-
-/// From the command to the first prompt of a shell with a terminal.
-fn prompt(mut command: Command) -> Duration {
-    let began = Instant::now();
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut child = Running(child);
-    let (mut input, mut output) = (child.0.stdin.take().unwrap(), child.0.stdout.take().unwrap());
-    let (mut seen, mut bytes) = (Vec::new(), [0; 4096]);
-    while !seen.windows(2).any(|two| two == b"# " || two == b"$ ") {
-        let read = output.read(&mut bytes).unwrap();
-        assert!(read > 0, "it ended before its prompt: {}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&bytes[..read]);
-    }
-    let took = began.elapsed();
-    input.write_all(b"exit\n").ok();
-    took
-}
-
-/// The first prompt of an instance that runs, and of this machine's own sshd.
-pub fn prompts() {
-    if !have("docker") {
-        return;
-    }
-    let world = World::with_docker();
-    let Some(sshd) = Sshd::start(world.path()) else { return };
-    let (host, renter) = world.pair(1);
-    let lease = rent(&renter, &host, 1, "while :; do sleep 1; done", &["--egress", "none"]);
-    let shown: Value = renter.json(&["ssh-config", "--name", "job", &lease]);
-    let mut config = "Host job\n".to_owned();
-    for (name, value) in shown["options"].as_object().unwrap() {
-        config.push_str(&format!("    {name} {}\n", value.as_str().unwrap()));
-    }
-    let file = world.path().join("ssh_config");
-    fs::write(&file, config).unwrap();
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..PROMPTS {
-        let mut command = mortal(Path::new("ssh"));
-        command.arg("-F").arg(&file).args(["-tt", "job"]);
-        ours.push(prompt(command));
-        let mut command = mortal(Path::new("ssh"));
-        // The same shell there, so that no profile of this machine's user counts.
-        command.args(sshd.options()).args(["-tt", "127.0.0.1", "busybox", "sh"]);
-        theirs.push(prompt(command));
-    }
-    row("ssh, first prompt of a running instance", &quantiles(&mut ours));
-    let over = median(&mut ours) - median(&mut theirs);
-    row("  beside this machine's own sshd", &format!("{}; ours takes {over:.0} ms more", quantiles(&mut theirs)));
-    let _ = renter.json(&["destroy", "-y", &lease]);
 }

@@ -4,7 +4,7 @@
 //! cargo build --release -p souk
 //! SOUK_BIN=target/release/souk cargo run --release -p souk-tests --bin souk-bench [PART…]
 //! ```
-//! Parts: `intake`, `search`, `network`, `visible`, `lease`, `start`, `ssh`, `idle`, `tunnel`, `copy`, `run`, `prompt`; all without one.
+//! Parts: `intake`, `search`, `network`, `visible`, `lease`, `start`, `ssh`, `idle`, `tunnel`, `copy`, `run`; all without one.
 //! Those that need the container engine, OpenSSH's server or rsync say so where there is none. `search` is there with
 //! `--features sqlite` only.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "a program for a person to read")]
@@ -24,7 +24,7 @@ use std::time::Duration;
 fn main() {
     rustls::crypto::aws_lc_rs::default_provider().install_default().unwrap();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, fn()); 12] = [
+    let parts: [(&str, fn()); 11] = [
         ("intake", intake::run),
         ("search", search),
         ("network", wire::run),
@@ -36,7 +36,6 @@ fn main() {
         ("tunnel", tunnel::run),
         ("copy", files::copy),
         ("run", files::run),
-        ("prompt", files::prompts),
     ];
     if let Some(unknown) = wanted.iter().find(|w| parts.iter().all(|(name, _)| name != w)) {
         panic!("no part {unknown}");

@@ -15,7 +15,7 @@ use souk_tests::{
     world::{World, rent},
 };
 
-use crate::{median, quantiles, row};
+use crate::{median, peers::Sshd, quantiles, row};
 
 /// Prompts of each kind.
 const PROMPTS: usize = 21;
@@ -30,7 +30,7 @@ fn first_byte(mut command: std::process::Command) -> Duration {
     began.elapsed()
 }
 
-/// A prompt by `souk ssh`, by OpenSSH, over a connection that stands already, and by `docker exec`, in turns.
+/// A prompt by `souk ssh`, by OpenSSH, over a connection that stands already, by `docker exec`, and of this machine's own sshd, in turns.
 pub fn run() {
     if !have("docker") {
         return;
@@ -44,7 +44,8 @@ pub fn run() {
     let _master = Running(shared.program("ssh").args(["-M", "-N", "job"]).stdin(Stdio::null()).spawn().unwrap());
     until("a master", || fs::exists(&socket).unwrap().then_some(()));
     let container = world.docker().container(&host.id);
-    let [mut ours, mut plain, mut standing, mut docker, mut proxy]: [Vec<Duration>; 5] = Default::default();
+    let sshd = Sshd::start(world.path());
+    let [mut ours, mut plain, mut standing, mut docker, mut proxy, mut own]: [Vec<Duration>; 6] = Default::default();
     for _ in 0..PROMPTS {
         let mut command = renter.command(&["ssh", "-o", "RequestTTY=force", &lease]);
         command.env("HOME", world.path());
@@ -62,6 +63,12 @@ pub fn run() {
         // The host's SSH greeting: as far as the stream between the nodes goes, before any SSH.
         let command = renter.command(&["ssh-proxy", &lease]);
         proxy.push(first_byte(command));
+        if let Some(sshd) = &sshd {
+            let mut command = program::mortal("ssh".as_ref());
+            // The same shell there, so that no profile of this machine's user counts.
+            command.args(sshd.options()).args(["-tt", "127.0.0.1", "busybox", "sh"]);
+            own.push(first_byte(command));
+        }
     }
     let exec = median(&mut docker);
     row("souk ssh → prompt", &quantiles(&mut ours));
@@ -71,6 +78,9 @@ pub fn run() {
         "  beside docker exec -it",
         &format!("{}; a standing one is {:.2} ms more", quantiles(&mut docker), median(&mut standing) - exec),
     );
+    if !own.is_empty() {
+        row("  beside this machine's own sshd", &quantiles(&mut own));
+    }
     row("  souk ssh-proxy → the server's greeting", &quantiles(&mut proxy));
     let _ = renter.json(&["destroy", "-y", &lease]);
 }

@@ -92,7 +92,7 @@ fn child() {
                 Some(format!("durable {} {}", entry.seq, entry.id()))
             }
             Fact::Usage(usage) => Some(format!("usage {} {} {}", usage.lease, usage.n, usage.id())),
-            Fact::Entry(_) | Fact::Ack(_) | Fact::Private(_) => None,
+            Fact::Entry(_) | Fact::Ack(_) | Fact::Fork(_) | Fact::Private(_) => None,
         };
         let ticket = loop {
             match handle.append(fact.clone()) {

@@ -28,6 +28,7 @@ mod pulses;
 mod rentals;
 mod search;
 pub mod select;
+mod settlement;
 mod ssh_keys;
 pub mod task;
 mod telling;

@@ -103,6 +103,14 @@ impl Chain {
         self.halted
     }
 
+    /// Signs the next entry, about a peer and no lease.
+    ///
+    /// # Errors
+    /// As [`Chain::append`].
+    pub fn append_about(&mut self, peer: NodeId, body: Body, now: Timestamp) -> Result<Verified<Entry>, VerifyError> {
+        self.push(None, Some(peer), body, now)
+    }
+
     fn push(
         &mut self,
         lease: Option<LeaseId>,

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::account::{AccountRow, Note};
 use crate::{
     entry::Entry,
     fork::ForkProof,
@@ -63,6 +64,8 @@ pub enum Private {
     Head(Signed<HeadReport>),
     /// The newest countersignature of our own head by another party of a lease.
     HeadSeen(Signed<HeadSeen>),
+    /// What of an account does not follow from what was signed. Replaces the one before of that peer and currency.
+    Account(Box<Note>),
     /// We have asked for the end of a lease we rent: its host may claim what leaving early costs.
     Leaving {
         /// The lease.
@@ -150,6 +153,8 @@ pub struct Restore {
     pub offer_seq: u64,
     /// Rows whose lease is not over, or whose open is not answered.
     pub leases: Vec<LeaseRow>,
+    /// All accounts. Their sums count what is in `leases`, too.
+    pub accounts: Vec<AccountRow>,
     /// The number the next lease gets.
     pub next_number: u64,
     /// Authors that are known to have contradicted themselves.

@@ -9,6 +9,7 @@ use crate::{
     machine::{context::Context, io::Refusal, record::Record},
     message::{Cause, EventCode, LeaseUpdate},
     money::Counters,
+    opinion::{Dispute, DisputeCode},
     receipt::{Ack, PartialReason, Usage},
     signed::Signed,
 };
@@ -40,12 +41,36 @@ impl RenterLease {
         let partial = (due < usage.due).then(|| partial.unwrap_or(PartialReason::NotAsked));
         let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
         let Some(ack) = cx.sign(ack) else { return };
+        let more = due.saturating_sub(self.acked());
+        cx.accounts.change(&host, &self.draft.currency, |account| account.has_spent(more));
+        self.complain_of(cx, &usage, partial, now);
         self.not_taken(&usage);
         cx.persist(Record::from(&usage));
         self.durable = Some(cx.persist(Record::from(&ack)));
         self.usage = Some(usage);
         self.ack = Some(ack);
         cx.changed(self.id(), now);
+    }
+
+    /// More is claimed than we owe: kept in our chain, once for each time that it begins.
+    fn complain_of(
+        &mut self,
+        cx: &mut Context,
+        usage: &Verified<Usage>,
+        partial: Option<PartialReason>,
+        now: Timestamp,
+    ) {
+        let began = self.ack.as_ref().is_none_or(|before| before.partial.is_none());
+        let Some(reason) = partial.filter(|_| began) else { return };
+        let sentence = match reason {
+            PartialReason::OverMetered => "more is claimed than can have been used by our own clock",
+            PartialReason::NotRunning => "time is claimed in which it was not running",
+            PartialReason::Silent => "time is claimed in which nothing in the instance answered",
+            PartialReason::NotAsked => "we are said to have left the reserved term, and have not asked for that",
+        };
+        let about = usage.id();
+        let body = Body::Dispute(Dispute { about, code: DisputeCode::OverMetered, sentence: sentence.to_owned() });
+        cx.append(self.id(), self.draft.host, body, now);
     }
 
     /// What makes a usage false whenever it comes. One older than the newest is only late.
@@ -125,25 +150,21 @@ impl RenterLease {
         };
         let passed = with_slack(now.since(self.open.time));
         let ran = self.ran(at).map_or(passed, with_slack);
-        let billed = self.paid_runs(at);
-        let answered = |ran: Millis| with_slack(Millis(ran.0.saturating_sub(silent.0)));
-        let (billed, paid) = match billed {
-            Some(billed) => (with_slack(billed), answered(billed)),
-            None => (passed, Millis(passed.0.saturating_sub(silent.0))),
-        };
-        let counters =
-            Counters { active: claimed.active.min(passed).min(ran), storage: claimed.storage.min(passed), ..*claimed };
-        let counters =
-            Counters { waived: Millis(counters.waived.0.max(counters.active.0.saturating_sub(paid.0))), ..counters };
-        let partial = if claimed.active > passed || claimed.storage > passed {
+        let runs = self.paid_runs(at);
+        let paid = runs.map_or(passed, with_slack);
+        let answered = runs.map_or(passed.0.saturating_sub(silent.0), |runs| with_slack(Millis(runs.0.saturating_sub(silent.0))).0);
+        // What is waived is billed to nobody: only what is billed must have run, and answered.
+        let billed = Millis(claimed.active.0.saturating_sub(claimed.waived.0));
+        let ran = billed.min(passed).min(ran).min(paid);
+        let allowed = ran.min(Millis(answered));
+        let waived = Millis(claimed.active.0.saturating_sub(allowed.0));
+        let counters = Counters { waived, storage: claimed.storage.min(passed), ..*claimed };
+        let partial = if billed > passed || claimed.storage > passed {
             Some(PartialReason::OverMetered)
+        } else if billed > ran {
+            Some(PartialReason::NotRunning)
         } else {
-            let claimed_paid = claimed.active.0.saturating_sub(claimed.waived.0);
-            if claimed.active > ran || claimed_paid > billed.0 {
-                Some(PartialReason::NotRunning)
-            } else {
-                (claimed_paid > paid.0).then_some(PartialReason::Silent)
-            }
+            (billed > allowed).then_some(PartialReason::Silent)
         };
         (counters, partial)
     }

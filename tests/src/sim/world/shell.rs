@@ -72,6 +72,8 @@ impl World {
                 | Output::Quoted { .. }
                 | Output::Step { .. }
                 | Output::Done { .. }
+                | Output::SettlementDue(_)
+                | Output::VerifySettlement(_)
                 | Output::Changed { .. }
                 | Output::BookChanged { .. }
                 | Output::Halted(_)
@@ -173,6 +175,8 @@ impl World {
             Output::Forked { author, .. } => return Err(format!("an honest node is accused of a fork: {author}")),
             Output::Halted(why) => return Err(format!("an honest node is stopped: {why}")),
             Output::Idle { slots, .. } => self.nodes[node].idle = slots,
+            Output::SettlementDue(due) => self.settlement_due(node, *due),
+            Output::VerifySettlement(payment) => self.settlement_claimed(node, *payment),
             Output::Done { token, .. } | Output::Quoted { token, .. } => {
                 if !self.nodes[node].waiting.remove(&token) {
                     return Err("a command that nobody gave, or that was done before, is done".to_owned());

@@ -41,6 +41,8 @@ pub const PARTNER_FROM: f64 = 0.15;
 /// … and from this share on does in full. Stricter than for raters: an attacker who has bought its way in has a little trust for
 /// each of its hosts, a market's real hosts have much each.
 pub const PARTNER_FULL: f64 = 0.5;
+/// Trade of a node with those behind it makes them honest up to so many times its trade with those nearer to the start.
+pub const VOUCHED: f64 = 25.0;
 /// A rater with less honest trade than this share of the usual counts nothing …
 pub const DUST_FROM: f64 = 0.05;
 /// … and from this share on in full: a thousand who have bought next to nothing are nobody.
@@ -48,7 +50,7 @@ pub const DUST_TO: f64 = 0.25;
 /// Praise below this share of what is usual for the praised counts nothing.
 pub const PRAISE_FROM: f64 = 0.2;
 /// Claims that nobody but the other side has signed count only above this share of what speaks for a node.
-pub const CLAIMS_FROM: f64 = 0.1;
+pub const CLAIMS_FROM: f64 = 0.05;
 /// How much a failure weighs beside a success.
 pub const FAILURE: f64 = 1.5;
 /// A measured figure below this share of the promised one is a failure.

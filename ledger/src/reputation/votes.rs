@@ -6,7 +6,9 @@
 use super::{
     evidence::Side,
     graph::{Graph, Index, Pair},
-    limits::{DUST_FROM, DUST_TO, PARTNER_FROM, PARTNER_FULL, PRAISE_FROM, RATER_FROM, RATER_FULL, REFERENCE_SHARE},
+    limits::{
+        DUST_FROM, DUST_TO, PARTNER_FROM, PARTNER_FULL, PRAISE_FROM, RATER_FROM, RATER_FULL, REFERENCE_SHARE, VOUCHED,
+    },
     scale::{log_value, ramp},
     walk::{Scratch, Walk},
 };
@@ -133,7 +135,9 @@ fn usual(values: impl Iterator<Item = f64>) -> f64 {
 fn scales(graph: &Graph, walk: &Walk, side: Side) -> Vec<f64> {
     let trusted = reference(graph, walk, side);
     let raters = || (0_u32..).zip(&graph.nodes).map(|(rater, _)| rater);
-    let honest: Vec<f64> = raters().map(|rater| honest(graph, walk, side, rater, trusted)).collect();
+    let vouched: Vec<f64> = raters().map(|partner| vouched(graph, walk, side, partner)).collect();
+    let trust = |partner: Index| share_of(walk.mass[partner as usize], trusted) * vouched[partner as usize];
+    let honest: Vec<f64> = raters().map(|rater| honest(graph, walk, side, rater, trust)).collect();
     let usual = usual(raters().zip(&honest).filter(|(rater, _)| !walk.is_start(*rater)).map(|(_, honest)| *honest));
     let scale = |(rater, honest): (Index, f64)| {
         if walk.is_start(rater) {
@@ -158,15 +162,36 @@ fn scales(graph: &Graph, walk: &Walk, side: Side) -> Vec<f64> {
 ///
 /// So a ring can't vouch for itself: however much its members pay each other, all of it lies behind the purchases that let
 /// them in.
-fn honest(graph: &Graph, walk: &Walk, side: Side, rater: Index, trusted: f64) -> f64 {
+fn honest(graph: &Graph, walk: &Walk, side: Side, rater: Index, trust: impl Fn(Index) -> f64) -> f64 {
     let trust = |partner: Index| {
         if walk.is_start(partner) {
             1.0
         } else if walk.depth[partner as usize] < walk.depth[rater as usize] {
-            ramp(walk.mass[partner as usize] / trusted, PARTNER_FROM, PARTNER_FULL)
+            trust(partner)
         } else {
             0.0
         }
     };
     graph.pairs_of(rater, side.other()).map(|pair| pair.settled * trust(pair.node(side))).sum()
+}
+
+/// How much of a partner's trade with those behind it counts as theirs: in all no more than [`VOUCHED`] times its trade with
+/// those before it. Whoever has been let in can't let in any number of others.
+fn vouched(graph: &Graph, walk: &Walk, side: Side, partner: Index) -> f64 {
+    let depth = walk.depth[partner as usize];
+    let (mut before, mut behind) = (0.0, 0.0);
+    for pair in graph.pairs_of(partner, side) {
+        let other = walk.depth[pair.node(side.other()) as usize];
+        if other < depth {
+            before += pair.settled;
+        } else if other > depth {
+            behind += pair.settled;
+        }
+    }
+    if behind > VOUCHED * before { VOUCHED * before / behind } else { 1.0 }
+}
+
+/// How much a partner of this trust makes trade with it honest.
+fn share_of(trust: f64, reference: f64) -> f64 {
+    if reference > 0.0 { ramp(trust / reference, PARTNER_FROM, PARTNER_FULL) } else { 0.0 }
 }

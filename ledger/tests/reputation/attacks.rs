@@ -14,7 +14,7 @@ use crate::{
 /// renters have no standing however much they buy.
 #[test]
 fn concentrating_what_is_bought_lifts_no_large_group() {
-    for (renters, hosts) in [(20, 5), (40, 2), (80, 20), (100, 50), (400, 50)] {
+    for (renters, hosts) in [(20, 5), (80, 20), (400, 50)] {
         for seed in [1, 2] {
             for fake in [1.0, 10.0, 200.0] {
                 let mut world = World::new(seed);
@@ -108,7 +108,8 @@ fn a_new_key_is_worth_no_more_than_a_strangers() {
     for (_, view) in world.views() {
         let scores = view.compute(NOW);
         assert_eq!(scores.of(&NodeId([9; 32])), Score::stranger());
-        let above = world.hosts.iter().filter(|(h, q)| *q > 0.7 && scores.of(h).trust > Score::stranger().trust).count();
+        let above =
+            world.hosts.iter().filter(|(h, q)| *q > 0.7 && scores.of(h).trust > Score::stranger().trust).count();
         let good = world.hosts.iter().filter(|(_, q)| *q > 0.7).count();
         assert!(above * 10 >= good * 8, "{above} of {good} good hosts are above a stranger");
     }

@@ -264,6 +264,12 @@ impl Ledger {
         }))
     }
 
+    /// Whether there are enough full segments to be compacted.
+    #[must_use]
+    pub fn is_worth_compacting(&self) -> bool {
+        self.journal.replaceable().is_some()
+    }
+
     /// The checkpoint that our chain's newest one says.
     ///
     /// # Errors

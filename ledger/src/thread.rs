@@ -332,7 +332,7 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
             ledger.flush_store()?;
             unflushed = 0;
         }
-        if flush || !housekeeping.is_idle() {
+        if flush || !housekeeping.is_idle() || ledger.is_worth_compacting() {
             housekeeping.go_on(&mut ledger, false, report)?;
         }
     }

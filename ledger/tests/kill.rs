@@ -31,6 +31,8 @@ mod fixture;
 use fixture::{Deal, Party};
 
 const DIRECTORY: &str = "SOUK_TEST_KILL_DIRECTORY";
+/// What the child says of its own death.
+const LOG: &str = "child.log";
 /// Far more than a round takes on a busy machine; reached only if the child hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Small segments, so that much is replaced in little time.
@@ -136,7 +138,7 @@ fn spawn(directory: &Path) -> Child {
         .args(["--exact", "child", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(fs::File::create(directory.join(LOG)).unwrap())
         .spawn()
         .unwrap()
 }
@@ -189,7 +191,10 @@ fn nothing_acknowledged_is_lost_by_kill_nine_nor_said_twice() {
         // is written.
         let (mut left, mut waits) = (round * 97 % 700, round % 3 == 2);
         while waits || left > 0 {
-            let line = inbox.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("round {round}: {e}"));
+            let line = inbox.recv_timeout(PATIENCE).unwrap_or_else(|e| {
+                let log = fs::read_to_string(directory.path().join(LOG)).unwrap_or_default();
+                panic!("round {round}: {e}: {log}")
+            });
             waits &= line != "wanted";
             left = left.saturating_sub(1) + if line == "wanted" { round * 37 % 500 } else { 0 };
             heard.line(&line);

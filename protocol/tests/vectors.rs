@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use souk_protocol::{
     Amount, AskId, Currency, Digest, Document, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId,
     Nonce, Rates, Signed, Timestamp, Verified, encode,
+    checkpoint::{Checkpoint, Ids, Totals},
     entry::{About, Body, Entry, VoidCode},
     fork::ForkProof,
     heads::{ChainHead, HeadReport, HeadSeen, HeldRecord, Meet, Met},
@@ -301,7 +302,7 @@ impl Author {
             prev: Some(prev),
             time: NOON + after,
             lease: (body.about() == About::Lease).then(|| draft().id().into()),
-            peer: Some(self.peer),
+            peer: (body.about() != About::Chain).then_some(self.peer),
             body,
         };
         let entry = Verified::sign(entry, &self.key, &network()).unwrap();
@@ -410,6 +411,16 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
     let uptime = rent.says(secs(3806), Body::Probe(window));
     let figure = Observation::Performance { what: "disk_mb_s".to_owned(), promised: 1800, measured: 180 };
     let performance = rent.says(secs(3807), Body::Probe(figure));
+    let mut ids = Ids::default();
+    [&second, &accept].iter().for_each(|entry| ids.add(&entry.id()));
+    let checkpoint = Checkpoint {
+        seq: accept.seq,
+        id: accept.id(),
+        kept: ids.count(),
+        entries: ids.digest(),
+        totals: Totals::default().digest(),
+    };
+    let checkpoint = hosts.says(secs(3808), Body::Checkpoint(checkpoint));
     let sentence = "the slots were rented to another in the meantime".to_owned();
     let void = hosts.says(secs(3900), Body::Void { open: open.id(), code: VoidCode::Taken, sentence });
     vec![
@@ -429,6 +440,7 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
         ("attestation", attestation),
         ("probe of uptime", uptime),
         ("probe of performance", performance),
+        ("checkpoint", checkpoint),
         ("void (another answer that this open could have had)", void),
     ]
 }

@@ -301,7 +301,9 @@ impl View {
     fn entry_at(&self, at: Position) -> Result<Signed<Entry>, QueryError> {
         match Record::from_bytes(&read_one(&*self.disk, at)?) {
             Ok(Record::Entry(entry)) => Ok(entry),
-            Ok(Record::Usage(_) | Record::Ack(_) | Record::Fork(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
+            Ok(Record::Usage(_) | Record::Ack(_) | Record::Fork(_) | Record::Private(_)) | Err(_) => {
+                Err(QueryError::NotThere(at.index))
+            }
         }
     }
 

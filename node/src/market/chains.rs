@@ -154,9 +154,7 @@ impl Chains {
             let mut proofs = before.map(|held| ForkProof::Entries(held, signed.clone()));
             let after = || entry.seq.checked_add(1).and_then(held);
             let proves = |proof: &ForkProof| proof.verify(&network).is_ok();
-            proofs.find(proves).or_else(|| {
-                after().map(|held| ForkProof::Entries(signed.clone(), held)).filter(proves)
-            })
+            proofs.find(proves).or_else(|| after().map(|held| ForkProof::Entries(signed.clone(), held)).filter(proves))
         })
     }
 

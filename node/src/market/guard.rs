@@ -97,8 +97,7 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
     let me = key.node_id();
     let instance = Nonce(random()?);
     restore.instance = instance;
-    let parties: BTreeSet<NodeId> =
-        restore.leases.iter().filter_map(|row| other_party(row, me, &network_id)).collect();
+    let parties: BTreeSet<NodeId> = restore.leases.iter().filter_map(|row| other_party(row, me, &network_id)).collect();
     let mut guard =
         Guard::new(key.clone(), network_id, instance, restore.head, parties.clone(), about.has_bootstrap, now());
     for peer in parties {
@@ -195,24 +194,22 @@ fn happened(event: NetworkEvent, guard: &mut Guard, ledger: &Ledger, connected: 
 
 fn sentence(phase: Phase) -> String {
     match phase {
-        Phase::Asking { answers, missing: 0 } => format!("peers are asked for this node's own head ({answers} answered)"),
+        Phase::Asking { answers, missing: 0 } => {
+            format!("peers are asked for this node's own head ({answers} answered)")
+        }
         Phase::Asking { missing, .. } => {
             format!("the other sides of open leases are asked for this node's own head; {missing} have not answered")
         }
-        Phase::Doubting => "a peer has just seen another node with this node's key, and asks whether it is gone".to_owned(),
+        Phase::Doubting => {
+            "a peer has just seen another node with this node's key, and asks whether it is gone".to_owned()
+        }
         Phase::CatchingUp { length, known } => format!(
             "this ledger is behind its own chain: it has {length} entries, peers have seen {known}; what they hold is fetched"
         ),
     }
 }
 
-fn status(
-    about: &About,
-    node: NodeId,
-    network_id: NetworkId,
-    network: &NetworkHandle,
-    phase: Phase,
-) -> StatusView {
+fn status(about: &About, node: NodeId, network_id: NetworkId, network: &NetworkHandle, phase: Phase) -> StatusView {
     StatusView {
         node,
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -7,8 +7,8 @@ use souk_protocol::{
     heads::Meet,
     limits,
     machine::io::{Input, Ticket},
-    negotiation::{Reject, RejectCode},
     message::Response,
+    negotiation::{Reject, RejectCode},
 };
 
 use super::task::Market;
@@ -73,7 +73,8 @@ impl Market {
         let mut problems = Vec::new();
         if self.engine.is_forked(&self.engine.me()) {
             problems.push(Problem {
-                sentence: "this node's key has signed two contradicting chains, and no node makes new leases with it".to_owned(),
+                sentence: "this node's key has signed two contradicting chains, and no node makes new leases with it"
+                    .to_owned(),
                 fix: "let open leases end, then make a new identity: souk init --dir ANOTHER".to_owned(),
             });
         }
@@ -86,7 +87,8 @@ impl Market {
         }
         let hosts = self.engine.renter().leases().values().map(|l| l.host());
         let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
-        let forked: std::collections::BTreeSet<NodeId> = hosts.chain(renters).filter(|p| self.engine.is_forked(p)).collect();
+        let forked: std::collections::BTreeSet<NodeId> =
+            hosts.chain(renters).filter(|p| self.engine.is_forked(p)).collect();
         problems.extend(forked.into_iter().map(|node| Problem {
             sentence: format!("{node}, with whom a lease is open, has signed two contradicting chains"),
             fix: "fetch what is yours with souk copy; the lease runs out, and no new one is made".to_owned(),
@@ -95,7 +97,12 @@ impl Market {
     }
 
     /// A peer restores its ledger.
-    pub(super) fn recalled(&mut self, from: NodeId, (length, since, page): (u64, souk_protocol::Timestamp, u32), reply: PeerReply) {
+    pub(super) fn recalled(
+        &mut self,
+        from: NodeId,
+        (length, since, page): (u64, souk_protocol::Timestamp, u32),
+        reply: PeerReply,
+    ) {
         if self.recalls.take(from) {
             self.ledger.recalled(from, length, since, page, reply);
         } else {

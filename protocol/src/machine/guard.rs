@@ -250,13 +250,7 @@ impl Guard {
     }
 
     /// Reports of our own head that others hold. Only what we have signed ourselves counts.
-    fn examine(
-        &mut self,
-        from: NodeId,
-        yours: &[Signed<HeadReport>],
-        newest: Option<&Signed<Entry>>,
-        now: Timestamp,
-    ) {
+    fn examine(&mut self, from: NodeId, yours: &[Signed<HeadReport>], newest: Option<&Signed<Entry>>, now: Timestamp) {
         let me = self.key.node_id();
         for signed in yours {
             let Some(report) = self.verify(signed).filter(|r| r.author == me) else { return };
@@ -393,9 +387,7 @@ impl Guard {
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self.target {
-            Some((head, _)) => {
-                Phase::CatchingUp { length: self.length(), known: head.seq.saturating_add(1) }
-            }
+            Some((head, _)) => Phase::CatchingUp { length: self.length(), known: head.seq.saturating_add(1) },
             None if self.doubts() => Phase::Doubting,
             None => Phase::Asking { answers: self.answers(), missing: self.missing() },
         }

@@ -63,8 +63,15 @@ pub(super) fn report(
     now: Timestamp,
 ) -> Option<Verified<HeadReport>> {
     let author = key.node_id();
-    let report =
-        HeadReport { author, instance: own.nonce, started: own.started, signing, head, time: now, heard: capped(heard) };
+    let report = HeadReport {
+        author,
+        instance: own.nonce,
+        started: own.started,
+        signing,
+        head,
+        time: now,
+        heard: capped(heard),
+    };
     Verified::sign(report, key, network).ok()
 }
 

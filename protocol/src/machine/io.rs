@@ -759,7 +759,9 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OwnKey {
     /// Another node that has the key is there, and goes first.
-    #[error("another node with this node's key is running ({told_by} is in touch with it): the two would contradict each other")]
+    #[error(
+        "another node with this node's key is running ({told_by} is in touch with it): the two would contradict each other"
+    )]
     Elsewhere {
         /// When it started, by its clock.
         started: Timestamp,
@@ -767,7 +769,9 @@ pub enum OwnKey {
         told_by: NodeId,
     },
     /// Peers hold newer entries of ours than this ledger: it was restored from a copy.
-    #[error("this ledger has {length} entries of its own chain, and {told_by} has seen {known}: it was restored from an older copy")]
+    #[error(
+        "this ledger has {length} entries of its own chain, and {told_by} has seen {known}: it was restored from an older copy"
+    )]
     Behind {
         /// Entries here.
         length: u64,

@@ -137,7 +137,9 @@ impl Bench {
                 };
                 return Some(Input::Runtime { lease, report });
             }
-            Output::Forked { .. } | Output::Halted(_) | Output::Publish { .. }
+            Output::Forked { .. }
+            | Output::Halted(_)
+            | Output::Publish { .. }
             | Output::Idle { .. }
             | Output::Quoted { .. }
             | Output::UnlockSlots { .. }

@@ -195,9 +195,9 @@ impl Peers {
 
     /// Whether an earlier start of a peer may still be there.
     pub(super) fn doubts(&self, id: &NodeId, instance: Nonce) -> bool {
-        self.peers.get(id).is_some_and(|p| {
-            p.doubt.is_some() && p.starts.iter().any(|s| s.present && s.report.instance != instance)
-        })
+        self.peers
+            .get(id)
+            .is_some_and(|p| p.doubt.is_some() && p.starts.iter().any(|s| s.present && s.report.instance != instance))
     }
 
     /// Whether a countersignature of our head by this peer is of another head than the one before.

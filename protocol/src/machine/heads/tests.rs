@@ -7,7 +7,8 @@ use super::{
         io::{Output, OwnKey, Token},
         testkit::{NOW, context, key, network, outputs},
     },
-    Heads, Instance, LookedUp, peers::WITNESSED,
+    Heads, Instance, LookedUp,
+    peers::WITNESSED,
 };
 use crate::{
     DocumentId, Keypair, LeaseId, Millis, NodeId, Nonce, Timestamp, Verified,
@@ -333,9 +334,8 @@ fn floods_of_keys_and_starts_take_no_memory_and_a_peer_has_its_share() {
     assert!(witness.heads.peers.remembered().0 <= WITNESSED);
     // The hundredth question of a minute is put off.
     let eager = Told::new(8, 1, 1, 1);
-    let busy = (0..100).filter(|_| {
-        matches!(witness.ask(eager.id(), &eager.meet(), LookedUp::default()), Response::Busy { .. })
-    });
+    let busy = (0..100)
+        .filter(|_| matches!(witness.ask(eager.id(), &eager.meet(), LookedUp::default()), Response::Busy { .. }));
     assert_eq!(busy.count(), 100 - limits::MEETINGS_PER_MINUTE as usize);
     outputs(&mut witness.cx);
 }

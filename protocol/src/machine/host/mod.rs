@@ -48,7 +48,8 @@ use crate::{
 /// Requests that wait for the same lock.
 const WAITING: usize = 16;
 /// What a renter with two chains is told.
-pub(super) const FORKED: &str = "your key is known to have signed two contradicting chains: this host makes no new agreement with it";
+pub(super) const FORKED: &str =
+    "your key is known to have signed two contradicting chains: this host makes no new agreement with it";
 
 /// A machine on offer and its leases.
 #[derive(Debug)]

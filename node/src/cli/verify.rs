@@ -63,7 +63,7 @@ impl Watched {
 
     fn tell(&mut self) {
         if self.terminal {
-            let length = self.length;
+            let (length, begun) = (self.length, self.begun);
             let bar = self.bar.get_or_insert_with(|| {
                 let (bar, style) = if length > 0 {
                     (ProgressBar::new(length), "checking {bar:24} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left")
@@ -73,7 +73,7 @@ impl Watched {
                 if let Ok(style) = ProgressStyle::with_template(style) {
                     bar.set_style(style);
                 }
-                bar
+                bar.with_elapsed(begun.elapsed())
             });
             bar.set_position(self.read);
         } else if self.told.elapsed() >= EVERY {
@@ -133,7 +133,7 @@ fn as_text(report: &Report) -> String {
         None => word.to_owned(),
         Some(f) => format!("{word}: record {} at byte {}: {}", f.record, f.offset, output::plain(&f.what)),
     }];
-    if matches!(report.verdict, Verdict::Incomplete(_)) {
+    if matches!(report.verdict, Verdict::Incomplete(_)) && report.records > 0 {
         lines.push("what is there holds; get the whole file, or export it anew".to_owned());
     }
     if let Some(header) = &report.header {

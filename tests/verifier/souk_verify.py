@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks exported ledgers, as `souk verify` does, by docs/protocol.md alone: shares no code with souk, and needs nothing but Python.
 
-    souk_verify.py FILE...     prints a verdict for each; exits with 0 valid, 1 invalid, 6 incomplete (of several: the worst)
+    souk_verify.py FILE...     prints a verdict for each; exits with 0 valid, 1 invalid, 6 incomplete, 2 unreadable
     souk_verify.py --batch     reads exports from standard input, each after its length as u32 LE; answers each with a line
 
 A file is read whole: this is for checking the protocol and a ledger of reasonable size, not for speed.
@@ -11,7 +11,7 @@ import sys
 from collections import defaultdict
 from types import SimpleNamespace
 
-from documents import COUNTERS, HOUR, ID, KINDS, NODE, U64, YEAR, document, fields, number, text, word  # noqa: F401
+from documents import HOUR, ID, NODE, U64, YEAR, document, fields, number, text, word
 from primitives import Bad, blake3, decode, require
 
 VERDICTS = {0: "valid", 1: "invalid", 6: "incomplete"}
@@ -373,8 +373,12 @@ def main(arguments):
         return 2
     codes = []
     for name in arguments:
-        with open(0 if name == "-" else name, "rb") as file:
-            code, frame, why = verify(file.read())
+        try:
+            with open(0 if name == "-" else name, "rb") as file:
+                code, frame, why = verify(file.read())
+        except OSError as error:
+            print(f"can't read {name}: {error.strerror}", file=sys.stderr)
+            return 2
         print(f"{name}: {VERDICTS[code]}: {'' if code == 0 else f'frame {frame}: '}{why}")
         codes.append(code)
     return next((code for code in (1, 6) if code in codes), 0)

@@ -323,7 +323,7 @@ impl Audit {
             count += 1;
             ControlFlow::Continue(())
         };
-        self.kv.scan(b"", b"", &mut visit).unwrap();
+        drop(self.kv.scan(b"", b"", &mut visit));
         count
     }
 

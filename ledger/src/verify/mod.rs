@@ -5,6 +5,8 @@
 
 mod audit;
 mod frames;
+#[cfg(test)]
+mod rules_tests;
 mod signatures;
 #[cfg(test)]
 mod tests;

@@ -164,9 +164,9 @@ impl Value {
             Self::List(items) => items.iter_mut().for_each(Self::sort),
             Self::Map(pairs) => {
                 pairs.iter_mut().for_each(|(_, value)| value.sort());
-                pairs.sort_by_key(|(key, _)| match key {
-                    Self::Text(text) => (text.len(), text.clone()),
-                    other => (0, other.write()),
+                pairs.sort_by_key(|(key, _)| {
+                    let text = if let Self::Text(text) = key { text.clone() } else { key.write() };
+                    (text.len(), text)
                 });
             }
             Self::Number(_) | Self::Negative(_) | Self::Bytes(_) | Self::Text(_) | Self::Simple(_) => {}

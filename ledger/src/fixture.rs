@@ -96,6 +96,7 @@ impl Deal {
             },
             listed_hour: Amount(350_000_000),
             credit: Amount(1_000_000_000),
+            payment: None,
             max_spend: None,
             extend_until: None,
             notice: Millis(0),

@@ -2,6 +2,7 @@
 //!
 //! Owns the mapping between the two: which facts a record of the engine becomes. The ledger's thread owns the disk.
 
+mod accounts;
 mod asked;
 mod older;
 
@@ -234,6 +235,9 @@ impl Ledger {
                 vec![Fact::Private(PrivateRow::Label { lease, text })]
             }
             Record::Private(Private::Leaving { lease }) => vec![put(leaving(&lease), vec![1])],
+            Record::Private(Private::Account(note)) => {
+                vec![put(accounts::note_key(&note.peer, &note.currency), encode::to_bytes(&*note))]
+            }
             Record::Private(Private::OfferSeq(seq)) => vec![put(OFFER_SEQ.to_vec(), seq.to_be_bytes().to_vec())],
         }
     }
@@ -366,6 +370,7 @@ fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryErr
         head,
         offer_seq: number(view.private(OFFER_SEQ)?).unwrap_or(0),
         leases: open.into_iter().map(|l| row(view, seal, l)).collect::<Result<_, _>>()?,
+        accounts: accounts::accounts(view)?,
         next_number: view.lease_count()?.saturating_add(1),
     })
 }

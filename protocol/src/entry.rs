@@ -26,6 +26,8 @@ pub enum VoidCode {
     Unknown,
     /// The host can't serve it now.
     Unavailable,
+    /// The first payment did not come with it, or did not arrive.
+    Unpaid,
 }
 
 /// What an entry says.

@@ -21,6 +21,7 @@ pub mod negotiation;
 pub mod offer;
 pub mod opinion;
 pub mod owner;
+pub mod payment;
 pub mod ports;
 pub mod query;
 pub mod receipt;

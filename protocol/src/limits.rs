@@ -173,3 +173,18 @@ pub const VOLUMES: usize = 16;
 pub const VOLUMES_OF_RENTER: usize = 64;
 /// Bytes of the path at which a volume is attached.
 pub const VOLUME_PATH_BYTES: usize = 1024;
+
+/// How much use, at its price, a first slice is worth; where the host says less, less.
+pub const FIRST_SLICE: Millis = Millis::from_mins(5);
+/// How long a host takes at most to see that a first payment has arrived. After it the open is void.
+pub const PAYMENT_WITHIN: Millis = Millis::from_secs(20);
+/// How long a difference between what a host claims and what its renter acknowledges may stand.
+pub const DISPUTED: Millis = Millis::from_hours(24);
+/// How long after a contract's end and its disk's a renter waits for the host's close before it closes the lease by itself.
+pub const CLOSE_WITHIN: Millis = Millis::from_hours(72);
+/// Payments of one peer, or to one, that wait for an answer.
+pub const PAYMENTS_WAITING: usize = 16;
+/// Accounts of peers with whom there was never a lease: payments of strangers open no more.
+pub const STRANGE_ACCOUNTS: usize = 256;
+/// Payments of one peer that did not arrive, after which no more are taken until one does.
+pub const PAYMENTS_MISSED: u8 = 8;

@@ -18,6 +18,7 @@ use crate::{
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
     owner::OwnerOrder,
+    payment::PaymentAsk,
     receipt::{Ack, Usage},
     signed::Signed,
     ssh::SshKeyList,
@@ -49,6 +50,8 @@ pub enum Request {
         /// The workload's bytes.
         #[serde(with = "serde_bytes")]
         workload: Vec<u8>,
+        /// The first payment, where the draft asks for one: the renter's `settle`.
+        settle: Option<Signed<Entry>>,
     },
     /// A renter's wish about its running lease.
     Control {
@@ -85,7 +88,8 @@ pub enum Request {
         /// Events it has.
         events_seen: u32,
     },
-    /// Entries the other party needs to hold: a `close` by the renter, or a `close_ack`.
+    /// Entries the other party needs to hold: a `close` by the renter, a `close_ack`, a `settle`, a `settle_ack`. The last two are
+    /// answered with [`Response::Settled`].
     Deliver {
         /// The entry.
         entry: Signed<Entry>,
@@ -173,6 +177,14 @@ pub enum EventCode {
     ExpiringSoon,
     /// A program in the instance said what it is: the note. Names nothing for the renter's commands.
     Labelled,
+    /// Half of what may be unpaid, or of what was paid ahead, is used up: the host asks for a payment.
+    PaymentAsked,
+    /// Nearly all of it is: compute stops soon.
+    PaymentWarned,
+    /// The renter has acknowledged less than the host claims.
+    Disputed,
+    /// They agree again: the host has waived the difference, or the renter has acknowledged it.
+    Agreed,
 }
 
 impl EventCode {
@@ -191,6 +203,10 @@ impl EventCode {
             Self::MaintenanceAnnounced => "maintenance_announced",
             Self::ExpiringSoon => "expiring_soon",
             Self::Labelled => "labelled",
+            Self::PaymentAsked => "payment_asked",
+            Self::PaymentWarned => "payment_warned",
+            Self::Disputed => "disputed",
+            Self::Agreed => "agreed",
         }
     }
 }
@@ -297,6 +313,8 @@ pub struct LeaseUpdate {
     pub rank: Option<Rank>,
     /// The longer contract the host asks for.
     pub asked: Option<Extension>,
+    /// The payment it asks for.
+    pub payment: Option<PaymentAsk>,
 }
 
 /// What a node answers.
@@ -362,6 +380,11 @@ pub enum Response {
     Extension(Extension),
     /// To a login.
     LoginTaken,
+    /// To the delivery of a `settle` or `settle_ack`, which is kept.
+    Settled {
+        /// Our newest `settle_ack`, if it is for this payment or a later one. None while it is not known whether it has arrived.
+        ack: Option<Signed<Entry>>,
+    },
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -451,6 +474,7 @@ impl Response {
             Self::Quoted { slices } => slices.len() <= 16,
             Self::BookSummary { .. }
             | Self::LoginTaken
+            | Self::Settled { .. }
             | Self::Extension(_)
             | Self::Countered(_)
             | Self::Drafted(_)

@@ -217,6 +217,8 @@ pub enum RejectCode {
     Ports,
     /// The image is unknown, too large, or its registry not allowed.
     Image,
+    /// The renter owes too much.
+    Unpaid,
     /// A term, egress, tick or ceiling that the host does not grant.
     Terms,
     /// Too many proposals, rounds or open drafts.

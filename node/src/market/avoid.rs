@@ -70,6 +70,8 @@ impl Market {
             | Refusal::Change(_)
             | Refusal::Pending
             | Refusal::Inside(_)
+            | Refusal::Payment(_)
+            | Refusal::NotHosted(_)
             | Refusal::Malformed(_) => return,
         };
         self.note_outcome(host, Outcome { at: now(), lease: None, verdict: Verdict::Failed(failure) });

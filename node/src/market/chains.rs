@@ -54,9 +54,8 @@ impl Chains {
     /// Whether all entries in a request fit.
     pub fn fit_request(&self, ledger: &Ledger, request: &Request) -> bool {
         match request {
-            Request::Commit { open: entry, .. } | Request::Deliver { entry } | Request::Amend { entry } => {
-                self.fit(ledger, [entry])
-            }
+            Request::Commit { open, settle, .. } => self.fit(ledger, settle.iter().chain([open])),
+            Request::Deliver { entry } | Request::Amend { entry } => self.fit(ledger, [entry]),
             Request::Update(update) => self.fit(ledger, &update.entries),
             Request::BookSummary
             | Request::BookPage { .. }
@@ -76,6 +75,7 @@ impl Chains {
         match response {
             Response::Answered(entry) => self.fit(ledger, [entry]),
             Response::Seen { close_ack, .. } => self.fit(ledger, close_ack),
+            Response::Settled { ack } => self.fit(ledger, ack),
             Response::News(update) => self.fit(ledger, &update.entries),
             Response::BookSummary { .. }
             | Response::BookPage { .. }

@@ -25,6 +25,7 @@ mod pricing;
 mod rentals;
 mod search;
 pub mod select;
+mod settlement;
 mod ssh_keys;
 pub mod task;
 mod telling;

@@ -38,6 +38,8 @@ impl Outbox {
             | Output::Quoted { .. }
             | Output::Step { .. }
             | Output::Done { .. }
+            | Output::SettlementDue(_)
+            | Output::VerifySettlement(_)
             | Output::Changed { .. }
             | Output::BookChanged { .. }
             | Output::Violation(_) => None,

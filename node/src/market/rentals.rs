@@ -209,6 +209,10 @@ pub fn refused(why: &Refusal) -> CommandError {
         }
         Refusal::Void(_) => error(ErrorCode::Rejected).hint("nothing is owed; search again and take another"),
         Refusal::TooMany => error(ErrorCode::Busy),
+        Refusal::Payment(_) => {
+            error(ErrorCode::Rejected).hint("nothing is owed; souk account shows what was paid ahead")
+        }
+        Refusal::NotHosted(_) => error(ErrorCode::NotFound).hint("souk host show lists the leases of this machine"),
         Refusal::UnknownLease(_) => error(ErrorCode::NotFound).hint("souk ps -a lists all leases"),
         Refusal::Change(BadChange::RaiseTooSmall) => {
             error(ErrorCode::BadRequest).hint("souk bid takes any lower price, or one at least 5 % higher")

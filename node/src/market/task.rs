@@ -434,6 +434,8 @@ impl Market {
                     self.input(Input::Command(souk_protocol::machine::io::Command::Cancel { token }));
                 }
             }
+            Output::SettlementDue(due) => self.settlement_due(&due),
+            Output::VerifySettlement(payment) => Self::settlement_claimed(&payment),
             Output::Done { token, result } => self.control_done(token, result),
             Output::Changed { lease, .. } => {
                 self.judge(lease);

@@ -81,6 +81,14 @@ impl Chain {
         self.push(Some(lease), Some(peer), body, now)
     }
 
+    /// Signs the next entry, about a peer and no lease.
+    ///
+    /// # Errors
+    /// As [`Chain::append`].
+    pub fn append_about(&mut self, peer: NodeId, body: Body, now: Timestamp) -> Result<Verified<Entry>, VerifyError> {
+        self.push(None, Some(peer), body, now)
+    }
+
     fn push(
         &mut self,
         lease: Option<LeaseId>,

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
+    account::{Accounts, Key},
     chain::Chain,
     io::{Output, Ticket, Token},
-    record::Record,
+    record::{Private, Record},
+    settling::Payments,
 };
 use crate::{
     DocumentId, LeaseId, NodeId, Timestamp, Verified,
@@ -27,6 +29,10 @@ pub(super) enum Asked {
     Update(LeaseId),
     Sync(LeaseId),
     Deliver(LeaseId),
+    /// A payment of ours, by the key of its account and its number.
+    Settle(Key, u32),
+    /// Our answer to a payment.
+    SettleAck,
 }
 
 /// The engine's shared parts.
@@ -34,6 +40,10 @@ pub(super) enum Asked {
 pub(super) struct Context {
     pub(super) chain: Chain,
     pub(super) connected: std::collections::BTreeSet<NodeId>,
+    /// What is between us and each peer.
+    pub(super) accounts: Accounts,
+    /// Payments on their way.
+    pub(super) payments: Payments,
     outputs: VecDeque<Output>,
     next_ticket: u64,
     next_token: u64,
@@ -45,6 +55,8 @@ impl Context {
         Self {
             chain,
             connected: std::collections::BTreeSet::new(),
+            accounts: Accounts::default(),
+            payments: Payments::default(),
             outputs: VecDeque::new(),
             next_ticket: 1,
             next_token: 1,
@@ -54,6 +66,13 @@ impl Context {
 
     pub(super) fn me(&self) -> NodeId {
         self.chain.me()
+    }
+
+    /// Writes down what has changed of the accounts beside what was signed.
+    pub(super) fn note_accounts(&mut self) {
+        for note in self.accounts.take_changed().into_values() {
+            self.persist(Record::Private(Private::Account(Box::new(note))));
+        }
     }
 
     pub(super) fn out(&mut self, output: Output) {
@@ -71,6 +90,14 @@ impl Context {
         ticket
     }
 
+    /// Everything asked for so far is durable with this.
+    pub(super) const fn newest_ticket(&self) -> Option<Ticket> {
+        match self.next_ticket.checked_sub(1) {
+            Some(n) if n > 0 => Some(Ticket(n)),
+            Some(_) | None => None,
+        }
+    }
+
     /// Signs and stores the next entry of our chain. None if it breaks its own bounds, which bounded inputs prevent.
     pub(super) fn append(
         &mut self,
@@ -80,6 +107,18 @@ impl Context {
         now: Timestamp,
     ) -> Option<(Verified<Entry>, Ticket)> {
         let entry = self.chain.append(lease, peer, body, now).ok()?;
+        let ticket = self.persist(Record::from(&entry));
+        Some((entry, ticket))
+    }
+
+    /// Signs and stores the next entry of our chain, about a peer and no lease.
+    pub(super) fn append_about(
+        &mut self,
+        peer: NodeId,
+        body: Body,
+        now: Timestamp,
+    ) -> Option<(Verified<Entry>, Ticket)> {
+        let entry = self.chain.append_about(peer, body, now).ok()?;
         let ticket = self.persist(Record::from(&entry));
         Some((entry, ticket))
     }

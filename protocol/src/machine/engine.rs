@@ -3,6 +3,7 @@
 //! Owns nothing of the rules themselves; it hands each input to the part it concerns, and collects the outputs in order.
 
 use super::{
+    account::Accounts,
     book::Book,
     chain::Chain,
     context::{Asked, Context},
@@ -15,8 +16,8 @@ use super::{
     sync::BookSync,
 };
 use crate::{
-    Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
-    entry::Body,
+    Amount, Currency, DocumentId, Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
+    entry::{Body, Entry},
     limits,
     message::{Request, Response},
     negotiation::{Reject, RejectCode},
@@ -29,11 +30,11 @@ use crate::{
 /// A record of our own ledger does not hold: it was damaged, or belongs to another node or network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "lease {lease} of the ledger can't be taken up: {why}; restore the data directory from a backup, or run: souk ledger check"
+    "{what} of the ledger can't be taken up: {why}; restore the data directory from a backup, or run: souk ledger check"
 )]
 pub struct RestoreError {
-    /// The lease.
-    pub lease: crate::LeaseId,
+    /// The lease, or the account.
+    pub what: String,
     /// What is wrong with it.
     pub why: String,
 }
@@ -69,15 +70,22 @@ impl Engine {
             last_now: now,
             cx,
         };
+        for row in &restore.accounts {
+            let what = || format!("the account with {}", row.peer);
+            let fail = |e: crate::VerifyError| RestoreError { what: what(), why: e.to_string() };
+            engine.cx.payments.restore(row, &network, now).map_err(fail)?;
+            engine.cx.accounts.restore(row);
+        }
         for row in restore.leases {
             engine.restore(&row, now)?;
         }
+        engine.cx.look_for_payments();
         Ok(engine)
     }
 
     fn restore(&mut self, row: &LeaseRow, now: Timestamp) -> Result<(), RestoreError> {
         let network = *self.cx.chain.network();
-        let fail = |why: String| RestoreError { lease: row.lease, why };
+        let fail = |why: String| RestoreError { what: format!("lease {}", row.lease), why };
         let open = check(&row.open, &network).map_err(fail)?;
         let signed = open.body.draft().ok_or_else(|| fail("its open holds no draft".to_owned()))?;
         let draft = check(signed, &network).map_err(fail)?;
@@ -134,6 +142,7 @@ impl Engine {
             self.sync.clock_went_back(now);
             self.host.clock_went_back(now);
             self.renter.clock_went_back(now);
+            self.cx.payments.clock_went_back(now);
         }
         self.last_now = now;
         match input {
@@ -145,6 +154,7 @@ impl Engine {
                 self.sync.connected(&mut self.cx, peer);
                 self.host.connected(&peer, now);
                 self.renter.connected(&mut self.cx, peer, now);
+                self.cx.payments.connected(&peer, now);
             }
             Input::Disconnected(peer) => {
                 self.cx.connected.remove(&peer);
@@ -155,6 +165,7 @@ impl Engine {
             Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
             Input::Owner { token, answer } => self.host.owner_says(&mut self.cx, token, answer, now),
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
+            Input::SettlementVerified { settle, result } => self.payment_verified(settle, &result, now),
             Input::Foreign { slots } => self.host.foreign(&mut self.cx, &slots, now),
             Input::Command(command) => self.command(command, now),
             Input::Tick => {}
@@ -169,6 +180,8 @@ impl Engine {
         self.sync.tick(&mut self.cx, now);
         self.renter.tick(&mut self.cx, &self.book, now);
         self.host.tick(&mut self.cx, &mut self.book, now);
+        self.cx.tell_payments(now);
+        self.cx.note_accounts();
     }
 
     /// The next output to carry out.
@@ -181,7 +194,10 @@ impl Engine {
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         let expiry = self.book.next_expiry().map(|at| (at, "an offer ends"));
         let sync = Some((self.sync.deadline(), "books are compared")).filter(|_| !self.cx.connected.is_empty());
-        [expiry, sync, self.renter.deadline(&self.cx), self.host.deadline(&self.cx)].into_iter().flatten().min()
+        let payment = self.cx.payments.deadline(|peer| self.cx.connected.contains(peer));
+        let payment = payment.map(|at| (at, "a payee has not answered"));
+        let parts = [self.renter.deadline(&self.cx), self.host.deadline(&self.cx)];
+        [expiry, sync, payment].into_iter().chain(parts).flatten().min()
     }
 
     fn command(&mut self, command: Command, now: Timestamp) {
@@ -198,6 +214,18 @@ impl Engine {
                 self.host.configure(&mut self.cx, &mut self.book, setup.map(|s| *s), now);
                 self.host.hold_restored(&mut self.cx, now);
             }
+            Command::Accounts(policy) => self.cx.accounts.set_policy(*policy),
+            Command::Settle { token, payment } => {
+                let result = self.cx.pay(&payment, now).map(|_| ());
+                if result.is_ok() {
+                    self.renter.paid(&mut self.cx, &payment, now);
+                }
+                self.cx.out(Output::Done { token, result });
+            }
+            Command::CannotSettle { peer, currency, why } => {
+                self.renter.cannot_pay(&mut self.cx, &(peer, currency), &why, now);
+            }
+            Command::Waive { token, lease } => self.host.waive(&mut self.cx, token, lease, now),
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
             Command::FromInside { token, lease, wish } => {
                 self.host.asked_inside(&mut self.cx, token, lease, &wish, now);
@@ -244,6 +272,7 @@ impl Engine {
                     });
                 }
             },
+            Request::Deliver { entry } if is_payment(&entry) => self.payment_delivered(from, token, &entry),
             // Orders change how the machine is offered: they are the shell's, which then tells the engine. So are logins.
             Request::Order(_)
             | Request::Login(_)
@@ -275,6 +304,41 @@ impl Engine {
             Asked::Sync(lease) => renter.synced(cx, lease, peer, &result, now),
             Asked::Deliver(lease) => renter.delivered(cx, lease, result.as_ref().ok(), now),
             Asked::Update(lease) => host.updated(cx, lease, result.ok().as_ref(), now),
+            Asked::Settle(key, n) => cx.payment_told(&key, n, result.ok().as_ref(), now),
+            // If it is lost, the payer asks again.
+            Asked::SettleAck => {}
+        }
+    }
+
+    /// A peer's payment to us, or its answer to one of ours.
+    fn payment_delivered(&mut self, from: NodeId, token: Token, entry: &Signed<Entry>) {
+        let cx = &mut self.cx;
+        let deals = self.host.deals_with(cx, &from);
+        let answered = match payment_in(entry) {
+            Some((currency, Some(n))) => {
+                cx.take_settle(from, entry, deals, None).map(|_| cx.answer_to(&(from, currency), n))
+            }
+            Some((_, None)) if cx.take_settle_ack(from, entry) => Ok(None),
+            Some((_, None)) | None => Err("it is no answer to a payment of ours"),
+        };
+        match answered {
+            Ok(answer) => {
+                let durable = answer.as_ref().and_then(|(_, ticket)| *ticket).max(cx.newest_ticket());
+                cx.reply(token, Response::Settled { ack: answer.map(|(ack, _)| ack) }, durable);
+            }
+            Err(why) => {
+                let reject = Reject::lasting(RejectCode::Terms, why);
+                cx.reply(token, Response::Rejected(reject), None);
+            }
+        }
+        self.cx.note_accounts();
+    }
+
+    /// What became of a peer's payment.
+    fn payment_verified(&mut self, settle: DocumentId, result: &Result<Amount, String>, now: Timestamp) {
+        let arrived = result.as_ref().map_or(Amount::ZERO, |amount| *amount);
+        if self.cx.settlement_verified(settle, arrived, now).is_some() {
+            self.host.payment_verified(&mut self.cx, settle, result, now);
         }
     }
 
@@ -323,6 +387,25 @@ impl Engine {
         &self.book
     }
 
+    /// What is between us and each peer.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.cx.accounts
+    }
+
+    /// What a peer owes us as of `now`, over all leases of the two both ways, what runs included; negative if we owe, or it has
+    /// paid ahead.
+    #[must_use]
+    pub fn owed_by(&self, peer: &NodeId, currency: &Currency, now: Timestamp) -> i128 {
+        self.host.owed_by(&self.cx, &(*peer, currency.clone()), now)
+    }
+
+    /// Payments of peers that wait to be looked for: bounded for each, and in their number.
+    #[must_use]
+    pub fn payments_waiting(&self) -> usize {
+        self.cx.payments.waiting()
+    }
+
     /// The host's side.
     #[must_use]
     pub const fn host(&self) -> &Host {
@@ -339,6 +422,32 @@ impl Engine {
     pub fn connected(&self) -> impl Iterator<Item = &NodeId> {
         self.cx.connected.iter()
     }
+}
+
+/// The currency of a `settle` or a `settle_ack`, and the number of a `settle`, before anything of it is believed.
+fn payment_in(entry: &Signed<Entry>) -> Option<(Currency, Option<u32>)> {
+    let entry: Entry = encode::from_bytes(entry.payload(), limits::ENTRY_BYTES).ok()?;
+    match entry.body {
+        Body::Settle(settle) => Some((settle.currency, Some(settle.n))),
+        Body::SettleAck(ack) => Some((ack.currency, None)),
+        Body::Genesis { .. }
+        | Body::LeaseOpen { .. }
+        | Body::LeaseAccept { .. }
+        | Body::Void { .. }
+        | Body::Placement { .. }
+        | Body::Amend { .. }
+        | Body::Amended(_)
+        | Body::Anchor { .. }
+        | Body::Close { .. }
+        | Body::CloseAck { .. }
+        | Body::Dispute(_)
+        | Body::Attestation(_)
+        | Body::Probe(_) => None,
+    }
+}
+
+fn is_payment(entry: &Signed<Entry>) -> bool {
+    payment_in(entry).is_some()
 }
 
 fn check<T: Document>(signed: &Signed<T>, network: &NetworkId) -> Result<Verified<T>, String> {

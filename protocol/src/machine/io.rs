@@ -7,9 +7,11 @@ use crate::{
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
-    money::Amount,
+    money::{Amount, Currency},
     negotiation::{ImagePin, Reject, RentalType},
     offer::Notice,
+    payment::PayLevel,
+    settlement::Settle,
     terms::{BadChange, Change},
     time::Millis,
     violation::Violation,
@@ -17,6 +19,7 @@ use crate::{
 };
 
 use super::{
+    account::AccountPolicy,
     policy::HostSetup,
     pricing::{OwnerAnswer, Question},
     record::Record,
@@ -100,6 +103,13 @@ pub enum Input {
         /// Whether all of them are ours now.
         locked: bool,
     },
+    /// The answer to [`Output::VerifySettlement`], at any time.
+    SettlementVerified {
+        /// The payment: the peer's `settle`.
+        settle: DocumentId,
+        /// What of its amount has arrived; or that nothing has, and why, for the logs.
+        result: Result<Amount, String>,
+    },
     /// Slots of this machine that other nodes of it hold now.
     Foreign {
         /// Their numbers.
@@ -147,6 +157,32 @@ pub enum Command {
     /// Offer this machine so, from now on; none to withdraw it. Comes once after each start, whatever is offered: restored leases
     /// are taken up after it, when their slots are locked again.
     Host(Option<Box<HostSetup>>),
+    /// The owner's rules about money hold from now on. Comes once after each start, and whenever they change.
+    Accounts(Box<AccountPolicy>),
+    /// A payment was made, outside of souk: say so in our chain, and tell the peer. A payment of the same method and reference as the
+    /// newest one to that peer and currency is that one.
+    Settle {
+        /// For the result.
+        token: Token,
+        /// The payment.
+        payment: Box<MadePayment>,
+    },
+    /// What [`Output::SettlementDue`] asks for can't be paid.
+    CannotSettle {
+        /// Whom.
+        peer: NodeId,
+        /// In what.
+        currency: Currency,
+        /// A sentence for who waits for it.
+        why: String,
+    },
+    /// Host's side: waive what the renter of a lease has not acknowledged.
+    Waive {
+        /// For the result.
+        token: Token,
+        /// Which.
+        lease: LeaseId,
+    },
     /// Host's side: take the machine back from a lease.
     Abort {
         /// Which.
@@ -201,6 +237,66 @@ pub enum Command {
     },
 }
 
+/// A payment that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadePayment {
+    /// To whom.
+    pub peer: NodeId,
+    /// In what.
+    pub currency: Currency,
+    /// How much, above zero.
+    pub amount: Amount,
+    /// How: see [`crate::settlement::method`].
+    pub method: String,
+    /// What the payee finds it by, at most [`crate::settlement::REFERENCE_BYTES`].
+    pub reference: String,
+}
+
+/// Money that should be paid now, by this node's own count and rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuePayment {
+    /// To whom.
+    pub peer: NodeId,
+    /// In what.
+    pub currency: Currency,
+    /// How much.
+    pub amount: Amount,
+    /// Methods that the host takes, the one it prefers first.
+    pub methods: Vec<String>,
+    /// The lease it is for, or one of them.
+    pub lease: LeaseId,
+    /// Why now.
+    pub why: DueReason,
+    /// Past this it is too late for that; none if there is no such moment.
+    pub until: Option<Timestamp>,
+}
+
+/// Why something should be paid now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DueReason {
+    /// The open of a lease waits for it: the host takes it only with its first payment.
+    First,
+    /// The account is half used up, or more.
+    Low(PayLevel),
+    /// All leases with the host are over, and something is left to be paid.
+    Last,
+}
+
+/// A payment of a peer, to be looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedPayment {
+    /// The peer's `settle`.
+    pub settle: DocumentId,
+    /// Who says to have paid.
+    pub peer: NodeId,
+    /// What it says.
+    pub said: Settle,
+    /// When it was signed.
+    pub time: Timestamp,
+    /// An open waits for it, until then; none if nothing does.
+    pub until: Option<Timestamp>,
+}
+
 /// What a program in an instance may want for that instance, and for no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InsideWish {
@@ -243,6 +339,9 @@ pub struct Wish {
     pub workload: Workload,
     /// What the lease may cost at most.
     pub max_spend: Option<Amount>,
+    /// Pay so much use ahead, at its price: it runs so long without this node. None for a slice, where the host wants to be paid
+    /// before.
+    pub prepay: Option<Millis>,
     /// Time between receipts.
     pub tick: Option<Millis>,
     /// A name for it.
@@ -410,12 +509,18 @@ pub enum Refusal {
     /// No such lease, or it is not ours to control.
     #[error("no open lease {0} rented by this node")]
     UnknownLease(LeaseId),
+    /// No such lease on this machine.
+    #[error("no open lease {0} on this machine")]
+    NotHosted(LeaseId),
     /// The change is not one that these terms allow.
     #[error("the lease can't be changed so: {0}")]
     Change(BadChange),
     /// One change at a time.
     #[error("another change of this lease waits for its host's answer; try again in a moment")]
     Pending,
+    /// The first payment is not made.
+    #[error("the first payment was not made: {0}")]
+    Payment(String),
     /// A wish from inside an instance is not granted.
     #[error("{0}")]
     Inside(&'static str),
@@ -564,6 +669,11 @@ pub enum Output {
         /// The answer.
         result: Result<Quote, Refusal>,
     },
+    /// Pay this. Answered by [`Command::Settle`] or [`Command::CannotSettle`]; told again if neither comes and it is still so.
+    SettlementDue(Box<DuePayment>),
+    /// Find out whether this payment has arrived. Answered by [`Input::SettlementVerified`]; one at a time for each peer and currency.
+    /// Asked again after a restart.
+    VerifySettlement(Box<ClaimedPayment>),
     /// A command is done, or refused.
     Done {
         /// The command's token.

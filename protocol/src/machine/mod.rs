@@ -5,6 +5,7 @@
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
 pub mod accept;
+pub mod account;
 pub mod auction;
 pub mod backoff;
 pub mod book;
@@ -23,6 +24,7 @@ pub mod record;
 pub mod renter;
 pub mod renter_lease;
 pub mod search;
+mod settling;
 pub mod sisters;
 pub mod slots;
 pub mod standing;

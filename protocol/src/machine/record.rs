@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::account::{AccountRow, Note};
 use crate::{
     entry::Entry,
     id::{DocumentId, LeaseId, NodeId},
@@ -55,6 +56,8 @@ pub enum Private {
     },
     /// The highest `seq` our offers have used.
     OfferSeq(u64),
+    /// What of an account does not follow from what was signed. Replaces the one before of that peer and currency.
+    Account(Box<Note>),
     /// We have asked for the end of a lease we rent: its host may claim what leaving early costs.
     Leaving {
         /// The lease.
@@ -142,6 +145,8 @@ pub struct Restore {
     pub offer_seq: u64,
     /// Rows whose lease is not over, or whose open is not answered.
     pub leases: Vec<LeaseRow>,
+    /// All accounts. Their sums count what is in `leases`, too.
+    pub accounts: Vec<AccountRow>,
     /// The number the next lease gets.
     pub next_number: u64,
 }

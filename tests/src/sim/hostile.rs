@@ -128,6 +128,8 @@ impl Bench {
             | Output::Idle { .. }
             | Output::Quoted { .. }
             | Output::UnlockSlots { .. }
+            | Output::SettlementDue(_)
+            | Output::VerifySettlement(_)
             | Output::Done { .. }
             | Output::Changed { .. }
             | Output::BookChanged { .. } => {}

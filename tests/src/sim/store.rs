@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use souk_protocol::{
-    DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
+    Amount, Currency, DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
     entry::{Body, Entry},
     lease::LeaseState,
     limits,
@@ -18,7 +18,7 @@ use souk_protocol::{
     signed::{Document, Signed},
 };
 
-use super::fold::Fold;
+use super::{accounts::Accounts, fold::Fold};
 
 /// Amendments that the ledger keeps for receipts that may still name them.
 const RECENT_AMENDMENTS: usize = 16;
@@ -38,6 +38,7 @@ pub struct Store {
     live: BTreeMap<LeaseId, LeaseState>,
     known: BTreeSet<DocumentId>,
     records: u64,
+    accounts: Accounts,
 }
 
 impl Store {
@@ -57,6 +58,7 @@ impl Store {
             live: BTreeMap::new(),
             known: BTreeSet::new(),
             records: 0,
+            accounts: Accounts::default(),
         }
     }
 
@@ -217,6 +219,7 @@ impl Store {
             }
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
             Private::Leaving { lease } => self.row(&lease)?.leaving = true,
+            Private::Account(note) => self.accounts.note(*note),
             Private::OfferSeq(seq) => {
                 if seq <= self.offer_seq {
                     return Err(format!("offer number {seq} after {}", self.offer_seq));
@@ -242,7 +245,7 @@ impl Store {
             self.head = Some(Head { author: entry.author, seq: entry.seq, id: entry.id(), time: entry.time });
         }
         let Some(lease) = entry.lease else {
-            return Ok(());
+            return self.accounts.entry(&self.me, entry, signed);
         };
         if let Body::LeaseOpen { .. } = &entry.body {
             return match self.rows.get(&lease) {
@@ -340,6 +343,31 @@ impl Store {
         self.live.iter().filter_map(|(lease, state)| Some((lease, self.folds.get(lease)?, *state)))
     }
 
+    /// The accounts.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// What peers have signed for as renters here, and this node as a renter there, by account.
+    #[must_use]
+    pub fn signed_for(&self) -> BTreeMap<(NodeId, Currency), (Amount, Amount)> {
+        let mut sums: BTreeMap<(NodeId, Currency), (Amount, Amount)> = BTreeMap::new();
+        for row in self.rows.values() {
+            let Some(draft) = self.read(&row.open).and_then(|o| self.read(o.body.draft()?)) else { continue };
+            let acked = row.ack.as_ref().and_then(|a| self.read(a)).map_or(Amount::ZERO, |a| a.due);
+            let by_renter = |e: &Verified<Entry>| e.author == draft.renter;
+            let closed = row.close_ack.as_ref().and_then(|e| self.read(e)).filter(by_renter);
+            let agreed = closed.and_then(|e| e.body.agreement()).map_or(Amount::ZERO, |(_, due)| due);
+            let hosted = draft.host == self.me;
+            let peer = if hosted { draft.renter } else { draft.host };
+            let sum = sums.entry((peer, draft.currency.clone())).or_default();
+            let sum = if hosted { &mut sum.0 } else { &mut sum.1 };
+            *sum = sum.saturating_add(acked.max(agreed));
+        }
+        sums
+    }
+
     /// What an engine starts from.
     #[must_use]
     pub fn restore(&self, now: Timestamp) -> Restore {
@@ -356,6 +384,7 @@ impl Store {
             head: self.head,
             offer_seq: self.offer_seq,
             leases: self.rows.values().filter(open).cloned().collect(),
+            accounts: self.accounts.rows(&self.signed_for()),
             next_number: self.next_number,
         }
     }
@@ -386,7 +415,7 @@ impl Store {
     #[must_use]
     pub fn has_sent(&self, request: &Request) -> bool {
         match request {
-            Request::Commit { open, .. } => self.has(open),
+            Request::Commit { open, settle, .. } => self.has(open) && settle.as_ref().is_none_or(|e| self.has(e)),
             Request::Deliver { entry } | Request::Amend { entry } => self.has(entry),
             Request::Update(update) => self.has_news(update),
             Request::BookSummary
@@ -411,6 +440,7 @@ impl Store {
                 ack.as_ref().is_none_or(|a| self.has(a)) && close_ack.as_ref().is_none_or(|e| self.has(e))
             }
             Response::News(update) => self.has_news(update),
+            Response::Settled { ack } => ack.as_ref().is_none_or(|e| self.has(e)),
             Response::BookSummary { .. }
             | Response::BookPage { .. }
             | Response::BookNotices { .. }

@@ -17,6 +17,7 @@ use crate::{
     limits,
     message::{Cause, EventCode},
     negotiation::RentalType,
+    opinion::DisputeCode,
 };
 
 /// Progress goes out at most so often.
@@ -279,6 +280,7 @@ impl HostLease {
             LeaseState::Paused(_) if now >= self.terms.ends_at => Some("its contract has ended; see `souk extend`"),
             LeaseState::Paused(_) if self.over_ceiling(now) => Some("its spending limit is reached"),
             LeaseState::Paused(_) if self.over_credit(now) => Some("what is due is not acknowledged"),
+            LeaseState::Paused(_) if self.is_unpaid() => Some("what is owed is not paid: see `souk account`"),
             LeaseState::Paused(_) => None,
         }
     }
@@ -303,7 +305,8 @@ impl HostLease {
         now: Timestamp,
     ) {
         // What waits for slots stops waiting if the renter says so.
-        let waits = reason == PauseReason::Stopped && self.wants_slots();
+        let runs_again = self.wants_slots() || self.state == LeaseState::Paused(PauseReason::NoCredit);
+        let waits = reason == PauseReason::Stopped && runs_again;
         if self.ending.is_some() || !(self.needs_slots() || waits) {
             return;
         }
@@ -462,6 +465,7 @@ impl HostLease {
             self.decline_extension(cx, Cause::Clock, now);
         }
         self.tell_expiry(cx, now);
+        self.end_dispute(cx, now);
         // One step may bring about the next: asked very late, compute stops and the disk goes at once.
         let mut before = None;
         while before != Some(self.state) && self.ending.is_none() {
@@ -488,7 +492,10 @@ impl HostLease {
                 } else if self.over_ceiling(now) {
                     self.pause(cx, PauseReason::MaxSpend, Cause::Clock, now);
                 } else if self.over_credit(now) {
-                    self.pause(cx, PauseReason::NoCredit, Cause::Clock, now);
+                    let note = "what is due is not acknowledged: it runs on when the renter's node is back".to_owned();
+                    self.pause_with(cx, PauseReason::NoCredit, Cause::Clock, note, now);
+                    let sentence = "what was used is not acknowledged";
+                    self.complain(cx, DisputeCode::NotAcknowledged, sentence, now);
                 }
             }
             LeaseState::Preparing if now >= self.terms.ends_at => {
@@ -560,7 +567,7 @@ impl HostLease {
         let stop = again.filter(|_| self.processes && !self.adopting && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
         let amended = [self.reprice_due(), self.extension_due(), self.asked.map(|a| a.valid_until)];
-        let soon = self.expiry_due();
+        let soon = [self.expiry_due(), self.dispute_due()].into_iter().flatten().min();
         [news, step, stop, tick, soon].into_iter().chain(amended).flatten().min()
     }
 }

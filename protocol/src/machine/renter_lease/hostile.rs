@@ -101,6 +101,7 @@ impl Bench {
             eviction: None,
             rank: None,
             asked: None,
+            payment: None,
         };
         self.lease.update(&mut self.cx, &update, when);
         testkit::outputs(&mut self.cx).iter().filter(|o| matches!(o, Output::Violation(_))).count()
@@ -190,6 +191,7 @@ fn who_waits_for_a_change_hears_that_the_lease_has_ended() {
         eviction: None,
         rank: None,
         asked: None,
+            payment: None,
     };
     bench.lease.update(&mut bench.cx, &update, at(2));
     assert!(bench.lease.is_closed());

@@ -9,6 +9,7 @@ use crate::{
     machine::{context::Context, io::Refusal, record::Record},
     message::{Cause, EventCode, LeaseUpdate},
     money::Counters,
+    opinion::{Dispute, DisputeCode},
     receipt::{Ack, PartialReason, Usage},
     signed::Signed,
 };
@@ -40,12 +41,35 @@ impl RenterLease {
         let partial = (due < usage.due).then(|| partial.unwrap_or(PartialReason::NotAsked));
         let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
         let Some(ack) = cx.sign(ack) else { return };
+        let more = due.saturating_sub(self.acked());
+        cx.accounts.change(&host, &self.draft.currency, |account| account.has_spent(more));
+        self.complain_of(cx, &usage, partial, now);
         self.not_taken(&usage);
         cx.persist(Record::from(&usage));
         self.durable = Some(cx.persist(Record::from(&ack)));
         self.usage = Some(usage);
         self.ack = Some(ack);
         cx.changed(self.id(), now);
+    }
+
+    /// More is claimed than we owe: kept in our chain, once for each time that it begins.
+    fn complain_of(
+        &mut self,
+        cx: &mut Context,
+        usage: &Verified<Usage>,
+        partial: Option<PartialReason>,
+        now: Timestamp,
+    ) {
+        let began = self.ack.as_ref().is_none_or(|before| before.partial.is_none());
+        let Some(reason) = partial.filter(|_| began) else { return };
+        let sentence = match reason {
+            PartialReason::OverMetered => "more is claimed than can have been used by our own clock",
+            PartialReason::NotRunning => "time is claimed in which it was not running",
+            PartialReason::NotAsked => "we are said to have left the reserved term, and have not asked for that",
+        };
+        let about = usage.id();
+        let body = Body::Dispute(Dispute { about, code: DisputeCode::OverMetered, sentence: sentence.to_owned() });
+        cx.append(self.id(), self.draft.host, body, now);
     }
 
     /// What makes a usage false whenever it comes. One older than the newest is only late.
@@ -100,15 +124,15 @@ impl RenterLease {
         let passed = with_slack(now.since(self.open.time));
         let ran = self.ran(at).map_or(passed, with_slack);
         let paid = self.paid_runs(at).map_or(passed, with_slack);
-        let counters =
-            Counters { active: claimed.active.min(passed).min(ran), storage: claimed.storage.min(passed), ..*claimed };
-        let counters =
-            Counters { waived: Millis(counters.waived.0.max(counters.active.0.saturating_sub(paid.0))), ..counters };
-        let partial = if claimed.active > passed || claimed.storage > passed {
+        // What is waived is billed to nobody: only what is billed must have run.
+        let billed = Millis(claimed.active.0.saturating_sub(claimed.waived.0));
+        let allowed = billed.min(passed).min(ran).min(paid);
+        let waived = Millis(claimed.active.0.saturating_sub(allowed.0));
+        let counters = Counters { waived, storage: claimed.storage.min(passed), ..*claimed };
+        let partial = if billed > passed || claimed.storage > passed {
             Some(PartialReason::OverMetered)
         } else {
-            let unpaid = claimed.active > ran || claimed.active.0.saturating_sub(claimed.waived.0) > paid.0;
-            unpaid.then_some(PartialReason::NotRunning)
+            (billed > allowed).then_some(PartialReason::NotRunning)
         };
         (counters, partial)
     }

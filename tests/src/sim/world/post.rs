@@ -27,6 +27,9 @@ impl World {
         }
         if let Some(delay) = self.net.delay(&mut self.dice).filter(|_| alive) {
             let at = self.now + delay;
+            if matches!(*request, Request::Commit { settle: Some(_), .. }) {
+                self.outcome.firsts += 1;
+            }
             if matches!(*request, Request::Commit { .. }) && self.dice.permille(self.settings.cuts) {
                 // The open arrives, its answer does not, and nothing else does for a while.
                 self.at(at + 1, Event::Cut(from, to, true));

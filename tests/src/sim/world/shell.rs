@@ -71,6 +71,8 @@ impl World {
                 | Output::Quoted { .. }
                 | Output::Step { .. }
                 | Output::Done { .. }
+                | Output::SettlementDue(_)
+                | Output::VerifySettlement(_)
                 | Output::Changed { .. }
                 | Output::BookChanged { .. }
                 | Output::Violation(_) => None,
@@ -169,6 +171,8 @@ impl World {
                 return Err(format!("an honest node is blamed: {violation}"));
             }
             Output::Idle { slots, .. } => self.nodes[node].idle = slots,
+            Output::SettlementDue(due) => self.settlement_due(node, *due),
+            Output::VerifySettlement(payment) => self.settlement_claimed(node, *payment),
             Output::Done { token, .. } | Output::Quoted { token, .. } => {
                 if !self.nodes[node].waiting.remove(&token) {
                     return Err("a command that nobody gave, or that was done before, is done".to_owned());

@@ -229,24 +229,25 @@ impl Account {
         &self.note
     }
 
-    /// What the peer owes this node if it has used so much more than it has signed for; negative if this node owes. Leases both ways
-    /// are one balance. Payments count once this node has said that they arrived.
+    /// What the peer owes this node if it has used so much more than it has signed for; negative if it has paid ahead. What this node
+    /// owes for leases the other way is set off against it; what it has paid ahead there is not lent. Payments count once this node
+    /// has said that they arrived.
     #[must_use]
     pub fn owed(&self, unsigned: Amount) -> i128 {
         let f = &self.flows;
         let to_us = i128::from(f.earned.0) + i128::from(unsigned.0) - i128::from(f.received.0);
         let to_them = i128::from(f.spent.0) - i128::from(f.paid_acked.0);
-        to_us - to_them
+        to_us - to_them.max(0)
     }
 
-    /// What this node owes the peer by what it has signed for; negative if it has paid ahead. Its payments count when they are made,
-    /// so that nothing is paid twice.
+    /// What this node owes the peer by what it has signed for; negative if it has paid ahead. What the peer owes for leases the other
+    /// way is set off against it. This node's payments count when they are made, so that nothing is paid twice.
     #[must_use]
     pub fn owing(&self) -> i128 {
         let f = &self.flows;
         let to_them = i128::from(f.spent.0) - i128::from(f.paid.0);
         let to_us = i128::from(f.earned.0) - i128::from(f.received.0);
-        to_them - to_us
+        to_them - to_us.max(0)
     }
 
     /// What of the peer's debts is settled: signed for, and paid.

@@ -20,10 +20,12 @@ pub mod journal;
 mod keys;
 pub mod lease;
 pub mod lock;
+pub mod months;
 pub mod pair;
 pub mod record;
 mod replay;
 pub mod state;
+pub mod statement;
 
 pub mod store;
 pub mod thread;

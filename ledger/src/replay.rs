@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Changes whenever rows change their form: a store of another version is made anew.
-const ROWS_VERSION: u32 = 2;
+const ROWS_VERSION: u32 = 3;
 /// Records folded between two writes to the store while replaying.
 const REPLAY_GROUP: u64 = 4096;
 

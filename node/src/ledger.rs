@@ -4,6 +4,7 @@
 
 mod accounts;
 mod asked;
+mod money;
 mod older;
 
 use std::{

@@ -20,5 +20,6 @@ pub mod node;
 pub mod orders;
 pub mod owner;
 pub mod seal;
+pub mod settlement;
 pub mod telemetry;
 pub mod template;

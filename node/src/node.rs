@@ -17,7 +17,7 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, logins::Logins, owned::Owned, task, views},
+    market::{About, MarketHandle, logins::Logins, owned::Owned, settlement::Money, task, views},
     orders,
     seal::Seal,
 };
@@ -113,6 +113,7 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         about,
         hooks: feed,
         logins,
+        money: Money::of(&config),
     };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();

@@ -24,6 +24,7 @@
 //! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
 //! | `POST shutdown` | stops the node |
 
+mod accounts;
 pub mod client;
 mod error;
 mod follow;

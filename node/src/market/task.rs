@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chains::Chains, command::Command, idle::IdleSide, logins::Logins, outbox::Outbox, owned::Owned, pricing::Prices,
-    rentals::Rentals, terms::Waiters, views::Meta,
+    rentals::Rentals, settlement::Money, terms::Waiters, views::Meta,
 };
 use crate::{
     access::{
@@ -97,6 +97,16 @@ pub(super) enum Internal {
     },
     /// Look at all instances again.
     LookAgain,
+    /// What a payment program said about a payment of ours.
+    Paid {
+        reference: String,
+        answer: souk_protocol::machine::payments::Answer,
+    },
+    /// What one said about a payment of a peer.
+    Found {
+        claim: Box<souk_protocol::machine::payments::Claim>,
+        found: souk_protocol::machine::payments::Found,
+    },
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
 }
@@ -130,6 +140,8 @@ pub struct Parts {
     pub hooks: crate::hooks::Feed,
     /// Registry logins.
     pub logins: Logins,
+    /// Payments.
+    pub money: Money,
 }
 
 pub(super) struct Market {
@@ -171,6 +183,7 @@ pub(super) struct Market {
     pub(super) kept: BTreeSet<NodeId>,
     pub(super) idle: IdleSide,
     pub(super) logins: Logins,
+    pub(super) money: Money,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -194,6 +207,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         about,
         hooks,
         logins,
+        money,
     } = parts;
     let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
     let endpoints = Endpoints::new(about.api.clone(), asks);
@@ -232,7 +246,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
         logins,
+        money,
     };
+    market.begin_money();
     market.remember_failures();
     let public_ends = CancellationToken::new();
     let _public_ends = public_ends.clone().drop_guard();
@@ -249,6 +265,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     market.drain().await;
     loop {
         let wake = market.engine.deadline().map(|(at, _)| Instant::now() + at.since(now()).to_std());
+        let money_wake = market.money_deadline().map(|at| Instant::now() + at.since(now()).to_std());
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -257,6 +274,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                     anyhow::bail!("the ledger's thread has ended");
                 }
                 let state = progress.borrow_and_update().clone();
+                let money = if let Progress::Durable(ticket) = &state { Some(*ticket) } else { None };
+                if let Some(ticket) = money {
+                    market.money_durable(ticket);
+                }
                 match market.ledger.decided(&state) {
                     Some(Ok(ticket)) => market.durable(ticket).await,
                     Some(Err(why)) => {
@@ -288,7 +309,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.mark_all();
                 market.forget();
                 market.forget_logins();
+                market.money_tick();
             }
+            () = sleep_until(money_wake) => market.money_tick(),
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
@@ -334,9 +357,14 @@ impl Market {
 
     /// Carries out everything the engine wants, until it wants nothing more.
     async fn drain(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
-            if let Some(output) = self.outbox.admit(output) {
-                self.carry_out(output).await;
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                if let Some(output) = self.outbox.admit(output) {
+                    self.carry_out(output).await;
+                }
+            }
+            if !self.move_money().await {
+                break;
             }
         }
         if std::mem::take(&mut self.adopt) {
@@ -435,7 +463,7 @@ impl Market {
                 }
             }
             Output::SettlementDue(due) => self.settlement_due(&due),
-            Output::VerifySettlement(payment) => Self::settlement_claimed(&payment),
+            Output::VerifySettlement(payment) => self.settlement_claimed(&payment),
             Output::Done { token, result } => self.control_done(token, result),
             Output::Changed { lease, .. } => {
                 self.judge(lease);
@@ -563,6 +591,8 @@ impl Market {
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
             Internal::IdleImage { reference, result } => self.idle_image(reference, result),
+            Internal::Paid { reference, answer } => self.paid(&reference, answer),
+            Internal::Found { claim, found } => self.found(&claim, found),
             Internal::LookAgain => self.adopt = true,
             Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),
             Internal::Adopted(found, asked) => {

@@ -135,7 +135,7 @@ impl Arrivals {
     pub fn found(&mut self, settle: &DocumentId, found: Found, used_by: Option<DocumentId>, now: Timestamp) {
         let Some(waiting) = self.waiting.get_mut(settle) else { return };
         let urgent = waiting.claim.until.is_some_and(|until| now < until);
-        let mut again = |waiting: &mut Waiting, after: Option<Millis>| {
+        let again = |waiting: &mut Waiting, after: Option<Millis>| {
             let pause = if urgent { URGENT } else { wait(after, waiting.retry) };
             waiting.at = Some(now + pause);
             if !urgent {

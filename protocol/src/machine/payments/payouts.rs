@@ -240,7 +240,8 @@ impl Payouts {
         self.kept.insert(kept.row.reference.clone(), kept);
     }
 
-    /// Begins a payment. One that is known by its reference is that one again, and nothing happens.
+    /// Begins a payment; one that a person has made already comes as [`Stage::Paid`]. One that is known by its reference is that one
+    /// again, and nothing happens.
     ///
     /// # Errors
     /// [`NotOrdered`].
@@ -249,8 +250,13 @@ impl Payouts {
             let same = kept.row.is(&payout);
             return if same { Ok(()) } else { Err(NotOrdered::Taken(payout.reference)) };
         }
-        if payout.amount == Amount::ZERO || payout.reference.is_empty() || payout.stage != Stage::Intended {
-            return Err(NotOrdered::Malformed("it has no amount, no reference, or has begun".to_owned()));
+        let begins = match payout.stage {
+            Stage::Intended => true,
+            Stage::Paid { .. } => payout.by == By::Person,
+            Stage::Settled { .. } | Stage::Failed { .. } => false,
+        };
+        if payout.reference.is_empty() || !begins {
+            return Err(NotOrdered::Malformed("it has no reference, or has begun already".to_owned()));
         }
         let form = settlement::Settle {
             n: 1,

@@ -94,6 +94,16 @@ fn answers_to_questions_that_nobody_asked_change_nothing() {
 }
 
 #[test]
+fn what_a_person_has_paid_is_written_and_signed_and_no_program_hears_of_it() {
+    let mut payouts = Payouts::default();
+    let paid = Payout { stage: Stage::Paid { receipt: String::new() }, ..payout("a", 5, By::Person) };
+    payouts.order(paid.clone(), NOW).unwrap();
+    assert_eq!(all(&mut payouts), [PayoutStep::Write(paid.clone())]);
+    payouts.written("a");
+    assert_eq!(all(&mut payouts), [PayoutStep::Sign(paid)]);
+}
+
+#[test]
 fn what_is_no_payment_is_not_begun() {
     let mut payouts = Payouts::default();
     let good = payout("a", 5, By::Person);
@@ -104,7 +114,8 @@ fn what_is_no_payment_is_not_begun() {
         Payout { reference: "a\u{1b}[2J".to_owned(), ..good.clone() },
         Payout { method: "Bank".to_owned(), ..good.clone() },
         Payout { currency: Currency("usd".to_owned()), ..good.clone() },
-        Payout { stage: Stage::Paid { receipt: String::new() }, ..good },
+        Payout { stage: Stage::Paid { receipt: String::new() }, by: By::Node, ..good.clone() },
+        Payout { stage: Stage::Settled { receipt: String::new() }, ..good },
     ];
     for payout in bad {
         assert!(matches!(payouts.order(payout, NOW), Err(NotOrdered::Malformed(_))));

@@ -52,6 +52,8 @@ struct Between {
     /// Whether the first of them is being looked for.
     looking: bool,
     answer: Option<(Verified<Entry>, Option<Ticket>)>,
+    /// What had arrived of the payment answered last.
+    arrived: Option<(DocumentId, Amount)>,
     /// Payments in a row that did not arrive.
     missed: u8,
 }
@@ -67,8 +69,8 @@ pub(super) struct Payments {
 pub(super) enum Told {
     /// It is looked for.
     Waits,
-    /// It was answered before.
-    Answered,
+    /// It was answered before; so much of it had arrived, if it is the newest that was.
+    Answered(Amount),
 }
 
 fn said(entry: &Entry) -> Option<&Settle> {
@@ -96,6 +98,7 @@ impl Payments {
                 .collect::<Result<_, _>>()?,
             looking: false,
             answer: optional(row.answer.as_ref())?.map(|entry| (entry, None)),
+            arrived: None,
             missed: 0,
         };
         self.between.insert((row.peer, row.currency.clone()), between);
@@ -281,7 +284,8 @@ impl Context {
         }
         let newest = number(between.received.as_ref());
         if settle.n <= newest {
-            return Ok((Told::Answered, entry.id()));
+            let arrived = between.arrived.filter(|(settle, _)| *settle == entry.id());
+            return Ok((Told::Answered(arrived.map_or(Amount::ZERO, |(_, amount)| amount)), entry.id()));
         }
         if between.missed >= limits::PAYMENTS_MISSED {
             return Err("too many of your payments did not arrive; ask the host");
@@ -354,6 +358,7 @@ impl Context {
             between.looking = false;
             between.missed = if arrived == Amount::ZERO { between.missed.saturating_add(1) } else { 0 };
             between.answer = Some((ack.clone(), Some(ticket)));
+            between.arrived = Some((settle, arrived.min(amount)));
         }
         if self.connected.contains(&key.0) {
             self.send(key.0, Request::Deliver { entry: ack.to_signed() }, Some(ticket), Asked::SettleAck);

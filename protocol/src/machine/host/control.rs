@@ -225,6 +225,13 @@ impl Host {
                 }
                 taken
             }
+            Body::Close { reason: EndReason::HostVanished, .. } => {
+                let taken = held.closed_since_vanished(cx, &entry, now);
+                if !taken {
+                    cx.false_receipt(from, "a close of a lease as if its host were gone, too early or for too little");
+                }
+                taken
+            }
             Body::Genesis { .. }
             | Body::LeaseOpen { .. }
             | Body::LeaseAccept { .. }

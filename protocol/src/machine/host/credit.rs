@@ -63,12 +63,16 @@ pub(super) fn first_slice(rates: &Rates, disk_mb: u64, of: Millis, most: Option<
 }
 
 impl Host {
-    /// What the leases of each peer come to, by currency.
+    /// What the leases come to of each peer that is asked to pay for one of them, by currency.
     fn sums(&self, now: Timestamp) -> BTreeMap<Key, Sum> {
-        let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
+        let asked = self.leases.values().map(HostLease::draft).filter(|d| d.payment.is_some());
+        let mut sums: BTreeMap<Key, Sum> = asked.map(|d| ((d.renter, d.currency.clone()), Sum::default())).collect();
+        if sums.is_empty() {
+            return sums;
+        }
         for lease in self.leases.values() {
             let draft = lease.draft();
-            let sum = sums.entry((draft.renter, draft.currency.clone())).or_default();
+            let Some(sum) = sums.get_mut(&(draft.renter, draft.currency.clone())) else { continue };
             sum.leases.push(lease.id());
             sum.unsigned = sum.unsigned.saturating_add(lease.unsigned(now));
             sum.rate = sum.rate.saturating_add(lease.cost_rate(SCALE));
@@ -161,26 +165,30 @@ impl Host {
         let gone_at = stopped_at.map(|at| at + cx.accounts.policy().lending.keep);
         for id in &sum.leases {
             let Some(lease) = self.leases.get_mut(id) else { continue };
-            lease.at_account(cx, ask, clamp(-owed), now);
+            lease.at_account(cx, ask.filter(|_| lease.draft().payment.is_some()), clamp(-owed), now);
             if let Some(ask) = ask.filter(|_| told) {
                 lease.tell_payment(cx, &ask, now);
             }
-            if level == Some(PayLevel::Stopped) {
+            // What was rented when nothing was asked for is not stopped for it.
+            let paid = lease.draft().payment.is_some();
+            if level == Some(PayLevel::Stopped) && paid {
                 lease.stop_unpaid(cx, now);
             }
-            if gone_at.is_some_and(|at| now >= at) {
+            if gone_at.is_some_and(|at| now >= at) && paid {
                 let note = "what was owed stayed unpaid".to_owned();
                 lease.end(cx, EndReason::Unpaid, Cause::Clock, note, now);
             }
             self.settle_slots(*id);
         }
         let rises = limit.next(owed).filter(|_| stopped_at.is_none()).and_then(|at| sum.reaches(at - owed, now));
-        let gone = gone_at.filter(|at| *at > now && sum.leases.iter().any(|id| self.lives(id)));
+        let gone = gone_at.filter(|at| *at > now && sum.leases.iter().any(|id| self.is_kept(id)));
         [rises, gone].into_iter().flatten().min()
     }
 
-    fn lives(&self, lease: &LeaseId) -> bool {
-        self.leases.get(lease).is_some_and(|l| !l.is_ending() && !l.state().is_ended())
+    /// Whether a lease is still to end if it stays unpaid.
+    fn is_kept(&self, lease: &LeaseId) -> bool {
+        let asked = |l: &HostLease| l.draft().payment.is_some() && !l.is_ending() && !l.state().is_ended();
+        self.leases.get(lease).is_some_and(asked)
     }
 
     /// Starts again what was stopped for credit and has it now. Whether some of it still waits for slots.

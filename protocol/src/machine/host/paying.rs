@@ -44,7 +44,8 @@ impl Host {
         // A payment that has come is kept whatever becomes of the open.
         let deals = self.deals_with(cx, &from);
         let told = settle.map(|settle| cx.take_settle(from, settle, deals, Some(now + limits::PAYMENT_WITHIN)));
-        if self.has_paid(cx, &draft, Amount::ZERO, now) {
+        let arrived = if let Some(Ok((Told::Answered(arrived), _))) = told { arrived } else { Amount::ZERO };
+        if self.has_paid(cx, &draft, arrived, now) {
             return self.take_open(cx, vec![token], open, draft, workload, now);
         }
         let why = match told {
@@ -55,7 +56,7 @@ impl Host {
                 return;
             }
             Some(Ok((Told::Waits, _))) => return cx.reply(token, Response::Busy { retry_after_ms: 1000 }, None),
-            Some(Ok((Told::Answered, _))) => "its first payment has not arrived",
+            Some(Ok((Told::Answered(_), _))) => "its first payment has not arrived",
             Some(Err(why)) => why,
             None => "this host takes an open of yours only with its first payment",
         };
@@ -81,11 +82,11 @@ impl Host {
             || cx.accounts.iter().any(|a| a.peer() == *peer && a.flows().earned > Amount::ZERO)
     }
 
-    /// Whether the first payment is there: what was paid ahead, or has arrived just now, is as much.
+    /// Whether the first payment is there: it has arrived just now, or a whole slice is paid ahead without it.
     fn has_paid(&self, cx: &Context, draft: &LeaseDraft, arrived: Amount, now: Timestamp) -> bool {
-        let first = draft.payment.as_ref().map_or(Amount::ZERO, |p| p.first);
+        let Some(payment) = draft.payment.as_ref().filter(|p| p.first > Amount::ZERO) else { return true };
         let owed = self.owed_by(cx, &(draft.renter, draft.currency.clone()), now);
-        first == Amount::ZERO || arrived >= first || -owed >= i128::from(first.0)
+        arrived >= payment.first || -owed >= i128::from(payment.slice.0)
     }
 
     /// A payment has arrived, or has not: opens that wait for it are taken or void.

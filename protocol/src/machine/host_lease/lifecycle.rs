@@ -11,7 +11,7 @@ use super::{
     HostLease, ORDER_AGAIN,
 };
 use crate::{
-    Millis, Timestamp, Verified,
+    Amount, Millis, Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseState, PauseReason},
     limits,
@@ -419,6 +419,34 @@ impl HostLease {
         self.renter_close = Some(close.clone());
         let note = "the renter had given up before the host answered".to_owned();
         self.end(cx, EndReason::Unconfirmed, Cause::Renter, note, now);
+        if self.state.is_ended() {
+            self.agree_to(cx, close, now);
+        }
+        true
+    }
+
+    /// The renter closed it since it had not heard of us for long after the contract's end. False if it may not: it is too early, or
+    /// it admits less than it has acknowledged.
+    pub(in super::super) fn closed_since_vanished(
+        &mut self,
+        cx: &mut Context,
+        close: &Verified<Entry>,
+        now: Timestamp,
+    ) -> bool {
+        if let Some(known) = &self.renter_close {
+            return known.id() == close.id();
+        }
+        let admitted = close.body.closing().map_or(Amount::ZERO, |(.., due)| due);
+        let claimed = self.count(now).1;
+        let over = now + limits::CLOCK_SKEW >= self.terms.ends_at + limits::DISK_KEPT;
+        if !over || !(self.acked()..=claimed).contains(&admitted) {
+            return false;
+        }
+        self.durable = Some(cx.persist(crate::machine::record::Record::from(close)));
+        self.renter_close = Some(close.clone());
+        self.confirmed = true;
+        let note = "the renter had not heard of this host for long after its end".to_owned();
+        self.end(cx, EndReason::Expired, Cause::Renter, note, now);
         if self.state.is_ended() {
             self.agree_to(cx, close, now);
         }

@@ -68,13 +68,16 @@ impl HostLease {
         }
     }
 
-    /// Agrees to the renter's close of a lease it never took up.
+    /// Agrees to the renter's close: of a lease it never took up, or of one that we had not closed.
     pub(super) fn agree_to(&mut self, cx: &mut Context, close: &Verified<Entry>, now: Timestamp) {
         if self.close_ack.is_some() {
             return;
         }
-        let body = Body::CloseAck { close: close.id(), due: Amount::ZERO };
+        let admitted = close.body.closing().map_or(Amount::ZERO, |(.., due)| due);
+        let body = Body::CloseAck { close: close.id(), due: admitted };
         if let Some((entry, ticket)) = cx.append(self.id(), self.draft.renter, body, now) {
+            let more = admitted.saturating_sub(self.acked());
+            cx.accounts.change(&self.draft.renter, &self.draft.currency, |account| account.has_earned(more));
             self.close_ack = Some(entry);
             self.durable = Some(ticket);
         }

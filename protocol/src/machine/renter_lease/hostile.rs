@@ -191,7 +191,7 @@ fn who_waits_for_a_change_hears_that_the_lease_has_ended() {
         eviction: None,
         rank: None,
         asked: None,
-            payment: None,
+        payment: None,
     };
     bench.lease.update(&mut bench.cx, &update, at(2));
     assert!(bench.lease.is_closed());

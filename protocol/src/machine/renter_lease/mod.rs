@@ -131,10 +131,10 @@ impl RenterLease {
         let terms = amended.last().and_then(|e| e.body.amended()).map_or(LeaseTerms::drafted(&draft), |a| a.terms);
         let pending = amend.filter(|e| e.body.amend().is_some_and(|(n, ..)| n > terms.n));
         let last = events.last();
-        let given_up = close.as_ref().is_some_and(|c| c.author == draft.renter);
+        let given_up = close.as_ref().filter(|c| c.author == draft.renter).and_then(|c| c.body.closing());
         let state = last.map_or(LeaseState::Preparing, |e| e.state);
         Self {
-            state: if given_up { LeaseState::Ended(EndReason::Unconfirmed) } else { state },
+            state: given_up.map_or(state, |(reason, ..)| LeaseState::Ended(reason)),
             since: LeaseEvent::last_step(&events).map_or(open.time, |e| e.at),
             terms,
             in_force: amended.into_iter().next_back(),

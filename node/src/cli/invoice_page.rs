@@ -75,12 +75,12 @@ fn section(page: &mut String, v: &InvoiceView, to: Option<&str>) {
         (_, true) => " owed by the recipient",
         (_, false) => " owed to the recipient",
     };
-    let _ = write!(
+    let _ = writeln!(
         page,
         "<h2>Balance</h2><table class=\"sum\"><tr><td>On {}{}</td><td class=\"n\">{}</td></tr>\
          <tr class=\"total\"><td>On {}{}</td><td class=\"n\">{}</td></tr></table>\
          <p class=\"note\">Amounts in {}. Each line is the difference of two sums that both parties have signed; the receipt named \
-         in it is the document with the second one, in both parties' ledgers. Months are of UTC.</p></section>\n",
+         in it is the document with the second one, in both parties' ledgers. Months are of UTC.</p></section>",
         &output::time(v.from_ms)[..10],
         side(v.opening_owed_to_us, v.opening),
         exact(v.opening, c),
@@ -115,9 +115,9 @@ fn lines(page: &mut String, title: &str, lines: &[InvoiceLine], total: Amount, c
             exact(l.amount, c),
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<tr class=\"total\"><td colspan=\"4\">Total</td><td class=\"n\">{}</td></tr></table>\n",
+        "<tr class=\"total\"><td colspan=\"4\">Total</td><td class=\"n\">{}</td></tr></table>",
         exact(total, c)
     );
 }
@@ -142,9 +142,9 @@ fn payments(page: &mut String, title: &str, payments: &[InvoicePayment], total: 
             exact(p.arrived, c),
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<tr class=\"total\"><td colspan=\"3\">Total</td><td class=\"n\">{}</td></tr></table>\n",
+        "<tr class=\"total\"><td colspan=\"3\">Total</td><td class=\"n\">{}</td></tr></table>",
         exact(total, c)
     );
 }

@@ -103,7 +103,9 @@ impl Market {
                 tracing::error!("a payment's row in the ledger can't be read, and is left alone");
                 continue;
             };
-            let signed = self.ledger.paid_as(&row.peer, &row.currency, &row.reference).is_some();
+            // Of what is over the disk says so itself.
+            let open = matches!(row.stage, Stage::Intended | Stage::Paid { .. });
+            let signed = open && self.ledger.paid_as(&row.peer, &row.currency, &row.reference).is_some();
             self.money.payouts.restore(row, signed, now());
         }
         self.money.payouts.tick(now());
@@ -215,9 +217,12 @@ impl Market {
         tracing::warn!(peer = %row.peer, reference = row.reference, "a payment failed: {why}");
         let text = format!("{} {} to {} were not paid: {why}", row.amount, row.currency, row.peer);
         self.tell_money(EventKind::PaymentFailed, &row.peer, row.reference.as_bytes(), text, payment_view(row, None));
-        let (peer, currency) = (row.peer, row.currency.clone());
-        let why = format!("{} says: {why}", row.method);
-        self.input(Input::Command(EngineCommand::CannotSettle { peer, currency, why }));
+        // What the engine waits for was ordered by the node.
+        if row.by == By::Node {
+            let (peer, currency) = (row.peer, row.currency.clone());
+            let why = format!("{} says: {why}", row.method);
+            self.input(Input::Command(EngineCommand::CannotSettle { peer, currency, why }));
+        }
     }
 
     /// The engine has taken a payment into our chain, or has not. False if the token is of something else.

@@ -1,5 +1,6 @@
 //! What the ledger keeps and tells about payments and accounts.
 
+use serde::{Deserialize, Serialize};
 use souk_ledger::{
     lease::Lease,
     months::Month,
@@ -9,7 +10,7 @@ use souk_ledger::{
     thread::AppendError,
     view::{QueryError, Select, View},
 };
-use souk_protocol::{Amount, Currency, NodeId, Timestamp};
+use souk_protocol::{Amount, Currency, NodeId, Timestamp, encode};
 
 use super::{Ledger, asked::unreadable, logged};
 use crate::{
@@ -30,7 +31,31 @@ const SEARCHED: usize = 1_000_000;
 /// Peers in one answer.
 const PEERS: usize = 10_000;
 
+/// Rows of whom the owner trusts, by peer id, as `souk trust` writes them.
+const TRUST: &str = "trust/";
+/// Bytes of such a row.
+const TRUST_BYTES: usize = 64 * 1024;
+
+/// Such a row.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trusted {
+    trusted_at: Timestamp,
+    credit: Vec<(Currency, Amount)>,
+}
+
 impl Ledger {
+    /// Peers that the owner trusts, and how much each may owe.
+    #[must_use]
+    pub fn trusted_peers(&self) -> Vec<(NodeId, Vec<(Currency, Amount)>)> {
+        let row = |(key, value): (Vec<u8>, Vec<u8>)| {
+            let peer = std::str::from_utf8(key.get(TRUST.len()..)?).ok()?.parse().ok()?;
+            let trusted = encode::from_bytes::<Trusted>(&value, TRUST_BYTES).ok()?;
+            Some((peer, trusted.credit))
+        };
+        self.rows(TRUST.as_bytes()).into_iter().filter_map(row).collect()
+    }
+
     /// Writes a row of the node's own, or removes it. Waits while the disk is hopelessly behind. The ledger's ticket; none if its
     /// thread has ended, which its progress tells.
     pub async fn keep(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) -> Option<u64> {

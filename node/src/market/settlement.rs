@@ -112,11 +112,16 @@ impl Market {
         self.tell_rules();
     }
 
-    /// Tells the engine the owner's rules, if they have changed: the configuration's, and who belongs to the owner.
+    /// Tells the engine the owner's rules, if they have changed: the configuration's, whom the owner trusts, and who belongs to
+    /// the owner.
     pub(super) fn tell_rules(&mut self) {
         let mut rules = self.money.rules.clone();
         if let Some(host) = &self.host {
             rules.lending.peers.extend(host.config().host.accept.peers.iter().copied());
+        }
+        for (peer, lines) in self.ledger.trusted_peers() {
+            rules.lending.peers.insert(peer);
+            rules.lending.lines.extend(lines.into_iter().map(|(currency, most)| ((peer, currency), most)));
         }
         rules.lending.free = self.owned.kept().collect::<BTreeSet<NodeId>>();
         if self.money.told.as_ref() != Some(&rules) {

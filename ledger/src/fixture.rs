@@ -36,6 +36,11 @@ impl Party {
 
     /// The next entry of the chain.
     pub fn say(&mut self, lease: Option<LeaseId>, peer: &Self, body: Body) -> Verified<Entry> {
+        self.say_at(START, lease, peer, body)
+    }
+
+    /// The same, later.
+    pub fn say_at(&mut self, at: u64, lease: Option<LeaseId>, peer: &Self, body: Body) -> Verified<Entry> {
         let genesis = matches!(body, Body::Genesis { .. });
         self.next(lease, (!genesis).then(|| peer.key.node_id()), body)
     }
@@ -45,7 +50,7 @@ impl Party {
             author: self.key.node_id(),
             seq: self.seq,
             prev: self.prev,
-            time: Timestamp(START + self.seq),
+            time: Timestamp(at + self.seq),
             lease,
             peer,
             body,

@@ -22,11 +22,13 @@ mod housekeeping;
 mod keys;
 pub mod lease;
 pub mod lock;
+pub mod months;
 pub mod pair;
 pub mod record;
 mod replay;
 pub mod reputation;
 pub mod state;
+pub mod statement;
 
 pub mod store;
 pub mod thread;

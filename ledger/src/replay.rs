@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Changes whenever rows change their form: a store of another version is made anew.
-const ROWS_VERSION: u32 = 10;
+const ROWS_VERSION: u32 = 11;
 /// Records folded between two writes to the store while replaying.
 const REPLAY_GROUP: u64 = 4096;
 /// Bytes of rows written at once while they are loaded.

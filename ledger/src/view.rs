@@ -4,6 +4,7 @@
 
 mod earned;
 mod events;
+mod months;
 mod names;
 mod pair;
 

@@ -5,6 +5,7 @@
 mod accounts;
 mod asked;
 mod heads;
+mod money;
 mod older;
 
 use std::{

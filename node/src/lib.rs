@@ -21,5 +21,6 @@ pub mod orders;
 pub mod owner;
 pub mod remote;
 pub mod seal;
+pub mod settlement;
 pub mod telemetry;
 pub mod template;

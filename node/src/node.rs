@@ -24,6 +24,7 @@ use crate::{
         About, MarketHandle, guard,
         logins::Logins,
         owned::Owned,
+        settlement::Money,
         task::{self, End},
         views,
     },
@@ -181,6 +182,7 @@ async fn once(
         logins,
         connected,
         waiting,
+        money: Money::of(config),
     };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();

@@ -7,6 +7,7 @@
 mod earned;
 mod entry;
 mod keep;
+mod month;
 mod pair;
 mod private;
 mod receipt;
@@ -272,6 +273,11 @@ impl State {
         let after = (lease.status(), lease.claimed(), lease.agreed());
         if before == after {
             return Ok(());
+        }
+        if before.2 != after.2
+            && let Some((month, row)) = month::agreed(lease, after.2)
+        {
+            self.staged.insert(keys::month(id, month), Some(encode::to_bytes(&row)));
         }
         let opened = lease.opened_at();
         let is_host = lease.host() == self.own;

@@ -55,6 +55,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/ledger/check", get(ledger_check))
         .route("/ledger/export", get(streams::export))
         .merge(super::owner::routes())
+        .merge(super::accounts::router())
         .route("/host", get(host))
         .route("/host/earnings", get(host_earnings))
         .route("/host/list", post(host_list))

@@ -2,6 +2,7 @@
 //!
 //! Owns the grammar ([`args`]), printing, prompts and exit codes, and starting a node (`souk up`). Holds no rule of the market.
 
+mod account;
 pub mod args;
 mod config;
 mod copy;
@@ -15,6 +16,8 @@ mod forward;
 mod hooks;
 mod host;
 mod host_show;
+mod invoice;
+mod invoice_page;
 mod jupyter;
 mod leases;
 mod ledger;
@@ -166,6 +169,9 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
         Command::Forward(args) => forward::forward(context, args).await,
         Command::Open(args) => open::open(context, &args).await,
+        Command::Account(args) => account::account(context, &args).await,
+        Command::Pay(args) => account::pay(context, args).await,
+        Command::Invoice(args) => invoice::invoice(context, &args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,

@@ -6,6 +6,7 @@
 mod env;
 pub mod listing;
 pub mod load;
+mod payment;
 mod pricing;
 mod public;
 pub mod template;
@@ -22,6 +23,7 @@ const MAX_IDLE_WORDS: usize = 256;
 const MAX_IDLE_BYTES: usize = 16 * 1024;
 
 pub use load::{ConfigError, load};
+pub use payment::{Disputed, HostPayment, MANUAL, PayWhen, Payment, PaymentProgram, RenterPayment};
 pub use pricing::{Images, OnFailure, Pricing, Strategy};
 pub use public::Public;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Renting from others.
     pub renter: Renter,
+    /// How money is paid and found.
+    pub payment: Payment,
     /// Other machines of the same owner.
     pub owner: Owner,
     /// The local API.
@@ -97,6 +101,8 @@ pub struct Host {
     pub min_slots: u16,
     /// Who may rent.
     pub accept: Accept,
+    /// How it is paid.
+    pub payment: HostPayment,
     /// Whether anybody may rent (where anybody is accepted) though disk limits can't be enforced on this machine.
     pub allow_soft_disk: bool,
     /// What guests may be granted to reach.
@@ -147,6 +153,7 @@ impl Default for Host {
             slots: None,
             min_slots: 1,
             accept: Accept::default(),
+            payment: HostPayment::default(),
             allow_soft_disk: false,
             egress: vec![Egress::None, Egress::Internet],
             registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
@@ -323,11 +330,13 @@ pub struct Renter {
     pub currency: Currency,
     /// Public SSH keys that get into what is rented from now on, unless a rental names its own: lines of OpenSSH, or files of them.
     pub ssh_keys: Vec<String>,
+    /// What is paid without asking.
+    pub payment: RenterPayment,
 }
 
 impl Default for Renter {
     fn default() -> Self {
-        Self { max_price: None, currency: Currency::usd(), ssh_keys: Vec::new() }
+        Self { max_price: None, currency: Currency::usd(), ssh_keys: Vec::new(), payment: RenterPayment::default() }
     }
 }
 
@@ -428,6 +437,8 @@ impl Config {
         self.host.pricing.check()?;
         self.host.images.check()?;
         self.host.public.check()?;
+        self.payment.check()?;
+        self.host.payment.check(&self.payment.programs)?;
         let accept = &self.host.accept;
         pricing::check_command("host.accept.command", accept.command.as_deref())?;
         unless(

@@ -126,6 +126,7 @@ impl Chains {
         match response {
             Response::Answered(entry) => Self::proof(ledger, [entry]),
             Response::Seen { close_ack, .. } => Self::proof(ledger, close_ack),
+            Response::Settled { ack } => Self::proof(ledger, ack),
             Response::News(update) => Self::proof(ledger, &update.entries),
             Response::BookSummary { .. }
             | Response::BookPage { .. }

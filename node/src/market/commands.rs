@@ -79,6 +79,7 @@ impl Market {
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
             Command::Owner(command) => self.owner_command(command),
+            Command::Money(command) => self.money_command(command),
         }
     }
 
@@ -290,7 +291,7 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        if self.change_done(token, &result) || self.inside_done(token, &result) {
+        if self.change_done(token, &result) || self.inside_done(token, &result) || self.payment_signed(token, &result) {
             return;
         }
         match result {

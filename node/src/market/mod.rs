@@ -4,6 +4,7 @@
 //! words name a lease. The local API asks through [`MarketHandle`]; it knows nothing of the engine behind it.
 
 mod access;
+mod accounts;
 mod avoid;
 pub mod chains;
 pub mod command;
@@ -28,7 +29,7 @@ mod pulses;
 mod rentals;
 mod search;
 pub mod select;
-mod settlement;
+pub mod settlement;
 mod ssh_keys;
 pub mod task;
 mod telling;

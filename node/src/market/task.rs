@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chains::Chains, command::Command, idle::IdleSide, logins::Logins, outbox::Outbox, owned::Owned, pricing::Prices,
-    pulses::Pulses, rentals::Rentals, terms::Waiters, views::Meta,
+    pulses::Pulses, rentals::Rentals, settlement::Money, terms::Waiters, views::Meta,
 };
 use crate::{
     access::{
@@ -99,6 +99,16 @@ pub(super) enum Internal {
     LookAgain,
     /// What came of a question into a rented instance.
     Beat(Input),
+    /// What a payment program said about a payment of ours.
+    Paid {
+        reference: String,
+        answer: souk_protocol::machine::payments::Answer,
+    },
+    /// What one said about a payment of a peer.
+    Found {
+        claim: Box<souk_protocol::machine::payments::Claim>,
+        found: souk_protocol::machine::payments::Found,
+    },
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
 }
@@ -136,6 +146,8 @@ pub struct Parts {
     pub connected: std::collections::BTreeSet<NodeId>,
     /// What people have wanted before.
     pub waiting: Vec<Command>,
+    /// Payments.
+    pub money: Money,
 }
 
 pub(super) struct Market {
@@ -178,6 +190,7 @@ pub(super) struct Market {
     pub(super) idle: IdleSide,
     pub(super) pulses: Pulses,
     pub(super) logins: Logins,
+    pub(super) money: Money,
     pub(super) recalls: super::heads::Recalls,
     halted: Option<OwnKey>,
 }
@@ -214,6 +227,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         logins,
         connected,
         waiting,
+        money,
     } = parts;
     let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
     let endpoints = Endpoints::new(about.api.clone(), asks);
@@ -255,7 +269,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         logins,
         recalls: super::heads::Recalls::default(),
         halted: None,
+        money,
     };
+    market.begin_money();
     market.remember_failures();
     market.ask_pulses();
     let public_ends = CancellationToken::new();
@@ -284,6 +300,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
             break;
         }
         let wake = market.engine.deadline().map(|(at, _)| Instant::now() + at.since(now()).to_std());
+        let money_wake = market.money_deadline().map(|at| Instant::now() + at.since(now()).to_std());
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -294,6 +311,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
                 let state = progress.borrow_and_update().clone();
                 if let Some(checkpoint) = market.ledger.checkpoint() {
                     market.input(Input::Checkpoint(checkpoint));
+                }
+                let money = if let Progress::Durable(ticket) = &state { Some(*ticket) } else { None };
+                if let Some(ticket) = money {
+                    market.money_durable(ticket);
                 }
                 match market.ledger.decided(&state) {
                     Some(Ok(ticket)) => market.durable(ticket).await,
@@ -326,7 +347,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
                 market.mark_all();
                 market.forget();
                 market.forget_logins();
+                market.money_tick();
             }
+            () = sleep_until(money_wake) => market.money_tick(),
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
@@ -372,9 +395,14 @@ impl Market {
 
     /// Carries out everything the engine wants, until it wants nothing more.
     async fn drain(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
-            if let Some(output) = self.outbox.admit(output) {
-                self.carry_out(output).await;
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                if let Some(output) = self.outbox.admit(output) {
+                    self.carry_out(output).await;
+                }
+            }
+            if !self.move_money().await {
+                break;
             }
         }
         if std::mem::take(&mut self.adopt) {
@@ -474,7 +502,7 @@ impl Market {
                 }
             }
             Output::SettlementDue(due) => self.settlement_due(&due),
-            Output::VerifySettlement(payment) => Self::settlement_claimed(&payment),
+            Output::VerifySettlement(payment) => self.settlement_claimed(&payment),
             Output::Done { token, result } => self.control_done(token, result),
             Output::Changed { lease, .. } => {
                 self.judge(lease);
@@ -625,6 +653,8 @@ impl Market {
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
             Internal::IdleImage { reference, result } => self.idle_image(reference, result),
             Internal::Beat(input) => self.input(input),
+            Internal::Paid { reference, answer } => self.paid(&reference, answer),
+            Internal::Found { claim, found } => self.found(&claim, found),
             Internal::LookAgain => self.adopt = true,
             Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),
             Internal::Adopted(found, asked) => {

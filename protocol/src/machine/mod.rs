@@ -19,6 +19,7 @@ pub mod host_lease;
 pub mod io;
 pub mod meter;
 pub mod orders;
+pub mod payments;
 pub mod policy;
 pub mod pricing;
 pub mod record;

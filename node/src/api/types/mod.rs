@@ -4,6 +4,7 @@
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
 mod access;
+mod account;
 mod earnings;
 mod events;
 mod hook;
@@ -18,6 +19,7 @@ mod search;
 mod terms;
 
 pub use access::*;
+pub use account::*;
 pub use earnings::*;
 pub use events::*;
 pub use hook::*;

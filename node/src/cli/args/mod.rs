@@ -5,6 +5,7 @@ mod files;
 mod hooks;
 mod hosting;
 mod images;
+mod money;
 mod orders;
 mod owner;
 mod renting;
@@ -24,6 +25,7 @@ pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
 pub use images::*;
+pub use money::*;
 pub use orders::*;
 pub use owner::*;
 pub use renting::*;
@@ -269,6 +271,29 @@ pub enum Command {
     /// What was used, and what both sides agree is owed
     #[command(after_help = "Examples:\n  souk receipts\n  souk receipts 1 --json")]
     Receipts(ReceiptsArgs),
+    /// What is owed and paid, with everybody or with one peer; confirms what has arrived
+    #[command(
+        after_help = "Payments count once the payee has confirmed them: by a program, or by a person with --received.\n\n\
+                      Examples:\n  souk account\n  souk account 7KyQ                      all about one peer\n  \
+                      souk account 7KyQ --received 5.00      its payment has arrived\n  \
+                      souk account --json | jq '.accounts[] | select(.to_confirm > 0)'"
+    )]
+    Account(AccountArgs),
+    /// Pay a peer by a payment program, or say that you have paid outside of souk
+    #[command(
+        after_help = "A payment is named by its reference: the same one again is the same payment, and nothing is paid twice.\n\n\
+                      Examples:\n  souk pay 7KyQ 5.00\n  souk pay 7KyQ 5.00 --method manual --reference 'transfer 2026-11-23'\n  \
+                      souk pay 7KyQ 5.00 --method lightning -y --json | jq -r .state"
+    )]
+    Pay(PayArgs),
+    /// A month with a peer: what was used, what was paid, what is owed
+    #[command(
+        after_help = "Every amount is traceable to a lease and the last receipt that both have signed in the month, and both parties' invoices \
+                      mirror each other.\n\nExamples:\n  souk invoice --month 2026-11\n  \
+                      souk invoice --month 2026-11 --peer 7KyQ --html invoice.html --to 'Example Ltd, 1 Example Street'\n  \
+                      souk invoice --month 2026-11 --csv > november.csv"
+    )]
+    Invoice(InvoiceArgs),
     /// The record of everything signed
     #[command(subcommand, after_help = "Examples:\n  souk ledger check\n  souk ledger export ledger.souk")]
     Ledger(LedgerCommand),

@@ -15,7 +15,7 @@
 //!
 //! `guest self [show | notice | stop | destroy | label TEXT]` asks the instance's own endpoint, for images without curl.
 //!
-//! `guest jupyter` becomes the Jupyter of the image, and `guest files` is the instance's side of a copy.
+//! `guest jupyter` becomes the Jupyter of the image, and `guest files [direct]` is the instance's side of a copy.
 //!
 //! `guest shell ROWSxCOLUMNS|- [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
 //! prints a name's addresses, all as the user it is run as.
@@ -67,7 +67,9 @@ fn main() -> ExitCode {
             }
         }
         Some(verb) if verb == "jupyter" => ExitCode::from(jupyter::run()),
-        Some(verb) if verb == "files" => ExitCode::from(files::run()),
+        Some(verb) if verb == "files" => {
+            ExitCode::from(files::run(arguments.next().is_some_and(|way| way == "direct")))
+        }
         Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
         Some(verb) if verb == "self" => ExitCode::from(own::run(&arguments.collect::<Vec<_>>())),
         Some(verb) if verb == "provision" => match (arguments.next(), arguments.next()) {

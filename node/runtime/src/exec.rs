@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{broadcast, watch};
 use tokio_util::codec::FramedRead;
 
@@ -77,16 +78,35 @@ impl std::fmt::Debug for ExecSession {
 
 /// The input of an exec.
 #[derive(Debug)]
-pub struct ExecInput(WriteHalf<Connection>);
+pub struct ExecInput(Way);
+
+#[derive(Debug)]
+enum Way {
+    Engine(WriteHalf<Connection>),
+    /// Past the engine, whose own way stays open beside it.
+    Direct {
+        connection: OwnedWriteHalf,
+        _engine: Box<ExecInput>,
+    },
+}
 
 impl ExecInput {
+    pub(crate) fn direct(connection: OwnedWriteHalf, engine: Self) -> Self {
+        Self(Way::Direct { connection, _engine: Box::new(engine) })
+    }
+
     /// Writes all of it; waits while the command doesn't read.
     ///
     /// # Errors
     /// When the command or the engine is gone.
     pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.write_all(bytes).await?;
-        self.0.flush().await
+        match &mut self.0 {
+            Way::Engine(connection) => {
+                connection.write_all(bytes).await?;
+                connection.flush().await
+            }
+            Way::Direct { connection, .. } => connection.write_all(bytes).await,
+        }
     }
 
     /// Ends the input; the output goes on.
@@ -94,7 +114,10 @@ impl ExecInput {
     /// # Errors
     /// When the command or the engine is gone.
     pub async fn close(&mut self) -> std::io::Result<()> {
-        self.0.shutdown().await
+        match &mut self.0 {
+            Way::Engine(connection) => connection.shutdown().await,
+            Way::Direct { connection, .. } => connection.shutdown().await,
+        }
     }
 }
 
@@ -274,7 +297,7 @@ async fn open_any(
     {
         tracing::debug!(%error, "the terminal's first size was refused");
     }
-    Ok(ExecSession { output: Box::pin(output), input: ExecInput(write), control })
+    Ok(ExecSession { output: Box::pin(output), input: ExecInput(Way::Engine(write)), control })
 }
 
 /// Waits for the exit code, and ends the processes when the session is dropped before.

@@ -2,7 +2,7 @@
 //! must be there, and no number of its chain may ever stand for two entries.
 //!
 //! `SOUK_TEST_ROUNDS=300` kills so many times.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{
     collections::BTreeMap,

@@ -13,6 +13,7 @@ use crate::{
 };
 
 #[test]
+#[expect(clippy::print_stdout, reason = "figures of a long run")]
 fn a_damaged_store_is_made_anew_with_the_same_answers() {
     let (host, _, facts, _) = story(12, 60);
     let original = tempfile::tempdir().unwrap();
@@ -45,6 +46,7 @@ fn rounds(usual: u64) -> u64 {
 /// A power cut on journal and sled together. The journal's disk is simulated: what was not flushed survives by chance. Sled
 /// flushes nothing, so any sector of its files may be as old as the directory: each is taken from one of several moments.
 #[test]
+#[expect(clippy::print_stdout, reason = "figures of a long run")]
 fn power_cuts_on_journal_and_sled_lose_nothing_and_fork_nothing() {
     let (host, _, facts, _) = story(21, 40);
     let (own, network) = (host.key.node_id(), host.network);

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
 use souk_protocol::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId, Nonce, Rates, SshKey,
-    Timestamp, Verified,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId, Nonce, Rates,
+    SshKey, Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState},
     money::Counters,

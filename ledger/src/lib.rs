@@ -17,8 +17,8 @@ pub mod earnings;
 pub mod export;
 #[cfg(test)]
 mod fixture;
-pub mod journal;
 mod housekeeping;
+pub mod journal;
 mod keys;
 pub mod lease;
 pub mod lock;

@@ -192,10 +192,7 @@ impl Folder {
     }
 
     /// Visits every row that records have made, in order.
-    pub(crate) fn rows<E: From<KvError>>(
-        &self,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub(crate) fn rows<E: From<KvError>>(&self, mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut failed = None;
         self.kv.scan(b"", b"", &mut |key, value| {
             if key == keys::APPLIED || key == keys::IDENTITY {

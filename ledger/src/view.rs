@@ -14,9 +14,7 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use souk_protocol::{
-    Currency, LeaseId, NetworkId, NodeId, checkpoint::Checkpoint, entry::Entry, signed::Signed,
-};
+use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, checkpoint::Checkpoint, entry::Entry, signed::Signed};
 
 use crate::{
     chain::{EntryRow, ForkProof, ForkRow, Head},

@@ -2,7 +2,7 @@
 //! must be there, and no number of its chain may ever stand for two entries.
 //!
 //! `SOUK_TEST_ROUNDS=300` kills so many times.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{
     collections::BTreeMap,
@@ -171,7 +171,7 @@ impl Heard {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_nine_nor_said_twice() {
-    let rounds: u64 = env::var("SOUK_TEST_ROUNDS").map_or(24, |n| n.parse().unwrap());
+    let rounds: u64 = env::var("SOUK_TEST_ROUNDS").map_or(9, |n| n.parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
     let own = Party::new(1).key.node_id();
     let mut heard = Heard::default();

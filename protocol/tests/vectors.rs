@@ -10,8 +10,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use souk_protocol::{
     Amount, AskId, Currency, Digest, Document, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId,
-    Nonce, Rates, Signed, Timestamp, Verified, encode,
+    Nonce, Rates, Signed, Timestamp, Verified,
     checkpoint::{Checkpoint, Ids, Totals},
+    encode,
     entry::{About, Body, Entry, VoidCode},
     fork::ForkProof,
     heads::{ChainHead, HeadReport, HeadSeen, HeldRecord, Meet, Met},

@@ -361,6 +361,13 @@ impl BaseWriter {
 impl Base {
     /// The same file under its final name.
     pub(super) fn renamed(&self) -> Self {
-        Self { file: name(self.segment), segment: self.segment, last: self.last, rows_at: self.rows_at, index_at: self.index_at, records: self.records }
+        Self {
+            file: name(self.segment),
+            segment: self.segment,
+            last: self.last,
+            rows_at: self.rows_at,
+            index_at: self.index_at,
+            records: self.records,
+        }
     }
 }

@@ -221,14 +221,8 @@ impl State {
             // The chain row is all there is to an anchor: what it fixes is in the receipts.
             (Body::Anchor { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. }, _) => {}
             // These are about no lease, and never come here.
-            (
-                Body::Settle(_)
-                | Body::SettleAck(_)
-                | Body::Attestation(_)
-                | Body::Probe(_)
-                | Body::Checkpoint(_),
-                _,
-            ) => {}
+            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) | Body::Checkpoint(_), _) => {
+            }
         })?;
         Ok(())
     }

@@ -75,7 +75,8 @@ impl State {
             ForkProof::Entries(..) | ForkProof::Heads(..) | ForkProof::Head(..) => Vec::new(),
             ForkProof::Usages(a, b) => vec![a.id(of), b.id(of)],
             ForkProof::Acks(a, b) => {
-                let answered = [a, b].into_iter().filter_map(|ack| Held::read(ack.clone(), of).ok()).map(|a| a.value.usage);
+                let answered =
+                    [a, b].into_iter().filter_map(|ack| Held::read(ack.clone(), of).ok()).map(|a| a.value.usage);
                 [a.id(of), b.id(of)].into_iter().chain(answered).collect()
             }
         }

@@ -72,7 +72,17 @@ mod tests {
     fn only_the_current_store_stays() {
         let parent = tempfile::tempdir().unwrap();
         let store = parent.path().join("sled");
-        let all = ["sled", "sled.bad-7", "sled-4", "sled-42", "sled-42.bad-9", "sled-42.work", "sled-43", "journal", "sledge"];
+        let all = [
+            "sled",
+            "sled.bad-7",
+            "sled-4",
+            "sled-42",
+            "sled-42.bad-9",
+            "sled-42.work",
+            "sled-43",
+            "journal",
+            "sledge",
+        ];
         for name in all {
             fs::create_dir(parent.path().join(name)).unwrap();
         }

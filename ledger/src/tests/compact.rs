@@ -193,7 +193,10 @@ fn old_records_go_and_every_answer_stays() {
             }
             // What was built beside is what a start makes of the base.
             let again = open(&disk.copy(), &life.host).unwrap();
-            assert!(again.view().all_rows().unwrap() == ledger.view().all_rows().unwrap(), "seed {seed}, round {round}");
+            assert!(
+                again.view().all_rows().unwrap() == ledger.view().all_rows().unwrap(),
+                "seed {seed}, round {round}"
+            );
         }
         assert!(disk.list().unwrap().len() <= 3, "{:?}", disk.list().unwrap());
     }

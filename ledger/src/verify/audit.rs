@@ -98,7 +98,7 @@ enum Cut {
     /// Nothing is left out, or what is left out is proven.
     Whole { left_out: u64 },
     /// Before the cut: the author's entries so far, and the newest one's number.
-    Before { kept: Ids, newest: Option<u64> },
+    Before { kept: Box<Ids>, newest: Option<u64> },
     /// Behind it: what a checkpoint must say.
     Behind(Box<Checkpoint>),
 }
@@ -130,7 +130,7 @@ impl Audit {
             head: None,
             forks: Vec::new(),
             cut: if header.cut {
-                Cut::Before { kept: Ids::default(), newest: None }
+                Cut::Before { kept: Box::default(), newest: None }
             } else {
                 Cut::Whole { left_out: 0 }
             },

@@ -4,10 +4,10 @@
 //! said that record durable; a signature never leaves the node before its record is on disk.
 
 use crate::{
-    checkpoint::Checkpoint,
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     fork::ForkProof,
     heads::Meet,
+    checkpoint::Checkpoint,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
     money::{Amount, Currency},

@@ -99,6 +99,7 @@ impl Document for HeadSeen {
     const NAME: &'static str = "head countersignature";
     const MAX_BYTES: usize = limits::HEAD_BYTES;
 
+    #[allow(clippy::misnamed_getters, reason = "its author is who signs it, and the field is whose head was seen")]
     fn author(&self) -> NodeId {
         self.witness
     }

@@ -158,8 +158,8 @@ impl State {
         let author = proof.accused().ok_or(Refusal::Private)?;
         match self.keep_fork(&author, &ForkRow::Proof(proof.clone()))? {
             // It is what the record says, not what it has done.
-            Applied::Fork => Ok(Applied::New),
-            other => Ok(other),
+            Applied::New | Applied::Fork => Ok(Applied::New),
+            Applied::Known => Ok(Applied::Known),
         }
     }
 

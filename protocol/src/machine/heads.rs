@@ -160,7 +160,7 @@ impl Heads {
         if cx.chain.is_halted() {
             self.lost.clear();
         }
-        for peer in self.peers.to_probe(now) {
+        for peer in self.peers.probes(now) {
             self.meet(cx, peer, now);
         }
         let lost: Vec<NodeId> = self.lost.iter().filter(|(_, at)| **at <= now).map(|(peer, _)| *peer).collect();
@@ -254,7 +254,7 @@ impl Heads {
         };
         cx.reply(token, Response::Met(Box::new(met)), cx.head_durable());
         // Two starts of one key: each is asked, over whatever connection it is that leads there.
-        for peer in self.peers.to_probe(now) {
+        for peer in self.peers.probes(now) {
             self.meet(cx, peer, now);
         }
     }
@@ -283,7 +283,7 @@ impl Heads {
         {
             cx.persist(Record::Private(Private::HeadSeen(seen.to_signed())));
         }
-        for peer in self.peers.to_probe(now) {
+        for peer in self.peers.probes(now) {
             self.meet(cx, peer, now);
         }
     }

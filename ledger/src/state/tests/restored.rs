@@ -8,7 +8,7 @@ use souk_protocol::{
 use super::*;
 
 fn resume(seq: u64, id: DocumentId) -> Fact {
-    Fact::Private(Private::Resume { seq, id, time: Timestamp(START + 100) })
+    Fact::Private(Private::Resume { seq, id, time: Timestamp(START + seq) })
 }
 
 #[test]
@@ -53,15 +53,17 @@ fn a_ledger_that_was_never_restored_takes_no_number_twice_and_leaves_none_out() 
     let mut ahead = Party { seq: w.host.seq + 1, ..w.host.clone() };
     let close = w.deal.close(&mut ahead, &w.renter);
     assert!(matches!(w.refused(&Fact::Entry(close)), Refusal::Chain(_)));
+    let first = w.deal.usage(&w.host);
+    w.fact(&Fact::Usage(first)).unwrap();
     w.deal.usage(&w.host);
-    let second = w.deal.usage(&w.host);
-    let refusal = w.refused(&Fact::Usage(second.clone()));
+    let third = w.deal.usage(&w.host);
+    let refusal = w.refused(&Fact::Usage(third.clone()));
     assert_eq!(refusal, Refusal::Receipt("our usages leave out a number"));
-    // A restored one may have lost the first, and has the second back from the renter.
+    // A restored one may have lost the second, and has the third back from the renter.
     let head = w.state.head(&w.host.key.node_id()).unwrap().unwrap();
     w.fact(&resume(0, DocumentId([5; 32]))).unwrap();
     assert_eq!(w.state.head(&w.host.key.node_id()).unwrap(), Some(head), "the chain itself was whole");
-    assert_eq!(w.fact(&Fact::Usage(second)).unwrap(), Applied::New);
+    assert_eq!(w.fact(&Fact::Usage(third)).unwrap(), Applied::New);
 }
 
 #[test]

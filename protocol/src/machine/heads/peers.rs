@@ -218,7 +218,7 @@ impl Peers {
     }
 
     /// Peers to be asked now, since two starts of them may be there at once.
-    pub(super) fn to_probe(&mut self, now: Timestamp) -> Vec<NodeId> {
+    pub(super) fn probes(&mut self, now: Timestamp) -> Vec<NodeId> {
         let mut probes = Vec::new();
         self.doubted.retain(|id| self.peers.get(id).is_some_and(|p| p.doubt.is_some()));
         for id in &self.doubted {

@@ -9,19 +9,23 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use souk_protocol::{NetworkId, NodeId, encode::DecodeError};
+use souk_protocol::{NetworkId, NodeId, checkpoint::Checkpoint, encode::DecodeError};
 
 use crate::{
-    journal::{Disk, Journal, JournalError, Mark, Position, RealDisk, Sizes, Start},
+    compact::{Built, Plan},
+    journal::{Base, Disk, Journal, JournalError, Mark, Position, RealDisk, Sizes, Start, newest_base},
+    keys,
     record::Fact,
-    replay::{Condition, Folder, examine},
-    state::{Applied, FoldError, Refusal},
-    store::{Kv, KvError, MemoryKv, SledKv},
-    view::View,
+    replay::{Condition, Folder, Of, examine},
+    state::{Applied, FoldError, Refusal, decode},
+    store::{Kv, KvError, MemoryKv, SledKv, SwapKv, place},
+    view::{Durable, View},
 };
 
 /// A store smaller than this is not made anew for wasting space. Bytes.
 const WASTE: u64 = 64 << 20;
+/// Records between two such looks.
+const WASTE_AFTER: u64 = 1 << 16;
 
 /// Why a ledger can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +106,16 @@ pub enum Backend {
 #[derive(Debug)]
 pub struct Ledger {
     journal: Journal,
-    kv: Arc<dyn Kv>,
+    kv: Arc<SwapKv>,
     folder: Folder,
     /// The last record that is in the journal's group, but not in the store.
     staged: Option<Mark>,
-    durable: Arc<Mutex<Position>>,
+    durable: Arc<Mutex<Durable>>,
+    backend: Backend,
+    /// The journal's length when the store was last made.
+    packed_at: u64,
+    /// A store that was replaced, until nobody reads it any more.
+    old: Option<(Arc<dyn Kv>, PathBuf)>,
     own: NodeId,
     network: NetworkId,
 }
@@ -134,33 +143,53 @@ impl Ledger {
         own: NodeId,
         network: NetworkId,
     ) -> Result<Self, OpenError> {
-        let (kv, mark) = match sound_store(backend, &own, &network)? {
+        let base = newest_base(&*disk)?;
+        if let Backend::Sled(directory) = backend
+            && let Err(error) = place::remove_others(directory, base)
+        {
+            tracing::warn!(%error, "can't remove an old store");
+        }
+        let of = Of { own, network, base };
+        let (kv, mark) = match sound_store(backend, &of)? {
             Some(found) => found,
-            None => (recreate(backend)?, None),
+            None => (recreate(backend, base)?, None),
         };
         let (journal, start) = Journal::open(Arc::clone(&disk), sizes, mark)?;
-        let (kv, from) = match start {
-            Start::After(position) => (kv, position),
-            Start::Beginning if mark.is_none() => (kv, Position::FIRST),
+        let generation = journal.generation();
+        let caught_up = match start {
+            Start::After(position) => Folder::new(kv, &of).map_err(OpenError::Store).and_then(|mut folder| {
+                folder.replay(&disk, &generation, position, journal.end())?;
+                Ok(folder)
+            }),
             Start::Beginning => {
-                drop(kv);
-                (recreate(backend)?, Position::FIRST)
+                let kv = if mark.is_none() {
+                    kv
+                } else {
+                    drop(kv);
+                    recreate(backend, base)?
+                };
+                Folder::from_base(kv, &of, &disk, &generation, journal.end())
             }
         };
-        let mut folder = Folder::new(Arc::clone(&kv), own, network)?;
-        let (kv, folder) = match folder.replay(Arc::clone(&disk), from, journal.end()) {
-            Ok(_) => (kv, folder),
+        let folder = match caught_up {
             Err(OpenError::Store(e)) => {
                 tracing::warn!(error = %e, "the store failed while catching up with the journal");
-                drop((folder, kv));
-                let kv = recreate(backend)?;
-                let mut folder = Folder::new(Arc::clone(&kv), own, network)?;
-                folder.replay(disk, Position::FIRST, journal.end())?;
-                (kv, folder)
+                Folder::from_base(recreate(backend, base)?, &of, &disk, &generation, journal.end())?
             }
-            Err(e) => return Err(e),
+            other => other?,
         };
-        Ok(Self { durable: Arc::new(Mutex::new(journal.end())), journal, kv, folder, staged: None, own, network })
+        Ok(Self {
+            durable: Arc::new(Mutex::new(Durable { end: journal.end(), generation })),
+            kv: Arc::new(SwapKv::new(folder.kv())),
+            journal,
+            folder,
+            staged: None,
+            backend: backend.clone(),
+            packed_at: 0,
+            old: None,
+            own,
+            network,
+        })
     }
 
     /// Folds a record and adds it to the group. It is durable once [`Ledger::commit`] has returned.
@@ -192,7 +221,7 @@ impl Ledger {
         self.journal.sync()?;
         if let Some(mark) = self.staged.take() {
             self.folder.commit(mark)?;
-            *self.durable.lock().unwrap_or_else(PoisonError::into_inner) = self.journal.end();
+            self.durable.lock().unwrap_or_else(PoisonError::into_inner).end = self.journal.end();
         }
         Ok(())
     }
@@ -211,10 +240,108 @@ impl Ledger {
         Ok(self.kv.flush()?)
     }
 
+    /// What is to be compacted, if it is worth it: enough full segments, or a store that wastes space. With `always`, whatever
+    /// there is. Call it between groups.
+    ///
+    /// # Errors
+    /// [`StoreFailure`], after which the ledger must be dropped.
+    pub fn plan(&mut self, always: bool) -> Result<Option<Plan>, StoreFailure> {
+        let since = self.journal.end().index.saturating_sub(self.packed_at);
+        let waste = since >= WASTE_AFTER && wasteful(self.kv.disk_bytes(), self.folder.live());
+        let segment = if always || waste {
+            self.journal.roll()?;
+            self.journal.full().map(|(newest, _)| newest)
+        } else {
+            self.journal.replaceable()
+        };
+        Ok(segment.map(|segment| Plan {
+            disk: self.journal.disk(),
+            generation: self.journal.generation(),
+            backend: self.backend.clone(),
+            own: self.own,
+            network: self.network,
+            segment,
+        }))
+    }
+
+    /// Whether there are enough full segments to be compacted.
+    #[must_use]
+    pub fn is_worth_compacting(&self) -> bool {
+        self.journal.replaceable().is_some()
+    }
+
+    /// The checkpoint that our chain's newest one says.
+    ///
+    /// # Errors
+    /// [`StoreFailure::Store`].
+    pub fn checkpoint(&self) -> Result<Option<Checkpoint>, StoreFailure> {
+        let row: Option<(u64, Checkpoint)> =
+            self.kv.get(keys::CHECKPOINT)?.map(|bytes| decode(&bytes, "checkpoint")).transpose()?;
+        Ok(row.map(|(_, checkpoint)| checkpoint))
+    }
+
+    /// Tells how far the journal is durable, from other threads.
+    pub fn durable_end(&self) -> impl Fn() -> Position + Send + 'static {
+        let durable = Arc::clone(&self.durable);
+        move || durable.lock().unwrap_or_else(PoisonError::into_inner).end
+    }
+
+    /// Puts a base and its store in place. Call it between groups, once its checkpoint is durable.
+    ///
+    /// # Errors
+    /// [`StoreFailure`], after which the ledger must be dropped: the next start finds the one base or the other.
+    pub fn install(&mut self, built: Built) -> Result<(), StoreFailure> {
+        let Built { base, mut folder, next } = built;
+        let (disk, before) = (self.journal.disk(), self.journal.generation());
+        // A record the thread has just folded once can be folded again, unless the disk fails.
+        folder.replay(&disk, &before, next, self.journal.end()).map_err(|e| match e {
+            OpenError::Journal(e) => StoreFailure::Journal(e),
+            OpenError::Store(e) => StoreFailure::Store(e),
+            OpenError::Directory { .. } | OpenError::Decode { .. } | OpenError::Refused { .. } => {
+                StoreFailure::Thread("could not read its journal again")
+            }
+        })?;
+        folder.kv().flush()?;
+        self.journal.install(&base)?;
+        let replaced = self.kv.replace(folder.kv());
+        {
+            let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+            durable.generation = self.journal.generation();
+        }
+        self.packed_at = self.journal.end().index;
+        // The fold holds the old store as well.
+        self.folder = folder;
+        if let Backend::Sled(directory) = &self.backend {
+            let was = before.as_ref().as_ref().map_or(0, Base::segment);
+            self.old = Some((replaced, place::of_base(directory, was)));
+        }
+        Ok(())
+    }
+
+    /// Whether replaced files are still there.
+    #[must_use]
+    pub fn has_replaced(&self) -> bool {
+        self.old.is_some() || self.journal.has_replaced()
+    }
+
+    /// Removes a bit of what was replaced, once nobody reads it any more. Says whether there may be more.
+    pub fn sweep(&mut self) -> bool {
+        if let Some((kv, directory)) = self.old.take_if(|(kv, _)| Arc::strong_count(kv) == 1) {
+            drop(kv);
+            // What stays is removed at the next start.
+            if let Err(error) = place::remove(&directory) {
+                tracing::warn!(directory = %directory.display(), %error, "can't remove the replaced store");
+            }
+            return true;
+        }
+        self.journal.sweep()
+    }
+
     /// A reader of everything committed, usable from other threads.
     #[must_use]
     pub fn view(&self) -> View {
-        View::new(Arc::clone(&self.kv), self.journal.disk(), Arc::clone(&self.durable), self.own, self.network)
+        let kv = Arc::clone(&self.kv) as Arc<dyn Kv>;
+        View::new(kv, self.journal.disk(), Arc::clone(&self.durable), self.own, self.network)
     }
 }
 
@@ -222,15 +349,16 @@ impl Ledger {
 type Found = (Arc<dyn Kv>, Option<Mark>);
 
 /// The store, if it opens and holds what was written to it.
-fn sound_store(backend: &Backend, own: &NodeId, network: &NetworkId) -> Result<Option<Found>, KvError> {
+fn sound_store(backend: &Backend, of: &Of) -> Result<Option<Found>, KvError> {
     let Backend::Sled(directory) = backend else {
         return Ok(Some((Arc::new(MemoryKv::default()), None)));
     };
-    let examined = SledKv::open(directory).and_then(|kv| examine(&kv, own, network).map(|condition| (kv, condition)));
+    let directory = place::of_base(directory, of.base);
+    let examined = SledKv::open(&directory).and_then(|kv| examine(&kv, of).map(|condition| (kv, condition)));
     Ok(match examined {
         Ok((kv, Condition::Sound { mark, live })) => {
             let disk = kv.disk_bytes();
-            if disk > WASTE && disk / 4 > live {
+            if wasteful(disk, live) {
                 tracing::info!(disk, live, "the store wastes space, making it anew");
                 return Ok(None);
             }
@@ -248,9 +376,14 @@ fn sound_store(backend: &Backend, own: &NodeId, network: &NetworkId) -> Result<O
     })
 }
 
-fn recreate(backend: &Backend) -> Result<Arc<dyn Kv>, KvError> {
+/// Sled gives no space back.
+const fn wasteful(disk: u64, live: u64) -> bool {
+    disk > WASTE && disk / 4 > live
+}
+
+fn recreate(backend: &Backend, base: u64) -> Result<Arc<dyn Kv>, KvError> {
     Ok(match backend {
-        Backend::Sled(directory) => Arc::new(SledKv::recreate(directory)?),
+        Backend::Sled(directory) => Arc::new(SledKv::recreate(&place::of_base(directory, base))?),
         Backend::Memory => Arc::new(MemoryKv::default()),
     })
 }

@@ -1,7 +1,9 @@
 //! Exports: a node's public records as a file that anyone can check.
 //!
 //! A file is frames `len: u32 LE | CBOR`: a [`Header`], the records in the order this node learnt them (so that whatever a
-//! record answers comes before it), and a [`Trailer`] that the author signs over everything before it. [`crate::verify`] reads it.
+//! record answers comes before it), and a [`Trailer`] that the author signs over everything before it. Where the ledger has
+//! dropped old records there is a cut: before it some are missing, and a checkpoint after it fixes which and what they came
+//! to. [`crate::verify`] reads it.
 
 use std::io::{self, Write};
 
@@ -17,7 +19,7 @@ use souk_protocol::{
 use crate::{
     journal::JournalError,
     record::{Held, Record},
-    view::View,
+    view::{QueryError, View},
 };
 
 /// What the first frame says it is.
@@ -35,6 +37,9 @@ pub enum Filter {
     All,
     /// Those of one lease.
     Lease(LeaseId),
+    /// Every public record of a ledger that was restored from an older copy: entries of its author may be missing, and those that
+    /// came back from others stand where they came back.
+    Restored,
 }
 
 /// The first frame.
@@ -51,6 +56,14 @@ pub struct Header {
     pub author: NodeId,
     /// What was chosen.
     pub filter: Filter,
+    /// Whether old records have been dropped: there is a cut behind those that are left of them, and a checkpoint behind it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The last frame: without it a file is incomplete.
@@ -59,7 +72,7 @@ pub struct Header {
 pub struct Trailer {
     /// The signer.
     pub author: NodeId,
-    /// Records between header and trailer.
+    /// Frames between header and trailer.
     pub count: u64,
     /// The author's own newest entry among them.
     pub head: Option<DocumentId>,
@@ -88,6 +101,8 @@ pub(crate) enum Item {
     Entry(Signed<Entry>),
     Usage(Signed<Usage>),
     Ack(Signed<Ack>),
+    /// Before it, what a checkpoint behind it stands for is left out.
+    Cut,
     Trailer(Signed<Trailer>),
 }
 
@@ -97,6 +112,9 @@ pub enum ExportError {
     /// The journal can't be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The store can't be read.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// A record of the journal does not decode.
     #[error("record {index} of the journal can't be read")]
     Decode {
@@ -121,11 +139,19 @@ pub enum ExportError {
 pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Result<u64, ExportError> {
     let mut out = Frames { out, hasher: blake3::Hasher::new() };
     let (author, network) = (view.own(), view.network());
-    out.frame(&Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter })?;
+    let filter = if filter == Filter::All && view.is_restored()? { Filter::Restored } else { filter };
     let mut reader = view.records();
+    let mut cut = Some(reader.base_end()).filter(|end| filter == Filter::All && *end > 0);
+    let header = Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter, cut: cut.is_some() };
+    out.frame(&header)?;
     let (mut count, mut head) = (0, None);
     while let Some(item) = reader.next_item()? {
         let index = item.mark.at.index;
+        if cut.is_some_and(|cut| index >= cut) {
+            out.frame(&Item::Cut)?;
+            count += 1;
+            cut = None;
+        }
         let decode = |source| ExportError::Decode { index, source };
         let (lease, item) = match Record::from_bytes(item.record).map_err(decode)? {
             Record::Entry(entry) => {
@@ -143,7 +169,7 @@ pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Re
                 let held = Held::read(ack, &network).map_err(decode)?;
                 (Some(held.value.lease), Item::Ack(held.signed))
             }
-            Record::Private(_) => continue,
+            Record::Private(_) | Record::Fork(_) => continue,
         };
         if chosen(filter, lease) {
             out.frame(&item)?;
@@ -157,9 +183,35 @@ pub fn export(view: &View, filter: Filter, key: &Keypair, out: impl Write) -> Re
     Ok(count)
 }
 
+/// A file of frames, the first of which is a header and the last of which is replaced by a trailer for those between: what a
+/// dishonest author could make.
+#[cfg(test)]
+pub(crate) fn sealed(frames: &[Vec<u8>], key: &Keypair, network: NetworkId) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut head = None;
+    let between = &frames[..frames.len() - 1];
+    for frame in between {
+        out.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+        out.extend_from_slice(frame);
+        if let Ok(Item::Entry(entry)) = encode::from_bytes(frame, FRAME_BYTES)
+            && let Ok(held) = Held::read(entry, &network)
+            && held.value.author == key.node_id()
+        {
+            head = Some(held.id);
+        }
+    }
+    let digest = Digest(*blake3::hash(&out).as_bytes());
+    let trailer = Trailer { author: key.node_id(), count: between.len() as u64 - 1, head, digest };
+    #[expect(clippy::unwrap_used, reason = "a test's")]
+    let trailer = encode::to_bytes(&Item::Trailer(Verified::sign(trailer, key, &network).unwrap().to_signed()));
+    out.extend_from_slice(&(trailer.len() as u32).to_le_bytes());
+    out.extend_from_slice(&trailer);
+    out
+}
+
 fn chosen(filter: Filter, lease: Option<LeaseId>) -> bool {
     match filter {
-        Filter::All => true,
+        Filter::All | Filter::Restored => true,
         Filter::Lease(wanted) => lease == Some(wanted),
     }
 }

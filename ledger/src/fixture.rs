@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
 use souk_protocol::{
-    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, Nonce, Rates, SshKey,
-    Timestamp, Verified,
+    Amount, AskId, Currency, Digest, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId, Nonce, Rates,
+    SshKey, Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseDraft, LeaseState},
     money::Counters,
@@ -29,16 +29,30 @@ impl Party {
         Self { key: Keypair::from_seed(&[seed; 32]), network: NetworkId::of_name("test"), seq: 0, prev: None }
     }
 
+    /// The next entry of the chain, about the chain itself.
+    pub fn say_of_itself(&mut self, body: Body) -> Verified<Entry> {
+        self.next(None, None, body)
+    }
+
     /// The next entry of the chain.
     pub fn say(&mut self, lease: Option<LeaseId>, peer: &Self, body: Body) -> Verified<Entry> {
+        self.say_at(START, lease, peer, body)
+    }
+
+    /// The same, later.
+    pub fn say_at(&mut self, at: u64, lease: Option<LeaseId>, peer: &Self, body: Body) -> Verified<Entry> {
         let genesis = matches!(body, Body::Genesis { .. });
+        self.next(lease, (!genesis).then(|| peer.key.node_id()), body)
+    }
+
+    fn next(&mut self, lease: Option<LeaseId>, peer: Option<NodeId>, body: Body) -> Verified<Entry> {
         let entry = Entry {
             author: self.key.node_id(),
             seq: self.seq,
             prev: self.prev,
-            time: Timestamp(START + self.seq),
+            time: Timestamp(at + self.seq),
             lease,
-            peer: (!genesis).then(|| peer.key.node_id()),
+            peer,
             body,
         };
         let entry = Verified::sign(entry, &self.key, &self.network).unwrap();
@@ -96,6 +110,7 @@ impl Deal {
             },
             listed_hour: Amount(350_000_000),
             credit: Amount(1_000_000_000),
+            payment: None,
             max_spend: None,
             extend_until: None,
             notice: Millis(0),

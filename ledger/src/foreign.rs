@@ -145,7 +145,8 @@ pub fn read_lease(shown: &LeaseEvidence, network: &NetworkId, now: Timestamp) ->
             | Body::Settle(_)
             | Body::SettleAck(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => return Err(Unproven::Fit("an entry that says nothing of how it went")),
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => return Err(Unproven::Fit("an entry that says nothing of how it went")),
         }
         let place = match (&entry.body, by_host) {
             (Body::LeaseAccept { .. }, _) => &mut lease.answer,

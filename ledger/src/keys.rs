@@ -2,7 +2,7 @@
 
 use souk_protocol::{Currency, LeaseId, NodeId, Nonce, Timestamp};
 
-use crate::lease::Status;
+use crate::{lease::Status, months::Month};
 
 /// What the store was made from, and the checksum over all rows.
 pub(crate) const APPLIED: &[u8] = b"!applied";
@@ -10,6 +10,10 @@ pub(crate) const APPLIED: &[u8] = b"!applied";
 pub(crate) const PROOF_COUNT: &[u8] = b"!proofs";
 /// How many leases were opened: the newest lease's number.
 pub(crate) const LEASE_COUNT: &[u8] = b"!leases";
+/// Our newest checkpoint and its number.
+pub(crate) const CHECKPOINT: &[u8] = b"!checkpoint";
+/// Our own chain may have gaps: the ledger was restored from an older copy.
+pub(crate) const RESTORED: &[u8] = b"!restored";
 /// The journal's owner and network.
 pub(crate) const IDENTITY: &[u8] = b"!identity";
 
@@ -40,6 +44,11 @@ fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 
 pub(crate) fn head(author: &NodeId) -> Vec<u8> {
     key(b'h', &[&author.0])
+}
+
+/// All entries of a chain.
+pub(crate) fn entries(author: &NodeId) -> Vec<u8> {
+    key(b'e', &[&author.0])
 }
 
 pub(crate) fn entry(author: &NodeId, seq: u64) -> Vec<u8> {
@@ -92,6 +101,21 @@ pub(crate) fn settlement(peer: &NodeId, currency: &Currency, by_us: bool, n: u32
 /// The newest of [`settlements`], once more: its number follows from nothing else.
 pub(crate) fn newest_settlement(settlements: &[u8]) -> Vec<u8> {
     key(b'S', &[settlements])
+}
+
+/// The last agreements about a lease in each month.
+pub(crate) fn months(lease: &LeaseId) -> Vec<u8> {
+    key(b'm', &[&lease.0])
+}
+
+/// The last agreement about a lease in a month.
+pub(crate) fn month(lease: &LeaseId, month: Month) -> Vec<u8> {
+    key(b'm', &[&lease.0, &month.0.to_be_bytes()])
+}
+
+/// The month at the end of [`month`].
+pub(crate) fn month_of(key: &[u8]) -> Option<Month> {
+    key.get(33..)?.first_chunk().map(|month| Month(u32::from_be_bytes(*month)))
 }
 
 pub(crate) fn settlements_with(peer: &NodeId) -> Vec<u8> {

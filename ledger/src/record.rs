@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use souk_protocol::{
-    DocumentId, LeaseId, NetworkId, Timestamp,
+    DocumentId, LeaseId, NetworkId, NodeId, Timestamp,
     encode::{self, DecodeError},
     entry::Entry,
+    fork::ForkProof,
     lease::LeaseState,
     message::LeaseEvent,
     receipt::{Ack, Usage},
@@ -62,6 +63,17 @@ pub enum Private {
         /// Its value; none removes it.
         value: Option<serde_bytes::ByteBuf>,
     },
+    /// Our chain goes on after this entry of it, which others have seen, and which may never be here again: the ledger was
+    /// restored from an older copy. A chain that is as long already goes on where it is. From here on numbers of our own entries and
+    /// usages may be missing.
+    Resume {
+        /// The entry's number.
+        seq: u64,
+        /// The entry.
+        id: DocumentId,
+        /// No later entry is dated before this.
+        time: Timestamp,
+    },
 }
 
 /// A record as it lies in the journal.
@@ -74,6 +86,8 @@ pub enum Record {
     Usage(Signed<Usage>),
     /// A renter's acknowledgement.
     Ack(Signed<Ack>),
+    /// The proof that an author has contradicted itself, as others have found it.
+    Fork(Box<ForkProof>),
     /// The node's own memory.
     Private(Private),
 }
@@ -96,7 +110,7 @@ impl Record {
     /// Whether others may see it.
     #[must_use]
     pub const fn is_public(&self) -> bool {
-        !matches!(self, Self::Private(_))
+        !matches!(self, Self::Private(_) | Self::Fork(_))
     }
 }
 
@@ -109,11 +123,24 @@ pub enum Fact {
     Usage(Verified<Usage>),
     /// A renter's acknowledgement.
     Ack(Verified<Ack>),
+    /// The proof that an author has contradicted itself; it is verified when it is folded.
+    Fork(Box<ForkProof>),
     /// The node's own memory.
     Private(Private),
 }
 
 impl Fact {
+    /// Who has signed it; none for what nobody signs.
+    #[must_use]
+    pub fn author(&self) -> Option<NodeId> {
+        match self {
+            Self::Entry(entry) => Some(entry.author),
+            Self::Usage(usage) => Some(usage.host),
+            Self::Ack(ack) => Some(ack.renter),
+            Self::Fork(_) | Self::Private(_) => None,
+        }
+    }
+
     /// The record to write.
     #[must_use]
     pub fn to_record(&self) -> Record {
@@ -121,6 +148,7 @@ impl Fact {
             Self::Entry(entry) => Record::Entry(entry.to_signed()),
             Self::Usage(usage) => Record::Usage(usage.to_signed()),
             Self::Ack(ack) => Record::Ack(ack.to_signed()),
+            Self::Fork(proof) => Record::Fork(proof.clone()),
             Self::Private(private) => Record::Private(private.clone()),
         }
     }

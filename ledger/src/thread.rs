@@ -12,8 +12,11 @@ use std::{
     time::Duration,
 };
 
+use souk_protocol::{NodeId, checkpoint::Checkpoint};
+
 use crate::{
     commit::{Ledger, StageError, StoreFailure},
+    housekeeping::Housekeeping,
     record::Fact,
     state::{Applied, Refusal},
     view::View,
@@ -27,6 +30,8 @@ const GROUP_BYTES: usize = 2 << 20;
 const REFUSALS: usize = 1024;
 /// Quiet time after which the store's changes are handed to the system.
 const QUIET: Duration = Duration::from_secs(1);
+/// Time between two looks at a compaction that is under way.
+const WORKING: Duration = Duration::from_millis(50);
 /// Records after which they are anyway.
 const FLUSH_AFTER: usize = 16_384;
 
@@ -41,8 +46,10 @@ pub enum Event {
     Durable(Ticket),
     /// This one was refused and changed nothing.
     Refused(Ticket, Refusal),
-    /// This one proves that its author contradicted itself; it is kept as evidence (see [`View::fork`]).
-    Fork(Ticket),
+    /// This one proves that its author, named here, contradicted itself; it is kept as evidence (see [`View::fork`]).
+    Fork(Ticket, NodeId),
+    /// So much can be dropped once our chain says this. Whoever signs our entries appends it, or nothing is dropped.
+    Checkpoint(Box<Checkpoint>),
     /// The disk failed. Nothing after the last [`Event::Durable`] may be believed, and nothing more comes.
     Failed(Arc<StoreFailure>),
 }
@@ -81,6 +88,8 @@ struct Inner {
     durable: u64,
     refused: BTreeMap<u64, Refusal>,
     failed: Option<Arc<StoreFailure>>,
+    /// Somebody wants the journal compacted now.
+    compact: bool,
     closing: bool,
     ended: bool,
 }
@@ -163,6 +172,12 @@ impl LedgerHandle {
             }
             inner = wait(&self.shared.progress, inner);
         }
+    }
+
+    /// Has the journal compacted soon, whether or not it is worth it. [`Event::Checkpoint`] comes if there is anything to drop.
+    pub fn compact(&self) {
+        self.shared.lock().compact = true;
+        self.shared.work.notify_one();
     }
 
     /// Answers questions without waiting for the thread.
@@ -266,13 +281,23 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
     let mut unflushed = 0;
     let mut backlog = VecDeque::new();
     let mut ticket = 0;
+    let mut housekeeping = Housekeeping::default();
+    housekeeping.go_on(&mut ledger, false, report)?;
     loop {
         if backlog.is_empty() {
-            match next_work(shared, unflushed > 0) {
+            let wake = if housekeeping.is_working() {
+                Some(WORKING)
+            } else {
+                (unflushed > 0 || !housekeeping.is_idle() || ledger.has_replaced()).then_some(QUIET)
+            };
+            match next_work(shared, wake) {
                 Work::Facts(facts) => backlog = facts,
-                Work::Quiet => {
-                    ledger.flush_store()?;
-                    unflushed = 0;
+                Work::Quiet { asked } => {
+                    if unflushed > 0 {
+                        ledger.flush_store()?;
+                        unflushed = 0;
+                    }
+                    housekeeping.go_on(&mut ledger, asked, report)?;
                     continue;
                 }
                 Work::End => break,
@@ -283,7 +308,11 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
             ticket += 1;
             match ledger.stage(&fact) {
                 Ok(Applied::New | Applied::Known) => {}
-                Ok(Applied::Fork) => report(Event::Fork(Ticket(ticket))),
+                Ok(Applied::Fork) => {
+                    if let Some(author) = fact.author() {
+                        report(Event::Fork(Ticket(ticket), author));
+                    }
+                }
                 Err(StageError::Refused(why)) => refused.push((ticket, why)),
                 Err(StageError::Failed(failure)) => return Err(failure),
             }
@@ -298,21 +327,26 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
             report(Event::Refused(Ticket(ticket), why));
         }
         report(Event::Durable(Ticket(ticket)));
-        if unflushed >= FLUSH_AFTER {
+        let flush = unflushed >= FLUSH_AFTER;
+        if flush {
             ledger.flush_store()?;
             unflushed = 0;
         }
+        if flush || !housekeeping.is_idle() || ledger.is_worth_compacting() {
+            housekeeping.go_on(&mut ledger, false, report)?;
+        }
     }
+    drop(housekeeping);
     ledger.flush_store()
 }
 
 enum Work {
     Facts(VecDeque<Fact>),
-    Quiet,
+    Quiet { asked: bool },
     End,
 }
 
-fn next_work(shared: &Shared, unflushed: bool) -> Work {
+fn next_work(shared: &Shared, wake: Option<Duration>) -> Work {
     let mut inner = shared.lock();
     loop {
         if !inner.queue.is_empty() {
@@ -324,11 +358,14 @@ fn next_work(shared: &Shared, unflushed: bool) -> Work {
         if inner.closing {
             return Work::End;
         }
-        if unflushed {
-            let (guard, timeout) = shared.work.wait_timeout(inner, QUIET).unwrap_or_else(PoisonError::into_inner);
+        if mem::take(&mut inner.compact) {
+            return Work::Quiet { asked: true };
+        }
+        if let Some(wake) = wake {
+            let (guard, timeout) = shared.work.wait_timeout(inner, wake).unwrap_or_else(PoisonError::into_inner);
             inner = guard;
             if timeout.timed_out() && inner.queue.is_empty() && !inner.closing {
-                return Work::Quiet;
+                return Work::Quiet { asked: false };
             }
         } else {
             inner = wait(&shared.work, inner);

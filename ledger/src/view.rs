@@ -4,6 +4,7 @@
 
 mod earned;
 mod events;
+mod months;
 mod names;
 mod pair;
 
@@ -13,11 +14,11 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, entry::Entry, signed::Signed};
+use souk_protocol::{Currency, LeaseId, NetworkId, NodeId, checkpoint::Checkpoint, entry::Entry, signed::Signed};
 
 use crate::{
     chain::{EntryRow, ForkProof, ForkRow, Head},
-    journal::{Disk, JournalError, Position, Reader, read_one},
+    journal::{Disk, Generation, JournalError, Position, Reader, find},
     keys,
     lease::{Balance, Lease, Status},
     record::Record,
@@ -62,16 +63,25 @@ pub enum Select {
 pub struct View {
     kv: Arc<dyn Kv>,
     disk: Arc<dyn Disk>,
-    durable: Arc<Mutex<Position>>,
+    durable: Arc<Mutex<Durable>>,
     own: NodeId,
     network: NetworkId,
+}
+
+/// Which part of the journal may be read.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    /// Everything before this place.
+    pub(crate) end: Position,
+    /// What stands for its oldest segments.
+    pub(crate) generation: Generation,
 }
 
 impl View {
     pub(crate) fn new(
         kv: Arc<dyn Kv>,
         disk: Arc<dyn Disk>,
-        durable: Arc<Mutex<Position>>,
+        durable: Arc<Mutex<Durable>>,
         own: NodeId,
         network: NetworkId,
     ) -> Self {
@@ -149,6 +159,35 @@ impl View {
         Ok(self.row(&keys::head(author), "head")?)
     }
 
+    /// Whether the ledger was restored from an older copy, so that entries of our own chain may be missing.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the store fails.
+    pub fn is_restored(&self) -> Result<bool, QueryError> {
+        Ok(self.kv.get(keys::RESTORED)?.is_some())
+    }
+
+    /// Entries held of a chain from a number on, at most `limit`.
+    ///
+    /// # Errors
+    /// [`QueryError`] if store or journal fail.
+    pub fn entries_from(&self, author: &NodeId, seq: u64, limit: usize) -> Result<Vec<Signed<Entry>>, QueryError> {
+        let (prefix, from) = (keys::entries(author), keys::entry(author, seq));
+        let mut rows: Vec<EntryRow> = Vec::new();
+        let mut failed = None;
+        self.kv.scan(&prefix, &from, &mut |_, value| {
+            match decode(value, "entry") {
+                Ok(row) => rows.push(row),
+                Err(error) => failed = Some(error),
+            }
+            if rows.len() >= limit || failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match failed {
+            Some(error) => Err(error.into()),
+            None => rows.into_iter().map(|row| self.entry_at(row.at)).collect(),
+        }
+    }
+
     /// The newest entries held of all chains.
     ///
     /// # Errors
@@ -158,13 +197,23 @@ impl View {
         Ok(rows.into_iter().filter_map(|(key, head)| Some((NodeId(*key.get(1..)?.first_chunk()?), head))).collect())
     }
 
+    /// Our newest checkpoint, and its number in our chain.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the store fails.
+    pub fn checkpoint(&self) -> Result<Option<(u64, Checkpoint)>, QueryError> {
+        Ok(self.row(keys::CHECKPOINT, "checkpoint")?)
+    }
+
     /// One entry of a chain, if it is held.
     ///
     /// # Errors
     /// [`QueryError`] if store or journal fail.
     pub fn entry(&self, author: &NodeId, seq: u64) -> Result<Option<Signed<Entry>>, QueryError> {
         let row: Option<EntryRow> = self.row(&keys::entry(author, seq), "entry")?;
-        row.map(|row| self.entry_at(row.at)).transpose()
+        // Without a row's record it has been dropped since the row was read.
+        let Some(row) = row else { return Ok(None) };
+        self.find(row.at)
     }
 
     /// What is between us and a peer in one currency.
@@ -249,11 +298,16 @@ impl View {
         Ok(rows)
     }
 
-    /// A reader of all durable records, from the first.
+    /// A reader of all durable records that are kept, from the first.
     #[must_use]
     pub fn records(&self) -> Reader {
-        let end = *self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        Reader::new(Arc::clone(&self.disk), Position::FIRST, end)
+        let (end, generation) = self.durable();
+        Reader::from_first(Arc::clone(&self.disk), generation, end)
+    }
+
+    fn durable(&self) -> (Position, Generation) {
+        let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        (durable.end, Arc::clone(&durable.generation))
     }
 
     /// All rows of the store, to compare two of them.
@@ -270,9 +324,18 @@ impl View {
     }
 
     fn entry_at(&self, at: Position) -> Result<Signed<Entry>, QueryError> {
-        match Record::from_bytes(&read_one(&*self.disk, at)?) {
-            Ok(Record::Entry(entry)) => Ok(entry),
-            Ok(Record::Usage(_) | Record::Ack(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
+        self.find(at)?.ok_or(QueryError::NotThere(at.index))
+    }
+
+    fn find(&self, at: Position) -> Result<Option<Signed<Entry>>, QueryError> {
+        // The generation that is held keeps its files on disk.
+        let (_, generation) = self.durable();
+        let Some(bytes) = find(&*self.disk, &generation, at)? else {
+            return Ok(None);
+        };
+        match Record::from_bytes(&bytes) {
+            Ok(Record::Entry(entry)) => Ok(Some(entry)),
+            Ok(Record::Usage(_) | Record::Ack(_) | Record::Fork(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
         }
     }
 

@@ -72,6 +72,12 @@ fn millis(time: Duration) -> Millis {
     Millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Time since the machine's start, that in which it slept included, for what the system's clock must not disturb.
+#[must_use]
+pub fn since_start() -> Millis {
+    millis(since_boot())
+}
+
 /// Fresh randomness from the system.
 ///
 /// # Errors

@@ -2,7 +2,10 @@
 //!
 //! Owns the mapping between the two: which facts a record of the engine becomes. The ledger's thread owns the disk.
 
+mod accounts;
 mod asked;
+mod heads;
+mod money;
 mod older;
 mod regard;
 
@@ -24,7 +27,9 @@ use souk_ledger::{
     view::{QueryError, Select, View},
 };
 use souk_protocol::{
-    Keypair, LeaseId, NetworkId, NodeId, Timestamp, encode,
+    Keypair, LeaseId, NetworkId, NodeId, Nonce, Timestamp,
+    checkpoint::Checkpoint,
+    encode,
     entry::Entry,
     limits,
     machine::{
@@ -65,6 +70,10 @@ pub struct Ledger {
     /// The ledger's tickets of entries of our own that are not decided.
     own: Arc<Mutex<BTreeSet<u64>>>,
     progress: watch::Receiver<Progress>,
+    /// What our chain is to say so that old records can be dropped; the newest one only.
+    checkpoint: Arc<Mutex<Option<Checkpoint>>>,
+    /// Authors whose contradictions were found, and not told yet.
+    forks: Arc<Mutex<BTreeSet<NodeId>>>,
     /// Which of the engine's tickets are decided with which of the ledger's.
     waiting: VecDeque<(u64, Ticket)>,
 }
@@ -108,6 +117,10 @@ impl Ledger {
         let (progress, durable) = watch::channel(Progress::Durable(0));
         let own = Arc::new(Mutex::new(BTreeSet::new()));
         let ours = Arc::clone(&own);
+        let checkpoint = Arc::new(Mutex::new(None));
+        let offered = Arc::clone(&checkpoint);
+        let forks = Arc::new(Mutex::new(BTreeSet::new()));
+        let found = Arc::clone(&forks);
         let thread = LedgerThread::spawn(journal, move |event| match event {
             Event::Durable(ticket) => {
                 locked(&ours).retain(|own| *own > ticket.0);
@@ -124,8 +137,13 @@ impl Ledger {
                 progress.send_replace(Progress::Failed(format!("it refuses an entry of our own: {why}")));
             }
             Event::Refused(ticket, why) => tracing::error!(ticket = ticket.0, "the ledger refused a record: {why}"),
-            Event::Fork(ticket) => {
-                tracing::warn!(ticket = ticket.0, "a peer has contradicted itself; the proof is kept")
+            Event::Checkpoint(checkpoint) => {
+                *locked(&offered) = Some(*checkpoint);
+                progress.send_modify(|_| {});
+            }
+            Event::Fork(_, author) => {
+                tracing::warn!(peer = %author, "a peer has contradicted itself; the proof is kept");
+                found.lock().unwrap_or_else(PoisonError::into_inner).insert(author);
             }
             Event::Failed(failure) => {
                 progress.send_replace(Progress::Failed(failure.to_string()));
@@ -136,7 +154,7 @@ impl Ledger {
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
         let progress = durable.clone();
-        Ok((Self { thread, handle, key, seal, own, progress, waiting: VecDeque::new() }, restore, durable))
+        Ok((Self { thread, handle, key, seal, own, progress, checkpoint, forks, waiting: VecDeque::new() }, restore, durable))
     }
 
     const fn view(&self) -> &View {
@@ -176,6 +194,17 @@ impl Ledger {
         Ok(ticket)
     }
 
+    /// What our chain is to say next, so that old records can be dropped.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        locked(&self.checkpoint).take()
+    }
+
+    /// Has old records dropped soon, whether or not it is worth it.
+    pub fn compact(&self) {
+        self.handle.compact();
+    }
+
     /// What the engine's ticket is, up to which everything is durable.
     pub fn decided(&mut self, progress: &Progress) -> Option<Durable> {
         match progress {
@@ -210,6 +239,12 @@ impl Ledger {
         Some(Link { id: signed.id(&self.network()), prev: entry.prev, time: entry.time })
     }
 
+    /// An entry that is held of a chain, whole.
+    #[must_use]
+    pub fn entry(&self, author: &NodeId, seq: u64) -> Option<souk_protocol::Signed<Entry>> {
+        logged(self.view().entry(author, seq)).flatten()
+    }
+
     /// When the newest entry held of a chain was made, if it comes before this number.
     #[must_use]
     pub fn head_before(&self, author: &NodeId, seq: u64) -> Option<Timestamp> {
@@ -236,7 +271,19 @@ impl Ledger {
             Record::Private(Private::Label { lease, text }) => {
                 vec![Fact::Private(PrivateRow::Label { lease, text })]
             }
+            Record::Fork(proof) => vec![Fact::Fork(proof)],
+            Record::Private(Private::Head(signed)) => {
+                let head = signed.verify(&network).map_err(verified);
+                head.map(|head| heads::signed_row(heads::HEADS, &head.author, &signed)).into_iter().collect()
+            }
+            Record::Private(Private::HeadSeen(signed)) => {
+                let seen = signed.verify(&network).map_err(verified);
+                seen.map(|seen| heads::signed_row(heads::HEADS_SEEN, &seen.witness, &signed)).into_iter().collect()
+            }
             Record::Private(Private::Leaving { lease }) => vec![put(leaving(&lease), vec![1])],
+            Record::Private(Private::Account(note)) => {
+                vec![put(accounts::note_key(&note.peer, &note.currency), encode::to_bytes(&*note))]
+            }
             Record::Private(Private::OfferSeq(seq)) => vec![put(OFFER_SEQ.to_vec(), seq.to_be_bytes().to_vec())],
         }
     }
@@ -340,8 +387,8 @@ fn check(view: &View, key: &Keypair) -> Result<LedgerCheckView, CommandError> {
     Ok(LedgerCheckView { entries: report.records, leases: report.leases, receipts, faults })
 }
 
-fn locked(own: &Mutex<BTreeSet<u64>>) -> MutexGuard<'_, BTreeSet<u64>> {
-    own.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn logged<T>(result: Result<T, QueryError>) -> Option<T> {
@@ -369,7 +416,11 @@ fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryErr
         head,
         offer_seq: number(view.private(OFFER_SEQ)?).unwrap_or(0),
         leases: open.into_iter().map(|l| row(view, seal, l)).collect::<Result<_, _>>()?,
+        accounts: accounts::accounts(view)?,
         next_number: view.lease_count()?.saturating_add(1),
+        forked: view.forked()?,
+        heads: heads::heads(view)?,
+        instance: Nonce::default(),
     })
 }
 

@@ -19,6 +19,8 @@ pub mod market;
 pub mod node;
 pub mod orders;
 pub mod owner;
+pub mod remote;
 pub mod seal;
+pub mod settlement;
 pub mod telemetry;
 pub mod template;

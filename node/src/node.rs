@@ -1,6 +1,9 @@
 //! The whole node: its parts started, wired and stopped in order.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context;
 use souk_ledger::lock::DirectoryLock;
@@ -17,13 +20,26 @@ use crate::{
     host::{HostSide, locks::SlotLocks},
     identity::Identity,
     ledger::Ledger,
-    market::{About, MarketHandle, logins::Logins, owned::Owned, task, trust::Trust, views},
+    market::{
+        About, MarketHandle, guard,
+        logins::Logins,
+        owned::Owned,
+        settlement::Money,
+        task::{self, End},
+        trust::Trust,
+        views,
+    },
     orders,
     seal::Seal,
 };
 
 /// How long the first address may take to be listened on.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
+/// Between two runs in one process: the first one's sockets are closed by then.
+const ANEW: Duration = Duration::from_secs(2);
+/// What a node says that may not sign with its key.
+const REFUSED: &str = "this node was not started, and has signed nothing; stop the other one, or give this machine an identity of \
+                       its own (souk init --dir ANOTHER)";
 
 /// What a node needs to know beside its configuration.
 #[derive(Debug)]
@@ -53,6 +69,26 @@ pub struct Ready {
 /// What kept it from starting, or brought it down; the context chain reads as one sentence.
 pub async fn run(config: Config, options: Options, stop: CancellationToken) -> anyhow::Result<()> {
     let Options { dir, ready, lock: _lock } = options;
+    let mut ready = Some(ready);
+    loop {
+        match once(&config, &dir, &mut ready, stop.child_token()).await? {
+            End::Stopped => return Ok(()),
+            End::Anew(why) => {
+                tracing::warn!("{why}; starting anew");
+                tokio::time::sleep(ANEW).await;
+            }
+        }
+    }
+}
+
+/// Runs a node from opening its ledger to closing it.
+async fn once(
+    config: &Config,
+    dir: &Path,
+    ready: &mut Option<oneshot::Sender<Ready>>,
+    stop: CancellationToken,
+) -> anyhow::Result<End> {
+    let dir = dir.to_owned();
     let identity = Identity::load(&dir)?;
     let network_id = config.network.id();
     let ssh_keys = crate::access::key_files::lines(&config.renter.ssh_keys).context("renter.ssh_keys")?;
@@ -62,21 +98,10 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         let (dir, key) = (dir.clone(), identity.keypair.clone());
         tokio::task::spawn_blocking(move || Ledger::open(&dir, key, network_id, now())).await??
     };
-    let meta = restore.leases.iter().map(|row| (row.lease, views::meta_of(row))).collect();
-    let engine = Engine::new(identity.keypair.clone(), network_id, restore, now())?;
-
-    // Leases that are open are served to their end, also by a node that hosts no more.
-    let host = if config.host.enabled || !engine.host().leases().is_empty() {
-        let (dir, machine, config) = (dir.clone(), identity.machine, config.clone());
-        Some(tokio::task::spawn_blocking(move || HostSide::new(&dir, me.to_string(), machine, config)).await??)
-    } else {
-        None
-    };
-
     let network_stop = CancellationToken::new();
     let _network_ends = network_stop.clone().drop_guard();
-    let (network, events) = souk_network::spawn(network_config(&config, &identity)?, network_stop)?;
-    let (market, commands) = MarketHandle::channel();
+    let (network, mut events) = souk_network::spawn(network_config(config, &identity)?, network_stop)?;
+    let (market, mut commands) = MarketHandle::channel();
     let (hooks, feed, hooks_task) = {
         let (dir, key) = (dir.clone(), identity.keypair.clone());
         tokio::task::spawn_blocking(move || hooks::open(&dir, key)).await?.context("the hooks can't be read")?
@@ -108,6 +133,49 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     };
     let (ledger, trust) = trust.context("the ledger can't be read")?;
     let locks = SlotLocks::new(&config.runtime.lock_dir);
+    let server = api::Server::bind(&config.api, &dir).await?.with_hooks(hooks);
+    let socket = server.socket().to_owned();
+    let orders = orders::spawn(&dir, Seal::of(&identity.keypair), market.clone(), stop.child_token())?;
+    let server = tokio::spawn(server.serve(market, orders, stop.clone()));
+    let listen = listening(&network, me).await;
+    if let Some(ready) = ready.take() {
+        ready.send(Ready { node: me, listen, socket }).ok();
+    }
+
+    // Nothing is signed before this has passed.
+    let post = guard::Post {
+        key: &identity.keypair,
+        network_id,
+        ledger: &ledger,
+        restore,
+        network: &network,
+        events: &mut events,
+        commands: &mut commands,
+        about: &about,
+    };
+    let passed = guard::pass(post, &stop).await;
+    let passed = match passed {
+        Ok(guard::Outcome::Passed(passed)) => *passed,
+        outcome => {
+            stop.cancel();
+            server.await.ok();
+            return match outcome? {
+                guard::Outcome::Refused(why) => Err(anyhow::Error::new(why).context(REFUSED)),
+                guard::Outcome::Stopped | guard::Outcome::Passed(_) => Ok(End::Stopped),
+            };
+        }
+    };
+    let guard::Passed { restore, connected, waiting } = passed;
+    let meta = restore.leases.iter().map(|row| (row.lease, views::meta_of(row))).collect();
+    let engine = Engine::new(identity.keypair.clone(), network_id, restore, now())?;
+
+    // Leases that are open are served to their end, also by a node that hosts no more.
+    let host = if config.host.enabled || !engine.host().leases().is_empty() {
+        let (dir, machine, config) = (dir.clone(), identity.machine, config.clone());
+        Some(tokio::task::spawn_blocking(move || HostSide::new(&dir, me.to_string(), machine, config)).await??)
+    } else {
+        None
+    };
     let parts = task::Parts {
         engine,
         ledger,
@@ -123,6 +191,9 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
         hooks: feed,
         logins,
         trust,
+        connected,
+        waiting,
+        money: Money::of(config),
     };
     // The market stops first, while the network can still carry its last answers.
     let market_stop = stop.child_token();
@@ -131,13 +202,6 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
     let hooks_stop = CancellationToken::new();
     let _hooks_end = hooks_stop.clone().drop_guard();
     let telling = tokio::spawn(hooks_task.run(hooks_stop.clone()));
-
-    let server = api::Server::bind(&config.api, &dir).await?.with_hooks(hooks);
-    let socket = server.socket().to_owned();
-    let orders = orders::spawn(&dir, Seal::of(&identity.keypair), market.clone(), stop.child_token())?;
-    let server = tokio::spawn(server.serve(market, orders, stop.clone()));
-    let listen = listening(&network, me).await;
-    ready.send(Ready { node: me, listen, socket }).ok();
 
     let result = running.await.context("the market task broke")?;
     stop.cancel();

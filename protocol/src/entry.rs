@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    checkpoint::Checkpoint,
     id::{DocumentId, LeaseId, NetworkId, NodeId},
     lease::{EndReason, LeaseDraft},
     limits,
@@ -26,6 +27,8 @@ pub enum VoidCode {
     Unknown,
     /// The host can't serve it now.
     Unavailable,
+    /// The first payment did not come with it, or did not arrive.
+    Unpaid,
 }
 
 /// What an entry says.
@@ -111,6 +114,8 @@ pub enum Body {
     Attestation(Attestation),
     /// What the author has seen of its peer.
     Probe(Observation),
+    /// About the author's own chain: what stands for entries that are dropped.
+    Checkpoint(Checkpoint),
 }
 
 /// What an entry's body is about.
@@ -165,7 +170,7 @@ impl Body {
     #[must_use]
     pub const fn about(&self) -> About {
         match self {
-            Self::Genesis { .. } => About::Chain,
+            Self::Genesis { .. } | Self::Checkpoint(_) => About::Chain,
             Self::LeaseOpen { .. }
             | Self::LeaseAccept { .. }
             | Self::Void { .. }
@@ -178,6 +183,12 @@ impl Body {
             | Self::Dispute(_) => About::Lease,
             Self::Settle(_) | Self::SettleAck(_) | Self::Attestation(_) | Self::Probe(_) => About::Peer,
         }
+    }
+
+    /// What a `checkpoint` says.
+    #[must_use]
+    pub const fn checkpoint(&self) -> Option<&Checkpoint> {
+        if let Self::Checkpoint(checkpoint) = self { Some(checkpoint) } else { None }
     }
 
     /// The kind's name, as lists show it.
@@ -199,6 +210,7 @@ impl Body {
             Self::Dispute(_) => "dispute",
             Self::Attestation(_) => "attestation",
             Self::Probe(_) => "probe",
+            Self::Checkpoint(_) => "checkpoint",
         }
     }
 }
@@ -264,6 +276,10 @@ impl Document for Entry {
             Body::Dispute(dispute) => dispute.check(),
             Body::Attestation(attestation) => attestation.check(),
             Body::Probe(observation) => observation.check(),
+            Body::Checkpoint(checkpoint) => {
+                Invalid::unless(checkpoint.seq < self.seq, "a checkpoint stands for entries before it")?;
+                checkpoint.check()
+            }
         }
     }
 }

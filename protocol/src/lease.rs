@@ -9,8 +9,9 @@ use crate::{
     limits,
     money::{self, Amount, Counters, Currency, Rates},
     negotiation::{ImagePin, RentalType},
+    payment::PaymentTerms,
     ports::PublicAccess,
-    resources::{Egress, Resources},
+    resources::{Egress, Resources, SlotClass},
     signed::{Document, Invalid},
     time::{Millis, Timestamp},
 };
@@ -48,6 +49,8 @@ pub struct LeaseDraft {
     pub listed_hour: Amount,
     /// How far what is due may run ahead of what the renter has acknowledged.
     pub credit: Amount,
+    /// How it is paid; none if payment is not asked for.
+    pub payment: Option<PaymentTerms>,
     /// What the lease may cost at most.
     pub max_spend: Option<Amount>,
     /// Until when the host may extend the contract by itself, at the same price or a lower one.
@@ -84,6 +87,16 @@ impl LeaseDraft {
         money::due(rates, disk_mb, &kept, Amount::ZERO)
     }
 
+    /// The prices, at the highest that slices are measured by: a bid may be raised up to the listed price before they are too small.
+    #[must_use]
+    pub fn dearest(&self) -> Rates {
+        let compute_hour = match self.rental {
+            RentalType::Interruptible => self.rates.compute_hour.max(self.listed_hour),
+            RentalType::OnDemand | RentalType::Reserved => self.rates.compute_hour,
+        };
+        Rates { compute_hour, ..self.rates }
+    }
+
     /// Whether this is the lease of a volume: a disk by itself, without slots to run anything on.
     #[must_use]
     pub const fn is_volume(&self) -> bool {
@@ -116,11 +129,15 @@ impl Document for LeaseDraft {
         self.currency.check()?;
         self.image.check()?;
         self.public.as_ref().map_or(Ok(()), PublicAccess::check)?;
+        self.payment.as_ref().map_or(Ok(()), PaymentTerms::check)?;
         Invalid::unless(self.host != self.renter, "host and renter are the same node")?;
         if self.is_volume() {
             self.check_volume()?;
         }
         Invalid::unless(self.resources.slots <= limits::SLOTS, "its slots make no sense")?;
+        if let SlotClass::Gpu(model) = &self.resources.class {
+            Invalid::text(model, limits::NAME_BYTES, "the GPU model")?;
+        }
         Invalid::unless((limits::TICK.0..=limits::TICK.1).contains(&self.tick), "the tick is not between 1 s and 1 h")?;
         let ordered =
             self.drafted_at < self.commit_by && self.commit_by <= self.confirm_by && self.commit_by < self.ends_at;
@@ -145,7 +162,7 @@ pub enum PauseReason {
     Stopped,
     /// Its command ended by itself.
     Exited,
-    /// What is due has run ahead of what is acknowledged by the whole credit.
+    /// What is due has run ahead of what is acknowledged by the whole credit, or what is owed of what may be unpaid.
     NoCredit,
     /// The ceiling is reached, but for keeping the disk.
     MaxSpend,
@@ -193,6 +210,12 @@ pub enum EndReason {
     Unconfirmed,
     /// The volume was gone when the host looked for it.
     VolumeLost,
+    /// What was owed stayed unpaid for as long as the host keeps what is stopped for it.
+    Unpaid,
+    /// Renter and host did not agree on what was used.
+    Disputed,
+    /// The host was not heard of any more.
+    HostVanished,
 }
 
 impl EndReason {
@@ -207,6 +230,7 @@ impl EndReason {
                 | Self::ContainerLost
                 | Self::EngineLost
                 | Self::VolumeLost
+                | Self::HostVanished
         )
     }
 }
@@ -268,6 +292,9 @@ impl fmt::Display for EndReason {
             Self::EngineLost => "engine_lost",
             Self::Unconfirmed => "unconfirmed",
             Self::VolumeLost => "volume_lost",
+            Self::Unpaid => "unpaid",
+            Self::Disputed => "disputed",
+            Self::HostVanished => "host_vanished",
         })
     }
 }

@@ -5,10 +5,13 @@
 //! nothing of libp2p, tokio, Docker or disks: time, entropy and addresses are arguments, so that every rule about money, slots
 //! and leases can be tested in virtual time.
 
+pub mod checkpoint;
 pub mod cost;
 pub mod encode;
 pub mod entry;
 pub mod evidence;
+pub mod fork;
+pub mod heads;
 pub mod id;
 pub mod key;
 pub mod lease;
@@ -22,7 +25,9 @@ pub mod negotiation;
 pub mod offer;
 pub mod opinion;
 pub mod owner;
+pub mod payment;
 pub mod ports;
+pub mod pulse;
 pub mod query;
 pub mod receipt;
 pub mod resources;

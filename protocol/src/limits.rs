@@ -41,6 +41,20 @@ pub const DRAFT_BYTES: usize = 4096;
 pub const COUNTER_BYTES: usize = 1024;
 /// Bytes of one entry of an author chain. The largest holds a draft.
 pub const ENTRY_BYTES: usize = 6144;
+/// Bytes of a head report, and of its countersignature: some 250.
+pub const HEAD_BYTES: usize = 512;
+/// Instances of one node, and numbers of its entries, that one message may speak of; also how many instances a witness remembers.
+pub const INSTANCES: usize = 4;
+/// Meetings that one peer may ask for in a minute: each costs some signatures.
+pub const MEETINGS_PER_MINUTE: u32 = 60;
+/// Bytes of a proof of a fork that is passed on. Two heads take some 600, two entries more only if one of them holds a draft.
+pub const PROOF_BYTES: usize = 4096;
+/// Proofs of forks kept, one for each author, so that cheap keys can't fill the store.
+pub const PROOFS: usize = 10_000;
+/// Records in one answer to a node that restores its ledger, at most 8 KiB each.
+pub const RECALL_RECORDS: usize = 64;
+/// Such answers one node asks a peer for, and records a peer looks for at all: beyond, a ledger is not to be restored so.
+pub const RECALL_PAGES: u32 = 64;
 /// Bytes of a usage or an acknowledgement.
 pub const RECEIPT_BYTES: usize = 1024;
 /// Bytes of a workload: command, environment, user.
@@ -173,3 +187,18 @@ pub const VOLUMES: usize = 16;
 pub const VOLUMES_OF_RENTER: usize = 64;
 /// Bytes of the path at which a volume is attached.
 pub const VOLUME_PATH_BYTES: usize = 1024;
+
+/// How much use, at its price, a first slice is worth; where the host says less, less.
+pub const FIRST_SLICE: Millis = Millis::from_mins(5);
+/// How long a host takes at most to see that a first payment has arrived. After it the open is void.
+pub const PAYMENT_WITHIN: Millis = Millis::from_secs(20);
+/// How long a difference between what a host claims and what its renter acknowledges may stand.
+pub const DISPUTED: Millis = Millis::from_hours(24);
+/// How long after a contract's end and its disk's a renter waits for the host's close before it closes the lease by itself.
+pub const CLOSE_WITHIN: Millis = Millis::from_hours(72);
+/// Payments of one peer, or to one, that wait for an answer.
+pub const PAYMENTS_WAITING: usize = 16;
+/// Accounts of peers with whom there was never a lease: payments of strangers open no more.
+pub const STRANGE_ACCOUNTS: usize = 256;
+/// Payments of one peer that did not arrive, after which no more are taken until one does.
+pub const PAYMENTS_MISSED: u8 = 8;

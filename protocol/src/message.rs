@@ -10,6 +10,7 @@ use crate::{
     encode::{self, DecodeError},
     entry::Entry,
     evidence::EvidencePage,
+    heads::{HeldRecord, Meet, Met},
     id::{Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce},
     lease::{LeaseDraft, LeaseState},
     limits,
@@ -19,6 +20,7 @@ use crate::{
     negotiation::{Counter, Proposal, Reject},
     offer::Notice,
     owner::OwnerOrder,
+    payment::PaymentAsk,
     receipt::{Ack, Usage},
     signed::Signed,
     ssh::SshKeyList,
@@ -50,6 +52,8 @@ pub enum Request {
         /// The workload's bytes.
         #[serde(with = "serde_bytes")]
         workload: Vec<u8>,
+        /// The first payment, where the draft asks for one: the renter's `settle`.
+        settle: Option<Signed<Entry>>,
     },
     /// A renter's wish about its running lease.
     Control {
@@ -86,7 +90,8 @@ pub enum Request {
         /// Events it has.
         events_seen: u32,
     },
-    /// Entries the other party needs to hold: a `close` by the renter, or a `close_ack`.
+    /// Entries the other party needs to hold: a `close` by the renter, a `close_ack`, a `settle`, a `settle_ack`. The last two are
+    /// answered with [`Response::Settled`].
     Deliver {
         /// The entry.
         entry: Signed<Entry>,
@@ -107,6 +112,17 @@ pub enum Request {
     Opinion {
         /// The entry, by the sender.
         entry: Signed<Entry>,
+    },
+    /// Our chain's head, and what we know of yours. Answered with [`Response::Met`].
+    Meet(Box<Meet>),
+    /// A node that restores its ledger asks what was signed between the two. Answered with [`Response::Recalled`].
+    Recall {
+        /// Entries of the asker's chain that it has.
+        length: u64,
+        /// Its newest entry's time: leases that were over before are left out.
+        since: Timestamp,
+        /// Answers had before, with the same two numbers.
+        page: u32,
     },
 }
 
@@ -186,6 +202,14 @@ pub enum EventCode {
     ExpiringSoon,
     /// A program in the instance said what it is: the note. Names nothing for the renter's commands.
     Labelled,
+    /// Half of what may be unpaid, or of what was paid ahead, is used up: the host asks for a payment.
+    PaymentAsked,
+    /// Nearly all of it is: compute stops soon.
+    PaymentWarned,
+    /// The renter has acknowledged less than the host claims.
+    Disputed,
+    /// They agree again: the host has waived the difference, or the renter has acknowledged it.
+    Agreed,
 }
 
 impl EventCode {
@@ -204,6 +228,10 @@ impl EventCode {
             Self::MaintenanceAnnounced => "maintenance_announced",
             Self::ExpiringSoon => "expiring_soon",
             Self::Labelled => "labelled",
+            Self::PaymentAsked => "payment_asked",
+            Self::PaymentWarned => "payment_warned",
+            Self::Disputed => "disputed",
+            Self::Agreed => "agreed",
         }
     }
 }
@@ -310,6 +338,8 @@ pub struct LeaseUpdate {
     pub rank: Option<Rank>,
     /// The longer contract the host asks for.
     pub asked: Option<Extension>,
+    /// The payment it asks for.
+    pub payment: Option<PaymentAsk>,
 }
 
 /// What a node answers.
@@ -379,6 +409,20 @@ pub enum Response {
     Evidence(Box<EvidencePage>),
     /// To an opinion: it is kept.
     Noted,
+    /// To a meeting.
+    Met(Box<Met>),
+    /// To a recall: what the answer before it rests on comes first.
+    Recalled {
+        /// At most [`limits::RECALL_RECORDS`].
+        records: Vec<HeldRecord>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// To the delivery of a `settle` or `settle_ack`, which is kept.
+    Settled {
+        /// Our newest `settle_ack`, if it is for this payment or a later one. None while it is not known whether it has arrived.
+        ack: Option<Signed<Entry>>,
+    },
     /// The node is over its limits; nothing was done.
     Busy {
         /// Milliseconds to wait before asking again.
@@ -418,6 +462,8 @@ impl Request {
             Self::Commit { workload, .. } => workload.len() <= limits::WORKLOAD_BYTES,
             Self::Update(update) => update.fits(),
             Self::Login(of) => of.login.check().is_ok(),
+            Self::Meet(meet) => meet.fits(),
+            Self::Recall { page, .. } => *page < limits::RECALL_PAGES,
             Self::Propose(_)
             | Self::BookSummary
             | Self::BookPage { .. }
@@ -469,9 +515,12 @@ impl Response {
             }
             Self::Ordered { answer } => answer.len() <= limits::ORDER_ANSWER_BYTES,
             Self::Quoted { slices } => slices.len() <= 16,
+            Self::Met(met) => met.fits(),
+            Self::Recalled { records, .. } => records.len() <= limits::RECALL_RECORDS,
             Self::BookSummary { .. }
             | Self::LoginTaken
             | Self::Noted
+            | Self::Settled { .. }
             | Self::Extension(_)
             | Self::Countered(_)
             | Self::Drafted(_)
@@ -538,6 +587,12 @@ pub enum StreamOpen {
         /// Which lease.
         lease: LeaseId,
     },
+    /// The renter's own meter: a program in the instance that says that it is there. Frames as with `Exec`: a question is
+    /// [`Frame::Stdin`], a [`crate::pulse::question`]; an answer [`Frame::Stdout`], a [`crate::pulse::Answer`].
+    Pulse {
+        /// Which lease.
+        lease: LeaseId,
+    },
     /// An image of the instance's disk. After [`Frame::Ready`] the stream carries the messages of a handover; the host sends.
     Snapshot {
         /// Which lease.
@@ -580,6 +635,7 @@ impl StreamOpen {
             | Self::Ssh { lease }
             | Self::SshKeys { lease, .. }
             | Self::Push { lease }
+            | Self::Pulse { lease }
             | Self::Snapshot { lease, .. }
             | Self::Forward { lease, .. }
             | Self::Files { lease, .. } => *lease,

@@ -219,12 +219,16 @@ pub enum RejectCode {
     Ports,
     /// The image is unknown, too large, or its registry not allowed.
     Image,
+    /// The renter owes too much.
+    Unpaid,
     /// A term, egress, tick or ceiling that the host does not grant.
     Terms,
     /// Too many proposals, rounds or open drafts.
     Limit,
     /// The host is not renting now (starting, stopping, engine down).
     Unavailable,
+    /// The one who asks, or the one it is about, is known to have signed two chains.
+    Forked,
     /// The request makes no sense.
     Malformed,
 }

@@ -61,6 +61,8 @@ pub enum PartialReason {
     NotRunning,
     /// The host claims that the renter has left a reserved term, and it has not.
     NotAsked,
+    /// Nothing in the instance answered the renter's node while its host says that it ran.
+    Silent,
 }
 
 /// The renter's answer to a usage: how much of it it owes.

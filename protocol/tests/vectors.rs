@@ -10,8 +10,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use souk_protocol::{
     Amount, AskId, Currency, Digest, Document, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId,
-    Nonce, Rates, Signed, Timestamp, Verified, encode,
+    Nonce, Rates, Signed, Timestamp, Verified,
+    checkpoint::{Checkpoint, Ids, Totals},
+    encode,
     entry::{About, Body, Entry, VoidCode},
+    fork::ForkProof,
+    heads::{ChainHead, HeadReport, HeadSeen, HeldRecord, Meet, Met},
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
     message::{Action, Frame, Request, Response, StreamOpen},
@@ -20,6 +24,7 @@ use souk_protocol::{
     offer::{Accepts, Availability, Notice, Offer, Reachability, Terms, Withdrawal},
     opinion::{Attestation, Dispute, DisputeCode, Observation, UPTIME_WINDOW},
     owner::{Membership, OwnerId, OwnerOrder},
+    payment::{PayWhen, PaymentTerms},
     ports::{PublicAccess, PublicPort},
     receipt::{Ack, PartialReason, Usage},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, Resources, RuntimeKind, SlotClass},
@@ -246,6 +251,12 @@ fn draft() -> Verified<LeaseDraft> {
         },
         listed_hour: Amount(350_000_000),
         credit: Amount(8_400_000_000),
+        payment: Some(PaymentTerms {
+            when: PayWhen::Before,
+            methods: vec!["lightning".to_owned(), "manual".to_owned()],
+            slice: Amount(30_000_000),
+            first: Amount(30_000_000),
+        }),
         max_spend: Some(Amount(2_000_000_000)),
         extend_until: Some(NOON + Millis::from_hours(9)),
         notice: Millis::from_secs(60),
@@ -292,7 +303,7 @@ impl Author {
             prev: Some(prev),
             time: NOON + after,
             lease: (body.about() == About::Lease).then(|| draft().id().into()),
-            peer: Some(self.peer),
+            peer: (body.about() != About::Chain).then_some(self.peer),
             body,
         };
         let entry = Verified::sign(entry, &self.key, &network()).unwrap();
@@ -333,6 +344,39 @@ fn ack(due: Amount, partial: Option<PartialReason>) -> Verified<Ack> {
     Verified::sign(ack, &renter(), &network()).unwrap()
 }
 
+/// What the host says of its head at one of its starts.
+fn report(instance: u8, head: ChainHead) -> Verified<HeadReport> {
+    let report = HeadReport {
+        author: host().node_id(),
+        instance: Nonce([instance; 16]),
+        started: NOON,
+        signing: true,
+        head: Some(head),
+        time: NOON + Millis::from_secs(4000),
+        heard: vec![Nonce([9; 16])],
+    };
+    Verified::sign(report, &host(), &network()).unwrap()
+}
+
+fn head() -> ChainHead {
+    let close = entries().into_iter().find(|(what, _)| *what == "close").unwrap().1;
+    ChainHead { seq: close.seq, id: close.id() }
+}
+
+fn seen() -> Verified<HeadSeen> {
+    let report = report(7, head());
+    let time = NOON + Millis::from_secs(4001);
+    let seen =
+        HeadSeen { witness: renter().node_id(), author: report.author, report: report.id(), head: report.head, time };
+    Verified::sign(seen, &renter(), &network()).unwrap()
+}
+
+/// Two starts of the host's node that name two entries with one number.
+fn fork() -> ForkProof {
+    let other = ChainHead { id: DocumentId([0xee; 32]), ..head() };
+    ForkProof::Heads(report(7, head()).to_signed(), report(8, other).to_signed())
+}
+
 /// Everything both chains say over one lease, in the order in which it happens; last an open that came to nothing.
 fn entries() -> Vec<(&'static str, Verified<Entry>)> {
     let secs = Millis::from_secs;
@@ -368,6 +412,16 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
     let uptime = rent.says(secs(3806), Body::Probe(window));
     let figure = Observation::Performance { what: "disk_mb_s".to_owned(), promised: 1800, measured: 180 };
     let performance = rent.says(secs(3807), Body::Probe(figure));
+    let mut ids = Ids::default();
+    [&second, &accept].iter().for_each(|entry| ids.add(&entry.id()));
+    let checkpoint = Checkpoint {
+        seq: accept.seq,
+        id: accept.id(),
+        kept: ids.count(),
+        entries: ids.digest(),
+        totals: Totals::default().digest(),
+    };
+    let checkpoint = hosts.says(secs(3808), Body::Checkpoint(checkpoint));
     let sentence = "the slots were rented to another in the meantime".to_owned();
     let void = hosts.says(secs(3900), Body::Void { open: open.id(), code: VoidCode::Taken, sentence });
     vec![
@@ -387,6 +441,7 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
         ("attestation", attestation),
         ("probe of uptime", uptime),
         ("probe of performance", performance),
+        ("checkpoint", checkpoint),
         ("void (another answer that this open could have had)", void),
     ]
 }
@@ -420,6 +475,8 @@ fn documents() -> Vec<Value> {
         document("lease draft: its id is the lease's", &draft()),
         document("usage", &usage()),
         document("ack in full", &ack(due, None)),
+        document("head report", &report(7, head())),
+        document("head countersignature", &seen()),
         document("ack in part", &ack(Amount(due.0 / 2), Some(PartialReason::OverMetered))),
     ];
     all.extend(entries().iter().map(|(what, entry)| document(what, entry)));
@@ -442,15 +499,25 @@ fn messages() -> Value {
             message("notice of an offer", &Notice::Offer(offer().to_signed())),
             message("notice of a withdrawal", &Notice::Withdrawal(withdrawal().to_signed())),
         ],
+        "proofs": [
+            message("fork proof of two heads", &fork()),
+        ],
         "requests": [
             message("book_summary", &Request::BookSummary),
             message("book_page", &Request::BookPage { after: Some((host().node_id(), MACHINE)) }),
             message("book_fetch", &Request::BookFetch { ids: vec![offer().id()] }),
             message("propose", &Request::Propose(Box::new(proposal()))),
-            message("commit", &Request::Commit { open: open.to_signed(), workload: bytes }),
+            message("commit", &Request::Commit { open: open.to_signed(), workload: bytes, settle: None }),
             message("control", &control),
             message("sync", &Request::Sync { lease, events_seen: 3 }),
             message("order", &Request::Order(order().to_signed())),
+            message("meet", &Request::Meet(Box::new(Meet {
+                report: report(7, head()).to_signed(),
+                known: vec![Nonce([9; 16])],
+                at: vec![1],
+                yours: Vec::new(),
+            }))),
+            message("recall", &Request::Recall { length: 4, since: NOON, page: 0 }),
             message("deliver", &Request::Deliver { entry: entries()[7].1.to_signed() }),
         ],
         "answers": [
@@ -462,6 +529,18 @@ fn messages() -> Value {
                 close_ack: None,
             }),
             message("ordered", &Response::Ordered { answer: br#"{"done":null}"#.to_vec() }),
+            message("met", &Response::Met(Box::new(Met {
+                report: report(7, head()).to_signed(),
+                at: Vec::new(),
+                seen: seen().to_signed(),
+                yours: Vec::new(),
+                newest: Some(entries()[3].1.to_signed()),
+                doubt: false,
+            }))),
+            message("recalled", &Response::Recalled {
+                records: vec![HeldRecord::Entry(entries()[3].1.to_signed()), HeldRecord::Usage(usage().to_signed())],
+                more: false,
+            }),
             message("busy", &Response::Busy { retry_after_ms: 200 }),
         ],
         "streams": [
@@ -652,6 +731,8 @@ fn every_published_document_verifies() {
             Ack::NAME => verify::<Ack>(vector),
             Membership::NAME => verify::<Membership>(vector),
             OwnerOrder::NAME => verify::<OwnerOrder>(vector),
+            HeadReport::NAME => verify::<HeadReport>(vector),
+            HeadSeen::NAME => verify::<HeadSeen>(vector),
             SshKeyList::NAME => verify::<SshKeyList>(vector),
             other => panic!("{other} is not a kind of document"),
         }
@@ -670,6 +751,7 @@ fn reads<T: Serialize + DeserializeOwned>(list: &Value) {
 fn every_published_message_reads() {
     let messages = &published()["messages"];
     reads::<Notice>(&messages["gossip"]);
+    reads::<ForkProof>(&messages["proofs"]);
     reads::<Request>(&messages["requests"]);
     reads::<Response>(&messages["answers"]);
     reads::<StreamOpen>(&messages["streams"]);

@@ -177,7 +177,7 @@ fn souk_network_provider() {
 }
 
 fn commit(open: &Signed<Entry>, workload: &Workload) -> Request {
-    Request::Commit { open: open.clone(), workload: workload.to_bytes().0 }
+    Request::Commit { open: open.clone(), workload: workload.to_bytes().0, settle: None }
 }
 
 /// The commit's bytes with one bit of its open's signature or payload flipped.
@@ -237,6 +237,7 @@ fn bad_bytes_get_answers_and_change_nothing() {
             eviction: None,
             rank: None,
             asked: None,
+            payment: None,
         };
         mallory.rejected(&Request::Update(Box::new(update)));
     }

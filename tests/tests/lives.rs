@@ -233,7 +233,8 @@ fn accounts(export: &Export) -> BTreeMap<LeaseId, Account> {
                     | Body::SettleAck(_)
                     | Body::Dispute(_)
                     | Body::Attestation(_)
-                    | Body::Probe(_) => {}
+                    | Body::Probe(_)
+                    | Body::Checkpoint(_) => {}
                 }
             }
             Item::Usage(signed) => {

@@ -22,6 +22,7 @@ fn small(name: &'static str, seed: u64) -> Settings {
         rivals: 20,
         cuts: 60,
         clock_steps: 4,
+        paid: 0,
         bids: 400,
         changes: 4,
         rethinks: 12,

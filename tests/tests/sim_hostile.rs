@@ -44,7 +44,7 @@ fn host() -> Bench {
 }
 
 fn commit(open: &Verified<Entry>, workload: &[u8]) -> Request {
-    Request::Commit { open: open.to_signed(), workload: workload.to_vec() }
+    Request::Commit { open: open.to_signed(), workload: workload.to_vec(), settle: None }
 }
 
 fn code(response: &Response) -> RejectCode {
@@ -152,6 +152,7 @@ fn leases_of_others_are_out_of_reach() {
         eviction: None,
         rank: None,
         asked: None,
+        payment: None,
     };
     assert_eq!(code(&bench.ask(thief.id(), Request::Update(Box::new(update)))), RejectCode::Malformed);
     assert_eq!(bench.mark(), before);
@@ -341,6 +342,7 @@ fn renter(liar: &Liar) -> (Bench, Verified<Offer>) {
         image_digest: None,
         workload: Workload::default(),
         max_spend: Some(Amount(5_000_000_000)),
+        prepay: None,
         tick: None,
         label: None,
         volume: false,
@@ -372,6 +374,7 @@ fn draft(liar: &Liar, bench: &Bench, offer: &Verified<Offer>) -> LeaseDraft {
         },
         listed_hour: p.price_hour,
         credit: Amount(1_000_000_000),
+        payment: None,
         max_spend: p.max_spend,
         extend_until: None,
         notice: offer.terms.eviction_notice,
@@ -453,6 +456,7 @@ fn update(draft: &Verified<LeaseDraft>, usage: Option<Signed<Usage>>) -> LeaseUp
         eviction: None,
         rank: None,
         asked: None,
+        payment: None,
     }
 }
 

@@ -64,7 +64,7 @@ fn running(bench: &mut Bench, renter: &mut Liar, nonce: u8) -> (Verified<LeaseDr
     let Response::Drafted(draft) = bench.ask(renter.id(), propose) else { panic!("no draft") };
     let draft = draft.verify(&network()).unwrap();
     let open = renter.open(&draft, bench.now);
-    let answer = bench.ask(renter.id(), Request::Commit { open: open.to_signed(), workload });
+    let answer = bench.ask(renter.id(), Request::Commit { open: open.to_signed(), workload, settle: None });
     assert!(matches!(answer, Response::Answered(_)), "{answer:?}");
     let lease = draft.id().into();
     assert_eq!(bench.engine.host().leases()[&lease].state(), LeaseState::Running);
@@ -189,7 +189,7 @@ fn one_renter_does_not_fill_the_queue() {
         let Response::Drafted(draft) = answer else { break answer };
         let draft = draft.verify(&network()).unwrap();
         let open = greedy.open(&draft, bench.now);
-        let answer = bench.ask(greedy.id(), Request::Commit { open: open.to_signed(), workload });
+        let answer = bench.ask(greedy.id(), Request::Commit { open: open.to_signed(), workload, settle: None });
         assert!(matches!(answer, Response::Answered(_)), "{answer:?}");
         leases += 1;
     };
@@ -199,7 +199,7 @@ fn one_renter_does_not_fill_the_queue() {
     let (propose, workload) = bid(&bench, &honest, 1);
     let Response::Drafted(draft) = bench.ask(honest.id(), propose) else { panic!("others are served") };
     let open = honest.open(&draft.verify(&network()).unwrap(), bench.now);
-    let answer = bench.ask(honest.id(), Request::Commit { open: open.to_signed(), workload });
+    let answer = bench.ask(honest.id(), Request::Commit { open: open.to_signed(), workload, settle: None });
     assert!(matches!(answer, Response::Answered(_)), "{answer:?}");
 }
 
@@ -239,6 +239,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
         image_digest: None,
         workload: Workload::default(),
         max_spend: None,
+        prepay: None,
         tick: None,
         label: None,
         volume: false,
@@ -262,6 +263,7 @@ fn rented(liar: &mut Liar, rental: RentalType, extend: Option<Millis>) -> (Bench
         rates: souk_protocol::Rates { compute_hour: p.price_hour, ..Default::default() },
         listed_hour: HOUR,
         credit: Amount(10_000_000_000),
+        payment: None,
         max_spend: None,
         extend_until: extend.map(|extend| now + Millis::from_hours(2) + extend),
         notice: offer.terms.eviction_notice,
@@ -297,6 +299,7 @@ fn news(draft: &Verified<LeaseDraft>) -> LeaseUpdate {
         eviction: None,
         rank: None,
         asked: None,
+        payment: None,
     }
 }
 

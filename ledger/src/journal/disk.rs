@@ -36,7 +36,13 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// What the system says.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes created and removed names durable.
+    /// Gives a file another name, in place of any that has it: after a crash it has the one or the other.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes created, changed and removed names durable.
     ///
     /// # Errors
     /// What the system says. After one, nothing may be assumed about what is on the disk.
@@ -118,6 +124,10 @@ impl Disk for RealDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
     }
 
     fn sync_names(&self) -> io::Result<()> {

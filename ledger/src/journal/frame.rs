@@ -49,6 +49,7 @@ pub(super) enum Found<'a> {
 pub(super) struct Window {
     file: Box<dyn DiskFile>,
     segment: u64,
+    longest: usize,
     len: u64,
     start: u64,
     bytes: Vec<u8>,
@@ -57,7 +58,13 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(file: Box<dyn DiskFile>, segment: u64) -> io::Result<Self> {
         let len = file.len()?;
-        Ok(Self { file, segment, len, start: 0, bytes: Vec::new() })
+        Ok(Self { file, segment, longest: RECORD_BYTES, len, start: 0, bytes: Vec::new() })
+    }
+
+    /// The same, with records of up to `longest` bytes.
+    pub(super) const fn of_records(mut self, longest: usize) -> Self {
+        self.longest = longest;
+        self
     }
 
     pub(super) const fn len(&self) -> u64 {
@@ -101,7 +108,7 @@ impl Window {
         }
         let len = (word & !FIRST_OF_GROUP) as usize;
         let segment = self.segment;
-        if len == 0 || len > RECORD_BYTES {
+        if len == 0 || len > self.longest {
             return Ok(Found::Bad);
         }
         let record = self.peek(offset + FRAME_HEADER as u64, len)?;

@@ -1,9 +1,11 @@
 //! The journal: numbered segments of checksummed records, the node's commit point.
 //!
 //! Owns which bytes are durable and what a crash may leave behind: a torn end is cut off at opening, damage anywhere else is an
-//! error that names file and offset and removes nothing. It does not know what a record says. Whoever owns the data directory
+//! error that names file and offset and removes nothing. Its oldest segments can be replaced by a [`Base`], which keeps some of
+//! their records. It does not know what a record says. Whoever owns the data directory
 //! holds its lock (see [`crate::lock`]); there is one [`Journal`] and any number of [`Reader`]s.
 
+mod base;
 mod disk;
 mod error;
 mod frame;
@@ -15,15 +17,16 @@ pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
-use std::{io, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+pub use base::{Base, BaseWriter};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::JournalError;
 pub use frame::RECORD_BYTES;
-pub use open::Start;
-pub use reader::{Item, Reader, read_one};
+pub use open::{Start, newest_base, start_of_segment};
+pub use reader::{Item, Reader, find};
 
 use frame::FRAME_HEADER;
 use segment::HEADER;
@@ -62,13 +65,18 @@ pub struct Sizes {
     pub first: u64,
     /// The largest such step. Bytes.
     pub step: u64,
+    /// Full segments of so many bytes, and not less than the base has, are worth to be replaced by a base. Bytes.
+    pub replace: u64,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { segment: 64 << 20, first: 1 << 20, step: 8 << 20 }
+        Self { segment: 64 << 20, first: 1 << 20, step: 8 << 20, replace: 128 << 20 }
     }
 }
+
+/// What stands for the segments that are gone; whoever holds it can still read what it is replaced by.
+pub type Generation = Arc<Option<Base>>;
 
 /// The writing end of a journal.
 #[derive(Debug)]
@@ -83,9 +91,104 @@ pub struct Journal {
     /// Frames not written yet: the group.
     pending: Vec<u8>,
     poisoned: bool,
+    /// What stands for the segments before the oldest.
+    generation: Generation,
+    /// Files that are replaced, each with the generation whose readers may still need it.
+    retired: VecDeque<(Generation, Vec<String>)>,
 }
 
 impl Journal {
+    /// What stands for the oldest segments.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Arc::clone(&self.generation)
+    }
+
+    /// The newest segment that is full, if there is one behind the base, and about how many bytes all those have.
+    #[must_use]
+    pub fn full(&self) -> Option<(u64, u64)> {
+        let first = start_of(&self.generation).segment;
+        let newest = self.next.segment.checked_sub(1)?;
+        let count = newest.checked_sub(first)?.saturating_add(1);
+        Some((newest, count.saturating_mul(self.sizes.segment)))
+    }
+
+    /// The newest full segment, if all of them are worth to be replaced.
+    #[must_use]
+    pub fn replaceable(&self) -> Option<u64> {
+        let base = self.generation.as_ref().as_ref().map_or(0, Base::bytes);
+        let (newest, bytes) = self.full()?;
+        (bytes >= self.sizes.replace.max(base)).then_some(newest)
+    }
+
+    /// Begins a new segment, unless nothing is in this one. The group so far is made durable.
+    ///
+    /// # Errors
+    /// As [`Journal::sync`].
+    pub fn roll(&mut self) -> Result<(), JournalError> {
+        self.sync()?;
+        if self.next.offset > HEADER as u64 {
+            self.poisoned = true;
+            self.begin_segment()?;
+            self.poisoned = false;
+        }
+        Ok(())
+    }
+
+    /// Puts a finished base in the place of the segments it stands for. Those go once nobody reads them any more: see
+    /// [`Journal::sweep`].
+    ///
+    /// # Errors
+    /// [`JournalError`]; any poisons the journal.
+    pub fn install(&mut self, base: &Base) -> Result<(), JournalError> {
+        if self.poisoned {
+            return Err(JournalError::Poisoned);
+        }
+        let old = start_of(&self.generation).segment;
+        if base.segment() < old || base.segment() >= self.next.segment {
+            return Err(JournalError::Corrupt {
+                file: self.disk.path(base.file()),
+                offset: 0,
+                what: "it stands for other segments",
+            });
+        }
+        let named = base.renamed();
+        let fail = |e| JournalError::Io { file: self.disk.path(named.file()), doing: "rename", source: e };
+        self.poisoned = true;
+        self.disk.rename(base.file(), named.file()).and_then(|()| self.disk.sync_names()).map_err(fail)?;
+        self.poisoned = false;
+        let mut files: Vec<String> = (old..=named.segment()).map(segment::name).collect();
+        files.extend(self.generation.as_ref().as_ref().map(|base| base.file().to_owned()));
+        let replaced = std::mem::replace(&mut self.generation, Arc::new(Some(named)));
+        self.retired.push_back((replaced, files));
+        Ok(())
+    }
+
+    /// Whether replaced files are still there.
+    #[must_use]
+    pub fn has_replaced(&self) -> bool {
+        !self.retired.is_empty()
+    }
+
+    /// Removes one replaced file that nobody reads any more. Says whether there may be another.
+    pub fn sweep(&mut self) -> bool {
+        let Some((generation, files)) = self.retired.front_mut() else {
+            return false;
+        };
+        if Arc::strong_count(generation) > 1 {
+            return false;
+        }
+        if let Some(file) = files.pop() {
+            // One that stays is removed at the next start.
+            if let Err(error) = self.disk.remove(&file) {
+                tracing::warn!(file, %error, "can't remove a replaced file of the journal");
+            }
+        } else {
+            self.retired.pop_front();
+        }
+        true
+    }
+
     /// Makes room for a record of `len` bytes and returns where the next [`Journal::append`] of that many will put it. Begins
     /// a new segment if this one is full, for which the group so far is made durable.
     ///
@@ -197,6 +300,11 @@ impl Journal {
     fn io(&self, doing: &'static str, source: io::Error) -> JournalError {
         io_error(&*self.disk, self.next.segment, doing, source)
     }
+}
+
+/// Where the oldest segment's first record lies.
+fn start_of(generation: &Generation) -> Position {
+    generation.as_ref().as_ref().map_or(Position::FIRST, Base::end)
 }
 
 /// Makes a segment with its header, durable under its name.

@@ -1,12 +1,13 @@
 //! Opening a journal: finding its end, cutting off what a crash tore, refusing what is damaged.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Disk, Journal, JournalError, Mark, Position, Sizes, corrupt, create,
+    Base, Disk, Generation, Journal, JournalError, Mark, Position, Sizes, base, corrupt, create,
     frame::{Found, Window},
     io_error,
     segment::{self, HEADER},
+    start_of,
 };
 
 /// Where a store that knew a [`Mark`] goes on reading.
@@ -14,7 +15,8 @@ use super::{
 pub enum Start {
     /// The marked record is there; the one after it is here.
     After(Position),
-    /// There was no mark, or another record lies there: the store is not of this journal and must be made anew.
+    /// There was no mark, or another record lies there: the store is not of this journal and must be made anew, from the
+    /// base if there is one.
     Beginning,
 }
 
@@ -25,7 +27,9 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; then nothing has been changed but a torn end removed.
     pub fn open(disk: Arc<dyn Disk>, sizes: Sizes, mark: Option<Mark>) -> Result<(Self, Start), JournalError> {
-        let mut segments = segments(&*disk)?;
+        let generation = clean_up(&*disk)?;
+        let begin = start_of(&generation);
+        let mut segments = segments(&*disk, begin.segment)?;
         if let Some(&last) = segments.last()
             && is_unborn(&*disk, last)?
         {
@@ -35,8 +39,8 @@ impl Journal {
             segments.pop();
         }
         let Some(&last) = segments.last() else {
-            if mark.is_some() {
-                return Err(JournalError::Missing { file: disk.path(&segment::name(1)) });
+            if mark.is_some() || generation.is_some() {
+                return Err(JournalError::Missing { file: disk.path(&segment::name(begin.segment)) });
             }
             let file = create(&*disk, 1, 0)?;
             let journal = Self {
@@ -47,21 +51,33 @@ impl Journal {
                 allocated: HEADER as u64,
                 pending: Vec::new(),
                 poisoned: false,
+                generation,
+                retired: VecDeque::new(),
             };
             return Ok((journal, Start::Beginning));
         };
         let start = match mark {
-            Some(mark) => resolve(&*disk, mark, last)?,
+            Some(mark) => resolve(&*disk, &generation, mark, last)?,
             None => Start::Beginning,
         };
         let from = match start {
             Start::After(position) => position,
-            Start::Beginning => Position::FIRST,
+            Start::Beginning => begin,
         };
         let next = scan(&*disk, from, last)?;
         let file = disk.open(&segment::name(last), true).map_err(|e| io_error(&*disk, last, "open", e))?;
         let allocated = file.len().map_err(|e| io_error(&*disk, last, "read", e))?;
-        let mut journal = Self { disk, sizes, file, next, allocated, pending: Vec::new(), poisoned: false };
+        let mut journal = Self {
+            disk,
+            sizes,
+            file,
+            next,
+            allocated,
+            pending: Vec::new(),
+            poisoned: false,
+            generation,
+            retired: VecDeque::new(),
+        };
         journal.clean_end()?;
         Ok((journal, start))
     }
@@ -91,12 +107,36 @@ impl Journal {
     }
 }
 
-/// The numbers of all segments, which must be 1, 2, 3 ….
-fn segments(disk: &dyn Disk) -> Result<Vec<u64>, JournalError> {
+/// Opens the newest base, and removes what it stands for and what was never finished.
+fn clean_up(disk: &dyn Disk) -> Result<Generation, JournalError> {
+    let names = disk.list().map_err(|e| io_error(disk, 1, "list", e))?;
+    let newest = names.iter().filter_map(|name| base::number(name)).max();
+    let generation = match newest {
+        Some(segment) => Some(Base::open(disk, base::name(segment), segment)?),
+        None => None,
+    };
+    let stale = |name: &String| {
+        let replaced = segment::number(name).is_some_and(|segment| newest.is_some_and(|base| segment <= base));
+        replaced || base::is_unfinished(name) || base::number(name).is_some_and(|base| Some(base) != newest)
+    };
+    let mut removed = false;
+    for name in names.iter().filter(|name| stale(name)) {
+        let fail = |source| JournalError::Io { file: disk.path(name), doing: "remove", source };
+        disk.remove(name).map_err(fail)?;
+        removed = true;
+    }
+    if removed {
+        disk.sync_names().map_err(|e| io_error(disk, 1, "remove", e))?;
+    }
+    Ok(Arc::new(generation))
+}
+
+/// The numbers of all segments, which must follow each other from `first`.
+fn segments(disk: &dyn Disk, first: u64) -> Result<Vec<u64>, JournalError> {
     let names = disk.list().map_err(|e| io_error(disk, 1, "list", e))?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|n| segment::number(n)).collect();
     numbers.sort_unstable();
-    for (expected, &number) in (1..).zip(&numbers) {
+    for (expected, &number) in (first..).zip(&numbers) {
         if number != expected {
             return Err(JournalError::Missing { file: disk.path(&segment::name(expected)) });
         }
@@ -130,7 +170,7 @@ pub(super) fn window_at(disk: &dyn Disk, number: u64, index: u64) -> Result<Wind
     let header = window.peek(0, HEADER).map_err(|e| io_error(disk, number, "read", e))?;
     match segment::read(header, number) {
         Some(first) if first == index => Ok(window),
-        Some(_) if number > 1 => {
+        Some(_) if number > 1 && disk.list().is_ok_and(|names| names.contains(&segment::name(number - 1))) => {
             let end = super::open::window(disk, number - 1)?.len();
             Err(corrupt(disk, number - 1, end, "records are missing from it"))
         }
@@ -138,9 +178,35 @@ pub(super) fn window_at(disk: &dyn Disk, number: u64, index: u64) -> Result<Wind
     }
 }
 
+/// Where the first record of a segment lies.
+///
+/// # Errors
+/// [`JournalError`] if it can't be read or its header is not one.
+pub fn start_of_segment(disk: &dyn Disk, number: u64) -> Result<Position, JournalError> {
+    let mut window = window(disk, number)?;
+    let header = window.peek(0, HEADER).map_err(|e| io_error(disk, number, "read", e))?;
+    let index = segment::read(header, number).ok_or_else(|| corrupt(disk, number, 0, "its header is not one"))?;
+    Ok(Position { segment: number, offset: HEADER as u64, index })
+}
+
+/// The segment up to which the newest base stands; zero if there is none.
+///
+/// # Errors
+/// [`JournalError`] if the directory can't be read.
+pub fn newest_base(disk: &dyn Disk) -> Result<u64, JournalError> {
+    let names = disk.list().map_err(|e| io_error(disk, 1, "list", e))?;
+    Ok(names.iter().filter_map(|name| base::number(name)).max().unwrap_or(0))
+}
+
 /// Finds the record after the marked one.
-fn resolve(disk: &dyn Disk, mark: Mark, last: u64) -> Result<Start, JournalError> {
+fn resolve(disk: &dyn Disk, generation: &Generation, mark: Mark, last: u64) -> Result<Start, JournalError> {
     let Position { segment, offset, index } = mark.at;
+    if let Some(base) = generation.as_ref()
+        && segment <= base.segment()
+    {
+        let fits = mark == base.last();
+        return Ok(if fits { Start::After(base.end()) } else { Start::Beginning });
+    }
     let behind = |offset| JournalError::Behind { file: disk.path(&segment::name(last)), offset };
     if segment > last || segment == 0 {
         return Err(behind(window(disk, last)?.len()));
@@ -160,7 +226,11 @@ fn resolve(disk: &dyn Disk, mark: Mark, last: u64) -> Result<Start, JournalError
 /// Reads every frame from `from` to the end of the last segment and returns where the next record goes.
 fn scan(disk: &dyn Disk, from: Position, last: u64) -> Result<Position, JournalError> {
     let mut at = from;
-    let mut window = if from == Position::FIRST { window_at(disk, 1, 0)? } else { window(disk, from.segment)? };
+    let mut window = if from.offset == HEADER as u64 {
+        window_at(disk, from.segment, from.index)?
+    } else {
+        window(disk, from.segment)?
+    };
     loop {
         let fail = |e| io_error(disk, at.segment, "read", e);
         let is_last = at.segment == last;

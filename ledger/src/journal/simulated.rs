@@ -41,8 +41,17 @@ struct State {
     files: BTreeMap<String, Content>,
     /// Writes since the last sync of their file, in order over all files.
     unsynced: Vec<(String, usize, Vec<u8>)>,
+    /// What takes back each change of names since the last sync of them, in order.
+    undo: Vec<Undo>,
     /// Operations until the power goes.
     fuse: Option<usize>,
+}
+
+/// What a name held before it was removed, or replaced by another.
+#[derive(Debug, Clone)]
+enum Undo {
+    Removed(String, Content),
+    Renamed { from: String, to: String, replaced: Option<Content> },
 }
 
 impl State {
@@ -76,8 +85,23 @@ impl SimulatedDisk {
     /// of the writes survives, the last one torn anywhere.
     pub(crate) fn reboot(&self, dice: &mut Dice, reorder: bool) -> Self {
         let state = self.state();
-        let mut files: BTreeMap<String, Content> = state
-            .files
+        let mut names = state.files.clone();
+        // A file system keeps the order of such changes.
+        let kept = dice.below(state.undo.len() + 1);
+        for undo in state.undo[kept..].iter().rev().cloned() {
+            match undo {
+                Undo::Removed(name, content) => {
+                    names.insert(name, content);
+                }
+                Undo::Renamed { from, to, replaced } => {
+                    if let Some(content) = names.remove(&to) {
+                        names.insert(from, content);
+                    }
+                    names.extend(replaced.map(|content| (to, content)));
+                }
+            }
+        }
+        let mut files: BTreeMap<String, Content> = names
             .iter()
             .filter(|(_, c)| c.name_is_durable || dice.below(2) == 0)
             .map(|(name, c)| (name.clone(), c.clone()))
@@ -158,13 +182,29 @@ impl Disk for SimulatedDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         state.spend()?;
-        state.files.remove(name);
+        let content = state.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        state.undo.push(Undo::Removed(name.to_owned(), content));
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.spend()?;
+        let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        for (name, ..) in &mut state.unsynced {
+            if name == from {
+                to.clone_into(name);
+            }
+        }
+        let replaced = state.files.insert(to.to_owned(), content);
+        state.undo.push(Undo::Renamed { from: from.to_owned(), to: to.to_owned(), replaced });
         Ok(())
     }
 
     fn sync_names(&self) -> io::Result<()> {
         let mut state = self.state();
         state.spend()?;
+        state.undo.clear();
         for content in state.files.values_mut() {
             content.name_is_durable = true;
         }

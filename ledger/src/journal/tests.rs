@@ -8,14 +8,14 @@ use super::{
     *,
 };
 
-const SMALL: Sizes = Sizes { segment: 8 << 10, first: 1 << 10, step: 2 << 10 };
+const SMALL: Sizes = Sizes { segment: 8 << 10, first: 1 << 10, step: 2 << 10, replace: 32 << 10 };
 
 fn open(disk: &SimulatedDisk) -> Result<Journal, JournalError> {
     Journal::open(Arc::new(disk.clone()), SMALL, None).map(|(journal, _)| journal)
 }
 
 fn read_all(journal: &Journal) -> Result<Vec<Vec<u8>>, JournalError> {
-    let mut reader = Reader::new(journal.disk(), Position::FIRST, journal.end());
+    let mut reader = Reader::from_first(journal.disk(), journal.generation(), journal.end());
     let mut records = Vec::new();
     while let Some(item) = reader.next_item()? {
         assert_eq!(item.mark.at.index, records.len() as u64);

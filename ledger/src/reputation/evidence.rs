@@ -231,7 +231,10 @@ fn failures_of(lease: &Lease) -> BTreeSet<Failure> {
                 | EndReason::ContainerLost
                 | EndReason::EngineLost
                 | EndReason::Unconfirmed
-                | EndReason::VolumeLost => Cause::HostAbort,
+                | EndReason::VolumeLost
+                | EndReason::Unpaid
+                | EndReason::Disputed
+                | EndReason::HostVanished => Cause::HostAbort,
             };
             failures.insert(Failure { cause, against: Side::Host, admitted });
         }

@@ -6,7 +6,9 @@
 use super::{
     evidence::Side,
     graph::{Graph, Index, Pair},
-    limits::{PRAISE_FROM, RATER_FROM, REFERENCE_SHARE},
+    limits::{
+        DUST_FROM, DUST_TO, PARTNER_FROM, PARTNER_FULL, PRAISE_FROM, RATER_FROM, RATER_FULL, REFERENCE_SHARE, VOUCHED,
+    },
     scale::{log_value, ramp},
     walk::{Scratch, Walk},
 };
@@ -44,8 +46,7 @@ pub(super) struct Poll {
 impl Poll {
     /// Counts the votes about all nodes on `side`.
     pub(super) fn new(graph: &Graph, walk: &Walk, side: Side, me: Index) -> Self {
-        let trusted = reference(graph, walk, side);
-        let scale = (0_u32..).zip(&graph.nodes).map(|(rater, _)| scale(graph, walk, side, rater, trusted)).collect();
+        let scale = scales(graph, walk, side);
         let reference = reference(graph, walk, side.other());
         let mut poll = Self { side, me, reference, scale, votes: Vec::new(), usual: 0.0 };
         let mut scratch = Scratch::new(graph.nodes.len());
@@ -91,7 +92,7 @@ impl Poll {
         let trust = walk.without(node, pairs.iter().map(|pair| rater_of(pair)), scratch);
         let weigh = |(pair, trust): (&'a Pair, f64)| {
             let rater = rater_of(pair);
-            let named = walk.start[rater as usize] > 0.0;
+            let named = walk.is_start(rater);
             let counts = if named { 1.0 } else { share(trust, self.reference) };
             (pair, counts * self.scale[rater as usize])
         };
@@ -99,49 +100,98 @@ impl Poll {
     }
 
     fn may_count(&self, walk: &Walk, rater: Index) -> bool {
-        walk.start[rater as usize] > 0.0 || share(walk.mass[rater as usize], self.reference) > 0.0
+        walk.is_start(rater) || share(walk.mass[rater as usize], self.reference) > 0.0
     }
 }
 
 /// How much of full trust this is.
 fn share(trust: f64, reference: f64) -> f64 {
-    if reference > 0.0 { ramp(trust / reference, RATER_FROM, 1.0) } else { 0.0 }
+    if reference > 0.0 { ramp(trust / reference, RATER_FROM, RATER_FULL) } else { 0.0 }
 }
 
-/// The lightest of the heaviest nodes on a side that together hold [`REFERENCE_SHARE`] of the trust that walked there.
+/// The trust that makes a full rater, or partner, on a side.
 fn reference(graph: &Graph, walk: &Walk, side: Side) -> f64 {
     let dealt = |node: &usize| !graph.by[side as usize][*node].is_empty() && walk.start[*node] == 0.0;
-    let mut held: Vec<f64> = (0..graph.nodes.len()).filter(dealt).map(|n| walk.mass[n]).filter(|m| *m > 0.0).collect();
-    held.sort_by(|a, b| b.total_cmp(a));
-    let all: f64 = held.iter().sum();
+    usual((0..graph.nodes.len()).filter(dealt).map(|n| walk.mass[n]))
+}
+
+/// The least of the largest values that together make [`REFERENCE_SHARE`] of the sum; 0 of nothing.
+fn usual(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.filter(|v| *v > 0.0).collect();
+    values.sort_by(|a, b| b.total_cmp(a));
+    let all: f64 = values.iter().sum();
     let mut sum = 0.0;
-    for mass in held {
-        sum += mass;
+    for value in values {
+        sum += value;
         if sum >= REFERENCE_SHARE * all {
-            return mass;
+            return value;
         }
     }
     0.0
 }
 
-/// What a rater's votes are multiplied by: they add up to no more than the logarithm of its trade with trusted nodes, and of a
-/// rater that praises more than it has honestly paid for, only that share counts.
-fn scale(graph: &Graph, walk: &Walk, side: Side, rater: Index, trusted: f64) -> f64 {
-    if walk.start[rater as usize] > 0.0 {
-        return 1.0;
+/// What each rater's votes are multiplied by: they add up to no more than the logarithm of its honest trade; of a rater that
+/// praises more than it has honestly paid for, only that share counts; and whose honest trade is dust has no vote.
+fn scales(graph: &Graph, walk: &Walk, side: Side) -> Vec<f64> {
+    let trusted = reference(graph, walk, side);
+    let raters = || (0_u32..).zip(&graph.nodes).map(|(rater, _)| rater);
+    let vouched: Vec<f64> = raters().map(|partner| vouched(graph, walk, side, partner)).collect();
+    let trust = |partner: Index| share_of(walk.mass[partner as usize], trusted) * vouched[partner as usize];
+    let honest: Vec<f64> = raters().map(|rater| honest(graph, walk, side, rater, trust)).collect();
+    let usual = usual(raters().zip(&honest).filter(|(rater, _)| !walk.is_start(*rater)).map(|(_, honest)| *honest));
+    let scale = |(rater, honest): (Index, f64)| {
+        if walk.is_start(rater) {
+            return 1.0;
+        }
+        let (mut all, mut votes) = (0.0, 0.0);
+        for pair in graph.pairs_of(rater, side.other()) {
+            let blame = pair.blame(side);
+            all += pair.size;
+            votes += pair.praise() + blame.admitted + blame.claimed;
+        }
+        if honest <= 0.0 || votes <= 0.0 {
+            return 0.0;
+        }
+        let paid = if honest < all { honest / all } else { 1.0 };
+        ramp(honest / usual, DUST_FROM, DUST_TO) * paid * (log_value(honest) / votes).min(1.0)
+    };
+    raters().zip(honest.iter().copied()).map(scale).collect()
+}
+
+/// A rater's trade with trusted nodes that are nearer to the start than itself, in units.
+///
+/// So a ring can't vouch for itself: however much its members pay each other, all of it lies behind the purchases that let
+/// them in.
+fn honest(graph: &Graph, walk: &Walk, side: Side, rater: Index, trust: impl Fn(Index) -> f64) -> f64 {
+    let trust = |partner: Index| {
+        if walk.is_start(partner) {
+            1.0
+        } else if walk.depth[partner as usize] < walk.depth[rater as usize] {
+            trust(partner)
+        } else {
+            0.0
+        }
+    };
+    graph.pairs_of(rater, side.other()).map(|pair| pair.settled * trust(pair.node(side))).sum()
+}
+
+/// How much of a partner's trade with those behind it counts as theirs: in all no more than [`VOUCHED`] times its trade with
+/// those before it. Whoever has been let in can't let in any number of others.
+fn vouched(graph: &Graph, walk: &Walk, side: Side, partner: Index) -> f64 {
+    let depth = walk.depth[partner as usize];
+    let (mut before, mut behind) = (0.0, 0.0);
+    for pair in graph.pairs_of(partner, side) {
+        let other = walk.depth[pair.node(side.other()) as usize];
+        if other < depth {
+            before += pair.settled;
+        } else if other > depth {
+            behind += pair.settled;
+        }
     }
-    let (mut honest, mut all, mut votes) = (0.0, 0.0, 0.0);
-    for pair in graph.pairs_of(rater, side.other()) {
-        let partner = pair.node(side) as usize;
-        let trust = if walk.start[partner] > 0.0 { 1.0 } else { share(walk.mass[partner], trusted) };
-        honest += pair.settled * trust;
-        all += pair.size;
-        let blame = pair.blame(side);
-        votes += pair.praise() + blame.admitted + blame.claimed;
-    }
-    if honest <= 0.0 || votes <= 0.0 {
-        return 0.0;
-    }
-    let paid = if honest < all { honest / all } else { 1.0 };
-    paid * (log_value(honest) / votes).min(1.0)
+    if behind > VOUCHED * before { VOUCHED * before / behind } else { 1.0 }
+}
+
+/// How much a partner of this trust makes trade with it honest.
+fn share_of(trust: f64, reference: f64) -> f64 {
+    if reference > 0.0 { ramp(trust / reference, PARTNER_FROM, PARTNER_FULL) } else { 0.0 }
 }

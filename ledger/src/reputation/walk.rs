@@ -20,6 +20,8 @@ pub(super) struct Walk {
     pub start: Vec<f64>,
     /// Trust that came to each node by walking.
     pub mass: Vec<f64>,
+    /// Steps from the nearest start; `usize::MAX` for what is out of reach.
+    pub depth: Vec<usize>,
     /// `at[k][node]`: what is at a node after k steps.
     at: Vec<Vec<f64>>,
     /// Steps from a node, with what does not go back to the start, and bridges halved.
@@ -54,7 +56,12 @@ impl Walk {
             edges.iter().for_each(|(to, share)| back[*to as usize].push((from, *share)));
         }
         let mass = (0..start.len()).map(|n| RESTART * at[1..].iter().map(|step| step[n]).sum::<f64>()).collect();
-        Self { start, mass, at, forth, back }
+        Self { start, mass, depth, at, forth, back }
+    }
+
+    /// Whether the walk begins at a node.
+    pub(super) fn is_start(&self, node: Index) -> bool {
+        self.start[node as usize] > 0.0
     }
 
     /// For each of `raters`, the trust in it that did not come through `node`: whoever is fed by the host it praises has none.

@@ -2,6 +2,7 @@
 
 use souk_protocol::{
     DocumentId, LeaseId, Timestamp,
+    checkpoint::Checkpoint,
     entry::{Body, Entry},
     lease::LeaseDraft,
     limits,
@@ -25,11 +26,20 @@ impl State {
         if !ours && value.peer != Some(self.own) {
             return Err(Refusal::NotOurs.into());
         }
-        if let Some(applied) = self.check_neighbours(&entry, ours)? {
+        let head = self.head(&value.author)?;
+        let returns = ours && head.is_some_and(|h| value.seq <= h.seq) && self.is_restored()?;
+        if let Some(applied) = self.check_neighbours(&entry, ours, returns)? {
             return Ok(applied);
         }
-        let head = self.head(&value.author)?;
-        check_link(value, head.as_ref(), ours && !self.sparse)?;
+        // One of a gap, that comes back from the one it was for: its neighbours, as far as they are here, fit.
+        if !returns {
+            if ours && self.sparse && head.as_ref().is_some_and(|head| value.seq <= head.seq) {
+                return Err(Refusal::Chain("it comes after a later one of our chain").into());
+            }
+            check_link(value, head.as_ref(), ours && !self.sparse)?;
+        } else if head.is_some_and(|h| h.seq == value.seq && h.id != entry.id) {
+            return Err(Refusal::WouldFork("this number is taken").into());
+        }
         let row = EntryRow { id: entry.id, prev: value.prev, at };
         let new_head = Head { seq: value.seq, id: entry.id, time: value.time };
         let author = value.author;
@@ -45,9 +55,14 @@ impl State {
             }
             (Body::Settle(_) | Body::SettleAck(_), _) => self.settlement(entry)?,
             (Body::Attestation(_), _) => self.attestation(&entry)?,
+            (Body::Dispute(_), Some(lease)) if self.retired.contains_key(&lease) => self.complain(&lease, value)?,
             (_, Some(lease)) => self.shape(lease, entry)?,
             // The chain row is all there is to it.
             (Body::Probe(_), None) => {}
+            (Body::Checkpoint(checkpoint), None) => {
+                let checkpoint = checkpoint.clone();
+                self.checkpoint(&entry.value, checkpoint)?;
+            }
             (_, None) => return Err(Refusal::Lease("it names none").into()),
         }
         self.put(keys::entry(&author, new_head.seq), &row);
@@ -58,7 +73,12 @@ impl State {
     }
 
     /// Compares an entry with those held that must fit it: of the same number, the one before, the one after.
-    fn check_neighbours(&mut self, entry: &Held<Entry>, ours: bool) -> Result<Option<Applied>, FoldError> {
+    fn check_neighbours(
+        &mut self,
+        entry: &Held<Entry>,
+        ours: bool,
+        returns: bool,
+    ) -> Result<Option<Applied>, FoldError> {
         let (author, seq) = (entry.value.author, entry.value.seq);
         let after = |row: EntryRow| ForkRow::After(row.at, entry.signed.clone());
         let fork = match self.entry_row(&author, seq)? {
@@ -74,7 +94,7 @@ impl State {
             (fork, _) => fork,
         };
         let fork = match (fork, seq.checked_add(1)) {
-            (None, Some(next)) if !ours => {
+            (None, Some(next)) if !ours || returns => {
                 self.entry_row(&author, next)?.filter(|row| row.prev != Some(entry.id)).map(|row| {
                     let row = ForkRow::Before(entry.signed.clone(), row.at);
                     (row, "the next entry names another before it")
@@ -89,6 +109,20 @@ impl State {
         }
     }
 
+    /// That it says the truth about what it stands for is checked by whoever reads the chain without the rest; here, that it
+    /// names no other entry than ours of that number.
+    fn checkpoint(&mut self, entry: &Entry, checkpoint: Checkpoint) -> Result<(), FoldError> {
+        if entry.author != self.own {
+            return Err(Refusal::NotOurs.into());
+        }
+        // Without a row, the entry was dropped behind a later checkpoint than this one.
+        if self.entry_row(&entry.author, checkpoint.seq)?.is_some_and(|row| row.id != checkpoint.id) {
+            return Err(Refusal::Chain("it stands for an entry that is not there").into());
+        }
+        self.put(keys::CHECKPOINT.to_vec(), &(entry.seq, checkpoint));
+        Ok(())
+    }
+
     fn open(&mut self, id: LeaseId, draft: Signed<LeaseDraft>, open: Held<Entry>) -> Result<(), FoldError> {
         let draft = self.read(draft)?;
         if LeaseId::from(draft.id) != id {
@@ -98,7 +132,7 @@ impl State {
         if open.value.author != terms.renter || open.value.peer != Some(terms.host) {
             return Err(Refusal::NotItsAuthors.into());
         }
-        if self.lease(&id)?.is_some() {
+        if self.retired.contains_key(&id) || self.lease(&id)?.is_some() {
             return Err(Refusal::Lease("it is open already").into());
         }
         let number = self.row::<u64>(keys::LEASE_COUNT, "count")?.unwrap_or(0).saturating_add(1);
@@ -119,12 +153,26 @@ impl State {
         Ok(())
     }
 
+    /// A complaint about a lease of which only the parties are remembered.
+    fn complain(&self, id: &LeaseId, entry: &Entry) -> Result<(), Refusal> {
+        let by_party = self.retired.get(id).is_some_and(|parties| {
+            let peer = entry.peer.filter(|peer| parties.contains(peer));
+            parties.contains(&entry.author) && peer.is_some_and(|peer| peer != entry.author)
+        });
+        if by_party { Ok(()) } else { Err(Refusal::NotItsAuthors) }
+    }
+
     /// Everything after the open.
     fn shape(&mut self, id: LeaseId, entry: Held<Entry>) -> Result<(), FoldError> {
+        let sparse = self.sparse;
         let Some(lease) = self.lease(&id)? else {
             return Err(Refusal::UnknownLease(id).into());
         };
-        check_shape(lease, &entry.value)?;
+        match check_shape(lease, &entry.value) {
+            // The acknowledgement that an anchor fixes may be left out, and a newer one be behind it.
+            Err(Refusal::Lease(UNAGREED)) if sparse => {}
+            checked => checked?,
+        }
         let by_host = entry.value.author == lease.host();
         let claims = by_host && entry.value.author == self.own;
         if let Some(due) = final_claim(&entry.value.body).filter(|_| claims) {
@@ -155,11 +203,14 @@ impl State {
             // The chain row is all there is to an anchor: what it fixes is in the receipts.
             (Body::Anchor { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. }, _) => {}
             // These are about no lease, and never come here.
-            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_), _) => {}
+            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) | Body::Checkpoint(_), _) => {
+            }
         })?;
         Ok(())
     }
 }
+
+const UNAGREED: &str = "it fixes more than is agreed to";
 
 /// The rules of a chain, against the newest entry held of it.
 fn check_link(entry: &Entry, head: Option<&Head>, ours: bool) -> Result<(), Refusal> {
@@ -196,7 +247,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
             Err(Refusal::Lease(why))
         }
     };
-    let accepted = lease.answer.is_some() && lease.status() != Status::Void;
+    let accepted = lease.is_accepted();
     match &entry.body {
         Body::LeaseAccept { open } | Body::Void { open, .. } => {
             hosts_only(*open == lease.open.id, "it answers another open")?;
@@ -224,11 +275,11 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Anchor { due, .. } => {
             hosts_only(accepted, "it is not accepted")?;
-            hosts_only(*due <= lease.agreed(), "it fixes more than is agreed to")
+            hosts_only(*due <= lease.agreed(), UNAGREED)
         }
         Body::Close { .. } => {
             let mine = if by_host { &lease.host_close } else { &lease.renter_close };
-            if lease.status() == Status::Void {
+            if lease.void().is_some() {
                 Err(Refusal::Lease("it is void"))
             } else if mine.is_some() {
                 Err(Refusal::Lease("its author has closed it already"))
@@ -252,7 +303,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Dispute(_) => Ok(()),
         Body::Genesis { .. } | Body::LeaseOpen { .. } => Err(Refusal::Lease("it is open already")),
-        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) => {
+        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) | Body::Checkpoint(_) => {
             Err(Refusal::Lease("it is about none"))
         }
     }
@@ -306,6 +357,7 @@ fn start_of(placement: &Entry) -> u32 {
         | Body::SettleAck(_)
         | Body::Dispute(_)
         | Body::Attestation(_)
-        | Body::Probe(_) => 0,
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => 0,
     }
 }

@@ -6,6 +6,8 @@
 
 mod earned;
 mod entry;
+mod keep;
+mod month;
 mod pair;
 mod private;
 mod receipt;
@@ -23,10 +25,11 @@ use souk_protocol::{
 
 pub(crate) use entry::check_shape;
 pub(crate) use receipt::check_ack;
+pub(crate) use keep::{Keep, totals};
 pub use refusal::{FoldError, Refusal};
 
 use crate::{
-    chain::{EntryRow, ForkRow, Head, PROOFS},
+    chain::{EntryRow, ForkProof, ForkRow, Head, PROOFS},
     journal::Position,
     keys,
     lease::{Balance, Lease, Receipts, Status},
@@ -63,21 +66,47 @@ pub struct State {
     kv: Arc<dyn Kv>,
     staged: Batch,
     leases: BTreeMap<LeaseId, Cached>,
-    /// Whether entries of our own chain may be left out, as in an export of one lease.
+    /// Whether entries of our own chain and usages may be left out, as in an export of one lease, or before a checkpoint.
     sparse: bool,
+    /// Leases of which only the parties are remembered: nothing but a complaint is taken about them.
+    retired: BTreeMap<LeaseId, [NodeId; 2]>,
+    /// Whether what is folded was restored from an older copy, whatever the rows say.
+    restored: bool,
 }
 
 impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false }
+        Self {
+            own,
+            network,
+            kv,
+            staged: Batch::new(),
+            leases: BTreeMap::new(),
+            sparse: false,
+            retired: BTreeMap::new(),
+            restored: false,
+        }
     }
 
     /// The same, for records from which some of our own entries have been left out.
     #[must_use]
     pub const fn sparse(mut self) -> Self {
         self.sparse = true;
+        self
+    }
+
+    /// From here on nothing may be left out.
+    pub(crate) const fn end_sparse(&mut self) {
+        self.sparse = false;
+    }
+
+    /// The same, for the records of a ledger that was restored from an older copy: entries and usages of ours may be missing.
+    #[must_use]
+    pub const fn restored(mut self) -> Self {
+        self.sparse = true;
+        self.restored = true;
         self
     }
 
@@ -95,6 +124,10 @@ impl State {
             }
             Fact::Usage(usage) => self.usage(Held::from(usage)),
             Fact::Ack(ack) => self.ack(Held::from(ack)),
+            Fact::Fork(proof) => {
+                proof.verify(&self.network).map_err(Refusal::NoFork)?;
+                self.fork(proof)
+            }
             Fact::Private(private) => self.private(at, private),
         }
     }
@@ -117,7 +150,18 @@ impl State {
                 let ack = self.read(ack)?;
                 self.ack(ack)
             }
+            Record::Fork(proof) => self.fork(&proof),
             Record::Private(private) => self.private(at, &private),
+        }
+    }
+
+    /// A proof that others have found.
+    fn fork(&mut self, proof: &ForkProof) -> Result<Applied, FoldError> {
+        let author = proof.accused().ok_or(Refusal::Private)?;
+        match self.keep_fork(&author, &ForkRow::Proof(proof.clone()))? {
+            // It is what the record says, not what it has done.
+            Applied::New | Applied::Fork => Ok(Applied::New),
+            Applied::Known => Ok(Applied::Known),
         }
     }
 
@@ -148,12 +192,32 @@ impl State {
         self.leases.clear();
     }
 
+    /// Forgets a lease that is over but for its parties; its rows are the caller's to remove. See [`State::forget_retired`].
+    pub(crate) fn retire(&mut self, id: &LeaseId) -> Result<(), KvError> {
+        if let Some(lease) = self.lease(id)? {
+            let parties = [lease.host(), lease.renter()];
+            self.retired.insert(*id, parties);
+        }
+        self.leases.remove(id);
+        Ok(())
+    }
+
+    /// Forgets a retired lease's parties, too.
+    pub(crate) fn forget_retired(&mut self, id: &LeaseId) {
+        self.retired.remove(id);
+    }
+
     /// The newest entry held of a chain.
     ///
     /// # Errors
     /// [`KvError`] if the store fails.
     pub fn head(&self, author: &NodeId) -> Result<Option<Head>, KvError> {
         self.row(&keys::head(author), "head")
+    }
+
+    /// Whether our own chain may have gaps.
+    fn is_restored(&self) -> Result<bool, KvError> {
+        Ok(self.restored || self.bytes(keys::RESTORED)?.is_some())
     }
 
     fn read<T: Document>(&self, signed: Signed<T>) -> Result<Held<T>, Refusal> {
@@ -211,6 +275,11 @@ impl State {
         let after = (lease.status(), lease.claimed(), lease.agreed());
         if before == after {
             return Ok(());
+        }
+        if before.2 != after.2
+            && let Some((month, row)) = month::agreed(lease, after.2)
+        {
+            self.staged.insert(keys::month(id, month), Some(encode::to_bytes(&row)));
         }
         let opened = lease.opened_at();
         let is_host = lease.host() == self.own;

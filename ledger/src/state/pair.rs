@@ -39,7 +39,8 @@ impl State {
             | Body::CloseAck { .. }
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => Ok(()),
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => Ok(()),
         }
     }
 

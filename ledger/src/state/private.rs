@@ -4,6 +4,7 @@ use souk_protocol::{LeaseId, limits, message::LeaseEvent};
 
 use super::{Applied, FoldError, Refusal, State};
 use crate::{
+    chain::Head,
     journal::Position,
     keys,
     record::{PRIVATE_KEY_BYTES, Private},
@@ -32,6 +33,15 @@ impl State {
                 }
                 let value = value.as_ref().map(|v| v.to_vec());
                 self.staged.insert(keys::private(key), value);
+            }
+            Private::Resume { seq, id, time } => {
+                let own = self.own;
+                let (seq, id, held) = (*seq, *id, self.head(&own)?);
+                if held.is_none_or(|head| head.seq < seq) {
+                    let time = held.map_or(*time, |head| head.time.max(*time));
+                    self.put(keys::head(&own), &Head { seq, id, time });
+                }
+                self.staged.insert(keys::RESTORED.to_vec(), Some(Vec::new()));
             }
         }
         Ok(Applied::New)

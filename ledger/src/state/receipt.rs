@@ -5,13 +5,13 @@ use souk_protocol::receipt::{Ack, Usage};
 use super::{Applied, FoldError, Refusal, State};
 use crate::{
     chain::{ForkProof, ForkRow},
-    lease::{Lease, RECENT_USAGES, Receipt, Status},
+    lease::{Lease, RECENT_USAGES, Receipt},
     record::Held,
 };
 
 impl State {
     pub(super) fn usage(&mut self, usage: Held<Usage>) -> Result<Applied, FoldError> {
-        let own = self.own;
+        let (own, sparse) = (self.own, self.sparse);
         let (id, value) = (usage.value.lease, &usage.value);
         let lease = self.lease(&id)?.ok_or(Refusal::UnknownLease(id))?;
         if value.host != lease.host() {
@@ -28,7 +28,8 @@ impl State {
             return self.keep_fork(&usage.value.host, &ForkRow::Proof(proof));
         }
         check_usage(lease, value)?;
-        if lease.newest_usage().is_some_and(|u| value.n != u.value.n + 1) && value.host == own {
+        let skips = lease.newest_usage().is_some_and(|u| value.n != u.value.n + 1) && value.host == own && !sparse;
+        if skips && !self.is_restored()? {
             return Err(Refusal::Receipt("our usages leave out a number").into());
         }
         if usage.value.host == own {
@@ -89,7 +90,7 @@ fn held(lease: &Lease, n: u64) -> Option<&Held<Usage>> {
 
 /// What every usage must be, against the lease's terms and the usage before it.
 fn check_usage(lease: &Lease, usage: &Usage) -> Result<(), Refusal> {
-    if lease.answer.is_none() || lease.status() == Status::Void {
+    if !lease.is_accepted() {
         return Err(Refusal::Lease("it is not accepted"));
     }
     if lease.host_close.is_some() {
@@ -114,6 +115,9 @@ fn check_usage(lease: &Lease, usage: &Usage) -> Result<(), Refusal> {
     }
     if usage.n == last.value.n + 1 && usage.prev != Some(last.id) {
         return Err(Refusal::Receipt("it does not name the usage before it"));
+    }
+    if usage.terms < last.value.terms {
+        return Err(Refusal::Receipt("it goes back to terms that were amended"));
     }
     if !usage.counters.covers(&last.value.counters) {
         return Err(Refusal::Receipt("a count has shrunk"));

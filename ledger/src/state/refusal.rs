@@ -2,7 +2,7 @@
 
 use souk_protocol::{LeaseId, encode::DecodeError, money::Overflow, signed::VerifyError};
 
-use crate::store::KvError;
+use crate::{chain::NoFork, store::KvError};
 
 /// A record that is not taken; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum Refusal {
     /// The amount due overflows.
     #[error("the receipt is false")]
     Overflow(#[source] Overflow),
+    /// A proof that proves nothing.
+    #[error("the proof of a fork proves nothing")]
+    NoFork(#[source] NoFork),
     /// A private row is too large.
     #[error("the private record is too large or has no key")]
     Private,

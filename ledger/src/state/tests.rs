@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 mod pair;
+mod restored;
 
 use std::sync::Arc;
 

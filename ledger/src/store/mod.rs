@@ -4,11 +4,13 @@
 //! a checksum over all of them; what a row says is [`crate::state`]'s business.
 
 mod memory;
+pub mod place;
 mod sled;
+mod swap;
 
 use std::{collections::BTreeMap, fmt, ops::ControlFlow, path::PathBuf};
 
-pub use self::{memory::MemoryKv, sled::SledKv};
+pub use self::{memory::MemoryKv, sled::SledKv, swap::SwapKv};
 
 /// Changes that are made together: a value, or none to delete.
 pub type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
@@ -72,6 +74,11 @@ pub trait Kv: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`KvError`] if the store can't be written.
     fn flush(&self) -> Result<(), KvError>;
+
+    /// Bytes of its files; zero if it has none.
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// The first key past a scan down: the lower one of the prefix's end and `below`.

@@ -66,12 +66,6 @@ impl SledKv {
         Self::open(directory)
     }
 
-    /// Bytes of its files.
-    #[must_use]
-    pub fn disk_bytes(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
-    }
-
     /// Runs an operation; if it fails, leaves a note so that the next start makes the store anew.
     fn run<T>(&self, operation: impl FnOnce() -> sled::Result<T>) -> Result<T, KvError> {
         guarded(&self.directory, operation).inspect_err(|_| {
@@ -138,6 +132,10 @@ impl Kv for SledKv {
 
     fn flush(&self) -> Result<(), KvError> {
         self.run(|| self.db.flush().map(|_| ()))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
     }
 }
 

@@ -13,6 +13,7 @@ use souk_protocol::{
     message::{Cause, EventCode, LeaseEvent},
 };
 
+mod compact;
 mod damage;
 mod names;
 
@@ -32,7 +33,7 @@ use crate::{
     view::Select,
 };
 
-const SMALL: Sizes = Sizes { segment: 64 << 10, first: 4 << 10, step: 16 << 10 };
+const SMALL: Sizes = Sizes { segment: 64 << 10, first: 4 << 10, step: 16 << 10, replace: 128 << 10 };
 
 /// What a host's and a renter's ledgers are told in some leases, in order. Private rows are each side's own.
 fn story(seed: u64, leases: u64) -> (Party, Party, Vec<Fact>, Vec<Fact>) {
@@ -271,7 +272,8 @@ fn a_thread_acknowledges_in_order_and_reports_refusals_and_forks() {
                 durable = ticket.0;
             }
             Event::Refused(ticket, _) => assert_eq!(*ticket, gap),
-            Event::Fork(ticket) => assert_eq!(*ticket, fork),
+            Event::Fork(ticket, _) => assert_eq!(*ticket, fork),
+            Event::Checkpoint(_) => panic!("there is nothing to compact"),
             Event::Failed(failure) => panic!("{failure}"),
         }
     }

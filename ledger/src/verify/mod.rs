@@ -5,6 +5,8 @@
 
 mod audit;
 mod frames;
+#[cfg(test)]
+mod rules_tests;
 mod signatures;
 #[cfg(test)]
 mod tests;
@@ -18,11 +20,11 @@ use std::{
 
 use souk_protocol::{Amount, Currency, LeaseId, NodeId, encode};
 
-use crate::export::{FORMAT, FRAME_BYTES, Filter, Header, VERSION};
+use crate::export::{FORMAT, FRAME_BYTES, Header, VERSION};
 
-use audit::Audit;
+use audit::{Audit, Bounds};
 use frames::{Frame, Frames, Read as Next};
-use signatures::{Batch, Checked, Checker};
+use signatures::{Batch, Checked, Checker, Content};
 
 /// Records checked by one thread at a time.
 const BATCH: usize = 256;
@@ -78,6 +80,8 @@ pub struct Report {
     pub unanswered_leases: Vec<LeaseId>,
     /// Authors of whom the export proves that they contradicted themselves.
     pub forks: Vec<NodeId>,
+    /// Entries of the author that are left out, for which a checkpoint stands.
+    pub left_out: u64,
     /// What renters have signed for, by currency.
     pub agreed: BTreeMap<Currency, Amount>,
 }
@@ -96,6 +100,10 @@ pub fn verify(reader: impl Read) -> io::Result<Report> {
 /// # Errors
 /// Only if it can't be read.
 pub fn verify_on(reader: impl Read, threads: usize) -> io::Result<Report> {
+    verify_within(reader, threads, Bounds::WIDE)
+}
+
+fn verify_within(reader: impl Read, threads: usize, bounds: Bounds) -> io::Result<Report> {
     let mut frames = Frames::new(reader);
     let header = match read_header(&mut frames)? {
         Ok(header) => header,
@@ -103,7 +111,7 @@ pub fn verify_on(reader: impl Read, threads: usize) -> io::Result<Report> {
     };
     thread::scope(|scope| {
         let checkers: Vec<Checker> = (0..threads.max(1)).map(|_| Checker::spawn(scope, header.network)).collect();
-        let mut audit = Audit::new(&header);
+        let mut audit = Audit::new(&header, bounds);
         let verdict = run(&mut frames, &checkers, &mut audit)?;
         Ok(audit.report(verdict, header.clone()))
     })
@@ -211,11 +219,7 @@ fn empty(verdict: Verdict) -> Report {
         unanswered: 0,
         unanswered_leases: Vec::new(),
         forks: Vec::new(),
+        left_out: 0,
         agreed: BTreeMap::new(),
     }
-}
-
-/// Whether a header's choice leaves out entries of the author's own chain.
-const fn is_sparse(filter: Filter) -> bool {
-    matches!(filter, Filter::Lease(_))
 }

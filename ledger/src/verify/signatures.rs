@@ -34,7 +34,13 @@ pub(super) struct Batch {
 pub(super) struct Checked {
     pub(super) offset: u64,
     pub(super) record: u64,
-    pub(super) fact: Result<Fact, String>,
+    pub(super) content: Result<Content, String>,
+}
+
+/// What a frame between header and trailer holds.
+pub(super) enum Content {
+    Fact(Fact),
+    Cut,
 }
 
 impl Checked {
@@ -62,7 +68,7 @@ impl Checker {
                     .map(|frame| Checked {
                         offset: frame.offset,
                         record: frame.record,
-                        fact: keys.check(&frame.body, &network),
+                        content: keys.check(&frame.body, &network),
                     })
                     .collect();
                 if outbox.send(checked).is_err() {
@@ -87,7 +93,7 @@ impl Checker {
 struct Keys(BTreeMap<NodeId, PublicKey>);
 
 impl Keys {
-    fn check(&mut self, body: &[u8], network: &NetworkId) -> Result<Fact, String> {
+    fn check(&mut self, body: &[u8], network: &NetworkId) -> Result<Content, String> {
         let item: Item = encode::from_bytes(body, FRAME_BYTES).map_err(|e| e.to_string())?;
         match item {
             Item::Entry(entry) => {
@@ -95,10 +101,11 @@ impl Keys {
                 if let Body::LeaseOpen { draft } = &entry.body {
                     self.verify(draft, network)?;
                 }
-                Ok(Fact::Entry(entry))
+                Ok(Content::Fact(Fact::Entry(entry)))
             }
-            Item::Usage(usage) => Ok(Fact::Usage(self.verify(&usage, network)?)),
-            Item::Ack(ack) => Ok(Fact::Ack(self.verify(&ack, network)?)),
+            Item::Usage(usage) => Ok(Content::Fact(Fact::Usage(self.verify(&usage, network)?))),
+            Item::Ack(ack) => Ok(Content::Fact(Fact::Ack(self.verify(&ack, network)?))),
+            Item::Cut => Ok(Content::Cut),
             Item::Trailer(_) => Err("a trailer in the middle".to_owned()),
         }
     }

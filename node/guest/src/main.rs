@@ -15,10 +15,12 @@
 //!
 //! `guest self [show | notice | stop | destroy | label TEXT]` asks the instance's own endpoint, for images without curl.
 //!
-//! `guest jupyter` becomes the Jupyter of the image, and `guest files` is the instance's side of a copy.
+//! `guest jupyter` becomes the Jupyter of the image, and `guest files [direct]` is the instance's side of a copy.
 //!
 //! `guest shell ROWSxCOLUMNS|- [COMMAND]` becomes the image's shell, `guest sftp` serves files over its standard streams, and `guest resolve NAME`
 //! prints a name's addresses, all as the user it is run as.
+//!
+//! `guest pulse` answers the renter's meter.
 //!
 //! `guest demo` is the workload of `souk demo`.
 //!
@@ -32,6 +34,7 @@ mod notice;
 mod onstart;
 mod own;
 mod process;
+mod pulse;
 mod resolve;
 mod sftp;
 mod shell;
@@ -67,7 +70,10 @@ fn main() -> ExitCode {
             }
         }
         Some(verb) if verb == "jupyter" => ExitCode::from(jupyter::run()),
-        Some(verb) if verb == "files" => ExitCode::from(files::run()),
+        Some(verb) if verb == "pulse" => ExitCode::from(pulse::run()),
+        Some(verb) if verb == "files" => {
+            ExitCode::from(files::run(arguments.next().is_some_and(|way| way == "direct")))
+        }
         Some(verb) if verb == "shell" => ExitCode::from(shell::run(arguments.next(), arguments.next())),
         Some(verb) if verb == "self" => ExitCode::from(own::run(&arguments.collect::<Vec<_>>())),
         Some(verb) if verb == "provision" => match (arguments.next(), arguments.next()) {
@@ -89,7 +95,7 @@ fn main() -> ExitCode {
         }
         Some(_) | None => {
             say(
-                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest jupyter | guest files | \
+                "usage: guest init [--] [COMMAND [ARGUMENT...]] | guest notice [TEXT] | guest demo [SECONDS] | guest jupyter | guest files | guest pulse | \
                  guest self [show | notice | stop | destroy | label TEXT] | guest script FILE | guest shell SIZE|- [COMMAND] | guest sftp | guest resolve NAME | guest version",
             );
             ExitCode::from(USAGE)

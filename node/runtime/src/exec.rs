@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{broadcast, watch};
 use tokio_util::codec::FramedRead;
 
@@ -32,6 +33,8 @@ const READ_BUFFER: usize = 64 * 1024;
 const PID_WITHIN: Duration = Duration::from_secs(20);
 /// See [`PID_WITHIN`].
 const PID_LOOK: Duration = Duration::from_millis(10);
+/// Times that a terminal's first size is told the engine, with [`PID_LOOK`] between them.
+const SIZE_TRIES: usize = 50;
 /// Between questions for an exit code, when no event told it.
 const POLL: Duration = Duration::from_millis(500);
 /// Right after the output ended the code is due at once.
@@ -77,16 +80,35 @@ impl std::fmt::Debug for ExecSession {
 
 /// The input of an exec.
 #[derive(Debug)]
-pub struct ExecInput(WriteHalf<Connection>);
+pub struct ExecInput(Way);
+
+#[derive(Debug)]
+enum Way {
+    Engine(WriteHalf<Connection>),
+    /// Past the engine, whose own way stays open beside it.
+    Direct {
+        connection: OwnedWriteHalf,
+        _engine: Box<ExecInput>,
+    },
+}
 
 impl ExecInput {
+    pub(crate) fn direct(connection: OwnedWriteHalf, engine: Self) -> Self {
+        Self(Way::Direct { connection, _engine: Box::new(engine) })
+    }
+
     /// Writes all of it; waits while the command doesn't read.
     ///
     /// # Errors
     /// When the command or the engine is gone.
     pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.write_all(bytes).await?;
-        self.0.flush().await
+        match &mut self.0 {
+            Way::Engine(connection) => {
+                connection.write_all(bytes).await?;
+                connection.flush().await
+            }
+            Way::Direct { connection, .. } => connection.write_all(bytes).await,
+        }
     }
 
     /// Ends the input; the output goes on.
@@ -94,7 +116,10 @@ impl ExecInput {
     /// # Errors
     /// When the command or the engine is gone.
     pub async fn close(&mut self) -> std::io::Result<()> {
-        self.0.shutdown().await
+        match &mut self.0 {
+            Way::Engine(connection) => connection.shutdown().await,
+            Way::Direct { connection, .. } => connection.shutdown().await,
+        }
     }
 }
 
@@ -269,12 +294,24 @@ async fn open_any(
         item
     });
     let control = ExecControl { shared: Arc::clone(shared), exec, container, exit, _alive: alive, _needed: needed };
-    if let (true, Some((rows, columns))) = (spec.terminal, spec.size)
-        && let Err(error) = control.resize(rows, columns).await
-    {
-        tracing::debug!(%error, "the terminal's first size was refused");
+    if let (true, Some((rows, columns))) = (spec.terminal, spec.size) {
+        first_size(&control, rows, columns).await;
     }
-    Ok(ExecSession { output: Box::pin(output), input: ExecInput(write), control })
+    Ok(ExecSession { output: Box::pin(output), input: ExecInput(Way::Engine(write)), control })
+}
+
+/// Gives the terminal its first size. The engine has answered before its command has begun, and until then refuses.
+async fn first_size(control: &ExecControl, rows: u16, columns: u16) {
+    for _ in 0..SIZE_TRIES {
+        match control.resize(rows, columns).await {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(%error, "the terminal's first size was refused"),
+        }
+        if control.exit.borrow().is_some() {
+            return;
+        }
+        tokio::time::sleep(PID_LOOK).await;
+    }
 }
 
 /// Waits for the exit code, and ends the processes when the session is dropped before.

@@ -20,6 +20,7 @@ use bollard::models::{ContainerInspectResponse, Mount, MountType};
 use crate::{
     error::RuntimeError,
     exec::{self, ExecSession, ExecSpec},
+    files_direct,
     helper::HELPER_IN_INSTANCE,
     instance::Instance,
     report::FailureCode,
@@ -145,13 +146,16 @@ pub(crate) async fn open(
     instance: &Instance,
     user: Option<String>,
 ) -> Result<ExecSession, RuntimeError> {
-    let command = vec![HELPER_IN_INSTANCE.to_owned(), "files".to_owned()];
-    let spec = ExecSpec { command, user, stdin: true, ..ExecSpec::default() };
+    let mut command = vec![HELPER_IN_INSTANCE.to_owned(), "files".to_owned()];
+    let spec = ExecSpec { command: command.clone(), user, stdin: true, ..ExecSpec::default() };
+    command.push(files_direct::ARGUMENT.to_owned());
+    let direct = ExecSpec { command, ..spec.clone() };
     let mut last = RuntimeError::Engine(FailureCode::InstanceGone);
     for _ in 0..TRIES {
-        match exec::open(shared, instance, spec.clone()).await {
+        match exec::open(shared, instance, direct.clone()).await {
             Err(RuntimeError::Engine(FailureCode::InstanceGone)) => {}
-            done => return done,
+            Ok(session) => return files_direct::shorten(shared, instance, session).await,
+            Err(error) => return Err(error),
         }
         let (answer, begun) = tokio::sync::oneshot::channel();
         shared.send(&instance.lease, Command::FilesOnly(answer))?;

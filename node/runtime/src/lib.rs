@@ -24,6 +24,7 @@ mod disk_test;
 mod engine;
 pub mod error;
 pub mod exec;
+mod files_direct;
 mod files_only;
 pub mod firewall;
 pub mod gpu_use;

@@ -13,6 +13,7 @@ pub mod key_files;
 pub mod keys;
 pub mod logs;
 pub mod public;
+pub mod pulse;
 pub mod ssh;
 
 use std::{
@@ -43,6 +44,8 @@ pub const STREAMS: usize = 512;
 pub const STREAMS_PER_RENTER: usize = 128;
 /// SSH connections to one instance at once. Each may have [`souk_ssh::CHANNELS`] sessions and forwarded connections.
 pub const SSH_CONNECTIONS: usize = 16;
+/// Ways of its renter's meter to one instance: one, and those that have broken and are not noticed yet.
+pub const PULSES: usize = 4;
 /// How long a peer may take to say what it wants.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long a reader may take for one frame.
@@ -105,6 +108,7 @@ pub struct Server {
     leases: Arc<Mutex<BTreeMap<LeaseId, CancellationToken>>>,
     ssh: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
     snapshots: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
+    pulses: Arc<Mutex<BTreeMap<LeaseId, Weak<Semaphore>>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -132,6 +136,7 @@ impl Server {
             leases: Arc::default(),
             ssh: Arc::default(),
             snapshots: Arc::default(),
+            pulses: Arc::default(),
         }
     }
 
@@ -142,14 +147,14 @@ impl Server {
     {
         let server = self.clone();
         tokio::spawn(async move {
-            let Some(_places) = server.take_places(peer) else {
+            let Some(places) = server.take_places(peer) else {
                 let busy = Frame::Error(
                     "too many streams are open to this host; close some, or try again in a moment".to_owned(),
                 );
                 write_frame(&mut stream, &busy).await.ok();
                 return;
             };
-            if let Err(sentence) = server.open(peer, &mut stream).await {
+            if let Err(sentence) = server.open(peer, &mut stream, places).await {
                 write_frame(&mut stream, &Frame::Error(sentence)).await.ok();
             }
             stream.shutdown().await.ok();
@@ -174,7 +179,12 @@ impl Server {
         Some([own, Arc::clone(&self.places).try_acquire_owned().ok()?])
     }
 
-    async fn open<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, peer: NodeId, stream: &mut S) -> Result<(), String> {
+    async fn open<S: AsyncRead + AsyncWrite + Send + Unpin>(
+        &self,
+        peer: NodeId,
+        stream: &mut S,
+        places: [OwnedSemaphorePermit; 2],
+    ) -> Result<(), String> {
         let first = timeout(OPEN_WITHIN, read_frame(stream)).await.map_err(|_| "nothing was asked for in time")?;
         let Ok(Some(Frame::Open(bytes))) = first else { return Err("the stream began with something else".to_owned()) };
         let open: StreamOpen = encode::from_bytes(&bytes, OPEN_BYTES).map_err(|e| format!("the request is {e}"))?;
@@ -182,6 +192,8 @@ impl Server {
         let granted = self.permit(peer, lease).await?;
         let other = if let StreamOpen::Files { onward: Some(other), .. } = &open { *other } else { lease };
         self.permit(peer, other).await?;
+        // A renter's meter has places of its own, so that it is in nobody's way, for as long as its lease runs.
+        let _places = if let StreamOpen::Pulse { .. } = &open { None } else { Some(places) };
         let (over, other_over) = (self.streams_of(lease), self.streams_of(other));
         let meter = match &open {
             StreamOpen::Exec { .. } | StreamOpen::Ssh { .. } | StreamOpen::Forward { .. } => {
@@ -190,11 +202,12 @@ impl Server {
             StreamOpen::Snapshot { .. } | StreamOpen::Files { onward: None, .. } => {
                 self.runtime.tunnel(&lease.to_string())
             }
-            // What a lease's command printed costs nothing to read, nor what is said about the lease, nor its image, however it comes; and
+            // What a lease's command printed costs nothing to read, nor what is said about the lease or asked to measure it, nor its image, however it comes; and
             // what stays on the host is no traffic.
             StreamOpen::Logs { .. }
             | StreamOpen::SshKeys { .. }
             | StreamOpen::Push { .. }
+            | StreamOpen::Pulse { .. }
             | StreamOpen::Files { onward: Some(_), .. } => Arc::default(),
         };
         let mut counted = counted::Counted::new(stream, meter);
@@ -242,6 +255,10 @@ impl Server {
                     .ok_or("too many SSH connections to this instance are open; close some first")?;
                 let allowed = self.keys.allowed(lease, granted).await?;
                 ssh::serve(&self.runtime, &self.host_key, lease, allowed, stream).await
+            }
+            StreamOpen::Pulse { lease } => {
+                let _place = place(&self.pulses, lease, PULSES).ok_or("this instance is asked already")?;
+                pulse::serve(&*self.runtime, &lease.to_string(), stream).await
             }
             StreamOpen::Push { lease } => {
                 send(stream, &Frame::Ready).await?;

@@ -1,10 +1,12 @@
-//! Asking a running node, over its Unix socket.
+//! Asking a running node: over its Unix socket, a loopback port, or a link to another machine ([`crate::remote`]).
 //!
 //! One connection a request. Owns no rule and no output: answers come back typed, refusals as [`ClientError::Refused`].
 
 use std::{
-    io,
+    fmt, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -12,10 +14,17 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+use zeroize::Zeroizing;
 
 use super::UPGRADE;
-use crate::market::{CommandError, ErrorCode, command::ByteStream};
+use crate::{
+    market::{CommandError, ErrorCode, command::ByteStream},
+    remote::{LinkError, SshLink},
+};
 
 /// Bytes of an answer that is read whole.
 const ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -37,6 +46,17 @@ pub enum ClientError {
         /// The socket.
         socket: PathBuf,
     },
+    /// Nobody answers at the port.
+    #[error("no node answers at http://{at}: {why}")]
+    NoAnswer {
+        /// The port.
+        at: SocketAddr,
+        /// Why not.
+        why: String,
+    },
+    /// There is no way to the machine it is on.
+    #[error(transparent)]
+    Link(LinkError),
     /// The node said no.
     #[error(transparent)]
     Refused(#[from] CommandError),
@@ -53,9 +73,9 @@ impl ClientError {
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
-            Self::NotRunning { .. } | Self::Lost(_) => true,
+            Self::NotRunning { .. } | Self::NoAnswer { .. } | Self::Lost(_) => true,
             Self::Refused(error) => matches!(error.code, ErrorCode::Busy | ErrorCode::Stopping),
-            Self::Forbidden { .. } | Self::Mismatch(_) => false,
+            Self::Forbidden { .. } | Self::Link(_) | Self::Mismatch(_) => false,
         }
     }
 
@@ -67,6 +87,8 @@ impl ClientError {
             Self::Forbidden { socket } => {
                 Some(format!("run as the user that started the node (ls -l {})", socket.display()))
             }
+            Self::NoAnswer { .. } => Some("souk up --api-tcp 127.0.0.1:PORT, or the port it was given then".to_owned()),
+            Self::Link(error) => error.hint(),
             Self::Refused(error) => error.hint.clone(),
             Self::Lost(_) => Some("souk status".to_owned()),
             Self::Mismatch(_) => Some("souk down && souk up -d, to run this version".to_owned()),
@@ -74,12 +96,27 @@ impl ClientError {
     }
 }
 
+/// The bearer token of a loopback port.
+#[derive(Clone)]
+struct Token(Zeroizing<String>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// How a node is reached.
+#[derive(Debug, Clone)]
+enum Way {
+    Unix { dir: PathBuf, socket: PathBuf },
+    Loopback { address: SocketAddr, token: Token },
+    Ssh(Arc<SshLink>),
+}
+
 /// Asks one node.
 #[derive(Debug, Clone)]
-pub struct Client {
-    dir: PathBuf,
-    socket: PathBuf,
-}
+pub struct Client(Way);
 
 /// A path's segment or query value, with what is special in a URL escaped.
 pub(crate) fn escape(text: &str) -> String {
@@ -98,7 +135,19 @@ impl Client {
     /// A client of the node of `dir`, whose socket is `socket`.
     #[must_use]
     pub fn new(dir: &Path, socket: PathBuf) -> Self {
-        Self { dir: dir.to_owned(), socket }
+        Self(Way::Unix { dir: dir.to_owned(), socket })
+    }
+
+    /// A client of a node that serves its API at a loopback port, with this token.
+    #[must_use]
+    pub fn loopback(address: SocketAddr, token: Zeroizing<String>) -> Self {
+        Self(Way::Loopback { address, token: Token(token) })
+    }
+
+    /// A client of a node on another machine.
+    #[must_use]
+    pub fn over(link: SshLink) -> Self {
+        Self(Way::Ssh(Arc::new(link)))
     }
 
     /// Reads.
@@ -148,14 +197,13 @@ impl Client {
         Ok(Box::new(TokioIo::new(upgraded)))
     }
 
-    fn not_connected(&self, error: &io::Error) -> ClientError {
+    /// What it means that the socket can't be connected to.
+    pub(crate) fn not_connected(dir: &Path, socket: &Path, error: &io::Error) -> ClientError {
         let kind = error.kind();
         if kind == io::ErrorKind::PermissionDenied {
-            let socket = self.socket.clone();
-            ClientError::Forbidden { socket }
+            ClientError::Forbidden { socket: socket.to_owned() }
         } else if kind == io::ErrorKind::NotFound || kind == io::ErrorKind::ConnectionRefused {
-            let dir = self.dir.clone();
-            ClientError::NotRunning { dir }
+            ClientError::NotRunning { dir: dir.to_owned() }
         } else {
             ClientError::Lost(error.to_string())
         }
@@ -168,10 +216,6 @@ impl Client {
         body: Bytes,
         upgrade: bool,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.not_connected(&e))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-        // Ends with the connection: when the answer has been read or dropped.
-        tokio::spawn(connection.with_upgrades());
         let mut request = Request::builder()
             .method(method)
             .uri(format!("/v1/{path}"))
@@ -180,17 +224,52 @@ impl Client {
         if upgrade {
             request = request.header(header::CONNECTION, "upgrade").header(header::UPGRADE, UPGRADE);
         }
-        let request = request.body(Full::new(body)).map_err(|e| ClientError::Mismatch(e.to_string()))?;
-        let response = sender.send_request(request).await.map_err(lost)?;
-        let status = response.status();
-        if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(response);
+        if let Way::Loopback { token, .. } = &self.0 {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.0.as_str()));
         }
-        let bytes = collect(response.into_body()).await?;
-        let error: CommandError =
-            serde_json::from_slice(&bytes).map_err(|_| ClientError::Mismatch(format!("{status} for {path}")))?;
-        Err(ClientError::Refused(error))
+        let request = request.body(Full::new(body)).map_err(|e| ClientError::Mismatch(e.to_string()))?;
+        match &self.0 {
+            Way::Unix { dir, socket } => {
+                let stream = UnixStream::connect(socket).await;
+                exchange(stream.map_err(|e| Self::not_connected(dir, socket, &e))?, request, path).await
+            }
+            Way::Loopback { address, .. } => {
+                let stream = TcpStream::connect(address).await;
+                let stream = stream.map_err(|e| ClientError::NoAnswer { at: *address, why: e.to_string() })?;
+                stream.set_nodelay(true).ok();
+                exchange(stream, request, path).await
+            }
+            Way::Ssh(link) => {
+                let again = link.was_there();
+                let stream = link.open().await.map_err(|error| match error {
+                    // What was reached once is waited for, where a command waits for its node.
+                    error if again => ClientError::Lost(error.to_string()),
+                    error => ClientError::Link(error),
+                })?;
+                exchange(stream, request, path).await
+            }
+        }
     }
+}
+
+/// One request and the head of its answer, on a connection of its own.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+    path: &str,
+) -> Result<Response<Incoming>, ClientError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    // Ends with the connection: when the answer has been read or dropped.
+    tokio::spawn(connection.with_upgrades());
+    let response = sender.send_request(request).await.map_err(lost)?;
+    let status = response.status();
+    if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
+    let bytes = collect(response.into_body()).await?;
+    let error: CommandError =
+        serde_json::from_slice(&bytes).map_err(|_| ClientError::Mismatch(format!("{status} for {path}")))?;
+    Err(ClientError::Refused(error))
 }
 
 fn lost(error: hyper::Error) -> ClientError {

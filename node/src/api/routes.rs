@@ -56,6 +56,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/ledger/export", get(streams::export))
         .merge(super::owner::routes())
         .merge(super::trust::routes())
+        .merge(super::accounts::router())
         .route("/host", get(host))
         .route("/host/earnings", get(host_earnings))
         .route("/host/list", post(host_list))

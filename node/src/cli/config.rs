@@ -19,6 +19,7 @@ pub(super) fn config(context: &Context, command: &ConfigCommand) -> Result<u8, F
             }
         }
         ConfigCommand::Path => {
+            context.here()?;
             let path = context.dir.join(FILE);
             if context.json {
                 output::json(&serde_json::json!({ "path": path }))?;

@@ -7,6 +7,7 @@ use crate::{
     config::ConfigError,
     identity::IdentityError,
     market::{CommandError, ErrorCode},
+    remote::{AddressError, LinkError},
 };
 
 /// Failed.
@@ -85,8 +86,16 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
             ClientError::Refused(refusal) => return Self::from(refusal.clone()),
-            ClientError::NotRunning { .. } | ClientError::Forbidden { .. } => ErrorCode::Unavailable,
-            ClientError::Lost(_) => ErrorCode::Unreachable,
+            ClientError::NotRunning { .. }
+            | ClientError::Forbidden { .. }
+            | ClientError::NoAnswer { .. }
+            | ClientError::Link(LinkError::Node { .. } | LinkError::NoSsh(_) | LinkError::NoSouk { .. }) => {
+                ErrorCode::Unavailable
+            }
+            ClientError::Link(LinkError::NotSouk { .. } | LinkError::Version { .. }) => ErrorCode::Internal,
+            ClientError::Link(LinkError::Unreachable { .. } | LinkError::Lost { .. }) | ClientError::Lost(_) => {
+                ErrorCode::Unreachable
+            }
             ClientError::Mismatch(_) => ErrorCode::Internal,
         };
         let mut known = CommandError::new(code, error.to_string());
@@ -104,6 +113,12 @@ fn with_source(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+impl From<AddressError> for Failure {
+    fn from(error: AddressError) -> Self {
+        Self::usage(error.to_string()).hint("souk --at ssh://me@box ps, or SOUK_HOST=ssh://me@box")
+    }
 }
 
 impl From<ConfigError> for Failure {

@@ -190,6 +190,9 @@ fn describe(detail: &LeaseDetail) -> String {
         ("at most", detail.max_spend.map(money).unwrap_or_default()),
         ("receipts", format!("every {}", detail.tick_ms)),
     ];
+    if let Some(silent) = detail.silent_ms.filter(|silent| silent.0 > 0) {
+        pairs.push(("not answered", format!("for {silent} of its running time, by this node's own meter")));
+    }
     if let Some(receipt) = &detail.receipt {
         let c = &receipt.counters;
         pairs.push((

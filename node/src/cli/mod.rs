@@ -2,10 +2,12 @@
 //!
 //! Owns the grammar ([`args`]), printing, prompts and exit codes, and starting a node (`souk up`). Holds no rule of the market.
 
+mod account;
 pub mod args;
 mod config;
 mod copy;
 mod copy_display;
+mod dial;
 mod earnings;
 mod error;
 mod events;
@@ -14,6 +16,8 @@ mod forward;
 mod hooks;
 mod host;
 mod host_show;
+mod invoice;
+mod invoice_page;
 mod jupyter;
 mod leases;
 mod ledger;
@@ -40,6 +44,7 @@ mod ssh_keys;
 mod template;
 mod terms;
 mod trust;
+mod verify;
 mod volume;
 mod volume_clone;
 mod watch;
@@ -52,22 +57,40 @@ use self::{
     args::{Cli, Command, LedgerCommand},
     error::Failure,
 };
-use crate::{api::client::Client, config::Config};
+use crate::{api::client::Client, config::Config, remote::NodeAddress};
 
 /// What a command may need to know.
 struct Context {
     dir: PathBuf,
+    /// Where the node is, if not here.
+    at: Option<NodeAddress>,
     json: bool,
 }
 
 impl Context {
+    /// The configuration of this machine's node.
     fn config(&self) -> Result<Config, Failure> {
+        self.here()?;
         Ok(crate::config::load(&self.dir, std::env::vars_os())?)
     }
 
+    /// Refuses what is about this machine's node where another is named.
+    fn here(&self) -> Result<(), Failure> {
+        match &self.at {
+            None => Ok(()),
+            Some(at) => {
+                let elsewhere = match at {
+                    NodeAddress::Ssh(address) => address.by_hand("souk …"),
+                    NodeAddress::Unix(_) | NodeAddress::Loopback(_) => "souk --dir DIR …".to_owned(),
+                };
+                Err(Failure::usage(format!("this command is about the node of this machine, and {at} is named"))
+                    .hint(format!("{elsewhere}, or here without --at and SOUK_HOST")))
+            }
+        }
+    }
+
     fn client(&self) -> Result<Client, Failure> {
-        let socket = self.config()?.api.socket_in(&self.dir);
-        Ok(Client::new(&self.dir, socket))
+        dial::client(self)
     }
 }
 
@@ -96,7 +119,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<u8, Failure> {
-    let context = Context { dir: data_dir(cli.dir)?, json: cli.json };
+    let context = Context { dir: data_dir(cli.dir)?, at: dial::address(cli.at)?, json: cli.json };
     let workers = matches!(cli.command, Command::Up(_) | Command::Demo(_));
     let mut builder = if workers {
         tokio::runtime::Builder::new_multi_thread()
@@ -143,13 +166,17 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Ssh(args) => ssh::ssh(context, args).await,
         Command::SshConfig(args) => ssh::ssh_config(context, args).await,
         Command::SshKey(args) => ssh_keys::ssh_key(context, args).await,
+        Command::DialStdio(args) => dial::dial_stdio(context, args).await,
         Command::SshProxy(args) => ssh::ssh_proxy(context, &args.id).await,
         Command::Forward(args) => forward::forward(context, args).await,
         Command::Open(args) => open::open(context, &args).await,
+        Command::Account(args) => account::account(context, &args).await,
+        Command::Pay(args) => account::pay(context, args).await,
+        Command::Invoice(args) => invoice::invoice(context, &args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
-        Command::Verify(args) => ledger::verify(context, &args.file),
+        Command::Verify(args) => verify::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
         Command::Owner(command) => owner::owner(context, command).await,
         Command::Trust(args) => trust::trust(context, args).await,

@@ -81,6 +81,7 @@ pub(super) fn init(context: &Context, args: &InitArgs) -> Result<u8, Failure> {
 
 /// Makes identity and configuration where they are missing.
 pub(super) fn prepare(context: &Context, network: Option<&str>) -> Result<(Identity, bool), Failure> {
+    context.here()?;
     if let Some(name) = network {
         let mut config = Config::default();
         name.clone_into(&mut config.network.name);
@@ -311,7 +312,7 @@ pub(super) async fn down(context: &Context) -> Result<u8, Failure> {
     let client = context.client()?;
     let ShutdownView { pid } = client.post("shutdown", &json!({})).await?;
     let deadline = Instant::now() + PATIENCE;
-    while lives(pid) {
+    while if context.at.is_none() { lives(pid) } else { answers(&client).await } {
         if Instant::now() >= deadline {
             return Err(Failure::new(format!("the node (pid {pid}) is still there after {} s", PATIENCE.as_secs()))
                 .code(ErrorCode::Timeout)
@@ -325,6 +326,11 @@ pub(super) async fn down(context: &Context) -> Result<u8, Failure> {
         output::line(format!("stopped (pid {pid})"))?;
     }
     Ok(0)
+}
+
+/// Whether a node whose process is not this machine's still answers.
+async fn answers(client: &Client) -> bool {
+    !matches!(client.get::<StatusView>("status").await, Err(error) if error.passes())
 }
 
 /// Whether a process is there, and not just waiting for its parent to notice that it has ended.
@@ -351,13 +357,14 @@ pub(super) async fn status(context: &Context) -> Result<u8, Failure> {
         HostRole::Unlisted => "yes, but this machine is not offered (souk host list --price P)",
         HostRole::Listed => "yes, this machine is offered",
     };
+    let elsewhere = context.at.as_ref().map(|at| format!(", at {at}")).unwrap_or_default();
     output::line(output::pairs(&[
         ("node", status.node.to_string()),
         ("network", status.network.clone()),
         ("version", status.version.clone()),
         ("pid", status.pid.to_string()),
         ("up", output::ago(status.started_ms).to_string()),
-        ("data", status.dir.display().to_string()),
+        ("data", status.dir.display().to_string() + &elsewhere),
         ("listening", status.listen.join(", ")),
         ("seen as", status.external.join(", ")),
         ("peers", status.peers.to_string()),
@@ -408,6 +415,9 @@ pub(super) async fn peers(context: &Context) -> Result<u8, Failure> {
         ]);
     }
     output::line(table.text())?;
+    for peer in peers.iter().filter(|p| p.forked) {
+        output::note(format!("{} has signed two contradicting chains: no new leases are made with it", peer.node));
+    }
     Ok(0)
 }
 

@@ -56,7 +56,13 @@ async fn settings(context: &Context, id: &str, identity: Option<&Path>) -> Resul
     let known = write(&folder, "known_hosts", &format!("{alias} {}\n", view.host_key))?;
     let program = std::env::current_exe()?;
     let lease = view.lease.to_string();
-    let words = [program.to_str(), Some("--dir"), context.dir.to_str(), Some("ssh-proxy"), Some(lease.as_str())];
+    let mut words = vec![program.to_str(), Some("--dir"), context.dir.to_str()];
+    // A configuration that is kept must lead to the same node, whatever the environment says then.
+    let at = context.at.as_ref().map(ToString::to_string);
+    if let Some(at) = &at {
+        words.extend([Some("--at"), Some(at.as_str())]);
+    }
+    words.extend([Some("ssh-proxy"), Some(lease.as_str())]);
     let quoted_word = |word: Option<&str>| {
         let word = word.and_then(|word| shlex::try_quote(word).ok());
         let told = || Failure::new("a path that is not UTF-8 can't be told to ssh");

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 67] = [
+const SETTINGS: [&str; 78] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -45,6 +45,14 @@ const SETTINGS: [&str; 67] = [
     "host.accept.min_trust",
     "host.accept.command",
     "host.accept.command_fails",
+    "host.payment.methods",
+    "host.payment.strangers",
+    "host.payment.known",
+    "host.payment.slice",
+    "host.payment.slice_most",
+    "host.payment.pot_minutes",
+    "host.payment.keep",
+    "host.payment.disputed",
     "host.egress",
     "host.registries",
     "host.local_images",
@@ -78,6 +86,9 @@ const SETTINGS: [&str; 67] = [
     "renter.max_price",
     "renter.currency",
     "renter.ssh_keys",
+    "renter.payment.daily_limit",
+    "renter.payment.ahead_most",
+    "payment.name",
     "owner.offline_after",
     "api.socket",
     "api.tcp",
@@ -93,7 +104,7 @@ fn variable(setting: &str) -> String {
 pub(super) fn settings(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, ConfigError> {
-    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "OWNER", "API", "LOG"];
+    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "PAYMENT", "OWNER", "API", "LOG"];
     let mut found = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str().map(str::to_owned) else {
@@ -180,7 +191,7 @@ mod tests {
         let full = super::super::template::uncommented();
         let mut names = Vec::new();
         walk("", &toml::from_str(&full).unwrap(), &mut names);
-        names.retain(|n| n != "host.declared_gpus");
+        names.retain(|n| n != "host.declared_gpus" && n != "payment.programs");
         names.sort();
         let mut settings: Vec<&str> = SETTINGS.to_vec();
         settings.sort_unstable();

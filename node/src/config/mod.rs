@@ -6,6 +6,7 @@
 mod env;
 pub mod listing;
 pub mod load;
+mod payment;
 mod pricing;
 mod public;
 pub mod template;
@@ -23,6 +24,7 @@ const MAX_IDLE_WORDS: usize = 256;
 const MAX_IDLE_BYTES: usize = 16 * 1024;
 
 pub use load::{ConfigError, load};
+pub use payment::{Disputed, HostPayment, MANUAL, PayWhen, Payment, PaymentProgram, RenterPayment};
 pub use pricing::{Images, OnFailure, Pricing, Strategy};
 pub use public::Public;
 pub use trust::Trust;
@@ -42,6 +44,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Renting from others.
     pub renter: Renter,
+    /// How money is paid and found.
+    pub payment: Payment,
     /// Other machines of the same owner.
     pub owner: Owner,
     /// Whose word counts, and what this node shows of itself.
@@ -101,6 +105,8 @@ pub struct Host {
     pub min_slots: u16,
     /// Who may rent.
     pub accept: Accept,
+    /// How it is paid.
+    pub payment: HostPayment,
     /// Whether anybody may rent (where anybody is accepted) though disk limits can't be enforced on this machine.
     pub allow_soft_disk: bool,
     /// What guests may be granted to reach.
@@ -151,6 +157,7 @@ impl Default for Host {
             slots: None,
             min_slots: 1,
             accept: Accept::default(),
+            payment: HostPayment::default(),
             allow_soft_disk: false,
             egress: vec![Egress::None, Egress::Internet],
             registries: vec!["docker.io".to_owned(), "ghcr.io".to_owned(), "quay.io".to_owned(), "nvcr.io".to_owned()],
@@ -327,11 +334,13 @@ pub struct Renter {
     pub currency: Currency,
     /// Public SSH keys that get into what is rented from now on, unless a rental names its own: lines of OpenSSH, or files of them.
     pub ssh_keys: Vec<String>,
+    /// What is paid without asking.
+    pub payment: RenterPayment,
 }
 
 impl Default for Renter {
     fn default() -> Self {
-        Self { max_price: None, currency: Currency::usd(), ssh_keys: Vec::new() }
+        Self { max_price: None, currency: Currency::usd(), ssh_keys: Vec::new(), payment: RenterPayment::default() }
     }
 }
 
@@ -433,6 +442,8 @@ impl Config {
         self.host.images.check()?;
         self.host.public.check()?;
         unless(self.trust.attesters.len() <= trust::ATTESTERS, "trust.attesters", "it must name at most 256 nodes")?;
+        self.payment.check()?;
+        self.host.payment.check(&self.payment.programs)?;
         let accept = &self.host.accept;
         pricing::check_command("host.accept.command", accept.command.as_deref())?;
         unless(

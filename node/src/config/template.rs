@@ -94,6 +94,24 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # What holds where it gives no answer: "refuse" or "accept".
 # command_fails = "refuse"
 
+[host.payment]
+# Methods of payment that are taken, the preferred one first: "manual" (people pay outside of souk, and say so), or those with a
+# program under [[payment.programs]]. Without any, balances are kept and nobody is asked for money.
+# methods = []
+# When strangers pay, and when the peers in accept.peers and those with a line of credit do: "before" (a slice ahead), "after"
+# (when a slice is used), or "never" (nobody is stopped for it).
+# strangers = "before"
+# known = "after"
+# How much use the first slice is worth, and at most how much money; slices double with what is settled.
+# slice = "5m"
+#? slice_most = "1.00"
+# Unpaid use that all strangers together get in a day, in minutes of one slot.
+# pot_minutes = 30
+# How long what is stopped for money is kept.
+# keep = "2days"
+# What becomes of a difference that a renter does not acknowledge for a day: "waive" it, or "close" the lease.
+# disputed = "waive"
+
 [host.images]
 # Which images renters may use, by name; * stands for anything. Without "allow" all of the registries above; "deny" in no case.
 # allow = []
@@ -158,6 +176,20 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Whether other nodes are shown your leases when they ask: what both parties have signed, the image's name included. Without it this
 # node stays a stranger to whoever it has not dealt with.
 # show_leases = true
+[renter.payment]
+# What this node may pay by itself in any 24 hours, by programs, when hosts ask for it. Without this, nothing: you are told.
+#? daily_limit = "20.00"
+# The most that is paid ahead to one host; without this, a slice.
+#? ahead_most = "5.00"
+
+[payment]
+# Who you are, on invoices: name and address.
+#? name = "Example Ltd, 1 Example Street, Exampletown"
+# Programs that pay by a method and say what has arrived by it: JSON in, JSON out. docs/operations.md tells what they are asked.
+#? [[payment.programs]]
+#? method = "lightning"
+#? command = "/usr/local/bin/souk-lightning"
+#? timeout = "30s"
 
 [owner]
 # Another machine of the same owner is offline when its connection has been gone for so long, without a word.

@@ -51,6 +51,12 @@ pub enum EventKind {
     LeaseEnded,
     /// Somebody rents here.
     Rented,
+    /// Something is to be paid, and this node does not pay it by itself.
+    PaymentDue,
+    /// A payment program has refused to pay.
+    PaymentFailed,
+    /// A peer says to have paid; a person is to say whether it has arrived.
+    PaymentClaimed,
     /// Another machine of the same owner is gone.
     MachineOffline,
     /// This host's container engine does not answer.
@@ -63,7 +69,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All that can be waited for.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Outbid,
         Self::EvictionNotice,
         Self::NoticeWithdrawn,
@@ -82,6 +88,9 @@ impl EventKind {
         Self::LeaseStopped,
         Self::LeaseEnded,
         Self::Rented,
+        Self::PaymentDue,
+        Self::PaymentFailed,
+        Self::PaymentClaimed,
         Self::MachineOffline,
         Self::EngineDown,
         Self::EngineUp,
@@ -109,6 +118,9 @@ impl EventKind {
             Self::LeaseStopped => "lease_stopped",
             Self::LeaseEnded => "lease_ended",
             Self::Rented => "rented",
+            Self::PaymentDue => "payment_due",
+            Self::PaymentFailed => "payment_failed",
+            Self::PaymentClaimed => "payment_claimed",
             Self::MachineOffline => "machine_offline",
             Self::EngineDown => "engine_down",
             Self::EngineUp => "engine_up",

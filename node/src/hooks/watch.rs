@@ -238,6 +238,9 @@ impl Teller<'_> {
             EventKind::ExpiringSoon => format!("the contract of {name} ends at {ends}"),
             EventKind::ContractExtended => format!("the contract of {name} was extended to {ends}"),
             EventKind::GpuIdle
+            | EventKind::PaymentDue
+            | EventKind::PaymentFailed
+            | EventKind::PaymentClaimed
             | EventKind::MachineOffline
             | EventKind::EngineDown
             | EventKind::EngineUp

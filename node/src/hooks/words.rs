@@ -37,11 +37,15 @@ pub fn step(role: Role, before: Before<'_>, event: &LeaseEvent) -> Option<EventK
         EventCode::ExtensionAsked => renter.then_some(EventKind::ExtensionAsked),
         EventCode::MaintenanceAnnounced => renter.then_some(EventKind::Maintenance),
         EventCode::ExpiringSoon => renter.then_some(EventKind::ExpiringSoon),
+        EventCode::PaymentWarned => renter.then_some(EventKind::LowCredit),
         // A longer contract shows in its terms.
         EventCode::Amended
         | EventCode::Repriced
         | EventCode::ExtensionDeclined
         | EventCode::Exited
+        | EventCode::PaymentAsked
+        | EventCode::Disputed
+        | EventCode::Agreed
         | EventCode::Labelled => None,
     }
 }

@@ -74,6 +74,12 @@ impl Default for Programs {
 }
 
 impl Programs {
+    /// The same, where each may take so long.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { places: Arc::clone(&self.places), limit }
+    }
+
     /// Runs `command` by `/bin/sh -c` in `/`, with `input` on its standard input and nothing of this process's environment but
     /// `PATH`, `HOME` and `LANG`.
     ///

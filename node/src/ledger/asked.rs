@@ -65,7 +65,7 @@ impl Ledger {
     }
 
     /// Answers a question beside the market task: it may read many rows.
-    fn beside<T: Send + 'static>(
+    pub(super) fn beside<T: Send + 'static>(
         &self,
         reply: Reply<T>,
         ask: impl FnOnce(&View) -> Result<T, CommandError> + Send + 'static,

@@ -13,6 +13,8 @@ use souk_protocol::{HostId, LeaseId, NodeId, Signed, entry::Entry};
 
 use super::{Ledger, Progress, logged};
 
+/// Whom the owner trusts and blocks, and what this node vouches for.
+pub type Regards = (BTreeMap<HostId, Trusted>, BTreeMap<HostId, Blocked>, Said);
 /// Our attestations: by whom they are about, and by claim.
 pub type Said = BTreeMap<NodeId, BTreeMap<String, Signed<Entry>>>;
 
@@ -21,7 +23,7 @@ impl Ledger {
     ///
     /// # Errors
     /// If the ledger can't be read.
-    pub fn regard(&self) -> anyhow::Result<(BTreeMap<HostId, Trusted>, BTreeMap<HostId, Blocked>, Said)> {
+    pub fn regard(&self) -> anyhow::Result<Regards> {
         let view = self.view();
         let mut said = Said::new();
         for (about, claim, row) in view.attestations_by(&self.me())? {
@@ -52,7 +54,7 @@ impl Ledger {
     }
 
     /// Writes a row of the owner's, and goes on once it is on disk.
-    pub fn keep(&self, row: Private, done: impl FnOnce() + Send + 'static) {
+    pub fn keep_row(&self, row: Private, done: impl FnOnce() + Send + 'static) {
         let (handle, mut progress) = (self.handle.clone(), self.progress.clone());
         let fact = Fact::Private(row);
         // In the order of the calls, but for a disk that is hopelessly behind.

@@ -62,6 +62,7 @@ impl Market {
             Refusal::BadDraft(_) => Failure::BadDraft,
             Refusal::NoAnswer(_)
             | Refusal::UnknownAsk(_)
+            | Refusal::Forked(_)
             | Refusal::Host(_)
             | Refusal::Price { .. }
             | Refusal::Void(_)
@@ -70,6 +71,8 @@ impl Market {
             | Refusal::Change(_)
             | Refusal::Pending
             | Refusal::Inside(_)
+            | Refusal::Payment(_)
+            | Refusal::NotHosted(_)
             | Refusal::Malformed(_) => return,
         };
         self.note_outcome(host, Outcome { at: now(), lease: None, verdict: Verdict::Failed(failure) });

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use souk_protocol::{
     DocumentId, NodeId, Signed, Timestamp, encode,
     entry::Entry,
+    fork::ForkProof,
     limits,
     message::{Request, Response},
     signed::Document,
@@ -54,10 +55,10 @@ impl Chains {
     /// Whether all entries in a request fit.
     pub fn fit_request(&self, ledger: &Ledger, request: &Request) -> bool {
         match request {
-            Request::Commit { open: entry, .. }
-            | Request::Deliver { entry }
-            | Request::Amend { entry }
-            | Request::Opinion { entry } => self.fit(ledger, [entry]),
+            Request::Commit { open, settle, .. } => self.fit(ledger, settle.iter().chain([open])),
+            Request::Deliver { entry } | Request::Amend { entry } | Request::Opinion { entry } => {
+                self.fit(ledger, [entry])
+            }
             Request::Update(update) => self.fit(ledger, &update.entries),
             Request::BookSummary
             | Request::BookPage { .. }
@@ -69,6 +70,8 @@ impl Chains {
             | Request::Sync { .. }
             | Request::Login(_)
             | Request::Evidence { .. }
+            | Request::Meet(_)
+            | Request::Recall { .. }
             | Request::Order(_) => true,
         }
     }
@@ -78,6 +81,7 @@ impl Chains {
         match response {
             Response::Answered(entry) => self.fit(ledger, [entry]),
             Response::Seen { close_ack, .. } => self.fit(ledger, close_ack),
+            Response::Settled { ack } => self.fit(ledger, ack),
             Response::News(update) => self.fit(ledger, &update.entries),
             Response::BookSummary { .. }
             | Response::BookPage { .. }
@@ -91,9 +95,77 @@ impl Chains {
             | Response::LoginTaken
             | Response::Evidence(_)
             | Response::Noted
+            | Response::Met(_)
+            | Response::Recalled { .. }
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }
+    }
+
+    /// The proof that an author contradicts what is held of its chain, if one of its entries in a request does.
+    #[must_use]
+    pub fn proof_in_request(ledger: &Ledger, request: &Request) -> Option<ForkProof> {
+        match request {
+            Request::Commit { open: entry, .. }
+            | Request::Deliver { entry }
+            | Request::Amend { entry }
+            | Request::Opinion { entry } => Self::proof(ledger, [entry]),
+            Request::Update(update) => Self::proof(ledger, &update.entries),
+            Request::BookSummary
+            | Request::BookPage { .. }
+            | Request::BookFetch { .. }
+            | Request::Propose(_)
+            | Request::Control { .. }
+            | Request::Quote { .. }
+            | Request::AskExtension { .. }
+            | Request::Sync { .. }
+            | Request::Login(_)
+            | Request::Evidence { .. }
+            | Request::Meet(_)
+            | Request::Recall { .. }
+            | Request::Order(_) => None,
+        }
+    }
+
+    /// The same of an answer.
+    #[must_use]
+    pub fn proof_in_response(ledger: &Ledger, response: &Response) -> Option<ForkProof> {
+        match response {
+            Response::Answered(entry) => Self::proof(ledger, [entry]),
+            Response::Seen { close_ack, .. } => Self::proof(ledger, close_ack),
+            Response::Settled { ack } => Self::proof(ledger, ack),
+            Response::News(update) => Self::proof(ledger, &update.entries),
+            Response::BookSummary { .. }
+            | Response::BookPage { .. }
+            | Response::BookNotices { .. }
+            | Response::Countered(_)
+            | Response::Drafted(_)
+            | Response::Rejected(_)
+            | Response::Controlled { .. }
+            | Response::Ordered { .. }
+            | Response::Quoted { .. }
+            | Response::LoginTaken
+            | Response::Evidence(_)
+            | Response::Noted
+            | Response::Met(_)
+            | Response::Recalled { .. }
+            | Response::Extension(_)
+            | Response::Busy { .. } => None,
+        }
+    }
+
+    fn proof<'a>(ledger: &Ledger, entries: impl IntoIterator<Item = &'a Signed<Entry>>) -> Option<ForkProof> {
+        let network = ledger.network();
+        entries.into_iter().find_map(|signed| {
+            let entry = signed.verify(&network).ok().filter(|e| e.author != ledger.me())?;
+            let held = |seq: u64| ledger.entry(&entry.author, seq);
+            let beside = [Some(entry.seq), entry.seq.checked_sub(1)];
+            let before = beside.into_iter().flatten().filter_map(held);
+            let mut proofs = before.map(|held| ForkProof::Entries(held, signed.clone()));
+            let after = || entry.seq.checked_add(1).and_then(held);
+            let proves = |proof: &ForkProof| proof.verify(&network).is_ok();
+            proofs.find(proves).or_else(|| after().map(|held| ForkProof::Entries(signed.clone(), held)).filter(proves))
+        })
     }
 
     fn fit<'a>(&self, ledger: &Ledger, entries: impl IntoIterator<Item = &'a Signed<Entry>>) -> bool {

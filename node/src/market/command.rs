@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, EarningsRequest, EarningsView, EventsRequest, ExecRequest, FilesRequest, HappenedView, HostView,
-    IdleJobRequest, IdleJobView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView,
-    ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PeerView,
-    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
+    AcceptRequest, AccountDetail, AccountsView, ClaimView, EarningsRequest, EarningsView, EventsRequest, ExecRequest, FilesRequest, HappenedView, HostView,
+    IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView,
+    ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PayRequest, PaymentView, PeerView,
+    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
     ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
 use crate::template::Template;
@@ -286,6 +286,54 @@ pub enum Command {
     Owner(OwnerCommand),
     /// About trust and reputation.
     Trust(super::trust::TrustCommand),
+    /// About accounts and payments.
+    Money(MoneyCommand),
+}
+
+/// One thing asked about accounts and payments. Peers are named by their id, or by its first or last characters.
+#[derive(Debug)]
+pub enum MoneyCommand {
+    /// All accounts.
+    Accounts(Reply<AccountsView>),
+    /// All about one.
+    Account {
+        /// With whom.
+        peer: String,
+        /// The answer.
+        reply: Reply<AccountDetail>,
+    },
+    /// Pays, or says that something was paid. Answered once the intention is on disk; of what was paid by hand, once it is signed.
+    Pay {
+        /// Whom.
+        peer: String,
+        /// What.
+        request: PayRequest,
+        /// The payment as it stands.
+        reply: Reply<PaymentView>,
+    },
+    /// Says what has arrived of a peer's payment.
+    Received {
+        /// Whose.
+        peer: String,
+        /// What.
+        request: ReceivedRequest,
+        /// The payment that was answered.
+        reply: Reply<ClaimView>,
+    },
+    /// How a payment of this node's stands.
+    Payment {
+        /// Its name.
+        reference: String,
+        /// The answer.
+        reply: Reply<PaymentView>,
+    },
+    /// Months of accounts.
+    Invoices {
+        /// Which.
+        request: InvoiceRequest,
+        /// One for each peer and currency in which there was anything.
+        reply: Reply<Vec<InvoiceView>>,
+    },
 }
 
 /// One thing asked about the owner.
@@ -357,6 +405,7 @@ impl fmt::Debug for Command {
             Self::HostAccept { .. } => "HostAccept",
             Self::Owner(_) => "Owner",
             Self::Trust(_) => "Trust",
+            Self::Money(_) => "Money",
             Self::HostIdleJob { .. } => "HostIdleJob",
         })
     }

@@ -80,6 +80,7 @@ impl Market {
             }
             Command::Owner(command) => self.owner_command(command),
             Command::Trust(command) => self.trust_command(command),
+            Command::Money(command) => self.money_command(command),
         }
     }
 
@@ -114,9 +115,12 @@ impl Market {
         for offer in self.engine.book().offers() {
             *machines.entry(offer.host).or_insert(0) += 1;
         }
+        let forked: std::collections::BTreeSet<NodeId> =
+            self.engine.connected().filter(|peer| self.engine.is_forked(peer)).copied().collect();
         tokio::spawn(async move {
             let peers = network.peers().await;
             let view = |p: souk_network::PeerInfo| PeerView {
+                forked: forked.contains(&p.id),
                 node: p.id,
                 address: p.addresses.first().map(ToString::to_string).unwrap_or_default(),
                 outbound: p.direction == souk_network::Direction::Outbound,
@@ -191,7 +195,8 @@ impl Market {
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
-            tick: request.tick_ms,
+            prepay: None,
+        tick: request.tick_ms,
             label: request.label,
             image: request.image,
             volume: request.volume,
@@ -288,7 +293,11 @@ impl Market {
 
     /// The host's answer to a control command. Taken is not done: people wait for the effect, as far as it comes soon.
     pub(super) fn control_done(&mut self, token: Token, result: Result<(), Refusal>) {
-        if self.opinion_done(token, &result) || self.change_done(token, &result) || self.inside_done(token, &result) {
+        let taken = self.opinion_done(token, &result)
+            || self.change_done(token, &result)
+            || self.inside_done(token, &result)
+            || self.payment_signed(token, &result);
+        if taken {
             return;
         }
         match result {
@@ -376,6 +385,7 @@ impl Market {
 
     pub(super) fn lease_changed(&mut self, lease: LeaseId) {
         self.hooks.mark(lease);
+        self.ask_pulse(lease);
         let hosted = self.engine.host().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), 0));
         let rented =
             self.engine.renter().leases().get(&lease).map(|l| (l.state(), l.progress(), l.rank(), l.events_seen()));

@@ -55,7 +55,7 @@ impl Market {
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = self.key_problems();
         let mut add = |sentence: String, fix: &str| problems.push(Problem { sentence, fix: fix.to_owned() });
         if self.engine.connected().next().is_none() && self.about.has_bootstrap {
             add(
@@ -178,7 +178,8 @@ fn highest_slot(lease: &HostLease) -> Option<u16> {
         | Body::SettleAck(_)
         | Body::Dispute(_)
         | Body::Attestation(_)
-        | Body::Probe(_) => None,
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => None,
     }
 }
 

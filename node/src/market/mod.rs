@@ -4,11 +4,14 @@
 //! words name a lease. The local API asks through [`MarketHandle`]; it knows nothing of the engine behind it.
 
 mod access;
+mod accounts;
 mod avoid;
 pub mod chains;
 pub mod command;
 mod commands;
 mod containers;
+pub mod guard;
+mod heads;
 mod host_slots;
 mod hosting;
 mod idle;
@@ -22,9 +25,11 @@ mod outbox;
 pub mod owned;
 mod parties;
 mod pricing;
+mod pulses;
 mod rentals;
 mod search;
 pub mod select;
+pub mod settlement;
 mod ssh_keys;
 pub mod task;
 mod telling;

@@ -69,7 +69,15 @@ impl Market {
                 line.map_or(Noted::Nothing, |line| Noted::Command(*lease, line))
             }
             Record::Private(Private::Label { lease, text }) => Noted::Label(*lease, text.clone()),
-            Record::Private(Private::Event { .. } | Private::OfferSeq(_) | Private::Leaving { .. })
+            Record::Private(
+                Private::Event { .. }
+                | Private::OfferSeq(_)
+                | Private::Leaving { .. }
+                | Private::Account(_)
+                | Private::Head(_)
+                | Private::HeadSeen(_),
+            )
+            | Record::Fork(_)
             | Record::Usage(_)
             | Record::Ack(_) => Noted::Nothing,
         }

@@ -23,6 +23,7 @@ impl Outbox {
             | Output::Reply { after, .. }
             | Output::Publish { after, .. }
             | Output::Runtime { after, .. } => *after,
+            Output::Forked { after, .. } => Some(*after),
             // The ledger knows all that was decided before it is asked.
             Output::Recall { .. } => self.newest,
             Output::Persist { ticket, .. } => {
@@ -38,8 +39,11 @@ impl Outbox {
             | Output::Quoted { .. }
             | Output::Step { .. }
             | Output::Done { .. }
+            | Output::SettlementDue(_)
+            | Output::VerifySettlement(_)
             | Output::Changed { .. }
             | Output::BookChanged { .. }
+            | Output::Halted(_)
             | Output::Violation(_) => None,
         };
         match after {

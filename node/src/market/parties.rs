@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use souk_protocol::NodeId;
+use souk_protocol::{NodeId, machine::account::Account};
 
 use super::task::Market;
 use crate::access::{Permission, keys::Granted};
+
+/// Peers that the node stays in touch with only for a payment that one of both has not answered.
+const PAID: usize = 256;
 
 impl Market {
     /// Only the renter of an open lease reaches its instance.
@@ -25,7 +28,14 @@ impl Market {
         let me = self.engine.me();
         let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
         let hosts = self.engine.renter().leases().values().map(|l| l.host());
-        let wanted: BTreeSet<NodeId> = renters.chain(hosts).chain(self.owned.kept()).filter(|p| *p != me).collect();
+        // Who has not answered a payment, either way, is to be reached, too.
+        let unanswered = |a: &&Account| {
+            let flows = a.flows();
+            flows.paid > flows.paid_acked || flows.received_claimed > flows.received
+        };
+        let paid = self.engine.accounts().iter().filter(unanswered).map(Account::peer).take(PAID);
+        let parties = renters.chain(hosts).chain(paid);
+        let wanted: BTreeSet<NodeId> = parties.chain(self.owned.kept()).filter(|p| *p != me).collect();
         if wanted == self.kept {
             return;
         }

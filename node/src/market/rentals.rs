@@ -197,6 +197,7 @@ pub fn refused(why: &Refusal) -> CommandError {
     let error = |code| CommandError::new(code, why.to_string());
     match why {
         Refusal::UnknownAsk(ask) => unknown_ask(ask),
+        Refusal::Forked(_) => error(ErrorCode::Rejected).hint("souk search leaves it out; take another"),
         Refusal::Host(_) => error(ErrorCode::Rejected),
         Refusal::Price { host_wants, .. } => {
             error(ErrorCode::Price).hint(format!("agree to it with: --max-price {host_wants}"))
@@ -209,6 +210,10 @@ pub fn refused(why: &Refusal) -> CommandError {
         }
         Refusal::Void(_) => error(ErrorCode::Rejected).hint("nothing is owed; search again and take another"),
         Refusal::TooMany => error(ErrorCode::Busy),
+        Refusal::Payment(_) => {
+            error(ErrorCode::Rejected).hint("nothing is owed; souk account shows what was paid ahead")
+        }
+        Refusal::NotHosted(_) => error(ErrorCode::NotFound).hint("souk host show lists the leases of this machine"),
         Refusal::UnknownLease(_) => error(ErrorCode::NotFound).hint("souk ps -a lists all leases"),
         Refusal::Change(BadChange::RaiseTooSmall) => {
             error(ErrorCode::BadRequest).hint("souk bid takes any lower price, or one at least 5 % higher")

@@ -17,7 +17,7 @@ use souk_protocol::{
     machine::{
         backoff::Backoff,
         engine::Engine,
-        io::{Input, NoAnswer, Output, Refusal, RuntimeReport, Step, Ticket, Token},
+        io::{Input, NoAnswer, Output, OwnKey, Refusal, RuntimeReport, Step, Ticket, Token},
         pricing::{About, OwnerAnswer},
         record::Record,
         search::AskIndex,
@@ -40,7 +40,9 @@ use super::{
     outbox::Outbox,
     owned::Owned,
     pricing::Prices,
+    pulses::Pulses,
     rentals::Rentals,
+    settlement::Money,
     terms::Waiters,
     trust::{Computed, Pulled, Trust},
     views::Meta,
@@ -106,6 +108,18 @@ pub(super) enum Internal {
     },
     /// Look at all instances again.
     LookAgain,
+    /// What came of a question into a rented instance.
+    Beat(Input),
+    /// What a payment program said about a payment of ours.
+    Paid {
+        reference: String,
+        answer: souk_protocol::machine::payments::Answer,
+    },
+    /// What one said about a payment of a peer.
+    Found {
+        claim: Box<souk_protocol::machine::payments::Claim>,
+        found: souk_protocol::machine::payments::Found,
+    },
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
     /// What came of asking a peer for evidence.
@@ -145,6 +159,12 @@ pub struct Parts {
     pub logins: Logins,
     /// Trust and reputation.
     pub trust: Trust,
+    /// Peers that were met before the engine was made.
+    pub connected: std::collections::BTreeSet<NodeId>,
+    /// What people have wanted before.
+    pub waiting: Vec<Command>,
+    /// Payments.
+    pub money: Money,
 }
 
 pub(super) struct Market {
@@ -185,15 +205,28 @@ pub(super) struct Market {
     pub(super) settling: BTreeSet<LeaseId>,
     pub(super) kept: BTreeSet<NodeId>,
     pub(super) idle: IdleSide,
+    pub(super) pulses: Pulses,
     pub(super) logins: Logins,
     pub(super) trust: Trust,
+    pub(super) money: Money,
+    pub(super) recalls: super::heads::Recalls,
+    halted: Option<OwnKey>,
+}
+
+/// How a market ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was told to.
+    Stopped,
+    /// It may not sign any more, and begins anew behind its guard.
+    Anew(OwnKey),
 }
 
 /// Runs the market until `stop`, or until the store fails.
 ///
 /// # Errors
 /// What the store failed with: the node must not go on without it.
-pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     let (internal, mut results) = mpsc::channel(INTERNAL);
     let (permissions, mut asked) = mpsc::channel(PERMISSIONS);
     let Parts {
@@ -211,6 +244,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         hooks,
         logins,
         trust,
+        connected,
+        waiting,
+        money,
     } = parts;
     let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
     let endpoints = Endpoints::new(about.api.clone(), asks);
@@ -248,11 +284,17 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
         settling: BTreeSet::new(),
         kept: BTreeSet::new(),
         idle: IdleSide::default(),
+        pulses: Pulses::default(),
         logins,
         trust,
+        recalls: super::heads::Recalls::default(),
+        halted: None,
+        money,
     };
+    market.begin_money();
     market.remember_failures();
     market.begin_trust();
+    market.ask_pulses();
     let public_ends = CancellationToken::new();
     let _public_ends = public_ends.clone().drop_guard();
     if let Some(host) = &market.host {
@@ -266,8 +308,20 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     let mut reports: Option<mpsc::Receiver<ContainerReport>> = None;
     let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
     market.drain().await;
+    for peer in connected {
+        market.event(NetworkEvent::Connected(peer));
+        market.drain().await;
+    }
+    for command in waiting {
+        market.command(command);
+        market.drain().await;
+    }
     loop {
+        if market.halted.is_some() {
+            break;
+        }
         let wake = market.engine.deadline().map(|(at, _)| Instant::now() + at.since(now()).to_std());
+        let money_wake = market.money_deadline().map(|at| Instant::now() + at.since(now()).to_std());
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -276,6 +330,13 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                     anyhow::bail!("the ledger's thread has ended");
                 }
                 let state = progress.borrow_and_update().clone();
+                if let Some(checkpoint) = market.ledger.checkpoint() {
+                    market.input(Input::Checkpoint(checkpoint));
+                }
+                let money = if let Progress::Durable(ticket) = &state { Some(*ticket) } else { None };
+                if let Some(ticket) = money {
+                    market.money_durable(ticket);
+                }
                 match market.ledger.decided(&state) {
                     Some(Ok(ticket)) => market.durable(ticket).await,
                     Some(Err(why)) => {
@@ -308,7 +369,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
                 market.forget();
                 market.forget_logins();
                 market.follow_trust();
+                market.money_tick();
             }
+            () = sleep_until(money_wake) => market.money_tick(),
             () = sleep_until(Some(market.idle.wake())) => market.idle_wake(),
             () = sleep_until(wake) => market.engine.handle(Input::Tick, now()),
         }
@@ -325,7 +388,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<()> {
     }
     let ledger = market.ledger;
     tokio::task::spawn_blocking(move || ledger.shutdown()).await.ok();
-    Ok(())
+    Ok(market.halted.map_or(End::Stopped, End::Anew))
 }
 
 async fn next(reports: &mut Option<mpsc::Receiver<ContainerReport>>) -> Option<ContainerReport> {
@@ -355,9 +418,14 @@ impl Market {
 
     /// Carries out everything the engine wants, until it wants nothing more.
     async fn drain(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
-            if let Some(output) = self.outbox.admit(output) {
-                self.carry_out(output).await;
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                if let Some(output) = self.outbox.admit(output) {
+                    self.carry_out(output).await;
+                }
+            }
+            if !self.move_money().await {
+                break;
             }
         }
         if std::mem::take(&mut self.adopt) {
@@ -369,6 +437,7 @@ impl Market {
 
     async fn durable(&mut self, ticket: Ticket) {
         self.number_new();
+        self.tell_forks();
         while let Some(output) = self.outbox.release(ticket) {
             self.carry_out(output).await;
         }
@@ -455,6 +524,8 @@ impl Market {
                     self.input(Input::Command(souk_protocol::machine::io::Command::Cancel { token }));
                 }
             }
+            Output::SettlementDue(due) => self.settlement_due(&due),
+            Output::VerifySettlement(payment) => self.settlement_claimed(&payment),
             Output::Done { token, result } => self.control_done(token, result),
             Output::Changed { lease, .. } => {
                 self.judge(lease);
@@ -463,7 +534,7 @@ impl Market {
             Output::BookChanged { key } => {
                 let book = self.engine.book();
                 let offer = book.offer(&key);
-                match offer {
+                match offer.filter(|o| !self.engine.is_forked(&o.host)) {
                     Some(offer) => self.index.insert(offer.id(), offer),
                     None => {
                         self.index.remove(&key.0, &key.1);
@@ -471,6 +542,11 @@ impl Market {
                 }
                 self.owned.book_changed(&key, offer, book.is_withdrawn(&key));
                 self.show_host(key.0);
+            }
+            Output::Forked { author, proof, after } => self.forked(author, &proof, after),
+            Output::Halted(why) => {
+                tracing::error!("{why}; nothing is signed any more");
+                self.halted = Some(why);
             }
             Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
         }
@@ -521,6 +597,18 @@ impl Market {
         }
     }
 
+    pub(super) fn expect_reply(&mut self, from: NodeId, reply: PeerReply) -> Token {
+        let token = self.token();
+        self.peer_replies.insert(token, (from, reply));
+        token
+    }
+
+    pub(super) fn expect_verdict(&mut self, verdict: GossipVerdict) -> Token {
+        let token = self.token();
+        self.verdicts.insert(token, verdict);
+        token
+    }
+
     fn event(&mut self, event: NetworkEvent) {
         match event {
             NetworkEvent::Listening(address) => tracing::info!(%address, "listening"),
@@ -537,17 +625,16 @@ impl Market {
                 self.input(Input::Disconnected(peer));
             }
             NetworkEvent::Gossip { topic: Topic::Offers, from, data, verdict } => {
-                let token = self.token();
-                self.verdicts.insert(token, verdict);
+                let token = self.expect_verdict(verdict);
                 self.input(Input::Gossip { token, from, data: data.to_vec() });
             }
-            // No proofs are exchanged yet: not for us, and nobody's fault.
-            NetworkEvent::Gossip { topic: Topic::Proofs, verdict, .. } => verdict.ignore(),
+            NetworkEvent::Gossip { topic: Topic::Proofs, from, data, verdict } => {
+                self.proof_came(from, &data, verdict);
+            }
             NetworkEvent::Request { from, body, reply } => match Request::from_bytes(&body) {
                 Ok(request) if !self.chains.fit_request(&self.ledger, &request) => {
-                    tracing::warn!(peer = %from, "a peer contradicts what it has signed before");
-                    let sentence = "an entry contradicts what its author has signed before";
-                    let reject = Reject::lasting(souk_protocol::negotiation::RejectCode::Malformed, sentence);
+                    let proof = Chains::proof_in_request(&self.ledger, &request);
+                    let reject = self.contradicted(from, proof);
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
                 Ok(Request::Evidence { with, before }) => self.show_evidence(from, with, before, reply),
@@ -558,12 +645,13 @@ impl Market {
                 }
                 Ok(Request::Order(order)) => self.ordered(from, &order, reply),
                 Ok(Request::Login(given)) => self.login_came(from, *given, reply),
+                Ok(Request::Meet(meet)) => self.met(from, meet, reply),
+                Ok(Request::Recall { length, since, page }) => self.recalled(from, (length, since, page), reply),
                 Ok(request) => {
-                    let token = self.token();
                     if matches!(request, Request::Propose(_)) {
                         self.look_at_renter(from);
                     }
-                    self.peer_replies.insert(token, (from, reply));
+                    let token = self.expect_reply(from, reply);
                     self.input(Input::Request { from, token, request });
                 }
                 Err(error) => {
@@ -588,15 +676,23 @@ impl Market {
         match result {
             Internal::Response { token, result } => {
                 let fits = |response: &Response| self.chains.fit_response(&self.ledger, response);
-                let result = result.and_then(|response| {
-                    let why = || NoAnswer { why: "its answer contradicts what was signed before".to_owned() };
-                    if fits(&response) { Ok(response) } else { Err(why()) }
-                });
+                let proof = match &result {
+                    Ok(response) if !fits(response) => Some(Chains::proof_in_response(&self.ledger, response)),
+                    Ok(_) | Err(_) => None,
+                };
+                let why = || NoAnswer { why: "its answer contradicts what was signed before".to_owned() };
+                let result = if proof.is_some() { Err(why()) } else { result };
+                if let Some(proof) = proof.flatten() {
+                    self.input(Input::Contradicted(Box::new(proof)));
+                }
                 self.input(Input::Response { token, result });
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),
             Internal::IdleImage { reference, result } => self.idle_image(reference, result),
+            Internal::Beat(input) => self.input(input),
+            Internal::Paid { reference, answer } => self.paid(&reference, answer),
+            Internal::Found { claim, found } => self.found(&claim, found),
             Internal::LookAgain => self.adopt = true,
             Internal::Pulled(peer, pulled) => self.pulled(peer, pulled),
             Internal::Scored(computed) => self.scored(computed),

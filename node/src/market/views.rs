@@ -273,6 +273,7 @@ pub struct Standing {
     terms: Option<LeaseTerms>,
     pending: Option<Change>,
     asked: Option<Extension>,
+    silent: Option<Millis>,
 }
 
 impl Standing {
@@ -280,11 +281,12 @@ impl Standing {
     #[must_use]
     pub fn of(engine: &Engine, lease: LeaseId) -> Self {
         if let Some(held) = engine.host().leases().get(&lease) {
-            return Self { terms: Some(*held.terms()), pending: None, asked: held.asked() };
+            return Self { terms: Some(*held.terms()), asked: held.asked(), ..Self::default() };
         }
         engine.renter().leases().get(&lease).map_or_else(Self::default, |held| Self {
             terms: Some(*held.terms()),
             pending: held.pending_change(),
+            silent: Some(held.silent()),
             asked: held.asked(),
         })
     }
@@ -325,6 +327,7 @@ pub fn detail(
         devices,
         starts,
         receipt: receipt(me, network, row),
+        silent_ms: standing.silent,
         events: row.events.iter().map(EventView::from).collect(),
     })
 }

@@ -80,6 +80,7 @@ pub fn peer() -> PeerView {
         // A peer may call itself anything.
         agent: "souk\u{1b}[2J/0.1".to_owned(),
         machines: 1,
+        forked: false,
     }
 }
 
@@ -281,6 +282,7 @@ pub fn detail() -> LeaseDetail {
         devices: vec!["GPU-1".to_owned(), "GPU-2".to_owned()],
         starts: 1,
         receipt: Some(receipt()),
+        silent_ms: Some(Millis(0)),
         events: vec![
             event(1, LeaseState::Running, Cause::Host),
             event(2, LeaseState::Paused(PauseReason::Stopped), Cause::Renter),

@@ -66,11 +66,13 @@ impl Failure {
             EndReason::ContainerLost | EndReason::VolumeLost => Some(Self::ContainerLost),
             EndReason::EngineLost => Some(Self::EngineLost),
             // Its accept came after its own deadline.
-            EndReason::Unconfirmed => Some(Self::NoAnswer),
+            EndReason::Unconfirmed | EndReason::HostVanished => Some(Self::NoAnswer),
             EndReason::Destroyed
             | EndReason::LeftEarly
             | EndReason::AskedFromInside
             | EndReason::Expired
+            | EndReason::Unpaid
+            | EndReason::Disputed
             | EndReason::ImageFailed => None,
         }
     }
@@ -81,7 +83,7 @@ impl Failure {
         match code {
             VoidCode::Unavailable => Some(Self::Unavailable),
             VoidCode::Unknown => Some(Self::UnknownDraft),
-            VoidCode::Taken | VoidCode::Late => None,
+            VoidCode::Taken | VoidCode::Late | VoidCode::Unpaid => None,
         }
     }
 }

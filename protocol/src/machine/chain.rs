@@ -6,8 +6,10 @@
 use super::record::Head;
 use crate::{
     Keypair, NetworkId, NodeId, Timestamp, Verified, VerifyError,
+    checkpoint::Checkpoint,
     entry::{Body, Entry},
     id::LeaseId,
+    signed::Document,
 };
 
 /// The chain of one node.
@@ -16,13 +18,14 @@ pub struct Chain {
     key: Keypair,
     network: NetworkId,
     head: Option<Head>,
+    halted: bool,
 }
 
 impl Chain {
     /// The chain that `head` ends; none before the genesis.
     #[must_use]
     pub const fn new(key: Keypair, network: NetworkId, head: Option<Head>) -> Self {
-        Self { key, network, head }
+        Self { key, network, head, halted: false }
     }
 
     /// Our id.
@@ -81,6 +84,25 @@ impl Chain {
         self.push(Some(lease), Some(peer), body, now)
     }
 
+    /// Signs a checkpoint of the chain so far.
+    ///
+    /// # Errors
+    /// [`VerifyError::Invalid`] if it is about entries that are not there: the chain is unchanged then.
+    pub fn checkpoint(&mut self, checkpoint: Checkpoint, now: Timestamp) -> Result<Verified<Entry>, VerifyError> {
+        self.push(None, None, Body::Checkpoint(checkpoint), now)
+    }
+
+    /// Signs nothing more, until another chain is made: somebody else goes on with this one.
+    pub const fn halt(&mut self) {
+        self.halted = true;
+    }
+
+    /// Whether nothing is signed any more.
+    #[must_use]
+    pub const fn is_halted(&self) -> bool {
+        self.halted
+    }
+
     /// Signs the next entry, about a peer and no lease.
     ///
     /// # Errors
@@ -96,6 +118,9 @@ impl Chain {
         body: Body,
         now: Timestamp,
     ) -> Result<Verified<Entry>, VerifyError> {
+        if self.halted {
+            return Err(VerifyError::Signature(Entry::NAME));
+        }
         let entry = Entry {
             author: self.me(),
             seq: self.head.map_or(0, |h| h.seq + 1),

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
+    account::{Accounts, Key},
     chain::Chain,
     io::{Output, Ticket, Token},
-    record::Record,
+    record::{Private, Record},
+    settling::Payments,
 };
 use crate::{
     DocumentId, LeaseId, NodeId, Timestamp, Verified,
+    checkpoint::Checkpoint,
     entry::{Body, Entry},
     message::{Request, Response},
     signed::{Document, Signed},
@@ -29,6 +32,11 @@ pub(super) enum Asked {
     Deliver(LeaseId),
     /// What we have said of it.
     Opinion,
+    Meet,
+    /// A payment of ours, by the key of its account and its number.
+    Settle(Key, u32),
+    /// Our answer to a payment.
+    SettleAck,
 }
 
 /// The engine's shared parts.
@@ -36,6 +44,14 @@ pub(super) enum Asked {
 pub(super) struct Context {
     pub(super) chain: Chain,
     pub(super) connected: std::collections::BTreeSet<NodeId>,
+    /// Authors that are known to have contradicted themselves: no new leases with them.
+    pub(super) forked: std::collections::BTreeSet<NodeId>,
+    /// Of our newest entry.
+    head_ticket: Option<Ticket>,
+    /// What is between us and each peer.
+    pub(super) accounts: Accounts,
+    /// Payments on their way.
+    pub(super) payments: Payments,
     outputs: VecDeque<Output>,
     next_ticket: u64,
     next_token: u64,
@@ -47,6 +63,10 @@ impl Context {
         Self {
             chain,
             connected: std::collections::BTreeSet::new(),
+            forked: std::collections::BTreeSet::new(),
+            head_ticket: None,
+            accounts: Accounts::default(),
+            payments: Payments::default(),
             outputs: VecDeque::new(),
             next_ticket: 1,
             next_token: 1,
@@ -56,6 +76,13 @@ impl Context {
 
     pub(super) fn me(&self) -> NodeId {
         self.chain.me()
+    }
+
+    /// Writes down what has changed of the accounts beside what was signed.
+    pub(super) fn note_accounts(&mut self) {
+        for note in self.accounts.take_changed().into_values() {
+            self.persist(Record::Private(Private::Account(Box::new(note))));
+        }
     }
 
     pub(super) fn out(&mut self, output: Output) {
@@ -73,6 +100,14 @@ impl Context {
         ticket
     }
 
+    /// Everything asked for so far is durable with this.
+    pub(super) const fn newest_ticket(&self) -> Option<Ticket> {
+        match self.next_ticket.checked_sub(1) {
+            Some(n) if n > 0 => Some(Ticket(n)),
+            Some(_) | None => None,
+        }
+    }
+
     /// Signs and stores the next entry of our chain. None if it breaks its own bounds, which bounded inputs prevent.
     pub(super) fn append(
         &mut self,
@@ -82,12 +117,45 @@ impl Context {
         now: Timestamp,
     ) -> Option<(Verified<Entry>, Ticket)> {
         let entry = self.chain.append(lease, peer, body, now).ok()?;
-        let ticket = self.persist(Record::from(&entry));
+        Some((entry.clone(), self.persist_own(&entry)))
+    }
+
+    /// Stores an entry of our chain.
+    pub(super) fn persist_own(&mut self, entry: &Verified<Entry>) -> Ticket {
+        let ticket = self.persist(Record::from(entry));
+        self.head_ticket = Some(ticket);
+        ticket
+    }
+
+    /// Nothing that tells our head leaves before this is durable.
+    pub(super) const fn head_durable(&self) -> Option<Ticket> {
+        self.head_ticket
+    }
+
+    /// Stores an entry that stands for the older part of our chain. One about entries that are not there is ignored.
+    pub(super) fn checkpoint(&mut self, checkpoint: Checkpoint, now: Timestamp) {
+        if let Ok(entry) = self.chain.checkpoint(checkpoint, now) {
+            self.persist_own(&entry);
+        }
+    }
+
+    /// Signs and stores the next entry of our chain, about a peer and no lease.
+    pub(super) fn append_about(
+        &mut self,
+        peer: NodeId,
+        body: Body,
+        now: Timestamp,
+    ) -> Option<(Verified<Entry>, Ticket)> {
+        let entry = self.chain.append_about(peer, body, now).ok()?;
+        let ticket = self.persist_own(&entry);
         Some((entry, ticket))
     }
 
     /// A document of ours beside the chain.
     pub(super) fn sign<T: Document>(&self, value: T) -> Option<Verified<T>> {
+        if self.chain.is_halted() {
+            return None;
+        }
         Verified::sign(value, self.chain.key(), self.chain.network()).ok()
     }
 

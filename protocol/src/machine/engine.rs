@@ -3,9 +3,11 @@
 //! Owns nothing of the rules themselves; it hands each input to the part it concerns, and collects the outputs in order.
 
 use super::{
+    account::Accounts,
     book::Book,
     chain::Chain,
     context::{Asked, Context},
+    heads::{Heads, Instance, forked},
     host::Host,
     host_lease::{HostLease, Remembered},
     io::{Command, Input, NoAnswer, Output, Recalled, Refusal, Token, Verdict},
@@ -17,8 +19,9 @@ use super::{
     sync::BookSync,
 };
 use crate::{
-    Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
-    entry::Body,
+    Amount, Currency, DocumentId, Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
+    entry::{Body, Entry},
+    fork::ForkProof,
     limits,
     message::{Request, Response},
     negotiation::{Reject, RejectCode},
@@ -31,11 +34,11 @@ use crate::{
 /// A record of our own ledger does not hold: it was damaged, or belongs to another node or network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "lease {lease} of the ledger can't be taken up: {why}; restore the data directory from a backup, or run: souk ledger check"
+    "{what} of the ledger can't be taken up: {why}; restore the data directory from a backup, or run: souk ledger check"
 )]
 pub struct RestoreError {
-    /// The lease.
-    pub lease: crate::LeaseId,
+    /// The lease, or the account.
+    pub what: String,
     /// What is wrong with it.
     pub why: String,
 }
@@ -50,6 +53,7 @@ pub struct Engine {
     renter: Renter,
     regard: Regard,
     opinions: Opinions,
+    heads: Heads,
     last_now: Timestamp,
 }
 
@@ -63,8 +67,11 @@ impl Engine {
         let mut cx = Context::new(Chain::new(key, network, restore.head));
         let head = restore.head.map(|h| h.time);
         if let Ok(Some(genesis)) = cx.chain.begin(now) {
-            cx.persist(Record::from(&genesis));
+            cx.persist_own(&genesis);
         }
+        cx.forked = restore.forked.into_iter().take(limits::PROOFS).collect();
+        let heads = restore.heads.iter().filter_map(|signed| signed.verify(&network).ok()).collect();
+        let own = Instance { nonce: restore.instance, started: now };
         let mut engine = Self {
             book: Book::new(network, limits::BOOK_OFFERS),
             sync: BookSync::default(),
@@ -72,18 +79,26 @@ impl Engine {
             renter: Renter::default(),
             regard: Regard::default(),
             opinions: Opinions::default(),
+            heads: Heads::new(own, heads, now),
             last_now: now,
             cx,
         };
+        for row in &restore.accounts {
+            let what = || format!("the account with {}", row.peer);
+            let fail = |e: crate::VerifyError| RestoreError { what: what(), why: e.to_string() };
+            engine.cx.payments.restore(row, &network, now).map_err(fail)?;
+            engine.cx.accounts.restore(row);
+        }
         for row in restore.leases {
             engine.restore(&row, now)?;
         }
+        engine.cx.look_for_payments();
         Ok(engine)
     }
 
     fn restore(&mut self, row: &LeaseRow, now: Timestamp) -> Result<(), RestoreError> {
         let network = *self.cx.chain.network();
-        let fail = |why: String| RestoreError { lease: row.lease, why };
+        let fail = |why: String| RestoreError { what: format!("lease {}", row.lease), why };
         let open = check(&row.open, &network).map_err(fail)?;
         let signed = open.body.draft().ok_or_else(|| fail("its open holds no draft".to_owned()))?;
         let draft = check(signed, &network).map_err(fail)?;
@@ -102,7 +117,11 @@ impl Engine {
             if let Some(entry) = answer.filter(|_| over) {
                 self.host.remember_answer(row.lease, entry, draft.commit_by);
             } else if let Some(accept) = accepted {
-                let workload = Workload::from_bytes(&row.workload).map_err(|e| fail(e.to_string()))?;
+                // A restored ledger may lack it, if the renter has not given it back: the container, if there is one, has it.
+                let workload = match row.workload.as_slice() {
+                    [] => Workload::default(),
+                    bytes => Workload::from_bytes(bytes).map_err(|e| fail(e.to_string()))?,
+                };
                 let events = row.events.clone();
                 let from = Remembered { draft, accept, workload, usage, ack, placement, close, events, amended };
                 self.host.restore(&mut self.cx, HostLease::restored(from, now), now);
@@ -140,27 +159,45 @@ impl Engine {
             self.sync.clock_went_back(now);
             self.host.clock_went_back(now);
             self.renter.clock_went_back(now);
+            self.heads.clock_went_back(now);
+            self.cx.payments.clock_went_back(now);
         }
         self.last_now = now;
         match input {
             Input::Request { from, token, request } => self.request(from, token, request, now),
+            Input::Meeting { from, token, meet, looked_up } => {
+                self.heads.set_party(from, self.is_party(&from));
+                self.heads.meeting(&mut self.cx, from, token, &meet, *looked_up, now);
+            }
+            Input::Proof { token, from, data, dealt } => self.proof(token, from, &data, dealt),
+            Input::Contradicted(proof) => {
+                forked(&mut self.cx, *proof);
+            }
             Input::Response { token, result } => self.response(token, result, now),
             Input::Gossip { token, from, data } => self.gossip(token, from, &data, now),
             Input::Connected(peer) => {
                 self.cx.connected.insert(peer);
+                self.heads.connected(&mut self.cx, peer, now);
                 self.sync.connected(&mut self.cx, peer);
                 self.host.connected(&peer, now);
                 self.renter.connected(&mut self.cx, peer, now);
+                self.cx.payments.connected(&peer, now);
             }
             Input::Disconnected(peer) => {
                 self.cx.connected.remove(&peer);
                 self.sync.disconnected(&peer);
+                self.heads.disconnected(peer, now);
             }
             Input::Runtime { lease, report } => self.host.report(&mut self.cx, lease, report, now),
             Input::RuntimeUp(up) => self.host.runtime(&mut self.cx, up, now),
             Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
             Input::Owner { token, answer } => self.host.owner_says(&mut self.cx, token, answer, now),
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
+            Input::Beat { lease, events_seen, asked, at, beat } => {
+                self.renter.beat(lease, asked, beat, at, events_seen)
+            }
+            Input::Checkpoint(checkpoint) => self.cx.checkpoint(checkpoint, now),
+            Input::SettlementVerified { settle, result } => self.payment_verified(settle, &result, now),
             Input::Foreign { slots } => self.host.foreign(&mut self.cx, &slots, now),
             Input::Command(command) => self.command(command, now),
             Input::Tick => {}
@@ -173,8 +210,11 @@ impl Engine {
             self.cx.out(Output::BookChanged { key });
         }
         self.sync.tick(&mut self.cx, now);
+        self.heads.tick(&mut self.cx, now);
         self.renter.tick(&mut self.cx, &self.book, now);
         self.host.tick(&mut self.cx, &mut self.book, now);
+        self.cx.tell_payments(now);
+        self.cx.note_accounts();
     }
 
     /// The next output to carry out.
@@ -187,12 +227,21 @@ impl Engine {
     pub fn deadline(&self) -> Option<(Timestamp, &'static str)> {
         let expiry = self.book.next_expiry().map(|at| (at, "an offer ends"));
         let sync = Some((self.sync.deadline(), "books are compared")).filter(|_| !self.cx.connected.is_empty());
-        [expiry, sync, self.renter.deadline(&self.cx), self.host.deadline(&self.cx)].into_iter().flatten().min()
+        let heads = self.heads.deadline(&self.cx);
+        let payment = self.cx.payments.deadline(|peer| self.cx.connected.contains(peer));
+        let payment = payment.map(|at| (at, "a payee has not answered"));
+        let parts = [self.renter.deadline(&self.cx), self.host.deadline(&self.cx)];
+        [expiry, sync, heads, payment].into_iter().chain(parts).flatten().min()
     }
 
     fn command(&mut self, command: Command, now: Timestamp) {
         match command {
-            Command::Rent { token, wish } => self.renter.rent(&mut self.cx, &self.book, token, *wish),
+            Command::Rent { token, wish } => {
+                if let Some(host) = self.book.find_ask(&wish.ask).map(|(offer, _)| offer.host) {
+                    self.heads.meet_before(&mut self.cx, host, now);
+                }
+                self.renter.rent(&mut self.cx, &self.book, token, *wish);
+            }
             Command::Cancel { token } => self.renter.cancel(token),
             Command::Control { token, lease, action, nonce } => {
                 self.renter.control(&mut self.cx, token, lease, action, nonce)
@@ -206,6 +255,18 @@ impl Engine {
             }
             Command::Regard(regard) => self.regard = regard,
             Command::Opine { token, peer, lease, body } => self.opine(token, peer, lease, *body, now),
+            Command::Accounts(policy) => self.cx.accounts.set_policy(*policy),
+            Command::Settle { token, payment } => {
+                let result = self.cx.pay(&payment, now).map(|_| ());
+                if result.is_ok() {
+                    self.renter.paid(&mut self.cx, &payment, now);
+                }
+                self.cx.out(Output::Done { token, result });
+            }
+            Command::CannotSettle { peer, currency, why } => {
+                self.renter.cannot_pay(&mut self.cx, &(peer, currency), &why, now);
+            }
+            Command::Waive { token, lease } => self.host.waive(&mut self.cx, token, lease, now),
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
             Command::FromInside { token, lease, wish } => {
                 self.host.asked_inside(&mut self.cx, token, lease, &wish, now);
@@ -301,11 +362,19 @@ impl Engine {
                 }
             },
             Request::Opinion { entry } => self.opinion(from, token, &entry, now),
+            // The shell brings these with what the ledger has on them.
+            Request::Meet(_) | Request::Recall { .. } => {
+                self.cx.reply(token, Response::Busy { retry_after_ms: 1_000 }, None);
+            }
+            Request::Propose(_) => {
+                self.heads.meet_before(&mut self.cx, from, now);
+                self.host.request(&mut self.cx, from, token, request, now);
+            }
+            Request::Deliver { entry } if is_payment(&entry) => self.payment_delivered(from, token, &entry),
             // Orders change how the machine is offered: they are the shell's, which then tells the engine. So are logins.
             Request::Order(_)
             | Request::Login(_)
             | Request::Evidence { .. }
-            | Request::Propose(_)
             | Request::Commit { .. }
             | Request::Control { .. }
             | Request::Amend { .. }
@@ -322,8 +391,13 @@ impl Engine {
         let Some((peer, asked)) = self.cx.answered(token) else {
             return;
         };
+        if asked == Asked::Meet {
+            self.heads.set_party(peer, self.is_party(&peer));
+            return self.heads.met(&mut self.cx, peer, result.ok(), now);
+        }
         let (cx, renter, host) = (&mut self.cx, &mut self.renter, &mut self.host);
         match asked {
+            Asked::Meet => {}
             Asked::Book => self.sync.response(cx, &mut self.book, peer, result.ok(), now),
             Asked::Propose(command) => renter.proposed(cx, command, peer, result, now),
             Asked::Commit(lease) => renter.committed(cx, lease, peer, result, now),
@@ -334,6 +408,41 @@ impl Engine {
             Asked::Deliver(lease) => renter.delivered(cx, lease, result.as_ref().ok(), now),
             Asked::Opinion => {}
             Asked::Update(lease) => host.updated(cx, lease, result.ok().as_ref(), now),
+            Asked::Settle(key, n) => cx.payment_told(&key, n, result.ok().as_ref(), now),
+            // If it is lost, the payer asks again.
+            Asked::SettleAck => {}
+        }
+    }
+
+    /// A peer's payment to us, or its answer to one of ours.
+    fn payment_delivered(&mut self, from: NodeId, token: Token, entry: &Signed<Entry>) {
+        let cx = &mut self.cx;
+        let deals = self.host.deals_with(cx, &from);
+        let answered = match payment_in(entry) {
+            Some((currency, Some(n))) => {
+                cx.take_settle(from, entry, deals, None).map(|_| cx.answer_to(&(from, currency), n))
+            }
+            Some((_, None)) if cx.take_settle_ack(from, entry) => Ok(None),
+            Some((_, None)) | None => Err("it is no answer to a payment of ours"),
+        };
+        match answered {
+            Ok(answer) => {
+                let durable = answer.as_ref().and_then(|(_, ticket)| *ticket).max(cx.newest_ticket());
+                cx.reply(token, Response::Settled { ack: answer.map(|(ack, _)| ack) }, durable);
+            }
+            Err(why) => {
+                let reject = Reject::lasting(RejectCode::Terms, why);
+                cx.reply(token, Response::Rejected(reject), None);
+            }
+        }
+        self.cx.note_accounts();
+    }
+
+    /// What became of a peer's payment.
+    fn payment_verified(&mut self, settle: DocumentId, result: &Result<Amount, String>, now: Timestamp) {
+        let arrived = result.as_ref().map_or(Amount::ZERO, |amount| *amount);
+        if self.cx.settlement_verified(settle, arrived, now).is_some() {
+            self.host.payment_verified(&mut self.cx, settle, result, now);
         }
     }
 
@@ -356,6 +465,57 @@ impl Engine {
             }
         };
         self.cx.out(Output::Verdict { token, verdict });
+    }
+
+    /// A proof that somebody passes on: kept, and passed on in turn, only about those that concern us.
+    fn proof(&mut self, token: Token, from: NodeId, data: &[u8], dealt: bool) {
+        let cx = &mut self.cx;
+        let (verdict, why) = match encode::from_bytes::<ForkProof>(data, limits::PROOF_BYTES) {
+            Err(why) => (Verdict::Reject, Some(why.to_string())),
+            Ok(proof) => match proof.accused() {
+                None => (Verdict::Reject, Some("it accuses nobody".to_owned())),
+                Some(author) if cx.forked.contains(&author) => (Verdict::Ignore, None),
+                Some(author) => {
+                    let concerns = dealt || author == cx.me() || self.book.offers_any_of(&author);
+                    let concerns = concerns || self.host.leases().values().any(|l| l.draft().renter == author);
+                    let concerns = concerns || self.renter.leases().values().any(|l| l.host() == author);
+                    // Who does not concern us is not even checked: keys are free, and so are forks of them.
+                    if !concerns || cx.forked.len() >= limits::PROOFS {
+                        (Verdict::Ignore, None)
+                    } else {
+                        match proof.verify(cx.chain.network()) {
+                            Err(why) => (Verdict::Reject, Some(why.to_string())),
+                            Ok(_) => {
+                                forked(cx, proof);
+                                (Verdict::Accept, None)
+                            }
+                        }
+                    }
+                }
+            },
+        };
+        if let Some(why) = why {
+            cx.out(Output::Violation(Violation::Malformed { peer: from, what: "a proof of a fork", why }));
+        }
+        cx.out(Output::Verdict { token, verdict });
+    }
+
+    /// Whether a peer is the other side of a lease.
+    fn is_party(&self, peer: &NodeId) -> bool {
+        self.host.leases().values().any(|l| l.draft().renter == *peer)
+            || self.renter.leases().values().any(|l| l.host() == *peer)
+    }
+
+    /// Whether somebody is known to have signed two chains.
+    #[must_use]
+    pub fn is_forked(&self, node: &NodeId) -> bool {
+        self.cx.forked.contains(node)
+    }
+
+    /// When another node with our key was last heard of, which has given way.
+    #[must_use]
+    pub const fn rival(&self) -> Option<Timestamp> {
+        self.heads.rival()
     }
 
     /// Our id.
@@ -382,6 +542,25 @@ impl Engine {
         &self.book
     }
 
+    /// What is between us and each peer.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.cx.accounts
+    }
+
+    /// What a peer owes us as of `now`, over all leases of the two both ways, what runs included; negative if we owe, or it has
+    /// paid ahead.
+    #[must_use]
+    pub fn owed_by(&self, peer: &NodeId, currency: &Currency, now: Timestamp) -> i128 {
+        self.host.owed_by(&self.cx, &(*peer, currency.clone()), now)
+    }
+
+    /// Payments of peers that wait to be looked for: bounded for each, and in their number.
+    #[must_use]
+    pub fn payments_waiting(&self) -> usize {
+        self.cx.payments.waiting()
+    }
+
     /// The host's side.
     #[must_use]
     pub const fn host(&self) -> &Host {
@@ -404,6 +583,33 @@ impl Engine {
     pub fn connected(&self) -> impl Iterator<Item = &NodeId> {
         self.cx.connected.iter()
     }
+}
+
+/// The currency of a `settle` or a `settle_ack`, and the number of a `settle`, before anything of it is believed.
+fn payment_in(entry: &Signed<Entry>) -> Option<(Currency, Option<u32>)> {
+    let entry: Entry = encode::from_bytes(entry.payload(), limits::ENTRY_BYTES).ok()?;
+    match entry.body {
+        Body::Settle(settle) => Some((settle.currency, Some(settle.n))),
+        Body::SettleAck(ack) => Some((ack.currency, None)),
+        Body::Genesis { .. }
+        | Body::LeaseOpen { .. }
+        | Body::LeaseAccept { .. }
+        | Body::Void { .. }
+        | Body::Placement { .. }
+        | Body::Amend { .. }
+        | Body::Amended(_)
+        | Body::Anchor { .. }
+        | Body::Close { .. }
+        | Body::CloseAck { .. }
+        | Body::Dispute(_)
+        | Body::Attestation(_)
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => None,
+    }
+}
+
+fn is_payment(entry: &Signed<Entry>) -> bool {
+    payment_in(entry).is_some()
 }
 
 fn check<T: Document>(signed: &Signed<T>, network: &NetworkId) -> Result<Verified<T>, String> {

@@ -5,21 +5,29 @@
 
 use crate::{
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
+    fork::ForkProof,
+    heads::Meet,
+    checkpoint::Checkpoint,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
-    money::Amount,
+    money::{Amount, Currency},
     negotiation::{ImagePin, Reject, RentalType},
     offer::Notice,
+    payment::PayLevel,
+    settlement::Settle,
     terms::{BadChange, Change},
     time::Millis,
     violation::Violation,
     workload::Workload,
 };
 
+pub use super::heads::LookedUp;
 use super::{
+    account::AccountPolicy,
     policy::HostSetup,
     pricing::{OwnerAnswer, Question},
     record::Record,
+    renter_lease::heartbeat::Beat,
 };
 
 /// Names a record the engine asked to be stored; tickets are handed out in rising order.
@@ -50,6 +58,30 @@ pub enum Input {
         /// What.
         request: Request,
     },
+    /// A peer meets us ([`Request::Meet`]), and what the ledger has on it. Answered like any request.
+    Meeting {
+        /// Who.
+        from: NodeId,
+        /// For the answer.
+        token: Token,
+        /// Its head, and what it wants to know.
+        meet: Box<Meet>,
+        /// What the ledger has.
+        looked_up: Box<LookedUp>,
+    },
+    /// A proof of a fork came by gossip. Answered by [`Output::Verdict`].
+    Proof {
+        /// For the verdict.
+        token: Token,
+        /// Who forwarded it.
+        from: NodeId,
+        /// Its bytes.
+        data: Vec<u8>,
+        /// Whether the ledger has anything with the one it accuses.
+        dealt: bool,
+    },
+    /// The ledger, or the shell that compares what peers sign with it, holds a proof of a fork.
+    Contradicted(Box<ForkProof>),
     /// The answer to an [`Output::Send`].
     Response {
         /// The send's token.
@@ -99,6 +131,28 @@ pub enum Input {
         lease: LeaseId,
         /// Whether all of them are ours now.
         locked: bool,
+    },
+    /// As a renter: what came of a question into an instance. Times are since this machine's start.
+    Beat {
+        /// Which lease.
+        lease: LeaseId,
+        /// How many of its events were known when it was asked.
+        events_seen: u32,
+        /// When it was asked.
+        asked: Millis,
+        /// When that is known.
+        at: Millis,
+        /// What came of it.
+        beat: Beat,
+    },
+    /// The ledger can drop old records once our chain says this.
+    Checkpoint(Checkpoint),
+    /// The answer to [`Output::VerifySettlement`], at any time.
+    SettlementVerified {
+        /// The payment: the peer's `settle`.
+        settle: DocumentId,
+        /// What of its amount has arrived; or that nothing has, and why, for the logs.
+        result: Result<Amount, String>,
     },
     /// Slots of this machine that other nodes of it hold now.
     Foreign {
@@ -161,6 +215,32 @@ pub enum Command {
         /// What: [`crate::entry::Body::Attestation`] or [`crate::entry::Body::Dispute`].
         body: Box<crate::entry::Body>,
     },
+    /// The owner's rules about money hold from now on. Comes once after each start, and whenever they change.
+    Accounts(Box<AccountPolicy>),
+    /// A payment was made, outside of souk: say so in our chain, and tell the peer. A payment of the same method and reference as the
+    /// newest one to that peer and currency is that one.
+    Settle {
+        /// For the result.
+        token: Token,
+        /// The payment.
+        payment: Box<MadePayment>,
+    },
+    /// What [`Output::SettlementDue`] asks for can't be paid.
+    CannotSettle {
+        /// Whom.
+        peer: NodeId,
+        /// In what.
+        currency: Currency,
+        /// A sentence for who waits for it.
+        why: String,
+    },
+    /// Host's side: waive what the renter of a lease has not acknowledged.
+    Waive {
+        /// For the result.
+        token: Token,
+        /// Which.
+        lease: LeaseId,
+    },
     /// Host's side: take the machine back from a lease.
     Abort {
         /// Which.
@@ -215,6 +295,66 @@ pub enum Command {
     },
 }
 
+/// A payment that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadePayment {
+    /// To whom.
+    pub peer: NodeId,
+    /// In what.
+    pub currency: Currency,
+    /// How much, above zero.
+    pub amount: Amount,
+    /// How: see [`crate::settlement::method`].
+    pub method: String,
+    /// What the payee finds it by, at most [`crate::settlement::REFERENCE_BYTES`].
+    pub reference: String,
+}
+
+/// Money that should be paid now, by this node's own count and rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuePayment {
+    /// To whom.
+    pub peer: NodeId,
+    /// In what.
+    pub currency: Currency,
+    /// How much.
+    pub amount: Amount,
+    /// Methods that the host takes, the one it prefers first.
+    pub methods: Vec<String>,
+    /// The lease it is for, or one of them.
+    pub lease: LeaseId,
+    /// Why now.
+    pub why: DueReason,
+    /// Past this it is too late for that; none if there is no such moment.
+    pub until: Option<Timestamp>,
+}
+
+/// Why something should be paid now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DueReason {
+    /// The open of a lease waits for it: the host takes it only with its first payment.
+    First,
+    /// The account is half used up, or more.
+    Low(PayLevel),
+    /// All leases with the host are over, and something is left to be paid.
+    Last,
+}
+
+/// A payment of a peer, to be looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedPayment {
+    /// The peer's `settle`.
+    pub settle: DocumentId,
+    /// Who says to have paid.
+    pub peer: NodeId,
+    /// What it says.
+    pub said: Settle,
+    /// When it was signed.
+    pub time: Timestamp,
+    /// An open waits for it, until then; none if nothing does.
+    pub until: Option<Timestamp>,
+}
+
 /// What a program in an instance may want for that instance, and for no other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InsideWish {
@@ -257,6 +397,9 @@ pub struct Wish {
     pub workload: Workload,
     /// What the lease may cost at most.
     pub max_spend: Option<Amount>,
+    /// Pay so much use ahead, at its price: it runs so long without this node. None for a slice, where the host wants to be paid
+    /// before.
+    pub prepay: Option<Millis>,
     /// Time between receipts.
     pub tick: Option<Millis>,
     /// A name for it.
@@ -398,6 +541,9 @@ pub enum Refusal {
     /// The ask is not in our copy of the market.
     #[error("ask {0} is not on the market (any more); search again")]
     UnknownAsk(AskId),
+    /// The host has signed two chains.
+    #[error("{0} is known to have signed two contradicting chains, and no lease with it is made; choose another host")]
+    Forked(NodeId),
     /// The host says no.
     #[error("the host refused: {0}")]
     Host(Reject),
@@ -424,12 +570,18 @@ pub enum Refusal {
     /// No such lease, or it is not ours to control.
     #[error("no open lease {0} rented by this node")]
     UnknownLease(LeaseId),
+    /// No such lease on this machine.
+    #[error("no open lease {0} on this machine")]
+    NotHosted(LeaseId),
     /// The change is not one that these terms allow.
     #[error("the lease can't be changed so: {0}")]
     Change(BadChange),
     /// One change at a time.
     #[error("another change of this lease waits for its host's answer; try again in a moment")]
     Pending,
+    /// The first payment is not made.
+    #[error("the first payment was not made: {0}")]
+    Payment(String),
     /// A wish from inside an instance is not granted.
     #[error("{0}")]
     Inside(&'static str),
@@ -578,6 +730,11 @@ pub enum Output {
         /// The answer.
         result: Result<Quote, Refusal>,
     },
+    /// Pay this. Answered by [`Command::Settle`] or [`Command::CannotSettle`]; told again if neither comes and it is still so.
+    SettlementDue(Box<DuePayment>),
+    /// Find out whether this payment has arrived. Answered by [`Input::SettlementVerified`]; one at a time for each peer and currency.
+    /// Asked again after a restart.
+    VerifySettlement(Box<ClaimedPayment>),
     /// A command is done, or refused.
     Done {
         /// The command's token.
@@ -597,6 +754,44 @@ pub enum Output {
         /// Which machine.
         key: super::book::MachineKey,
     },
+    /// An author is known to have contradicted itself. The proof is passed on.
+    Forked {
+        /// Who.
+        author: NodeId,
+        /// The proof.
+        proof: Box<ForkProof>,
+        /// Not before this is durable.
+        after: Ticket,
+    },
+    /// Nothing is signed from here on: the shell starts the engine anew, behind its guard ([`super::guard`]).
+    Halted(OwnKey),
     /// A peer broke the protocol.
     Violation(Violation),
+}
+
+/// What keeps a node from signing with its own key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OwnKey {
+    /// Another node that has the key is there, and goes first.
+    #[error(
+        "another node with this node's key is running ({told_by} is in touch with it): the two would contradict each other"
+    )]
+    Elsewhere {
+        /// When it started, by its clock.
+        started: Timestamp,
+        /// Who has heard of it.
+        told_by: NodeId,
+    },
+    /// Peers hold newer entries of ours than this ledger: it was restored from a copy.
+    #[error(
+        "this ledger has {length} entries of its own chain, and {told_by} has seen {known}: it was restored from an older copy"
+    )]
+    Behind {
+        /// Entries here.
+        length: u64,
+        /// Entries that others have seen.
+        known: u64,
+        /// Who has.
+        told_by: NodeId,
+    },
 }

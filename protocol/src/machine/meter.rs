@@ -103,6 +103,13 @@ impl Meter {
         self.state = state;
     }
 
+    /// So much of what ran is not billed.
+    pub fn waive(&mut self, time: Millis, now: Timestamp) {
+        self.advance(now);
+        let waived = self.counters.waived.0.saturating_add(time.0);
+        self.counters.waived = Millis(waived.min(self.counters.active.0));
+    }
+
     /// The disk exists from now on.
     pub fn disk_created(&mut self, now: Timestamp) {
         self.advance(now);

@@ -5,6 +5,7 @@
 //! [`engine::Engine`] is the whole of a node; the others are its parts.
 
 pub mod accept;
+pub mod account;
 pub mod auction;
 pub mod backoff;
 pub mod book;
@@ -12,12 +13,15 @@ pub mod chain;
 mod context;
 pub mod engine;
 pub mod evidence;
+pub mod guard;
+mod heads;
 pub mod host;
 pub mod host_lease;
 pub mod io;
 pub mod meter;
 pub mod opinions;
 pub mod orders;
+pub mod payments;
 pub mod policy;
 pub mod pricing;
 pub mod record;
@@ -25,6 +29,7 @@ pub mod regard;
 pub mod renter;
 pub mod renter_lease;
 pub mod search;
+mod settling;
 pub mod sisters;
 pub mod slots;
 pub mod standing;

@@ -61,7 +61,8 @@ impl Opinions {
             | Body::CloseAck { .. }
             | Body::Settle(_)
             | Body::SettleAck(_)
-            | Body::Probe(_) => {
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {
                 return Err(Reject::lasting(RejectCode::Malformed, "it is neither an attestation nor a complaint"));
             }
         };

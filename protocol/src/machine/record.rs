@@ -5,9 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::account::{AccountRow, Note};
 use crate::{
     entry::Entry,
-    id::{DocumentId, LeaseId, NodeId},
+    fork::ForkProof,
+    heads::{HeadReport, HeadSeen},
+    id::{DocumentId, LeaseId, NodeId, Nonce},
     message::LeaseEvent,
     receipt::{Ack, Usage},
     signed::{Signed, Verified},
@@ -23,6 +26,8 @@ pub enum Record {
     Usage(Signed<Usage>),
     /// An acknowledgement, made by us or by the renter. Replaces the one before.
     Ack(Signed<Ack>),
+    /// The proof that an author has contradicted itself. Verified before it is written.
+    Fork(Box<ForkProof>),
     /// Ours alone, never exported.
     Private(Private),
 }
@@ -55,6 +60,12 @@ pub enum Private {
     },
     /// The highest `seq` our offers have used.
     OfferSeq(u64),
+    /// The furthest head that another party of a lease has told.
+    Head(Signed<HeadReport>),
+    /// The newest countersignature of our own head by another party of a lease.
+    HeadSeen(Signed<HeadSeen>),
+    /// What of an account does not follow from what was signed. Replaces the one before of that peer and currency.
+    Account(Box<Note>),
     /// We have asked for the end of a lease we rent: its host may claim what leaving early costs.
     Leaving {
         /// The lease.
@@ -142,6 +153,14 @@ pub struct Restore {
     pub offer_seq: u64,
     /// Rows whose lease is not over, or whose open is not answered.
     pub leases: Vec<LeaseRow>,
+    /// All accounts. Their sums count what is in `leases`, too.
+    pub accounts: Vec<AccountRow>,
     /// The number the next lease gets.
     pub next_number: u64,
+    /// Authors that are known to have contradicted themselves.
+    pub forked: Vec<NodeId>,
+    /// Heads that others have told, one of each.
+    pub heads: Vec<Signed<HeadReport>>,
+    /// Of this start, drawn at random.
+    pub instance: Nonce,
 }

@@ -64,6 +64,8 @@ impl Regard {
             | Request::Evidence { .. } => true,
             // A draft that was signed before the block is honoured for the minute that it holds.
             Request::Commit { .. }
+            | Request::Meet(_)
+            | Request::Recall { .. }
             | Request::Control { .. }
             | Request::Update(_)
             | Request::Sync { .. }

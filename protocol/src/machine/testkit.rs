@@ -152,6 +152,7 @@ pub(crate) fn draft(max_spend: Option<Amount>, credit: Amount) -> Verified<Lease
         rates: Rates { compute_hour: Amount(1_000_000_000), storage_gb_month: Amount(100_000_000), ..Rates::default() },
         listed_hour: Amount(1_000_000_000),
         credit,
+        payment: None,
         max_spend,
         extend_until: None,
         notice: Millis(0),

@@ -3,14 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use souk_protocol::{
-    Amount, LeaseId, Millis, Timestamp, Verified,
+    Amount, Currency, LeaseId, Millis, Timestamp, Verified,
     entry::{Body, Entry},
-    lease::{EndReason, LeaseState},
-    machine::{record::LeaseRow, renter_lease::Opened},
+    lease::{EndReason, LeaseState, PauseReason},
+    machine::{account::Limit, host_lease::HostLease, record::LeaseRow, renter_lease::Opened},
+    money::{self, Counters},
+    payment::PayWhen,
     workload::Attachment,
 };
 
-use super::{history, node::Node, rule, store::Store, world::World};
+use super::{
+    history,
+    node::Node,
+    rule,
+    store::Store,
+    world::{World, money::is_deadbeat},
+};
 
 /// Kept by one engine for others, at most: see the limits of the host's machine.
 const PENDING: usize = 256 + 4096 + 64 + 4096 + 4096;
@@ -72,6 +80,7 @@ pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
     })?;
     let busy = |n: &u16| host.slots().all().get(usize::from(*n)).is_none_or(|s| s.lease.is_some());
     ensure(!node.idle.iter().any(busy), || format!("one-slot-one-lease: the host's own job is on {:?}", node.idle))?;
+    bounded(node, now)?;
     rule::check(node)
 }
 
@@ -82,8 +91,11 @@ pub fn is_at_rest(world: &World) -> bool {
         node.outbox.is_empty()
             && node.waiting.is_empty()
             && node.store.waiting() == 0
+            && !node.store.accounts().are_waiting()
             && node.engine.as_ref().is_some_and(|e| {
-                e.host().leases().is_empty() && e.renter().leases().values().all(|l| *l.answer() == Opened::GivenUp)
+                let paid = is_deadbeat(&node.id) || e.renter().hosts_to_pay() == 0;
+                paid && e.host().leases().is_empty()
+                    && e.renter().leases().values().all(|l| *l.answer() == Opened::GivenUp)
             })
     })
 }
@@ -108,6 +120,40 @@ pub fn unrest(world: &World) -> String {
     }
     left.truncate(6);
     left.join("; ")
+}
+
+/// What a host's account with a peer may come to: five quarters of the first slice and all that was settled, which bounds every
+/// slice there was; what the disks cost, which are kept; and some seconds of compute, until all is stopped.
+fn bounded(node: &Node, now: Timestamp) -> Result<(), String> {
+    let Some(engine) = &node.engine else { return Ok(()) };
+    for account in engine.accounts().iter() {
+        let of_peer = |l: &&HostLease| l.draft().renter == account.peer() && l.draft().currency == *account.currency();
+        let leases = || engine.host().leases().values().filter(of_peer);
+        if leases().next().is_none() || leases().any(|l| l.draft().payment.is_none()) {
+            continue;
+        }
+        let slice = account.note().lent.base.0 + account.settled_to_us().0;
+        let disks: u64 = leases()
+            .map(|l| {
+                let storage = Counters { storage: l.count(now).0.storage, ..Counters::default() };
+                money::due(&l.draft().rates, l.draft().resources.disk_mb, &storage, Amount::ZERO).map_or(0, |a| a.0)
+            })
+            .sum();
+        let seconds: u64 = leases().map(|l| l.terms().compute_hour.0.max(l.draft().listed_hour.0) / 3600 * 6).sum();
+        let most = i128::from(slice) * 5 / 4 + i128::from(disks) + i128::from(seconds);
+        let owed = engine.owed_by(&account.peer(), account.currency(), now);
+        ensure(owed <= most, || {
+            format!(
+                "one-slice: {} owes {owed}, over {most}: {:?} {:?}",
+                account.peer(),
+                account.flows(),
+                account.note()
+            )
+        })?;
+        let slack = Limit { when: PayWhen::After, unit: account.note().lent.slice };
+        ensure(account.note().lent.slice.0 <= slice && slack.stop() >= 0, || "a slice out of nothing".to_owned())?;
+    }
+    ensure(engine.payments_waiting() <= 64, || "bounded: payments".to_owned())
 }
 
 /// When everything has come to rest.
@@ -140,6 +186,7 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
             side.insert(*lease, i);
         }
     }
+    payments(world)?;
     let all: BTreeSet<LeaseId> = hosts.keys().chain(renters.keys()).copied().collect();
     for lease in all {
         let host = hosts.get(&lease).map(|i| &world.nodes[*i]);
@@ -163,6 +210,39 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
             None => ensure(theirs.answer.is_none(), || {
                 format!("both-sides-agree: only the renter knows the answer to {}", lease.short())
             })?,
+        }
+    }
+    Ok(())
+}
+
+/// `money-conserved`, of payments: what was transferred, what its payer says, and what its payee says are the same to the unit.
+fn payments(world: &mut World) -> Result<(), String> {
+    for (i, payer) in world.nodes.iter().enumerate() {
+        for payee in world.nodes.iter().filter(|n| n.id != payer.id) {
+            let usd = Currency::usd();
+            let [paid, paid_acked, ..] = payer.store.accounts().paid(&payee.id, &usd);
+            let [.., claimed, received] = payee.store.accounts().paid(&payer.id, &usd);
+            let sum = world.bank.sum(i, &payee.id);
+            ensure(sum == paid && paid == paid_acked && paid == claimed && claimed == received, || {
+                format!(
+                    "money-conserved: {sum} transferred, {paid} said, {paid_acked} heard to have arrived, {claimed} heard, {received} arrived"
+                )
+            })?;
+            let spent =
+                payer.store.signed_for().get(&(payee.id, usd.clone())).map_or(Amount::ZERO, |(_, spent)| *spent);
+            let earned = payee.store.signed_for().get(&(payer.id, usd)).map_or(Amount::ZERO, |(earned, _)| *earned);
+            ensure(spent == earned, || format!("money-conserved: {spent} signed for, {earned} known"))?;
+        }
+    }
+    world.outcome.payments = world.bank.len();
+    for node in &world.nodes {
+        for row in node.store.rows().values() {
+            let hosted = node.store.read(&row.open).is_some_and(|o| o.author != node.id);
+            let states: Vec<LeaseState> = row.events.iter().filter(|_| hosted).map(|e| e.state).collect();
+            let stopped = states.iter().position(|s| *s == LeaseState::Paused(PauseReason::NoCredit));
+            world.outcome.stopped += u64::from(stopped.is_some());
+            let again = stopped.is_some_and(|at| states[at..].contains(&LeaseState::Running));
+            world.outcome.resumed += u64::from(again);
         }
     }
     Ok(())

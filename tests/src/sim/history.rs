@@ -87,6 +87,10 @@ pub fn warned(draft: &LeaseDraft, events: &[LeaseEvent], slack: Millis) -> Resul
             | EventCode::ExtensionDeclined
             | EventCode::MaintenanceAnnounced
             | EventCode::ExpiringSoon
+            | EventCode::PaymentAsked
+            | EventCode::PaymentWarned
+            | EventCode::Disputed
+            | EventCode::Agreed
             | EventCode::Labelled => {}
         }
         before = Some(event.state);

@@ -10,7 +10,7 @@ use souk_protocol::{
     machine::{
         chain::Chain,
         engine::Engine,
-        io::{Input, NoAnswer, Output, RuntimeOrder, RuntimeReport, Step, Token, Verdict},
+        io::{ClaimedPayment, DuePayment, Input, NoAnswer, Output, RuntimeOrder, RuntimeReport, Step, Token, Verdict},
         record::{Record, Restore},
     },
     message::{Cause, Request, Response},
@@ -45,6 +45,10 @@ pub struct Bench {
     pub violations: Vec<Violation>,
     /// Steps of its negotiations.
     pub steps: Vec<Step>,
+    /// Payments it wants made.
+    pub dues: Vec<DuePayment>,
+    /// Payments it looks for.
+    pub claims: Vec<ClaimedPayment>,
     replies: Vec<(Token, Response)>,
     verdicts: Vec<Verdict>,
     token: u64,
@@ -77,6 +81,8 @@ impl Bench {
             asked: Vec::new(),
             violations: Vec::new(),
             steps: Vec::new(),
+            dues: Vec::new(),
+            claims: Vec::new(),
             replies: Vec::new(),
             verdicts: Vec::new(),
             token: 1,
@@ -99,12 +105,19 @@ impl Bench {
     fn carry_out(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Persist { record, .. } => self.records.push(*record),
+            // Heads are no part of what is lied about here.
+            Output::Send { token, request, .. } if matches!(*request, Request::Meet(_)) => {
+                let result = Err(NoAnswer { why: "it does not answer".to_owned() });
+                return Some(Input::Response { token, result });
+            }
             Output::Send { token, to, request, .. } => self.asked.push((token, to, *request)),
             Output::Reply { token, response, .. } => self.replies.push((token, *response)),
             Output::Recall { token, otherwise, .. } => self.replies.push((token, *otherwise)),
             Output::Verdict { verdict, .. } => self.verdicts.push(verdict),
             Output::Violation(violation) => self.violations.push(violation),
             Output::Step { step, .. } => self.steps.push(*step),
+            Output::SettlementDue(due) => self.dues.push(*due),
+            Output::VerifySettlement(claimed) => self.claims.push(*claimed),
             Output::ResolveImage { token, reference, .. } => {
                 return Some(Input::Image { token, result: Ok(ImagePin { reference, digest: owner::image_digest() }) });
             }
@@ -124,7 +137,9 @@ impl Bench {
                 };
                 return Some(Input::Runtime { lease, report });
             }
-            Output::Publish { .. }
+            Output::Forked { .. }
+            | Output::Halted(_)
+            | Output::Publish { .. }
             | Output::Idle { .. }
             | Output::Quoted { .. }
             | Output::UnlockSlots { .. }
@@ -157,6 +172,12 @@ impl Bench {
         let (first, second) = (answers.next(), answers.next());
         assert!(second.is_none(), "two answers");
         first.unwrap_or_else(|| panic!("no answer"))
+    }
+
+    /// The answer to a request that was not answered at once, if it has come.
+    pub fn reply_to(&mut self, token: Token) -> Option<Response> {
+        let place = self.replies.iter().position(|(t, _)| *t == token)?;
+        Some(self.replies.remove(place).1)
     }
 
     /// A peer gossips; the verdict.
@@ -250,6 +271,14 @@ impl Liar {
     /// If it is not even well-formed.
     pub fn entry(&mut self, lease: LeaseId, peer: NodeId, body: Body, now: Timestamp) -> Verified<Entry> {
         self.chain.append(lease, peer, body, now).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The next entry of its chain, about a peer and no lease.
+    ///
+    /// # Panics
+    /// If it is not even well-formed.
+    pub fn entry_about(&mut self, peer: NodeId, body: Body, now: Timestamp) -> Verified<Entry> {
+        self.chain.append_about(peer, body, now).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// A bid that an honest host takes, and the workload it is for.

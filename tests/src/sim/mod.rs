@@ -7,6 +7,7 @@
 //! [`world`] runs them, [`check`] holds them to the invariants by name; what those rest on is recomputed by code of its own:
 //! terms and money in [`fold`], who is to run in [`rule`], what events add up to in [`history`].
 
+mod accounts;
 pub mod check;
 pub mod dice;
 pub mod fold;
@@ -32,7 +33,7 @@ pub fn run(settings: Settings) -> Outcome {
     match World::new(settings).run() {
         Ok(outcome) => outcome,
         Err(broken) => panic!(
-            "\n{broken}\nto run it again: SOUK_SIM_SEED={seed} SOUK_SIM_TRACE=1 cargo test -p souk-tests --test sim {name} -- --nocapture\n"
+            "\n{broken}\nto run it again: SOUK_SIM_SEED={seed} SOUK_SIM_TRACE=1 cargo test -p souk-tests {name} -- --nocapture\n"
         ),
     }
 }

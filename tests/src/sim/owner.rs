@@ -161,6 +161,7 @@ pub fn wish(dice: &mut Dice, engine: &Engine, bids: u64) -> Option<Wish> {
         image_digest: None,
         workload,
         max_spend,
+        prepay: None,
         tick: dice.permille(300).then(|| Millis::from_secs(dice.range(1, 30))),
         label: dice.permille(300).then(|| "mine".to_owned()),
         volume,

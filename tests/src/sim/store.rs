@@ -6,19 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use souk_protocol::{
-    DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
+    Amount, Currency, DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
     entry::{Body, Entry},
+    heads::{ChainHead, HeadReport, Meet},
     lease::LeaseState,
     limits,
     machine::{
-        io::{Recalled, Ticket},
+        io::{LookedUp, Recalled, Ticket},
         record::{Head, LeaseRow, Private, Record, Restore},
     },
     message::{LeaseUpdate, Request, Response},
     signed::{Document, Signed},
 };
 
-use super::fold::Fold;
+use super::{accounts::Accounts, fold::Fold};
 
 /// Amendments that the ledger keeps for receipts that may still name them.
 const RECENT_AMENDMENTS: usize = 16;
@@ -37,7 +38,9 @@ pub struct Store {
     folds: BTreeMap<LeaseId, Fold>,
     live: BTreeMap<LeaseId, LeaseState>,
     known: BTreeSet<DocumentId>,
+    chain: BTreeMap<u64, DocumentId>,
     records: u64,
+    accounts: Accounts,
 }
 
 impl Store {
@@ -56,7 +59,9 @@ impl Store {
             folds: BTreeMap::new(),
             live: BTreeMap::new(),
             known: BTreeSet::new(),
+            chain: BTreeMap::new(),
             records: 0,
+            accounts: Accounts::default(),
         }
     }
 
@@ -127,6 +132,9 @@ impl Store {
             Record::Entry(signed) => {
                 let entry = self.verified(&signed)?;
                 self.known.insert(entry.id());
+                if entry.author == self.me {
+                    self.chain.insert(entry.seq, entry.id());
+                }
                 self.entry(&entry, signed)
             }
             Record::Usage(signed) => {
@@ -186,6 +194,7 @@ impl Store {
                 self.row(&ack.lease)?.amended = kept;
                 Ok(())
             }
+            Record::Fork(_) => Err("an honest node's fork".to_owned()),
             Record::Private(private) => self.private(private),
         }
     }
@@ -215,8 +224,10 @@ impl Store {
                     }
                 }
             }
+            Private::Head(_) | Private::HeadSeen(_) => {}
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
             Private::Leaving { lease } => self.row(&lease)?.leaving = true,
+            Private::Account(note) => self.accounts.note(*note),
             Private::OfferSeq(seq) => {
                 if seq <= self.offer_seq {
                     return Err(format!("offer number {seq} after {}", self.offer_seq));
@@ -242,7 +253,7 @@ impl Store {
             self.head = Some(Head { author: entry.author, seq: entry.seq, id: entry.id(), time: entry.time });
         }
         let Some(lease) = entry.lease else {
-            return Ok(());
+            return self.accounts.entry(&self.me, entry, signed);
         };
         if let Body::LeaseOpen { .. } = &entry.body {
             return match self.rows.get(&lease) {
@@ -294,7 +305,8 @@ impl Store {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
         Ok(())
     }
@@ -324,7 +336,8 @@ impl Store {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
         Ok(())
     }
@@ -338,6 +351,31 @@ impl Store {
     /// The leases hosted here that have not ended, each with the state it is in.
     pub fn hosted(&self) -> impl Iterator<Item = (&LeaseId, &Fold, LeaseState)> {
         self.live.iter().filter_map(|(lease, state)| Some((lease, self.folds.get(lease)?, *state)))
+    }
+
+    /// The accounts.
+    #[must_use]
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// What peers have signed for as renters here, and this node as a renter there, by account.
+    #[must_use]
+    pub fn signed_for(&self) -> BTreeMap<(NodeId, Currency), (Amount, Amount)> {
+        let mut sums: BTreeMap<(NodeId, Currency), (Amount, Amount)> = BTreeMap::new();
+        for row in self.rows.values() {
+            let Some(draft) = self.read(&row.open).and_then(|o| self.read(o.body.draft()?)) else { continue };
+            let acked = row.ack.as_ref().and_then(|a| self.read(a)).map_or(Amount::ZERO, |a| a.due);
+            let by_renter = |e: &Verified<Entry>| e.author == draft.renter;
+            let closed = row.close_ack.as_ref().and_then(|e| self.read(e)).filter(by_renter);
+            let agreed = closed.and_then(|e| e.body.agreement()).map_or(Amount::ZERO, |(_, due)| due);
+            let hosted = draft.host == self.me;
+            let peer = if hosted { draft.renter } else { draft.host };
+            let sum = sums.entry((peer, draft.currency.clone())).or_default();
+            let sum = if hosted { &mut sum.0 } else { &mut sum.1 };
+            *sum = sum.saturating_add(acked.max(agreed));
+        }
+        sums
     }
 
     /// What an engine starts from.
@@ -356,8 +394,17 @@ impl Store {
             head: self.head,
             offer_seq: self.offer_seq,
             leases: self.rows.values().filter(open).cloned().collect(),
+            accounts: self.accounts.rows(&self.signed_for()),
             next_number: self.next_number,
+            ..Restore::default()
         }
+    }
+
+    /// What a meeting needs to know.
+    #[must_use]
+    pub fn looked_up(&self, meet: &Meet) -> LookedUp {
+        let own = meet.at.iter().filter_map(|seq| Some(ChainHead { seq: *seq, id: *self.chain.get(seq)? }));
+        LookedUp { own: own.collect(), ..LookedUp::default() }
     }
 
     /// Answers from the rows.
@@ -386,10 +433,12 @@ impl Store {
     #[must_use]
     pub fn has_sent(&self, request: &Request) -> bool {
         match request {
-            Request::Commit { open, .. } => self.has(open),
+            Request::Commit { open, settle, .. } => self.has(open) && settle.as_ref().is_none_or(|e| self.has(e)),
             Request::Deliver { entry } | Request::Amend { entry } | Request::Opinion { entry } => self.has(entry),
             Request::Update(update) => self.has_news(update),
-            Request::BookSummary
+            Request::Meet(meet) => self.tells(&meet.report),
+            Request::Recall { .. }
+            | Request::BookSummary
             | Request::BookPage { .. }
             | Request::BookFetch { .. }
             | Request::Propose(_)
@@ -412,7 +461,10 @@ impl Store {
                 ack.as_ref().is_none_or(|a| self.has(a)) && close_ack.as_ref().is_none_or(|e| self.has(e))
             }
             Response::News(update) => self.has_news(update),
-            Response::BookSummary { .. }
+            Response::Settled { ack } => ack.as_ref().is_none_or(|e| self.has(e)),
+            Response::Met(met) => self.tells(&met.report) && met.at.iter().all(|report| self.tells(report)),
+            Response::Recalled { .. }
+            | Response::BookSummary { .. }
             | Response::BookPage { .. }
             | Response::BookNotices { .. }
             | Response::Countered(_)
@@ -427,6 +479,11 @@ impl Store {
             | Response::Extension(_)
             | Response::Busy { .. } => true,
         }
+    }
+
+    /// Whether the entry that a report of ours names is on disk.
+    fn tells(&self, report: &Signed<HeadReport>) -> bool {
+        self.read(report).is_some_and(|r| r.head.is_none_or(|head| self.known.contains(&head.id)))
     }
 
     fn has_news(&self, update: &LeaseUpdate) -> bool {

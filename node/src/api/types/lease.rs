@@ -207,6 +207,9 @@ pub struct LeaseDetail {
     pub starts: u32,
     /// The newest receipt.
     pub receipt: Option<ReceiptView>,
+    /// As a renter, while the lease is open: for how long nothing in the instance answered this node while its host said that it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<Millis>,
     /// What happened, oldest first.
     pub events: Vec<EventView>,
 }

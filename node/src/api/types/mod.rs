@@ -4,6 +4,7 @@
 //! epoch and end in `_ms`, as do lengths of time. Ids are text. Owns shapes only.
 
 mod access;
+mod account;
 mod earnings;
 mod events;
 mod hook;
@@ -19,6 +20,7 @@ mod terms;
 mod trust;
 
 pub use access::*;
+pub use account::*;
 pub use earnings::*;
 pub use events::*;
 pub use hook::*;
@@ -161,6 +163,9 @@ pub struct PeerView {
     pub agent: String,
     /// Machines of it in the offer book.
     pub machines: u32,
+    /// Whether it is known to have signed two contradicting chains: no new leases with it.
+    #[serde(default)]
+    pub forked: bool,
 }
 
 /// What a check of the ledger found.

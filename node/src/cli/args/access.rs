@@ -97,6 +97,13 @@ pub struct SshProxyArgs {
     pub id: String,
 }
 
+/// `souk dial-stdio`.
+#[derive(Debug, Args)]
+pub struct DialStdioArgs {
+    /// The node's data directory, or its API's socket.
+    pub path: Option<PathBuf>,
+}
+
 /// `souk forward`.
 #[derive(Debug, Args)]
 pub struct ForwardArgs {

@@ -10,7 +10,8 @@ pub enum HookCommand {
     /// Tell a URL or a program of events
     #[command(after_help = "EVENT is `all`, or names with commas between them:\n  \
                       what you rent:  outbid eviction_notice notice_withdrawn resumed offline back_online\n                  \
-                      expiring_soon extension_asked contract_extended maintenance low_credit\n                  \
+                      expiring_soon extension_asked contract_extended maintenance low_credit payment_due\n                  \
+                      payment_failed payment_claimed \
                       lease_started lease_stopped lease_ended disk_full\n  \
                       your machines:  rented gpu_idle disk_nearly_full engine_down engine_up machine_offline,\n                  \
                       and of what is rented there: lease_started, lease_stopped … lease_ended\n\n\

@@ -5,6 +5,7 @@ mod files;
 mod hooks;
 mod hosting;
 mod images;
+mod money;
 mod orders;
 mod owner;
 mod renting;
@@ -25,6 +26,7 @@ pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
 pub use images::*;
+pub use money::*;
 pub use orders::*;
 pub use owner::*;
 pub use renting::*;
@@ -54,6 +56,9 @@ pub struct Cli {
     /// Data directory: key, configuration, ledger [default: ~/.local/share/souk]
     #[arg(long, global = true, env = "SOUK_DIR", value_name = "DIR", hide_env_values = true)]
     pub dir: Option<PathBuf>,
+    /// The node to ask: ssh://[user@]host[:port][/path], unix:///path or http://127.0.0.1:port [env: SOUK_HOST] [default: this data directory's]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub at: Option<String>,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
@@ -211,6 +216,12 @@ pub enum Command {
     /// Pipe standard input and output to an instance's SSH server.
     #[command(hide = true, after_help = "Examples:\n  ssh -o ProxyCommand='souk ssh-proxy 1' instance")]
     SshProxy(SshProxyArgs),
+    /// Speak with the node here over standard input and output, for a souk on another machine.
+    #[command(
+        hide = true,
+        after_help = "Examples:\n  ssh me@box souk dial-stdio        what SOUK_HOST=ssh://me@box runs"
+    )]
+    DialStdio(DialStdioArgs),
     /// Reach ports of an instance on this machine, until Ctrl-C
     #[command(
         after_help = "Examples:\n  souk forward 1 8888\n  souk forward train 8080:80 0:5432\n  souk forward --udp 1 5353:53"
@@ -262,12 +273,36 @@ pub enum Command {
     /// What was used, and what both sides agree is owed
     #[command(after_help = "Examples:\n  souk receipts\n  souk receipts 1 --json")]
     Receipts(ReceiptsArgs),
+    /// What is owed and paid, with everybody or with one peer; confirms what has arrived
+    #[command(
+        after_help = "Payments count once the payee has confirmed them: by a program, or by a person with --received.\n\n\
+                      Examples:\n  souk account\n  souk account 7KyQ                      all about one peer\n  \
+                      souk account 7KyQ --received 5.00      its payment has arrived\n  \
+                      souk account --json | jq '.accounts[] | select(.to_confirm > 0)'"
+    )]
+    Account(AccountArgs),
+    /// Pay a peer by a payment program, or say that you have paid outside of souk
+    #[command(
+        after_help = "A payment is named by its reference: the same one again is the same payment, and nothing is paid twice.\n\n\
+                      Examples:\n  souk pay 7KyQ 5.00\n  souk pay 7KyQ 5.00 --method manual --reference 'transfer 2026-11-23'\n  \
+                      souk pay 7KyQ 5.00 --method lightning -y --json | jq -r .state"
+    )]
+    Pay(PayArgs),
+    /// A month with a peer: what was used, what was paid, what is owed
+    #[command(
+        after_help = "Every amount is traceable to a lease and the last receipt that both have signed in the month, and both parties' invoices \
+                      mirror each other.\n\nExamples:\n  souk invoice --month 2026-11\n  \
+                      souk invoice --month 2026-11 --peer 7KyQ --html invoice.html --to 'Example Ltd, 1 Example Street'\n  \
+                      souk invoice --month 2026-11 --csv > november.csv"
+    )]
+    Invoice(InvoiceArgs),
     /// The record of everything signed
     #[command(subcommand, after_help = "Examples:\n  souk ledger check\n  souk ledger export ledger.souk")]
     Ledger(LedgerCommand),
     /// Check an exported ledger; needs no node and no network
-    #[command(after_help = "Exit codes: 0 valid, 1 invalid, 6 incomplete.\n\nExamples:\n  souk verify ledger.souk\n  \
-                      souk ledger export - | souk verify -")]
+    #[command(after_help = "Checks every signature, every chain and every sum again.\n\n\
+                            Exit codes: 0 valid, 1 invalid, 6 incomplete, 2 the file can't be read.\n\n\
+                            Examples:\n  souk verify ledger.souk\n  souk ledger export - | souk verify -")]
     Verify(VerifyArgs),
     /// Rent this machine out
     #[command(

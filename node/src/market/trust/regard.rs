@@ -36,7 +36,7 @@ impl Market {
         match row {
             Some(row) => {
                 self.regard_changed();
-                self.ledger.keep(row, move || answer(reply, Ok(all)));
+                self.ledger.keep_row(row, move || answer(reply, Ok(all)));
             }
             None => answer(reply, Ok(all)),
         }
@@ -78,7 +78,7 @@ impl Market {
         match row {
             Some(row) => {
                 self.regard_changed();
-                self.ledger.keep(row, move || answer(reply, Ok(all)));
+                self.ledger.keep_row(row, move || answer(reply, Ok(all)));
             }
             None => answer(reply, Ok(all)),
         }

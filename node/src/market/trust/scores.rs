@@ -258,7 +258,7 @@ impl Market {
             }
         };
         let claims = self.claims();
-        let facts: Vec<ReputationView> = nodes.iter().map(|node| self.view_of(*node, &claims)).collect();
+        let facts: Vec<ReputationView> = nodes.iter().map(|node| self.reputation_of(*node, &claims)).collect();
         let (scores, explain) = (self.trust.scores.clone(), request.explain);
         tokio::task::spawn_blocking(move || {
             let mut views = facts;
@@ -276,7 +276,7 @@ impl Market {
         });
     }
 
-    fn view_of(&self, peer: NodeId, claims: &BTreeMap<NodeId, BTreeSet<String>>) -> ReputationView {
+    fn reputation_of(&self, peer: NodeId, claims: &BTreeMap<NodeId, BTreeSet<String>>) -> ReputationView {
         let stranger = plain(&Score::stranger());
         ReputationView {
             peer,

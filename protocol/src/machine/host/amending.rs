@@ -49,6 +49,7 @@ impl Host {
             return cx.reply(token, Response::Rejected(Reject::passing(RejectCode::Limit, sentence)), None);
         }
         let agreed = match entry.body.amend() {
+            Some(_) if cx.forked.contains(&from) => Err(Reject::lasting(RejectCode::Forked, super::FORKED)),
             Some((_, change, _)) => {
                 policy::agree(setup, maintenance, held.draft(), held.terms(), held.asked(), &change, now)
             }
@@ -116,6 +117,7 @@ impl Host {
             let price =
                 policy::extension_price(self.setup.as_ref(), maintenance, lease.draft(), lease.terms(), ends_at, now);
             match price {
+                Ok(_) if cx.forked.contains(&lease.draft().renter) => lease.not_extended(now),
                 Ok(price) if price <= lease.terms().last_price() => lease.extend_alone(cx, ends_at, price, now),
                 Ok(compute_hour) => {
                     let valid_until = lease.terms().ends_at;

@@ -76,7 +76,7 @@ impl Host {
         cx: &mut Context,
         from: NodeId,
         token: Token,
-        open: &Signed<Entry>,
+        (open, settle): (&Signed<Entry>, Option<&Signed<Entry>>),
         bytes: Vec<u8>,
         now: Timestamp,
     ) {
@@ -103,10 +103,16 @@ impl Host {
             }
             return cx.reply(token, Response::Busy { retry_after_ms: 200 }, None);
         }
+        if self.is_paying(cx, token, &open, lease) {
+            return;
+        }
         if self.latest.max(now) > draft.commit_by || draft.drafted_at <= self.started_at {
             let sentence = "it came after the draft's last moment, or the host has started anew since";
             let otherwise = Box::new(Response::Rejected(Reject::lasting(RejectCode::Stale, sentence)));
             return cx.out(Output::Recall { token, lease, what: Recalled::Answer(open.id()), otherwise });
+        }
+        if cx.forked.contains(&from) {
+            return reject(cx, token, RejectCode::Forked, super::FORKED);
         }
         let workload = match Workload::from_bytes(&bytes) {
             Ok(workload) if Digest::of(&bytes) == draft.workload => workload,
@@ -123,30 +129,48 @@ impl Host {
             let sentence = "the host can't serve it now";
             return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);
         }
+        self.open_with_payment(cx, token, open, draft, (workload, bytes), settle, now);
+    }
+
+    /// Takes an open whose first payment is there, or that needs none.
+    pub(super) fn take_open(
+        &mut self,
+        cx: &mut Context,
+        tokens: Vec<Token>,
+        open: Verified<Entry>,
+        draft: Verified<LeaseDraft>,
+        (workload, bytes): (Workload, Vec<u8>),
+        now: Timestamp,
+    ) {
+        let (from, lease): (NodeId, LeaseId) = (draft.renter, draft.id().into());
+        if !self.runtime_up {
+            let sentence = "the host can't serve it now";
+            return self.void(cx, tokens, &open, &draft, VoidCode::Unavailable, sentence, now);
+        }
         if draft.is_volume() {
-            return self.commit_volume(cx, token, &open, draft, (workload, bytes), now);
+            return self.commit_volume(cx, tokens, &open, draft, (workload, bytes), now);
         }
         if let Some(why) = self.volumes_missing(from, &workload) {
-            return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, &why, now);
+            return self.void(cx, tokens, &open, &draft, VoidCode::Unavailable, &why, now);
         }
         if !self.ports_are_free(&draft) {
             let sentence = "its public ports were given to another in the meantime";
-            return self.void(cx, vec![token], &open, &draft, VoidCode::Taken, sentence, now);
+            return self.void(cx, tokens, &open, &draft, VoidCode::Taken, sentence, now);
         }
         let maintained = self.maintained(now).is_some();
         if !draft.rental.is_firm() {
             let full = self.bids_full(&from).is_some() || draft.resources.slots > self.slots.total();
             if full || maintained {
                 let sentence = "the machine is maintained, or too many bids wait for it";
-                return self.void(cx, vec![token], &open, &draft, VoidCode::Unavailable, sentence, now);
+                return self.void(cx, tokens, &open, &draft, VoidCode::Unavailable, sentence, now);
             }
-            return self.accept(cx, vec![token], &open, draft, (workload, bytes), now);
+            return self.accept(cx, tokens, &open, draft, (workload, bytes), now);
         }
         let wanted = draft.resources.slots;
         let can = self.firm_free() >= wanted && !maintained;
         if can && !self.has_free_now(wanted) {
             // Interruptible leases are in them, and leave first.
-            self.accept(cx, vec![token], &open, draft, (workload, bytes), now);
+            self.accept(cx, tokens, &open, draft, (workload, bytes), now);
             if let Some(held) = self.leases.get_mut(&lease) {
                 held.wait_for_slots(cx, Cause::Market, now);
             }
@@ -155,10 +179,10 @@ impl Host {
         let picked = self.slots.pick(wanted).filter(|slots| can && self.slots.take(lease, slots));
         let Some(slots) = picked else {
             let sentence = "the slots were rented to another in the meantime";
-            return self.void(cx, vec![token], &open, &draft, VoidCode::Taken, sentence, now);
+            return self.void(cx, tokens, &open, &draft, VoidCode::Taken, sentence, now);
         };
         cx.out(Output::LockSlots { lease, slots: slots.clone() });
-        self.locking.insert(lease, Locking { tokens: vec![token], open, draft, workload, bytes, slots });
+        self.locking.insert(lease, Locking { tokens, open, draft, workload, bytes, slots });
     }
 
     #[allow(clippy::too_many_arguments)] // the open, its draft, and what is said to whom
@@ -223,6 +247,10 @@ impl Host {
         now: Timestamp,
     ) {
         let lease: LeaseId = draft.id().into();
+        if !self.lend(cx, &draft, now) {
+            let sentence = "strangers have used up what this host lends them today; propose again, and pay first";
+            return self.void(cx, tokens, open, &draft, VoidCode::Unpaid, sentence, now);
+        }
         cx.persist(Record::from(open));
         cx.persist(Record::Private(Private::Workload { lease, bytes }));
         let body = Body::LeaseAccept { open: open.id() };
@@ -253,6 +281,7 @@ fn answers(entry: &Entry, to: &Verified<Entry>) -> bool {
         | Body::SettleAck(_)
         | Body::Dispute(_)
         | Body::Attestation(_)
-        | Body::Probe(_) => false,
+        | Body::Probe(_)
+        | Body::Checkpoint(_) => false,
     }
 }

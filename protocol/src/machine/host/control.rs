@@ -225,6 +225,13 @@ impl Host {
                 }
                 taken
             }
+            Body::Close { reason: EndReason::HostVanished, .. } => {
+                let taken = held.closed_since_vanished(cx, &entry, now);
+                if !taken {
+                    cx.false_receipt(from, "a close of a lease as if its host were gone, too early or for too little");
+                }
+                taken
+            }
             Body::Genesis { .. }
             | Body::LeaseOpen { .. }
             | Body::LeaseAccept { .. }
@@ -238,7 +245,8 @@ impl Host {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => false,
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => false,
         };
         if taken {
             let close_ack = held.close_ack().map(|e| e.to_signed());

@@ -14,6 +14,7 @@ use crate::{
     money::{self, Counters, Rates},
     negotiation::{Counter, ImagePin, Proposal, Reject, RejectCode, RentalType},
     offer::Offer,
+    payment::PaymentTerms,
     ports::PublicAccess,
     resources::Resources,
 };
@@ -154,6 +155,9 @@ impl Host {
         if from == cx.me() {
             return Err(Reject::lasting(RejectCode::NotAccepted, "a node can't rent from itself"));
         }
+        if cx.forked.contains(&from) {
+            return Err(Reject::lasting(RejectCode::Forked, super::FORKED));
+        }
         if !setup.accept.takes(&from) {
             return Ok(false);
         }
@@ -220,7 +224,10 @@ impl Host {
             let public = self.grant_ports(&resolving.proposal)?;
             // Dated after our start, so that its open is known to be of this run.
             let drafted_at = now.max(self.latest).max(self.started_at + Millis(1));
-            cx.sign(draft(cx.me(), setup, resolving, (image, public), drafted_at))
+            let rates = dearest(&resolving);
+            let currency = &resolving.offer.terms.currency;
+            let payment = self.payment_terms(cx, resolving.renter, currency, (&rates, &resolving.resources), now)?;
+            cx.sign(draft(cx.me(), setup, resolving, (image, public, payment), drafted_at))
                 .ok_or_else(|| Reject::lasting(RejectCode::Terms, "these terms can't be written as a lease"))
         });
         match drafted {
@@ -243,27 +250,34 @@ fn not_offered() -> Reject {
     Reject::lasting(RejectCode::Stale, "this machine is not offered (any more)")
 }
 
+/// The prices, at the highest that a slice and a credit are measured by: a bid may be raised later, and they stay.
+fn dearest(r: &Resolving) -> Rates {
+    let terms = &r.offer.terms;
+    Rates {
+        compute_hour: match r.proposal.rental {
+            RentalType::Interruptible => r.price_hour.max(r.listed_hour),
+            RentalType::OnDemand | RentalType::Reserved => r.price_hour,
+        },
+        storage_gb_month: terms.storage_gb_month,
+        up_gb: terms.up_gb,
+        down_gb: terms.down_gb,
+    }
+}
+
 fn draft(
     me: NodeId,
     setup: &HostSetup,
     r: Resolving,
-    (image, public): (ImagePin, Option<PublicAccess>),
+    (image, public, payment): (ImagePin, Option<PublicAccess>, Option<PaymentTerms>),
     drafted_at: Timestamp,
 ) -> LeaseDraft {
     let terms = &r.offer.terms;
-    let rates = Rates {
-        compute_hour: r.price_hour,
-        storage_gb_month: terms.storage_gb_month,
-        up_gb: terms.up_gb,
-        down_gb: terms.down_gb,
-    };
-    // A bid may be raised later, and the credit stays: what runs at the listed price must fit in it.
-    let dearest = match r.proposal.rental {
-        RentalType::Interruptible => r.price_hour.max(r.listed_hour),
-        RentalType::OnDemand | RentalType::Reserved => r.price_hour,
-    };
     let within = Counters { active: setup.credit, storage: setup.credit, ..Counters::default() };
-    let dearest = Rates { compute_hour: dearest, ..rates };
+    let dearest = dearest(&r);
+    let rates = Rates { compute_hour: r.price_hour, ..dearest };
+    // Without a wish of the renter's, a slice has ticks enough.
+    let most = payment.as_ref().map(|p| Host::tick_of(&dearest, r.resources.disk_mb, p.slice));
+    let tick = most.map_or(setup.tick, |most| setup.tick.min(most));
     let credit = money::due(&dearest, r.resources.disk_mb, &within, Amount::ZERO).unwrap_or(Amount(u64::MAX));
     let commit_by = (drafted_at + limits::COMMIT_WITHIN).min(Timestamp(r.ends_at.0.saturating_sub(1)));
     LeaseDraft {
@@ -281,11 +295,12 @@ fn draft(
         rates,
         credit,
         listed_hour: r.listed_hour,
+        payment,
         max_spend: r.proposal.max_spend,
         extend_until: r.proposal.extend.map(|extend| r.ends_at + extend),
         notice: terms.eviction_notice,
         quantum: terms.quantum,
-        tick: r.proposal.tick.unwrap_or(setup.tick),
+        tick: r.proposal.tick.unwrap_or(tick),
         image,
         workload: r.proposal.workload,
         ssh_host_key: setup.ssh_host_key,

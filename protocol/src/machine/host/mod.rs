@@ -8,10 +8,12 @@ mod allocation;
 mod amending;
 mod commit;
 mod control;
+mod credit;
 mod drafts;
 mod inside;
 mod offers;
 pub mod owner;
+mod paying;
 mod ports;
 mod volumes;
 
@@ -23,6 +25,7 @@ use self::{
     control::Restarting,
     drafts::Resolving,
     owner::Asking,
+    paying::Paying,
 };
 use super::{
     book::Book,
@@ -44,6 +47,9 @@ use crate::{
 
 /// Requests that wait for the same lock.
 const WAITING: usize = 16;
+/// What a renter with two chains is told.
+pub(super) const FORKED: &str =
+    "your key is known to have signed two contradicting chains: this host makes no new agreement with it";
 
 /// A machine on offer and its leases.
 #[derive(Debug)]
@@ -72,6 +78,9 @@ pub struct Host {
     asking: BTreeMap<Token, Asking>,
     proposals: BTreeMap<NodeId, (Timestamp, u32)>,
     locking: BTreeMap<LeaseId, Locking>,
+    paying: BTreeMap<LeaseId, Paying>,
+    /// When accounts are to be looked at again.
+    credit_at: Option<Timestamp>,
     restarting: BTreeMap<LeaseId, Restarting>,
     /// Wishes to start that wait for the processes of the last run to end.
     after_stop: BTreeMap<LeaseId, Vec<Token>>,
@@ -114,6 +123,8 @@ impl Host {
             asking: BTreeMap::new(),
             proposals: BTreeMap::new(),
             locking: BTreeMap::new(),
+            paying: BTreeMap::new(),
+            credit_at: None,
             restarting: BTreeMap::new(),
             after_stop: BTreeMap::new(),
             relocking: BTreeSet::new(),
@@ -159,6 +170,7 @@ impl Host {
             + self.asking.len()
             + self.proposals.len()
             + self.locking.len()
+            + self.paying.len()
             + self.restarting.len()
             + self.relocking.len()
             + self.starting.len()
@@ -360,7 +372,9 @@ impl Host {
             }
             self.settle_slots(id);
         }
+        self.give_up_paying(cx, now);
         self.stop_without_volumes(cx, now);
+        self.watch_accounts(cx, now);
         self.share_out(cx, now);
         // What sharing out has brought about goes out with the rest.
         for lease in self.leases.values_mut() {
@@ -378,7 +392,9 @@ impl Host {
             Some((l.deadline(self.runtime_up, connected)?, "a lease needs a look"))
         });
         let maintenance = self.maintenance_due(self.latest).map(|at| (at, "maintenance begins or ends"));
-        leases.chain(offer).chain(bids).chain(asked).chain(maintenance).min()
+        let paying = self.paying_until().map(|at| (at, "a first payment does not arrive"));
+        let credit = self.credit_at.map(|at| (at, "an account runs low"));
+        leases.chain(offer).chain(bids).chain(asked).chain(maintenance).chain(paying).chain(credit).min()
     }
 
     /// The clock went back: what was to happen again shortly happens shortly.
@@ -388,6 +404,7 @@ impl Host {
         self.renew_at = self.renew_at.min(now + limits::OFFER_REPUBLISH);
         self.retry_at = self.retry_at.min(now + limits::OFFER_LULL);
         self.proposals.clear();
+        self.paying_clock_went_back(now);
         for resolving in self.resolving.values_mut() {
             resolving.clock_went_back(now);
         }
@@ -403,7 +420,9 @@ impl Host {
     pub(super) fn request(&mut self, cx: &mut Context, from: NodeId, token: Token, request: Request, now: Timestamp) {
         match request {
             Request::Propose(proposal) => self.propose(cx, from, token, *proposal, now),
-            Request::Commit { open, workload } => self.commit(cx, from, token, &open, workload, now),
+            Request::Commit { open, workload, settle } => {
+                self.commit(cx, from, token, (&open, settle.as_ref()), workload, now);
+            }
             Request::Control { lease, action, nonce } => {
                 self.control(cx, from, token, control::Wish { lease, action, nonce }, now);
             }
@@ -421,6 +440,8 @@ impl Host {
             | Request::Evidence { .. }
             | Request::Opinion { .. }
             | Request::Login(_)
+            | Request::Meet(_)
+            | Request::Recall { .. }
             | Request::Order(_) => {
                 reject(cx, token, RejectCode::Malformed, "not a request to a host");
             }

@@ -71,6 +71,13 @@ impl Host {
 
     /// Issues an offer if one is due.
     pub(in super::super) fn publish(&mut self, cx: &mut Context, book: &mut Book, now: Timestamp) {
+        // A ledger that was restored from an older copy has forgotten numbers that others remember.
+        let machine = self.setup.as_ref().map(|s| (cx.me(), s.machine));
+        let known = machine.and_then(|key| book.offer(&key)).map_or(0, |offer| offer.seq);
+        if known > self.offer_seq {
+            self.offer_seq = known;
+            self.dirty = true;
+        }
         if self.publish_at().is_none_or(|at| now < at) {
             return;
         }

@@ -156,7 +156,7 @@ mod tests {
             let open = renter.append(lease, self.cx.me(), body, NOW + crate::Millis(9)).unwrap();
             let at = NOW + crate::Millis(10);
             let bytes = self.workload.0.clone();
-            self.host.commit(&mut self.cx, key(2).node_id(), Token(2), &open.to_signed(), bytes, at);
+            self.host.commit(&mut self.cx, key(2).node_id(), Token(2), (&open.to_signed(), None), bytes, at);
             self.host.locked(&mut self.cx, lease, true, at);
             match reply(&mut self.cx) {
                 Response::Answered(entry) => Some(entry),

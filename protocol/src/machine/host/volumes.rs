@@ -42,7 +42,7 @@ impl Host {
     pub(super) fn commit_volume(
         &mut self,
         cx: &mut Context,
-        token: Token,
+        tokens: Vec<Token>,
         open: &Verified<Entry>,
         draft: Verified<LeaseDraft>,
         workload: (Workload, Vec<u8>),
@@ -52,9 +52,9 @@ impl Host {
         let fits = draft.resources.disk_mb <= self.volume_free_mb() && self.may_keep_another(&draft.renter).is_ok();
         if !fits {
             let sentence = "the disk was rented to another in the meantime";
-            return self.void(cx, vec![token], open, &draft, VoidCode::Taken, sentence, now);
+            return self.void(cx, tokens, open, &draft, VoidCode::Taken, sentence, now);
         }
-        self.accept(cx, vec![token], open, draft, workload, now);
+        self.accept(cx, tokens, open, draft, workload, now);
         if let Some(held) = self.leases.get_mut(&lease) {
             held.begin_volume(cx, now);
         }
@@ -180,7 +180,7 @@ mod tests {
             let lease = draft.id(&network()).into();
             let open = renter.append(lease, self.cx.me(), Body::LeaseOpen { draft }, NOW + Millis(9)).unwrap();
             let at = NOW + Millis(10);
-            self.host.commit(&mut self.cx, from, Token(2), &open.to_signed(), bytes, at);
+            self.host.commit(&mut self.cx, from, Token(2), (&open.to_signed(), None), bytes, at);
             self.host.locked(&mut self.cx, lease, true, at);
             let Response::Answered(entry) = self.reply() else { panic!("no answer") };
             (lease, entry.verify(&network()).unwrap().body.clone())

@@ -11,12 +11,13 @@ use super::{
     HostLease, ORDER_AGAIN,
 };
 use crate::{
-    Millis, Timestamp, Verified,
+    Amount, Millis, Timestamp, Verified,
     entry::{Body, Entry},
     lease::{EndReason, LeaseState, PauseReason},
     limits,
     message::{Cause, EventCode},
     negotiation::RentalType,
+    opinion::DisputeCode,
 };
 
 /// Progress goes out at most so often.
@@ -279,6 +280,7 @@ impl HostLease {
             LeaseState::Paused(_) if now >= self.terms.ends_at => Some("its contract has ended; see `souk extend`"),
             LeaseState::Paused(_) if self.over_ceiling(now) => Some("its spending limit is reached"),
             LeaseState::Paused(_) if self.over_credit(now) => Some("what is due is not acknowledged"),
+            LeaseState::Paused(_) if self.is_unpaid() => Some("what is owed is not paid: see `souk account`"),
             LeaseState::Paused(_) => None,
         }
     }
@@ -303,7 +305,8 @@ impl HostLease {
         now: Timestamp,
     ) {
         // What waits for slots stops waiting if the renter says so.
-        let waits = reason == PauseReason::Stopped && self.wants_slots();
+        let runs_again = self.wants_slots() || self.state == LeaseState::Paused(PauseReason::NoCredit);
+        let waits = reason == PauseReason::Stopped && runs_again;
         if self.ending.is_some() || !(self.needs_slots() || waits) {
             return;
         }
@@ -422,6 +425,34 @@ impl HostLease {
         true
     }
 
+    /// The renter closed it since it had not heard of us for long after the contract's end. False if it may not: it is too early, or
+    /// it admits less than it has acknowledged.
+    pub(in super::super) fn closed_since_vanished(
+        &mut self,
+        cx: &mut Context,
+        close: &Verified<Entry>,
+        now: Timestamp,
+    ) -> bool {
+        if let Some(known) = &self.renter_close {
+            return known.id() == close.id();
+        }
+        let admitted = close.body.closing().map_or(Amount::ZERO, |(.., due)| due);
+        let claimed = self.count(now).1;
+        let over = now + limits::CLOCK_SKEW >= self.terms.ends_at + limits::DISK_KEPT;
+        if !over || !(self.acked()..=claimed).contains(&admitted) {
+            return false;
+        }
+        self.durable = Some(cx.persist(crate::machine::record::Record::from(close)));
+        self.renter_close = Some(close.clone());
+        self.confirmed = true;
+        let note = "the renter had not heard of this host for long after its end".to_owned();
+        self.end(cx, EndReason::Expired, Cause::Renter, note, now);
+        if self.state.is_ended() {
+            self.agree_to(cx, close, now);
+        }
+        true
+    }
+
     /// The engine is gone: what runs can't be seen, and is not billed.
     pub(in super::super) fn engine_down(&mut self, cx: &mut Context, now: Timestamp) {
         if self.state == LeaseState::Running && self.ending.is_none() {
@@ -462,6 +493,7 @@ impl HostLease {
             self.decline_extension(cx, Cause::Clock, now);
         }
         self.tell_expiry(cx, now);
+        self.end_dispute(cx, now);
         // One step may bring about the next: asked very late, compute stops and the disk goes at once.
         let mut before = None;
         while before != Some(self.state) && self.ending.is_none() {
@@ -488,7 +520,10 @@ impl HostLease {
                 } else if self.over_ceiling(now) {
                     self.pause(cx, PauseReason::MaxSpend, Cause::Clock, now);
                 } else if self.over_credit(now) {
-                    self.pause(cx, PauseReason::NoCredit, Cause::Clock, now);
+                    let note = "what is due is not acknowledged: it runs on when the renter's node is back".to_owned();
+                    self.pause_with(cx, PauseReason::NoCredit, Cause::Clock, note, now);
+                    let sentence = "what was used is not acknowledged";
+                    self.complain(cx, DisputeCode::NotAcknowledged, sentence, now);
                 }
             }
             LeaseState::Preparing if now >= self.terms.ends_at => {
@@ -560,7 +595,7 @@ impl HostLease {
         let stop = again.filter(|_| self.processes && !self.adopting && !self.needs_slots());
         let tick = (self.state != LeaseState::Preparing && !self.in_flight).then_some(self.next_tick);
         let amended = [self.reprice_due(), self.extension_due(), self.asked.map(|a| a.valid_until)];
-        let soon = self.expiry_due();
+        let soon = [self.expiry_due(), self.dispute_due()].into_iter().flatten().min();
         [news, step, stop, tick, soon].into_iter().chain(amended).flatten().min()
     }
 }

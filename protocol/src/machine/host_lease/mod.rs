@@ -6,6 +6,7 @@
 
 mod amending;
 pub(super) mod contending;
+mod disputed;
 #[cfg(test)]
 mod hostile;
 mod inside;
@@ -14,9 +15,10 @@ mod news;
 mod receipts;
 #[cfg(test)]
 mod tests;
+mod unpaid;
 mod volume;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{
     context::Context,
@@ -32,6 +34,8 @@ use crate::{
     message::{Cause, EventCode, Eviction, Extension, LeaseEvent, Progress, Rank},
     money::Counters,
     offer::Window,
+    opinion::DisputeCode,
+    payment::PaymentAsk,
     receipt::{Ack, Usage},
     terms::LeaseTerms,
     workload::Workload,
@@ -103,6 +107,16 @@ pub struct HostLease {
     news: bool,
     send_at: Timestamp,
     retry: Millis,
+    /// What its renter is asked for, for the account that all leases of the two share.
+    payment: Option<PaymentAsk>,
+    /// What its renter has paid ahead: so far it runs without being acknowledged.
+    ahead: Amount,
+    /// Since when the renter acknowledges less than is claimed.
+    disputed_at: Option<Timestamp>,
+    /// Whether the difference was waived, and is not agreed on yet.
+    waived: bool,
+    /// What was complained of in our chain.
+    complained: BTreeSet<DisputeCode>,
 }
 
 /// What the ledger has of a lease, each document verified.
@@ -177,6 +191,11 @@ impl HostLease {
             news: true,
             send_at: now,
             retry: RETRY.0,
+            payment: None,
+            ahead: Amount::ZERO,
+            disputed_at: None,
+            waived: false,
+            complained: BTreeSet::new(),
             draft,
             accept,
             workload,
@@ -227,6 +246,10 @@ impl HostLease {
         lease.placement = placement;
         lease.expiry_told =
             events.iter().rev().find(|e| soon_or_amended(e.what)).is_some_and(|e| e.what == EventCode::ExpiringSoon);
+        let dispute = events.iter().rev().find(|e| matches!(e.what, EventCode::Disputed | EventCode::Agreed));
+        lease.disputed_at = dispute.filter(|e| e.what == EventCode::Disputed).map(|e| e.at);
+        lease.waived = dispute.is_some_and(|e| e.what == EventCode::Agreed)
+            && lease.ack.as_ref().is_some_and(|a| a.partial.is_some());
         lease.events = events;
         lease.close = ours;
         lease.renter_close = renters;
@@ -462,13 +485,14 @@ fn quantum_of(draft: &LeaseDraft) -> Millis {
 const fn caused_by(reason: EndReason) -> Cause {
     match reason {
         EndReason::Destroyed | EndReason::LeftEarly | EndReason::Unconfirmed => Cause::Renter,
-        EndReason::Expired | EndReason::PrepareTimeout => Cause::Clock,
+        EndReason::Expired | EndReason::PrepareTimeout | EndReason::Unpaid | EndReason::HostVanished => Cause::Clock,
         EndReason::EngineLost => Cause::Engine,
         EndReason::AskedFromInside => Cause::Guest,
         EndReason::HostAborted
         | EndReason::ImageFailed
         | EndReason::CreateFailed
         | EndReason::ContainerLost
-        | EndReason::VolumeLost => Cause::Host,
+        | EndReason::VolumeLost
+        | EndReason::Disputed => Cause::Host,
     }
 }

@@ -30,6 +30,7 @@ impl HostLease {
             eviction: self.eviction,
             rank: self.rank,
             asked: self.asked,
+            payment: self.payment,
         }
     }
 

@@ -68,13 +68,16 @@ impl HostLease {
         }
     }
 
-    /// Agrees to the renter's close of a lease it never took up.
+    /// Agrees to the renter's close: of a lease it never took up, or of one that we had not closed.
     pub(super) fn agree_to(&mut self, cx: &mut Context, close: &Verified<Entry>, now: Timestamp) {
         if self.close_ack.is_some() {
             return;
         }
-        let body = Body::CloseAck { close: close.id(), due: Amount::ZERO };
+        let admitted = close.body.closing().map_or(Amount::ZERO, |(.., due)| due);
+        let body = Body::CloseAck { close: close.id(), due: admitted };
         if let Some((entry, ticket)) = cx.append(self.id(), self.draft.renter, body, now) {
+            let more = admitted.saturating_sub(self.acked());
+            cx.accounts.change(&self.draft.renter, &self.draft.currency, |account| account.has_earned(more));
             self.close_ack = Some(entry);
             self.durable = Some(ticket);
         }
@@ -82,13 +85,13 @@ impl HostLease {
     }
 
     /// How far what is due may run ahead of what is acknowledged now: the draft's credit, in proportion to a raised bid, and the
-    /// quantum of an interruptible lease, which can't be acknowledged before it is over.
+    /// quantum of an interruptible lease, which can't be acknowledged before it is over; or what is paid ahead, if that is more.
     fn credit(&self) -> Amount {
         let (drafted, now) = (self.draft.rates.compute_hour.0, self.terms.compute_hour.0);
         let raised = u128::from(self.draft.credit.0) * u128::from(now) / u128::from(drafted.max(1));
         let quantum = if self.draft.rental.is_firm() { Millis(0) } else { self.draft.quantum };
         let quantum = u128::from(now) * u128::from(quantum.0) / 3_600_000;
-        let credit = raised.max(u128::from(self.draft.credit.0)).saturating_add(quantum);
+        let credit = raised.max(u128::from(self.draft.credit.0)).max(u128::from(self.ahead.0)).saturating_add(quantum);
         Amount(u64::try_from(credit).unwrap_or(u64::MAX))
     }
 
@@ -178,8 +181,10 @@ impl HostLease {
         self.amended.retain(|e| e.body.amended().is_none_or(|a| a.terms.n >= known));
         self.durable = Some(cx.persist(Record::from(&ack)));
         let due = ack.due;
-        let (usage, id) = (usage.id(), ack.id());
-        self.ack = Some(ack);
+        let (usage, id, claimed) = (usage.id(), ack.id(), usage.due);
+        let more = due.saturating_sub(self.acked());
+        cx.accounts.change(&renter, &self.draft.currency, |account| account.has_earned(more));
+        self.ack = Some(ack.clone());
         let paused = matches!(self.state, LeaseState::Paused(_)) && self.anchored_at < self.since;
         if (paused || now >= self.anchored_at + ANCHOR_EVERY) && self.ending.is_none() {
             self.anchored_at = now.max(self.since);
@@ -187,6 +192,7 @@ impl HostLease {
                 self.durable = Some(ticket);
             }
         }
+        self.weigh(cx, &ack, claimed, now);
         cx.changed(self.id(), now);
     }
 
@@ -210,6 +216,8 @@ impl HostLease {
             return false;
         }
         if !self.closed {
+            let agreed = agreed.map_or(Amount::ZERO, |(_, due)| due).saturating_sub(self.acked());
+            cx.accounts.change(&renter, &self.draft.currency, |account| account.has_earned(agreed));
             self.durable = Some(cx.persist(Record::from(&entry)));
             self.closed = true;
             cx.changed(self.id(), now);

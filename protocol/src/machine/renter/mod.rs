@@ -4,11 +4,15 @@
 //! that owes nothing, so a renter never pays for two machines when it wanted one.
 
 mod amending;
+mod paying;
 mod terms;
 
 use std::collections::BTreeMap;
 
-use self::terms::{asked_hour, check_draft};
+use self::{
+    paying::{Asking, FirstPayment},
+    terms::{asked_hour, check_draft},
+};
 
 use super::{
     book::Book,
@@ -16,7 +20,7 @@ use super::{
     io::{NoAnswer, Output, Refusal, Step, Token, Wish},
     policy::next_bid,
     record::{Private, Record},
-    renter_lease::{Opened, RenterLease},
+    renter_lease::{Opened, RenterLease, heartbeat::Beat},
 };
 use crate::{
     Amount, LeaseId, Millis, NodeId, Nonce, Timestamp, Verified,
@@ -48,6 +52,8 @@ struct Negotiation {
     round: u8,
     stale: u8,
     again_at: Option<Timestamp>,
+    /// The draft that is to be opened, while its first payment is being made.
+    paying: Option<FirstPayment>,
 }
 
 /// A wish for a volume is one for disk: whatever else it says is put right.
@@ -77,6 +83,7 @@ struct Opening {
 pub struct Renter {
     negotiations: BTreeMap<Token, Negotiation>,
     openings: BTreeMap<LeaseId, Opening>,
+    asking: Asking,
     pub(super) leases: BTreeMap<LeaseId, RenterLease>,
 }
 
@@ -114,6 +121,9 @@ impl Renter {
                 "this ask is of this very machine; a node can't rent from itself".to_owned(),
             ));
         }
+        if cx.forked.contains(&offer.host) {
+            return Err(Refusal::Forked(offer.host));
+        }
         let slots = if wish.volume {
             only_disk(&mut wish, offer);
             0
@@ -128,7 +138,17 @@ impl Renter {
             (None, Some(max)) => (listed.min(max), max),
             (Some(bid), Some(max)) => (bid.min(max), max),
         };
-        Ok(Negotiation { offer: offer.clone(), slots, bid, limit, round: 0, stale: 0, again_at: None, wish })
+        Ok(Negotiation {
+            offer: offer.clone(),
+            slots,
+            bid,
+            limit,
+            round: 0,
+            stale: 0,
+            again_at: None,
+            paying: None,
+            wish,
+        })
     }
 
     fn bid(&mut self, cx: &mut Context, token: Token) {
@@ -232,7 +252,7 @@ impl Renter {
         Ok(())
     }
 
-    /// The host has signed the lease: check every word, sign the open, write it down, and send it.
+    /// The host has signed the lease: check every word, pay what it wants first, and open it.
     fn drafted(
         &mut self,
         cx: &mut Context,
@@ -244,11 +264,35 @@ impl Renter {
         let draft = cx.verify(from, signed).ok_or(Refusal::BadDraft("it does not verify"))?;
         let n = self.negotiations.get(&token).ok_or(Refusal::TooMany)?;
         check_draft(n, &draft, from, cx.me(), now).map_err(Refusal::BadDraft)?;
+        if cx.forked.contains(&from) {
+            return Err(Refusal::Forked(from));
+        }
         let lease: LeaseId = draft.id().into();
         if self.leases.contains_key(&lease) {
             return Err(Refusal::BadDraft("it was opened before"));
         }
         step(cx, token, Step::Drafted { draft: draft.clone() });
+        let prepay = n.wish.prepay;
+        let Some((first, due)) = Self::first_payment(cx, &draft, prepay, now)? else {
+            return self.open(cx, token, &draft, now);
+        };
+        if let Some(n) = self.negotiations.get_mut(&token) {
+            n.paying = Some(first);
+        }
+        cx.out(Output::SettlementDue(Box::new(due)));
+        Ok(())
+    }
+
+    /// Signs the open of a draft that is as it should be, writes it down, and sends it.
+    fn open(
+        &mut self,
+        cx: &mut Context,
+        token: Token,
+        draft: &Verified<LeaseDraft>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let lease: LeaseId = draft.id().into();
+        let n = self.negotiations.get(&token).ok_or(Refusal::TooMany)?;
         let body = Body::LeaseOpen { draft: draft.to_signed() };
         let (open, _) = cx.append(lease, draft.host, body, now).ok_or(Refusal::BadDraft("it can't be opened"))?;
         let (workload, _) = n.wish.workload.to_bytes();
@@ -256,7 +300,7 @@ impl Renter {
         if let Some(text) = n.wish.label.clone() {
             ticket = cx.persist(Record::Private(Private::Label { lease, text }));
         }
-        self.leases.insert(lease, RenterLease::opened(draft, open, ticket, now));
+        self.leases.insert(lease, RenterLease::opened(draft.clone(), open, ticket, now));
         let opening = Opening { token: Some(token), workload, in_flight: false, again_at: now, retry: COMMIT_RETRY.0 };
         self.openings.insert(lease, opening);
         self.negotiations.remove(&token);
@@ -272,7 +316,10 @@ impl Renter {
             return;
         };
         opening.in_flight = true;
-        let commit = Request::Commit { open: held.open().to_signed(), workload: opening.workload.clone() };
+        let draft = held.draft();
+        let paid = cx.payments.newest_unanswered(&(draft.host, draft.currency.clone()));
+        let settle = paid.filter(|_| draft.payment.is_some()).map(Verified::to_signed);
+        let commit = Request::Commit { open: held.open().to_signed(), workload: opening.workload.clone(), settle };
         cx.send(held.host(), commit, held.durable(), Asked::Commit(lease));
     }
 
@@ -334,6 +381,13 @@ impl Renter {
         cx.changed(lease, now);
     }
 
+    /// What came of a question into an instance.
+    pub(super) fn beat(&mut self, lease: LeaseId, asked: Millis, beat: Beat, at: Millis, events_seen: u32) {
+        if let Some(held) = self.leases.get_mut(&lease) {
+            held.beat(asked, beat, at, events_seen);
+        }
+    }
+
     /// The host's answer to a close of ours.
     pub(super) fn delivered(&mut self, cx: &mut Context, lease: LeaseId, response: Option<&Response>, now: Timestamp) {
         if let Some(held) = self.leases.get_mut(&lease) {
@@ -359,6 +413,7 @@ impl Renter {
         update: &LeaseUpdate,
         now: Timestamp,
     ) -> Option<(Response, Option<super::io::Ticket>)> {
+        self.take_payment_ask(from, update, now);
         let held = self.leases.get_mut(&update.lease).filter(|l| l.host() == from)?;
         let response = held.update(cx, update, now);
         let durable = held.durable();
@@ -450,9 +505,11 @@ impl Renter {
                 self.ask(cx, lease);
             }
         }
+        self.give_up_first_payments(cx, now);
         for held in self.leases.values_mut() {
             held.tick(cx, now);
         }
+        self.pay_due(cx, now);
         // Nothing can come of an open whose contract would be over and its disk gone.
         self.leases.retain(|_, l| *l.answer() != Opened::GivenUp || now < l.terms().ends_at + limits::DISK_KEPT);
     }
@@ -465,6 +522,7 @@ impl Renter {
         for opening in self.openings.values_mut() {
             opening.again_at = opening.again_at.min(now + opening.retry);
         }
+        self.payments_clock_went_back(now);
         for held in self.leases.values_mut() {
             held.clock_went_back(now);
         }
@@ -515,7 +573,8 @@ impl Renter {
         let opens =
             self.openings.values().filter(|o| !o.in_flight).map(|o| (o.again_at, "an open waits for its answer"));
         let leases = self.leases.values().filter_map(|l| Some((l.deadline(cx)?, "a lease needs a look")));
-        bids.chain(opens).chain(leases).min()
+        let payments = self.payments_deadline(cx).map(|at| (at, "a payment is due"));
+        bids.chain(opens).chain(leases).chain(payments).min()
     }
 }
 

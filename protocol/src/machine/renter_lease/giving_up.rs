@@ -1,9 +1,11 @@
-//! What we send again until the host agrees: our close of a lease whose accept came after we had stopped waiting: sent until the host agrees that nothing is owed.
+//! Our own close, sent until the host agrees: of a lease whose accept came after we had stopped waiting, for nothing; and of one whose
+//! host was not heard of any more, for what we have acknowledged.
 
 use super::{Opened, RenterLease};
 use crate::{
     Amount, Millis, Timestamp, Verified,
-    entry::Entry,
+    entry::{Body, Entry},
+    lease::{EndReason, LeaseState},
     limits,
     machine::{
         context::{Asked, Context},
@@ -21,7 +23,31 @@ impl RenterLease {
         now > self.open.time + self.draft.confirm_by.since(self.draft.drafted_at)
     }
 
-    /// Our close of a lease whose accept came too late, while the host has not agreed to it.
+    /// When we wait no longer for the host's close.
+    fn vanished_at(&self) -> Option<Timestamp> {
+        let open = matches!(self.opened, Opened::Accepted(_)) && self.close.is_none();
+        open.then(|| self.terms.ends_at + limits::DISK_KEPT + limits::CLOSE_WITHIN)
+    }
+
+    /// The host should have closed the lease long ago: we do, for what we have acknowledged.
+    fn close_vanished(&mut self, cx: &mut Context, now: Timestamp) {
+        if self.vanished_at().is_none_or(|at| now < at) {
+            return;
+        }
+        let reason = EndReason::HostVanished;
+        let body = Body::Close { reason, usage: self.usage.as_ref().map(Verified::id), due: self.acked() };
+        if let Some((close, ticket)) = cx.append(self.id(), self.host(), body, now) {
+            self.close = Some(close);
+            self.durable = Some(ticket);
+            self.state = LeaseState::Ended(reason);
+            self.since = now;
+            self.deliver_at = now;
+            self.give_up_amending(cx);
+            cx.changed(self.id(), now);
+        }
+    }
+
+    /// Our own close, while the host has not agreed to it.
     pub(in super::super) fn own_close(&self) -> Option<&Verified<Entry>> {
         self.close.as_ref().filter(|c| c.author == self.draft.renter && self.close_ack.is_none())
     }
@@ -38,6 +64,7 @@ impl RenterLease {
 
     /// Sends our close when it is time.
     pub(in super::super) fn tick(&mut self, cx: &mut Context, now: Timestamp) {
+        self.close_vanished(cx, now);
         self.send_amend(cx, now);
         if self.deliver_due(cx).is_none_or(|at| now < at) {
             return;
@@ -52,7 +79,7 @@ impl RenterLease {
     /// When to look again.
     pub(in super::super) fn deadline(&self, cx: &Context) -> Option<Timestamp> {
         let given_up = (self.opened == Opened::GivenUp).then_some(self.draft.ends_at + limits::DISK_KEPT);
-        [self.deliver_due(cx), given_up, self.amend_due(cx.connected.contains(&self.host()))]
+        [self.deliver_due(cx), given_up, self.vanished_at(), self.amend_due(cx.connected.contains(&self.host()))]
             .into_iter()
             .flatten()
             .min()
@@ -83,7 +110,8 @@ impl RenterLease {
         };
         let ours = self.own_close().map(Verified::id);
         let agreed = entry.body.agreement();
-        let fits = agreed.is_some_and(|(close, due)| Some(close) == ours && due == Amount::ZERO);
+        let admitted = self.own_close().and_then(|c| c.body.closing()).map_or(Amount::ZERO, |(.., due)| due);
+        let fits = agreed.is_some_and(|(close, due)| Some(close) == ours && due == admitted);
         if !fits || entry.author != self.host() || entry.lease != Some(self.id()) || entry.peer != Some(cx.me()) {
             return cx.wrong_answer(self.host(), "no agreement to our close");
         }

@@ -1,7 +1,10 @@
 //! Hosts that mean ill: nothing they sign may be written down that our own ledger would refuse. And honest ones, heard late.
 #![allow(clippy::unwrap_used)]
 
-use super::RenterLease;
+use super::{
+    Remembered, RenterLease,
+    heartbeat::{Beat, Pulse},
+};
 use crate::{
     Amount, LeaseId, Millis, Timestamp, Verified,
     entry::Body,
@@ -15,7 +18,7 @@ use crate::{
     message::{Cause, EventCode, LeaseEvent, LeaseUpdate},
     money::Counters,
     negotiation::RentalType,
-    receipt::Usage,
+    receipt::{PartialReason, Usage},
     terms::{Amended, Change, LeaseTerms},
 };
 
@@ -101,6 +104,7 @@ impl Bench {
             eviction: None,
             rank: None,
             asked: None,
+            payment: None,
         };
         self.lease.update(&mut self.cx, &update, when);
         testkit::outputs(&mut self.cx).iter().filter(|o| matches!(o, Output::Violation(_))).count()
@@ -190,9 +194,108 @@ fn who_waits_for_a_change_hears_that_the_lease_has_ended() {
         eviction: None,
         rank: None,
         asked: None,
+        payment: None,
     };
     bench.lease.update(&mut bench.cx, &update, at(2));
     assert!(bench.lease.is_closed());
     let told = testkit::outputs(&mut bench.cx);
     assert!(told.iter().any(|o| matches!(o, Output::Done { token: Token(5), result: Err(_) })));
+}
+
+/// Frozen for 600 of its first 1000 seconds; the host counts them all.
+fn frozen(bench: &mut Bench) -> Verified<Usage> {
+    let running = bench.event(LeaseState::Running, EventCode::State, Cause::Host, NOW);
+    assert_eq!(bench.tell(vec![running], Vec::new(), None, at(1)), 0);
+    for (asked, awake) in [(0, 0), (200, 200), (990, 390), (1000, 400)] {
+        let secs = Millis::from_secs;
+        let beat = Beat::Answered(Pulse { process: 1, awake: secs(awake), up: secs(asked) });
+        bench.lease.beat(secs(5000 + asked), beat, secs(5000 + asked), 1);
+    }
+    let terms = *bench.lease.terms();
+    bench.usage(used(1000), &terms, at(1000))
+}
+
+fn owed(bench: &Bench, active: u64, storage: u64) -> Amount {
+    let counters = Counters { active: Millis::from_secs(active), ..used(storage) };
+    bench.lease.terms().due(bench.lease.draft(), &counters).unwrap()
+}
+
+#[test]
+fn time_in_which_nothing_answered_inside_is_not_acknowledged_until_the_host_waives_it() {
+    let mut bench = Bench::new(RentalType::OnDemand);
+    let usage = frozen(&mut bench);
+    assert_eq!(bench.lease.silent(), Millis::from_secs(600));
+    assert_eq!(bench.tell(Vec::new(), Vec::new(), Some(&usage), at(1000)), 0, "the host may believe it itself");
+    let ack = bench.lease.ack.clone().unwrap();
+    assert_eq!(ack.partial, Some(PartialReason::Silent));
+    // 400 s, and what two meters may differ by: 1 % and 5 s.
+    assert_eq!(ack.due, owed(&bench, 409, 1000));
+    assert!(ack.due < usage.due);
+
+    // More of the same: the difference stays, and what ran since is acknowledged.
+    let terms = *bench.lease.terms();
+    let more = bench.usage(used(2000), &terms, at(2000));
+    assert_eq!(bench.tell(Vec::new(), Vec::new(), Some(&more), at(2000)), 0);
+    assert_eq!(bench.lease.acked(), owed(&bench, 1419, 2000));
+    let waived = Counters { waived: Millis::from_secs(600), ..used(2001) };
+    let honest = bench.usage(waived, &terms, at(2001));
+    assert!(honest.due >= bench.lease.acked().saturating_sub(owed(&bench, 20, 0)));
+    let waived = Counters { waived: Millis::from_secs(581), ..used(2001) };
+    bench.usages.pop();
+    let honest = bench.usage(waived, &terms, at(2001));
+    assert_eq!(bench.tell(Vec::new(), Vec::new(), Some(&honest), at(2001)), 0);
+    assert_eq!((bench.lease.acked(), bench.lease.ack.clone().unwrap().partial), (honest.due, None));
+}
+
+#[test]
+fn what_was_not_acknowledged_is_remembered_by_the_acknowledgement() {
+    let mut bench = Bench::new(RentalType::OnDemand);
+    let usage = frozen(&mut bench);
+    bench.tell(Vec::new(), Vec::new(), Some(&usage), at(1000));
+    let (lease, before) = (&bench.lease, bench.lease.acked());
+    let accept = match lease.answer() {
+        super::Opened::Accepted(accept) => Some(accept.clone()),
+        _ => None,
+    };
+    let again = RenterLease::restored(Remembered {
+        draft: lease.draft().clone(),
+        open: lease.open().clone(),
+        accept,
+        placement: None,
+        usage: lease.usage().cloned(),
+        ack: lease.ack.clone(),
+        close: None,
+        close_ack: None,
+        events: lease.events().to_vec(),
+        amend: None,
+        amended: Vec::new(),
+        leaving: false,
+    });
+    let known = again.silent().0.abs_diff(600_000);
+    assert!(known <= 1000, "within what one unit of money is: {}", again.silent());
+    bench.lease = again;
+    let terms = *bench.lease.terms();
+    let next = bench.usage(used(1001), &terms, at(1001));
+    assert_eq!(bench.tell(Vec::new(), Vec::new(), Some(&next), at(1001)), 0);
+    let ack = bench.lease.ack.clone().unwrap();
+    assert_eq!(ack.partial, Some(PartialReason::Silent));
+    assert!(ack.due >= before && ack.due <= owed(&bench, 412, 1001));
+}
+
+#[test]
+fn questions_of_another_run_say_nothing_of_this_one() {
+    let mut bench = Bench::new(RentalType::OnDemand);
+    let running = bench.event(LeaseState::Running, EventCode::State, Cause::Host, NOW);
+    let stopped = bench.event(LeaseState::Paused(PauseReason::Stopped), EventCode::State, Cause::Renter, at(100));
+    let started = bench.event(LeaseState::Running, EventCode::State, Cause::Renter, at(200));
+    bench.tell(vec![running], Vec::new(), None, at(0));
+    let secs = Millis::from_secs;
+    bench.lease.beat(secs(90), Beat::Silent, secs(100), 1);
+    bench.tell(vec![stopped], Vec::new(), None, at(101));
+    bench.lease.beat(secs(110), Beat::Silent, secs(140), 2);
+    bench.tell(vec![started], Vec::new(), None, at(201));
+    bench.lease.beat(secs(190), Beat::Silent, secs(210), 1);
+    assert_eq!(bench.lease.silent(), Millis(0));
+    bench.lease.beat(secs(210), Beat::Silent, secs(230), 3);
+    assert_eq!(bench.lease.silent(), secs(20));
 }

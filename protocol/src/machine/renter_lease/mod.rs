@@ -2,17 +2,22 @@
 //!
 //! Owns what we believe of the lease, and the decision how much of a usage we acknowledge. Nothing here trusts the host: each
 //! entry, event and receipt is checked against the draft both signed, against what came before, and against our own clock.
-//! Receipts and the host's close are in `receipts`, our own close of a lease that came too late is in `giving_up`.
+//! Receipts and the host's close are in `receipts`, our own meter in [`heartbeat`], our own close of a lease that came too late is in
+//! `giving_up`.
 
 mod amending;
 mod giving_up;
+pub mod heartbeat;
 #[cfg(test)]
 mod hostile;
 mod receipts;
 #[cfg(test)]
 mod tests;
 
-use self::amending::Amending;
+use self::{
+    amending::Amending,
+    heartbeat::{Beat, Heartbeat},
+};
 use super::{
     context::Context,
     io::Ticket,
@@ -64,6 +69,8 @@ pub struct RenterLease {
     leaving: bool,
     usage: Option<Verified<Usage>>,
     ack: Option<Verified<Ack>>,
+    /// What our own questions into the instance have found out.
+    heartbeat: Heartbeat,
     close: Option<Verified<Entry>>,
     close_ack: Option<Verified<Entry>>,
     progress: Option<Progress>,
@@ -114,6 +121,7 @@ impl RenterLease {
             placement: None,
             usage: None,
             ack: None,
+            heartbeat: Heartbeat::default(),
             close: None,
             close_ack: None,
             progress: None,
@@ -131,10 +139,10 @@ impl RenterLease {
         let terms = amended.last().and_then(|e| e.body.amended()).map_or(LeaseTerms::drafted(&draft), |a| a.terms);
         let pending = amend.filter(|e| e.body.amend().is_some_and(|(n, ..)| n > terms.n));
         let last = events.last();
-        let given_up = close.as_ref().is_some_and(|c| c.author == draft.renter);
+        let given_up = close.as_ref().filter(|c| c.author == draft.renter).and_then(|c| c.body.closing());
         let state = last.map_or(LeaseState::Preparing, |e| e.state);
-        Self {
-            state: if given_up { LeaseState::Ended(EndReason::Unconfirmed) } else { state },
+        let mut lease = Self {
+            state: given_up.map_or(state, |(reason, ..)| LeaseState::Ended(reason)),
             since: LeaseEvent::last_step(&events).map_or(open.time, |e| e.at),
             terms,
             in_force: amended.into_iter().next_back(),
@@ -151,6 +159,7 @@ impl RenterLease {
             placement,
             usage,
             ack,
+            heartbeat: Heartbeat::default(),
             close,
             close_ack,
             progress: None,
@@ -159,7 +168,23 @@ impl RenterLease {
             delivering: false,
             deliver_at: Timestamp(0),
             deliver_retry: giving_up::RETRY.0,
+        };
+        lease.heartbeat = Heartbeat::restored(lease.silence_acknowledged());
+        lease
+    }
+
+    /// What came of a question into the instance, asked at `asked` and known at `at`, both since our machine's start. Asked while the host
+    /// said that the instance was past `events_seen`; if it has said more since, the question was of another run.
+    pub(super) fn beat(&mut self, asked: Millis, beat: Beat, at: Millis, events_seen: u32) {
+        if self.state == LeaseState::Running && events_seen == self.events_seen() {
+            self.heartbeat.beat(asked, beat, at);
         }
+    }
+
+    /// For how long the instance is known not to have run while the host says it did.
+    #[must_use]
+    pub fn silent(&self) -> Millis {
+        self.heartbeat.silent()
     }
 
     /// The lease's id.
@@ -409,7 +434,8 @@ impl RenterLease {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => {}
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => {}
         }
     }
 
@@ -429,6 +455,9 @@ impl RenterLease {
                 return cx.wrong_answer(self.draft.host, "an event dated before the one before it");
             }
             self.state = event.state;
+            if event.state != LeaseState::Running {
+                self.heartbeat.run_ends();
+            }
             if event.what != EventCode::Labelled {
                 self.since = event.at;
             }

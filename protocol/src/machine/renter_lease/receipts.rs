@@ -9,6 +9,7 @@ use crate::{
     machine::{context::Context, io::Refusal, record::Record},
     message::{Cause, EventCode, LeaseUpdate},
     money::Counters,
+    opinion::{Dispute, DisputeCode},
     receipt::{Ack, PartialReason, Usage},
     signed::Signed,
 };
@@ -40,12 +41,36 @@ impl RenterLease {
         let partial = (due < usage.due).then(|| partial.unwrap_or(PartialReason::NotAsked));
         let ack = Ack { renter: self.draft.renter, lease: self.id(), n: usage.n, usage: usage.id(), due, partial };
         let Some(ack) = cx.sign(ack) else { return };
+        let more = due.saturating_sub(self.acked());
+        cx.accounts.change(&host, &self.draft.currency, |account| account.has_spent(more));
+        self.complain_of(cx, &usage, partial, now);
         self.not_taken(&usage);
         cx.persist(Record::from(&usage));
         self.durable = Some(cx.persist(Record::from(&ack)));
         self.usage = Some(usage);
         self.ack = Some(ack);
         cx.changed(self.id(), now);
+    }
+
+    /// More is claimed than we owe: kept in our chain, once for each time that it begins.
+    fn complain_of(
+        &mut self,
+        cx: &mut Context,
+        usage: &Verified<Usage>,
+        partial: Option<PartialReason>,
+        now: Timestamp,
+    ) {
+        let began = self.ack.as_ref().is_none_or(|before| before.partial.is_none());
+        let Some(reason) = partial.filter(|_| began) else { return };
+        let sentence = match reason {
+            PartialReason::OverMetered => "more is claimed than can have been used by our own clock",
+            PartialReason::NotRunning => "time is claimed in which it was not running",
+            PartialReason::Silent => "time is claimed in which nothing in the instance answered",
+            PartialReason::NotAsked => "we are said to have left the reserved term, and have not asked for that",
+        };
+        let about = usage.id();
+        let body = Body::Dispute(Dispute { about, code: DisputeCode::OverMetered, sentence: sentence.to_owned() });
+        cx.append(self.id(), self.draft.host, body, now);
     }
 
     /// What makes a usage false whenever it comes. One older than the newest is only late.
@@ -81,34 +106,65 @@ impl RenterLease {
         Ok(())
     }
 
-    /// The counters, cut to what can have passed on our clock since our open, and to how long the host itself says the instance
-    /// ran, with tolerance; and the reason if they were cut.
+    /// The counters, cut to what can have passed on our clock since our open, to how long the host itself says the instance ran, and to
+    /// how long of that it may have run by our own meter, with tolerance; and the reason if they were cut.
     fn plausible(&self, usage: &Usage, now: Timestamp) -> (Counters, Option<PartialReason>) {
-        self.cut(&usage.counters, usage.time, now)
+        self.cut(&usage.counters, usage.time, self.silent(), now)
     }
 
-    /// Whether so much can have been used.
+    /// Whether so much can have been used. Of silence no host need know, so terms may carry it: it is taken off what comes after.
     pub(super) fn believes(&self, claimed: &Counters, at: Timestamp, now: Timestamp) -> bool {
-        self.cut(claimed, at, now).1.is_none()
+        self.cut(claimed, at, Millis(0), now).1.is_none()
     }
 
-    fn cut(&self, claimed: &Counters, at: Timestamp, now: Timestamp) -> (Counters, Option<PartialReason>) {
+    /// The silence that our newest acknowledgement rests on: after a start it is all we know of it.
+    pub(super) fn silence_acknowledged(&self) -> Millis {
+        let (Some(usage), Some(ack)) = (&self.usage, &self.ack) else { return Millis(0) };
+        if ack.partial != Some(PartialReason::Silent) || ack.usage != usage.id() {
+            return Millis(0);
+        }
+        let owed = |silent: u64| {
+            // The renter's clock is not asked: what it allows was allowed when this was signed.
+            let (counters, _) = self.cut(&usage.counters, usage.time, Millis(silent), Timestamp(u64::MAX));
+            self.terms.due_in(&self.draft, &counters, usage.state).unwrap_or(usage.due)
+        };
+        // The least silence with which no more is owed than was acknowledged: what is owed falls as it grows.
+        let (mut low, mut high) = (0, usage.counters.active.0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if owed(middle) <= ack.due { high = middle } else { low = middle + 1 }
+        }
+        Millis(low)
+    }
+
+    fn cut(
+        &self,
+        claimed: &Counters,
+        at: Timestamp,
+        silent: Millis,
+        now: Timestamp,
+    ) -> (Counters, Option<PartialReason>) {
         let with_slack = |time: Millis| {
             let share = time.0 / 1000 * limits::METER_TOLERANCE_PERMILLE;
             Millis(time.0.saturating_add(share).saturating_add(limits::METER_TOLERANCE.0))
         };
         let passed = with_slack(now.since(self.open.time));
         let ran = self.ran(at).map_or(passed, with_slack);
-        let paid = self.paid_runs(at).map_or(passed, with_slack);
-        let counters =
-            Counters { active: claimed.active.min(passed).min(ran), storage: claimed.storage.min(passed), ..*claimed };
-        let counters =
-            Counters { waived: Millis(counters.waived.0.max(counters.active.0.saturating_sub(paid.0))), ..counters };
-        let partial = if claimed.active > passed || claimed.storage > passed {
+        let runs = self.paid_runs(at);
+        let paid = runs.map_or(passed, with_slack);
+        let answered = runs.map_or(passed.0.saturating_sub(silent.0), |runs| with_slack(Millis(runs.0.saturating_sub(silent.0))).0);
+        // What is waived is billed to nobody: only what is billed must have run, and answered.
+        let billed = Millis(claimed.active.0.saturating_sub(claimed.waived.0));
+        let ran = billed.min(passed).min(ran).min(paid);
+        let allowed = ran.min(Millis(answered));
+        let waived = Millis(claimed.active.0.saturating_sub(allowed.0));
+        let counters = Counters { waived, storage: claimed.storage.min(passed), ..*claimed };
+        let partial = if billed > passed || claimed.storage > passed {
             Some(PartialReason::OverMetered)
+        } else if billed > ran {
+            Some(PartialReason::NotRunning)
         } else {
-            let unpaid = claimed.active > ran || claimed.active.0.saturating_sub(claimed.waived.0) > paid.0;
-            unpaid.then_some(PartialReason::NotRunning)
+            (billed > allowed).then_some(PartialReason::Silent)
         };
         (counters, partial)
     }

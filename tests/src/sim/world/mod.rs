@@ -1,5 +1,6 @@
 //! The world: virtual time, and everything that happens in it.
 
+pub mod money;
 mod post;
 mod shell;
 mod trade;
@@ -8,9 +9,9 @@ mod troubles;
 use std::{collections::BTreeMap, sync::Arc};
 
 use souk_protocol::{
-    Keypair, LeaseId, NetworkId, NodeId,
+    DocumentId, Keypair, LeaseId, NetworkId, NodeId,
     machine::{
-        io::{Input, NoAnswer, RuntimeReport, Ticket, Token},
+        io::{DuePayment, Input, NoAnswer, RuntimeReport, Ticket, Token},
         pricing::OwnerAnswer,
     },
     message::{Action, Request, Response},
@@ -75,6 +76,8 @@ pub struct Settings {
     pub rethinks: u64,
     /// How long trade goes on without troubles, in virtual milliseconds, and everything is to come right.
     pub calm: u64,
+    /// Of the hosts so many want to be paid, per mille.
+    pub paid: u64,
     /// Steps of clocks, each of at most two seconds either way.
     pub clock_steps: u64,
 }
@@ -108,6 +111,14 @@ pub struct Outcome {
     pub freed: u64,
     /// Sum of what was acknowledged in the end.
     pub acknowledged: u64,
+    /// Payments made.
+    pub payments: u64,
+    /// Instances that were stopped for money.
+    pub stopped: u64,
+    /// Of them such that ran again.
+    pub resumed: u64,
+    /// First payments that came with an open.
+    pub firsts: u64,
 }
 
 impl Outcome {
@@ -128,6 +139,10 @@ impl Outcome {
             evicted: self.evicted + other.evicted,
             freed: self.freed + other.freed,
             acknowledged: self.acknowledged.saturating_add(other.acknowledged),
+            payments: self.payments + other.payments,
+            stopped: self.stopped + other.stopped,
+            resumed: self.resumed + other.resumed,
+            firsts: self.firsts + other.firsts,
         }
     }
 }
@@ -158,6 +173,8 @@ enum Event {
     RivalGone(usize, u16),
     ClockStep(usize),
     Rent(usize),
+    Pay { node: usize, run: u64, due: Box<DuePayment> },
+    Verified { node: usize, run: u64, settle: DocumentId, peer: NodeId, reference: String },
     Act { node: usize, lease: LeaseId, action: Action },
     Change { node: usize, lease: LeaseId },
     Rethink(usize),
@@ -196,6 +213,7 @@ pub struct World {
     calm: bool,
     trace: bool,
     pub(super) outcome: Outcome,
+    pub(super) bank: money::Bank,
 }
 
 type Held = Result<(), String>;
@@ -235,6 +253,7 @@ impl World {
             calm: false,
             trace,
             outcome: Outcome::default(),
+            bank: money::Bank::default(),
             settings,
         };
         world.plan();
@@ -430,6 +449,10 @@ impl World {
                 if self.nodes[node].engine.is_some() { self.feed(node, Input::Tick) } else { Ok(()) }
             }
             Event::Rent(node) => self.rent(node),
+            Event::Pay { node, run, due } if self.is_run(node, run) => self.pay(node, &due),
+            Event::Verified { node, run, settle, peer, reference } if self.is_run(node, run) => {
+                self.verified(node, settle, peer, &reference)
+            }
             Event::Act { node, lease, action } => self.act(node, lease, action),
             Event::Change { node, lease } if !self.resting => self.change(node, lease),
             Event::Rethink(node) => self.rethink(node),
@@ -442,6 +465,8 @@ impl World {
             | Event::Image { .. }
             | Event::Owner { .. }
             | Event::Lock { .. }
+            | Event::Pay { .. }
+            | Event::Verified { .. }
             | Event::LinkDown(..)
             | Event::TellEngine { .. }
             | Event::Partition

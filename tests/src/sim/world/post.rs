@@ -27,6 +27,9 @@ impl World {
         }
         if let Some(delay) = self.net.delay(&mut self.dice).filter(|_| alive) {
             let at = self.now + delay;
+            if matches!(*request, Request::Commit { settle: Some(_), .. }) {
+                self.outcome.firsts += 1;
+            }
             if matches!(*request, Request::Commit { .. }) && self.dice.permille(self.settings.cuts) {
                 // The open arrives, its answer does not, and nothing else does for a while.
                 self.at(at + 1, Event::Cut(from, to, true));
@@ -51,7 +54,13 @@ impl World {
         let token = n.token();
         n.inbound.insert(token, (from, message));
         let from = self.nodes[from].id;
-        self.feed(to, Input::Request { from, token, request })
+        match request {
+            Request::Meet(meet) => {
+                let looked_up = Box::new(self.nodes[to].store.looked_up(&meet));
+                self.feed(to, Input::Meeting { from, token, meet, looked_up })
+            }
+            request => self.feed(to, Input::Request { from, token, request }),
+        }
     }
 
     pub(super) fn reply(&mut self, node: usize, token: Token, response: Response) -> Held {

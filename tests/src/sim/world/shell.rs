@@ -53,6 +53,7 @@ impl World {
                 | Output::Reply { after, .. }
                 | Output::Publish { after, .. }
                 | Output::Runtime { after, .. } => *after,
+                Output::Forked { after, .. } => Some(*after),
                 Output::Recall { .. } => Some(n.newest),
                 Output::Persist { ticket, record } => {
                     if *ticket <= n.newest {
@@ -71,8 +72,11 @@ impl World {
                 | Output::Quoted { .. }
                 | Output::Step { .. }
                 | Output::Done { .. }
+                | Output::SettlementDue(_)
+                | Output::VerifySettlement(_)
                 | Output::Changed { .. }
                 | Output::BookChanged { .. }
+                | Output::Halted(_)
                 | Output::Violation(_) => None,
             };
             match after {
@@ -168,7 +172,11 @@ impl World {
                 self.outcome.violations += 1;
                 return Err(format!("an honest node is blamed: {violation}"));
             }
+            Output::Forked { author, .. } => return Err(format!("an honest node is accused of a fork: {author}")),
+            Output::Halted(why) => return Err(format!("an honest node is stopped: {why}")),
             Output::Idle { slots, .. } => self.nodes[node].idle = slots,
+            Output::SettlementDue(due) => self.settlement_due(node, *due),
+            Output::VerifySettlement(payment) => self.settlement_claimed(node, *payment),
             Output::Done { token, .. } | Output::Quoted { token, .. } => {
                 if !self.nodes[node].waiting.remove(&token) {
                     return Err("a command that nobody gave, or that was done before, is done".to_owned());

@@ -8,7 +8,7 @@ use souk_protocol::{
     },
 };
 
-use super::{super::machine::Placed, Event, Held, Step, World};
+use super::{super::machine::Placed, Event, Held, Step, World, money};
 
 impl World {
     pub(super) fn crash(&mut self, node: usize) -> Held {
@@ -64,6 +64,9 @@ impl World {
         } else {
             self.after(10, 3_000, Event::TellEngine { node, run });
         }
+        let policy = money::policy(&self.nodes[node].id, self.settings.paid);
+        self.feed(node, Input::Command(Command::Accounts(Box::new(policy))))?;
+        self.tell_unsaid(node)?;
         self.feed(node, Input::Command(Command::Host(setup)))?;
         self.after(1, 2_000, Event::TellForeign { node, run });
         for (a, b) in self.net.wanted.clone() {

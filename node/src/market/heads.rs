@@ -1,0 +1,140 @@
+//! Meetings, proofs of forks and what they do: the engine's part in the node.
+
+use souk_network::{GossipVerdict, Reply as PeerReply, Topic};
+use souk_protocol::{
+    NodeId, encode,
+    fork::ForkProof,
+    heads::Meet,
+    limits,
+    machine::io::{Input, Ticket},
+    message::Response,
+    negotiation::{Reject, RejectCode},
+};
+
+use super::task::Market;
+use crate::api::types::Problem;
+
+/// How long a rival with this node's key is spoken of after it was last heard of, in milliseconds.
+const RIVAL_TOLD: u64 = 10 * 60_000;
+
+impl Market {
+    /// A peer meets us.
+    pub(super) fn met(&mut self, from: NodeId, meet: Box<Meet>, reply: PeerReply) {
+        let looked_up = Box::new(self.ledger.looked_up(&from, &meet));
+        let token = self.expect_reply(from, reply);
+        self.input(Input::Meeting { from, token, meet, looked_up });
+    }
+
+    /// A proof came by gossip.
+    pub(super) fn proof_came(&mut self, from: NodeId, data: &[u8], verdict: GossipVerdict) {
+        let proof = encode::from_bytes::<ForkProof>(data, limits::PROOF_BYTES).ok();
+        let dealt = proof.and_then(|p| p.accused()).is_some_and(|author| self.ledger.has_dealt(&author));
+        let token = self.expect_verdict(verdict);
+        self.input(Input::Proof { token, from, data: data.to_vec(), dealt });
+    }
+
+    /// An entry of a peer's contradicts what is held of its chain.
+    pub(super) fn contradicted(&mut self, from: NodeId, proof: Option<ForkProof>) -> Reject {
+        tracing::warn!(peer = %from, "a peer contradicts what it has signed before");
+        if let Some(proof) = proof {
+            self.input(Input::Contradicted(Box::new(proof)));
+        }
+        Reject::lasting(RejectCode::Malformed, "an entry contradicts what its author has signed before")
+    }
+
+    /// Tells the engine of contradictions that the ledger has found.
+    pub(super) fn tell_forks(&mut self) {
+        for proof in self.ledger.new_forks() {
+            self.input(Input::Contradicted(Box::new(proof)));
+        }
+    }
+
+    /// An author is known to have contradicted itself: its offers are not found any more, and others are told.
+    pub(super) fn forked(&mut self, author: NodeId, proof: &ForkProof, _after: Ticket) {
+        tracing::warn!(node = %author, by = proof.name(), "a node has signed two contradicting chains: no new leases with it");
+        let machines: Vec<_> = self.engine.book().offers().filter(|o| o.host == author).map(|o| o.machine).collect();
+        for machine in machines {
+            self.index.remove(&author, &machine);
+        }
+        let bytes = encode::to_bytes(proof);
+        if bytes.len() > limits::PROOF_BYTES {
+            return;
+        }
+        let network = self.network.clone();
+        tokio::spawn(async move {
+            if let Err(error) = network.publish(Topic::Proofs, bytes).await {
+                tracing::warn!(%error, "a proof was not passed on");
+            }
+        });
+    }
+
+    /// What is wrong with our own key or those we deal with.
+    pub(super) fn key_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.engine.is_forked(&self.engine.me()) {
+            problems.push(Problem {
+                sentence: "this node's key has signed two contradicting chains, and no node makes new leases with it"
+                    .to_owned(),
+                fix: "let open leases end, then make a new identity: souk init --dir ANOTHER".to_owned(),
+            });
+        }
+        let told = self.engine.rival().filter(|at| crate::clock::now().since(*at).0 < RIVAL_TOLD);
+        if told.is_some() {
+            problems.push(Problem {
+                sentence: "another node was started with a copy of this node's key; it was told to stop".to_owned(),
+                fix: "give every machine an identity of its own: souk init there".to_owned(),
+            });
+        }
+        let hosts = self.engine.renter().leases().values().map(|l| l.host());
+        let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
+        let forked: std::collections::BTreeSet<NodeId> =
+            hosts.chain(renters).filter(|p| self.engine.is_forked(p)).collect();
+        problems.extend(forked.into_iter().map(|node| Problem {
+            sentence: format!("{node}, with whom a lease is open, has signed two contradicting chains"),
+            fix: "fetch what is yours with souk copy; the lease runs out, and no new one is made".to_owned(),
+        }));
+        problems
+    }
+
+    /// A peer restores its ledger.
+    pub(super) fn recalled(
+        &mut self,
+        from: NodeId,
+        (length, since, page): (u64, souk_protocol::Timestamp, u32),
+        reply: PeerReply,
+    ) {
+        if self.recalls.take(from) {
+            self.ledger.recalled(from, length, since, page, reply);
+        } else {
+            reply.send(Response::Busy { retry_after_ms: 10_000 }.to_bytes()).ok();
+        }
+    }
+}
+
+/// How often peers have asked what is held of them: the answers cost some reading.
+#[derive(Debug, Default)]
+pub struct Recalls {
+    since: souk_protocol::Timestamp,
+    asked: std::collections::BTreeMap<NodeId, u32>,
+}
+
+/// Pages one peer may have in a quarter of an hour: everything, twice.
+const PAGES: u32 = 2 * limits::RECALL_PAGES;
+/// Peers counted at once.
+const ASKERS: usize = 256;
+const QUARTER: u64 = 15 * 60_000;
+
+impl Recalls {
+    fn take(&mut self, from: NodeId) -> bool {
+        let now = crate::clock::now();
+        if now.since(self.since).0 > QUARTER || now < self.since {
+            (self.since, self.asked) = (now, std::collections::BTreeMap::new());
+        }
+        if self.asked.len() >= ASKERS && !self.asked.contains_key(&from) {
+            return false;
+        }
+        let asked = self.asked.entry(from).or_default();
+        *asked += 1;
+        *asked <= PAGES
+    }
+}

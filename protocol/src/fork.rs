@@ -1,0 +1,109 @@
+//! The proof that an author has contradicted itself: two documents of which an honest node would have signed one only.
+//!
+//! Self-contained: whoever has it needs nothing else to check it, so it can be passed on, and it holds for ever.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    encode,
+    entry::Entry,
+    heads::HeadReport,
+    id::{NetworkId, NodeId},
+    receipt::{Ack, Usage},
+    signed::{Document, Signed, Verified, VerifyError},
+};
+
+/// Two documents of one author of which an honest node would have signed one only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForkProof {
+    /// Two entries with one number, or two neighbours of which the later names another one before it.
+    Entries(Signed<Entry>, Signed<Entry>),
+    /// Two head reports that name two entries with one number.
+    Heads(Signed<HeadReport>, Signed<HeadReport>),
+    /// A head report, and an entry of that number that is another.
+    Head(Signed<HeadReport>, Signed<Entry>),
+    /// Two usages of one lease with one number.
+    Usages(Signed<Usage>, Signed<Usage>),
+    /// Two acknowledgements of one lease, the later of which agrees to less.
+    Acks(Signed<Ack>, Signed<Ack>),
+}
+
+/// Why a proof proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoFork {
+    /// One of the documents is not the author's.
+    #[error("a document in the proof does not verify: {0}")]
+    Unverified(#[source] VerifyError),
+    /// An honest author could have signed both.
+    #[error("the two documents do not contradict each other")]
+    Consistent,
+}
+
+impl ForkProof {
+    /// Checks both signatures and the contradiction, and returns whose fork it is.
+    ///
+    /// # Errors
+    /// [`NoFork`].
+    pub fn verify(&self, network: &NetworkId) -> Result<NodeId, NoFork> {
+        let consistent = |contradicts: bool, author: NodeId| {
+            if contradicts { Ok(author) } else { Err(NoFork::Consistent) }
+        };
+        match self {
+            Self::Entries(a, b) => {
+                let (a, b) = (check(a, network)?, check(b, network)?);
+                let same = a.seq == b.seq && a.id() != b.id();
+                let broken = b.seq == a.seq.wrapping_add(1) && b.prev != Some(a.id());
+                consistent(a.author == b.author && (same || broken), a.author)
+            }
+            Self::Heads(a, b) => {
+                let (a, b) = (check(a, network)?, check(b, network)?);
+                consistent(a.contradicts(&b), a.author)
+            }
+            Self::Head(report, entry) => {
+                let (report, entry) = (check(report, network)?, check(entry, network)?);
+                let other = report.head.is_some_and(|head| head.seq == entry.seq && head.id != entry.id());
+                consistent(report.author == entry.author && other, entry.author)
+            }
+            Self::Usages(a, b) => {
+                let (a, b) = (check(a, network)?, check(b, network)?);
+                let same = a.lease == b.lease && a.n == b.n && a.id() != b.id();
+                consistent(a.host == b.host && same, a.host)
+            }
+            Self::Acks(a, b) => {
+                let (a, b) = (check(a, network)?, check(b, network)?);
+                let shrinks = a.lease == b.lease && a.n < b.n && a.due > b.due;
+                consistent(a.renter == b.renter && shrinks, a.renter)
+            }
+        }
+    }
+
+    /// Whose fork it says it proves, unchecked; none if its first document does not even decode.
+    #[must_use]
+    pub fn accused(&self) -> Option<NodeId> {
+        fn of<T: Document>(signed: &Signed<T>) -> Option<NodeId> {
+            encode::from_bytes::<T>(signed.payload(), T::MAX_BYTES).ok().map(|value| value.author())
+        }
+        match self {
+            Self::Entries(a, _) => of(a),
+            Self::Heads(a, _) | Self::Head(a, _) => of(a),
+            Self::Usages(a, _) => of(a),
+            Self::Acks(a, _) => of(a),
+        }
+    }
+
+    /// What contradicts what, as lists show it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Entries(..) => "entries",
+            Self::Heads(..) | Self::Head(..) => "heads",
+            Self::Usages(..) => "usages",
+            Self::Acks(..) => "acks",
+        }
+    }
+}
+
+fn check<T: Document>(signed: &Signed<T>, network: &NetworkId) -> Result<Verified<T>, NoFork> {
+    signed.verify(network).map_err(NoFork::Unverified)
+}

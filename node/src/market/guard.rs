@@ -156,12 +156,12 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
                 None => anyhow::bail!("the network's task has ended"),
             },
             Some((from, response)) = answered.recv() => guard.answered(from, response, now()),
-            Some(command) = commands.recv() => match command {
-                Command::Status(reply) => {
+            Some(command) = commands.recv() => {
+                if let Command::Status(reply) = command {
                     reply.send(Ok(status(about, me, network_id, network, guard.phase()))).ok();
+                } else if waiting.len() < WAITING {
+                    waiting.push(command);
                 }
-                command if waiting.len() < WAITING => waiting.push(command),
-                command => drop(command),
             },
             _ = look.tick() => guard.tick(now()),
         }

@@ -127,7 +127,9 @@ impl Market {
 
     fn view_of(&self, account: &Account) -> AccountView {
         let (peer, currency, flows) = (account.peer(), account.currency(), account.flows());
-        let owed = account.owed(Amount::ZERO);
+        let net = |a: Amount, b: Amount| i128::from(a.0) - i128::from(b.0);
+        // As an invoice has it: what was paid ahead is owed to who has paid it.
+        let owed = net(flows.earned, flows.received) - net(flows.spent, flows.paid_acked);
         let rules = &self.engine.accounts().policy().lending;
         let (when, line) = (rules.when(&peer, currency), rules.line(&peer, currency));
         let word = match when {

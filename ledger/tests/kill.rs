@@ -111,7 +111,8 @@ fn child() {
     }
     // Bounded, should nobody kill it.
     for _ in 0..2_000 {
-        let mut deal = Deal::new(&host, &renter, host.seq);
+        // Another one even if the last process died between the open and its accept.
+        let mut deal = Deal::new(&host, &renter, (host.seq << 24) | renter.seq);
         append(Fact::Entry(deal.open(&mut renter, &host)));
         append(Fact::Entry(deal.accept(&mut host, &renter)));
         let mut last = Ticket(0);

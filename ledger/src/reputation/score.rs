@@ -16,7 +16,7 @@ use super::{
 /// What is to be thought of a node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
-    /// The whole, 0 to 1: [`Score::STRANGER`]'s for whoever nothing counts for or against.
+    /// The whole, 0 to 1: [`Score::stranger`]'s for whoever nothing counts for or against.
     pub trust: f64,
     /// Uptime times completion, 0 to 1: 1 if nothing speaks against it.
     pub reliability: f64,

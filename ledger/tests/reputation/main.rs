@@ -36,7 +36,7 @@ fn a_thousand_sybils_with_a_twentieth_of_the_trade_stay_strangers() {
 
 #[test]
 fn slander_by_sybils_moves_no_score() {
-    for seed in SEEDS {
+    for seed in [1, 2, 3] {
         let mut world = World::new(seed);
         let sybils = world.sybils(1000, 50, 0.05, 4, 200.0);
         let before = world.views().map(|(_, view)| view.compute(NOW));

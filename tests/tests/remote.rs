@@ -68,17 +68,18 @@ fn at(node: &Node) -> String {
     format!("ssh://box{}", node.dir().display())
 }
 
+/// Sends everything, ends its own direction, and reads to the end; less comes back where nobody answers yet.
 fn echoed(address: SocketAddr, data: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut back = Vec::new();
+    let Ok(mut stream) = TcpStream::connect(address) else { return back };
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut writing = stream.try_clone().unwrap();
     let sent = data.to_vec();
     let writer = std::thread::spawn(move || {
-        writing.write_all(&sent).unwrap();
-        writing.shutdown(Shutdown::Write).unwrap();
+        let sent = writing.write_all(&sent);
+        sent.and_then(|()| writing.shutdown(Shutdown::Write)).ok();
     });
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).unwrap();
+    stream.read_to_end(&mut back).ok();
     writer.join().unwrap();
     back
 }
@@ -158,10 +159,11 @@ fn a_node_elsewhere_is_worked_as_if_it_were_here() {
     assert!(fs::read(laptop.dir.join("back/sub/x")).unwrap() == data);
 
     // Ports, with more connections at once than an sshd lets log in, or one login may open.
-    let serve = "while :; do nc -l -p 7000 -e cat; done >/dev/null 2>&1 & \
-                 for n in 1 2 3 4 5 6 7 8; do nc -lk -p 70$n$n -e cat & done >/dev/null 2>&1; sleep 600";
+    let serve = "nc -ll -p 7011 -e cat";
+    let before = sshd.clients().len();
     let mut server = laptop.command(&["exec", "job", "--", "sh", "-c", serve]);
     let _server = Running(server.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    until("its ssh", || (sshd.clients().len() > before).then_some(()));
     let log = world.path().join("forward");
     let mut forward = laptop.command(&["forward", "job", "0:7011"]);
     let forward = forward.stdin(Stdio::null()).stdout(fs::File::create(&log).unwrap()).spawn().unwrap();
@@ -174,8 +176,13 @@ fn a_node_elsewhere_is_worked_as_if_it_were_here() {
     let logins = sshd.clients().len();
     let piece = &data[..400_000];
     std::thread::scope(|scope| {
-        let connections: Vec<_> = (0..24).map(|_| scope.spawn(move || echoed(address, piece) == piece)).collect();
-        assert!(connections.into_iter().all(|c| c.join().unwrap()));
+        let connections: Vec<_> = (0..24)
+            .map(|_| {
+                // Busybox takes two at a time, and turns others away: those come again.
+                scope.spawn(move || until("an echo", || Some(echoed(address, piece)).filter(|back| !back.is_empty())))
+            })
+            .collect();
+        assert!(connections.into_iter().all(|connection| connection.join().unwrap() == piece));
     });
     assert_eq!(sshd.clients().len(), logins, "one login carries them all");
     // ssh is lost: the next connection finds another way.
@@ -214,7 +221,7 @@ fn a_node_elsewhere_is_worked_as_if_it_were_here() {
     assert_eq!(fs::read_to_string(laptop.dir.join("y")).unwrap(), "42\n");
 
     let events = laptop.souk(&["events", "job"], &[]).json();
-    assert!(events.as_array().unwrap().len() >= 2, "{events}");
+    assert_eq!(events[0]["state"], "running", "{events}");
     assert_eq!(laptop.souk(&["destroy", "-y", "job"], &[]).code, 0);
     let export = laptop.dir.join("export");
     assert_eq!(laptop.souk(&["ledger", "export", export.to_str().unwrap()], &[]).code, 0);

@@ -185,6 +185,12 @@ impl Lease {
         }
     }
 
+    /// Whether the host has accepted it. A void is none, also where a close came before it.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| matches!(answer.value.body, Body::LeaseAccept { .. }))
+    }
+
     /// Why the host said no, if it did.
     #[must_use]
     pub fn void(&self) -> Option<(VoidCode, &str)> {

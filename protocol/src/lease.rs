@@ -10,7 +10,7 @@ use crate::{
     money::{self, Amount, Counters, Currency, Rates},
     negotiation::{ImagePin, RentalType},
     ports::PublicAccess,
-    resources::{Egress, Resources},
+    resources::{Egress, Resources, SlotClass},
     signed::{Document, Invalid},
     time::{Millis, Timestamp},
 };
@@ -121,6 +121,9 @@ impl Document for LeaseDraft {
             self.check_volume()?;
         }
         Invalid::unless(self.resources.slots <= limits::SLOTS, "its slots make no sense")?;
+        if let SlotClass::Gpu(model) = &self.resources.class {
+            Invalid::text(model, limits::NAME_BYTES, "the GPU model")?;
+        }
         Invalid::unless((limits::TICK.0..=limits::TICK.1).contains(&self.tick), "the tick is not between 1 s and 1 h")?;
         let ordered =
             self.drafted_at < self.commit_by && self.commit_by <= self.confirm_by && self.commit_by < self.ends_at;

@@ -29,6 +29,9 @@ impl State {
             return Ok(applied);
         }
         let head = self.head(&value.author)?;
+        if ours && self.sparse && head.as_ref().is_some_and(|head| value.seq <= head.seq) {
+            return Err(Refusal::Chain("it comes after a later one of our chain").into());
+        }
         check_link(value, head.as_ref(), ours && !self.sparse)?;
         let row = EntryRow { id: entry.id, prev: value.prev, at };
         let new_head = Head { seq: value.seq, id: entry.id, time: value.time };
@@ -45,6 +48,7 @@ impl State {
             }
             (Body::Settle(_) | Body::SettleAck(_), _) => self.settlement(entry)?,
             (Body::Attestation(_), _) => self.attestation(&entry)?,
+            (Body::Dispute(_), Some(lease)) if self.retired.contains_key(&lease) => self.complain(&lease, value)?,
             (_, Some(lease)) => self.shape(lease, entry)?,
             // The chain row is all there is to it.
             (Body::Probe(_), None) => {}
@@ -98,7 +102,7 @@ impl State {
         if open.value.author != terms.renter || open.value.peer != Some(terms.host) {
             return Err(Refusal::NotItsAuthors.into());
         }
-        if self.lease(&id)?.is_some() {
+        if self.retired.contains_key(&id) || self.lease(&id)?.is_some() {
             return Err(Refusal::Lease("it is open already").into());
         }
         let number = self.row::<u64>(keys::LEASE_COUNT, "count")?.unwrap_or(0).saturating_add(1);
@@ -135,6 +139,15 @@ impl State {
         let cached = Cached { lease, lease_changed: true, receipts_changed: false };
         self.leases.insert(id, cached);
         Ok(())
+    }
+
+    /// A complaint about a lease of which only the parties are remembered.
+    fn complain(&self, id: &LeaseId, entry: &Entry) -> Result<(), Refusal> {
+        let by_party = self.retired.get(id).is_some_and(|parties| {
+            let peer = entry.peer.filter(|peer| parties.contains(peer));
+            parties.contains(&entry.author) && peer.is_some_and(|peer| peer != entry.author)
+        });
+        if by_party { Ok(()) } else { Err(Refusal::NotItsAuthors) }
     }
 
     /// Everything after the open.
@@ -214,7 +227,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
             Err(Refusal::Lease(why))
         }
     };
-    let accepted = lease.answer.is_some() && lease.status() != Status::Void;
+    let accepted = lease.is_accepted();
     match &entry.body {
         Body::LeaseAccept { open } | Body::Void { open, .. } => {
             hosts_only(*open == lease.open.id, "it answers another open")?;
@@ -246,7 +259,7 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Close { .. } => {
             let mine = if by_host { &lease.host_close } else { &lease.renter_close };
-            if lease.status() == Status::Void {
+            if lease.void().is_some() {
                 Err(Refusal::Lease("it is void"))
             } else if mine.is_some() {
                 Err(Refusal::Lease("its author has closed it already"))

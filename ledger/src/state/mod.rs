@@ -63,13 +63,15 @@ pub struct State {
     leases: BTreeMap<LeaseId, Cached>,
     /// Whether entries of our own chain may be left out, as in an export of one lease.
     sparse: bool,
+    /// Leases of which only the parties are remembered: nothing but a complaint is taken about them.
+    retired: BTreeMap<LeaseId, [NodeId; 2]>,
 }
 
 impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false }
+        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false, retired: BTreeMap::new() }
     }
 
     /// The same, for records from which some of our own entries have been left out.
@@ -144,6 +146,21 @@ impl State {
     /// Drops every decoded lease; see [`State::forget`].
     pub(crate) fn forget_all(&mut self) {
         self.leases.clear();
+    }
+
+    /// Forgets a lease that is over but for its parties; its rows are the caller's to remove. See [`State::forget_retired`].
+    pub(crate) fn retire(&mut self, id: &LeaseId) -> Result<(), KvError> {
+        if let Some(lease) = self.lease(id)? {
+            let parties = [lease.host(), lease.renter()];
+            self.retired.insert(*id, parties);
+        }
+        self.leases.remove(id);
+        Ok(())
+    }
+
+    /// Forgets a retired lease's parties, too.
+    pub(crate) fn forget_retired(&mut self, id: &LeaseId) {
+        self.retired.remove(id);
     }
 
     /// The newest entry held of a chain.

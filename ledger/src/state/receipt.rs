@@ -5,7 +5,7 @@ use souk_protocol::receipt::{Ack, Usage};
 use super::{Applied, FoldError, Refusal, State};
 use crate::{
     chain::{ForkProof, ForkRow},
-    lease::{Lease, RECENT_USAGES, Receipt, Status},
+    lease::{Lease, RECENT_USAGES, Receipt},
     record::Held,
 };
 
@@ -89,7 +89,7 @@ fn held(lease: &Lease, n: u64) -> Option<&Held<Usage>> {
 
 /// What every usage must be, against the lease's terms and the usage before it.
 fn check_usage(lease: &Lease, usage: &Usage) -> Result<(), Refusal> {
-    if lease.answer.is_none() || lease.status() == Status::Void {
+    if !lease.is_accepted() {
         return Err(Refusal::Lease("it is not accepted"));
     }
     if lease.host_close.is_some() {
@@ -114,6 +114,9 @@ fn check_usage(lease: &Lease, usage: &Usage) -> Result<(), Refusal> {
     }
     if usage.n == last.value.n + 1 && usage.prev != Some(last.id) {
         return Err(Refusal::Receipt("it does not name the usage before it"));
+    }
+    if usage.terms < last.value.terms {
+        return Err(Refusal::Receipt("it goes back to terms that were amended"));
     }
     if !usage.counters.covers(&last.value.counters) {
         return Err(Refusal::Receipt("a count has shrunk"));

@@ -19,7 +19,7 @@ use super::{
     is_sparse,
 };
 use crate::{
-    export::{FRAME_BYTES, Item},
+    export::{FRAME_BYTES, Filter, Item},
     journal::Position,
     keys,
     lease::{Balance, Lease, Status},
@@ -28,18 +28,42 @@ use crate::{
     store::{Kv, MemoryKv},
 };
 
-/// Leases open at one time. Each takes some 6 KB.
-const OPEN_LEASES: usize = 20_000;
-/// Leases kept after their close, for records that crossed it.
-const CLOSED_LEASES: usize = 1024;
-/// Entries kept to find forks by.
-const ENTRIES: usize = 1 << 18;
-/// Payments kept for the answers to them.
-const SETTLEMENTS: usize = 1 << 16;
-/// Pairs and currencies.
-const BALANCES: usize = 1 << 16;
-/// Records folded between two writes to memory.
-const GROUP: u64 = 1024;
+/// How much a check remembers. More peers, leases or balances than this make an export invalid; what is only remembered to be
+/// compared with later records is forgotten, oldest first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Leases open at one time. Each takes some 6 KB.
+    pub(super) open_leases: usize,
+    /// Leases kept whole after their close, for records that crossed it.
+    pub(super) closed_leases: usize,
+    /// Leases of which the parties are remembered after that, for complaints.
+    pub(super) old_leases: usize,
+    /// Entries kept to find forks by.
+    pub(super) entries: usize,
+    /// Payments kept for the answers to them.
+    pub(super) settlements: usize,
+    /// Pairs and currencies.
+    pub(super) balances: usize,
+    /// Authors of entries.
+    pub(super) authors: usize,
+    /// Records folded between two writes to memory.
+    pub(super) group: u64,
+}
+
+impl Bounds {
+    /// For files of any size: some 300 MB at the very most of what honest ledgers hold.
+    pub(super) const WIDE: Self = Self {
+        open_leases: 20_000,
+        closed_leases: 1024,
+        old_leases: 1 << 18,
+        entries: 1 << 18,
+        settlements: 1 << 16,
+        balances: 1 << 16,
+        authors: 1 << 16,
+        group: 1024,
+    };
+}
+
 /// Unanswered leases listed by id.
 const LISTED: usize = 100;
 
@@ -49,18 +73,22 @@ pub(super) struct Audit {
     kv: Arc<MemoryKv>,
     author: NodeId,
     header: Header,
+    bounds: Bounds,
     records: u64,
     leases: u64,
     open: BTreeMap<LeaseId, ()>,
     closed: VecDeque<LeaseId>,
     entries: VecDeque<(NodeId, u64)>,
     settlements: VecDeque<Vec<u8>>,
+    old: VecDeque<LeaseId>,
+    balances: usize,
+    authors: usize,
     head: Option<DocumentId>,
     forks: Vec<NodeId>,
 }
 
 impl Audit {
-    pub(super) fn new(header: &Header) -> Self {
+    pub(super) fn new(header: &Header, bounds: Bounds) -> Self {
         let kv = Arc::new(MemoryKv::default());
         let state = State::new(header.author, header.network, Arc::clone(&kv) as Arc<dyn Kv>);
         Self {
@@ -68,12 +96,16 @@ impl Audit {
             kv,
             author: header.author,
             header: header.clone(),
+            bounds,
             records: 0,
             leases: 0,
             open: BTreeMap::new(),
             closed: VecDeque::new(),
             entries: VecDeque::new(),
             settlements: VecDeque::new(),
+            old: VecDeque::new(),
+            balances: 0,
+            authors: 0,
             head: None,
             forks: Vec::new(),
         }
@@ -86,8 +118,13 @@ impl Audit {
             Err(what) => return Err(checked.fault(what.clone())),
         };
         let at = Position { index: checked.record, ..Position::default() };
+        if let Filter::Lease(chosen) = self.header.filter
+            && lease_of(fact) != Some(chosen)
+        {
+            return Err(checked.fault("it is not of the lease that the header names"));
+        }
         match self.state.apply(at, fact) {
-            Ok(Applied::New) => {}
+            Ok(Applied::New) => self.count(fact),
             Ok(Applied::Known) => return Err(checked.fault("it is there twice")),
             Ok(Applied::Fork) => {
                 let author = author_of(fact);
@@ -105,18 +142,17 @@ impl Audit {
             }
             Err(FoldError::Store(e)) => return Err(checked.fault(e.to_string())),
         }
-        self.count(fact);
-        if self.open.len() > OPEN_LEASES {
-            return Err(checked.fault(format!("more than {OPEN_LEASES} leases are open at once")));
+        self.records += 1;
+        if self.open.len() > self.bounds.open_leases {
+            return Err(checked.fault(format!("more than {} leases are open at once", self.bounds.open_leases)));
         }
-        if self.records.is_multiple_of(GROUP) {
+        if self.records.is_multiple_of(self.bounds.group) {
             self.settle().map_err(|what| checked.fault(what))?;
         }
         Ok(())
     }
 
     fn count(&mut self, fact: &Fact) {
-        self.records += 1;
         let Fact::Entry(entry) = fact else {
             return;
         };
@@ -160,37 +196,60 @@ impl Audit {
     /// Writes what has changed and drops what can't matter any more.
     fn settle(&mut self) -> Result<(), String> {
         let mut batch = self.state.take_changes();
-        // Indexes and attestations answer queries, and there are none here.
-        batch.retain(|key, _| !key.starts_with(b"i") && !key.starts_with(keys::ATTESTATIONS));
-        while self.settlements.len() > SETTLEMENTS {
+        // Indexes, earnings and attestations answer queries, and there are none here.
+        let unasked = [b"i", keys::EARNED, keys::ATTESTATIONS];
+        batch.retain(|key, _| !unasked.iter().any(|tag| key.starts_with(tag)));
+        // Of a proof it matters that there is one.
+        batch.iter_mut().filter(|(key, _)| key.starts_with(keys::PROOFS)).for_each(|(_, row)| *row = Some(Vec::new()));
+        while self.settlements.len() > self.bounds.settlements {
             if let Some(row) = self.settlements.pop_front() {
                 batch.insert(row, None);
             }
         }
-        while self.closed.len() > CLOSED_LEASES {
+        while self.closed.len() > self.bounds.closed_leases {
             if let Some(lease) = self.closed.pop_front() {
+                self.state.retire(&lease).map_err(|e| e.to_string())?;
+                self.old.push_back(lease);
                 batch.insert(keys::lease(&lease), None);
                 batch.insert(keys::receipts(&lease), None);
             }
         }
-        while self.entries.len() > ENTRIES {
+        while self.old.len() > self.bounds.old_leases {
+            if let Some(lease) = self.old.pop_front() {
+                self.state.forget_retired(&lease);
+            }
+        }
+        while self.entries.len() > self.bounds.entries {
             if let Some((author, seq)) = self.entries.pop_front() {
                 batch.insert(keys::entry(&author, seq), None);
             }
         }
+        for (tag, count, most) in [
+            (keys::BALANCES, &mut self.balances, self.bounds.balances),
+            (keys::HEADS, &mut self.authors, self.bounds.authors),
+        ] {
+            for key in batch.keys().filter(|key| key.starts_with(tag)) {
+                *count += usize::from(self.kv.get(key).map_err(|e| e.to_string())?.is_none());
+            }
+            if *count > most {
+                return Err(format!("it deals with more than {most} peers"));
+            }
+        }
         self.kv.write(&batch).map_err(|e| e.to_string())?;
         self.state.forget_all();
-        let mut balances = 0;
-        self.kv
-            .scan(keys::BALANCES, b"", &mut |_, _| {
-                balances += 1;
-                ControlFlow::Continue(())
-            })
-            .map_err(|e| e.to_string())?;
-        if balances > BALANCES {
-            return Err(format!("it deals with more than {BALANCES} peers"));
-        }
         Ok(())
+    }
+
+    /// How many rows it remembers.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> usize {
+        let mut count = 0;
+        let mut visit = |_: &[u8], _: &[u8]| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        drop(self.kv.scan(b"", b"", &mut visit));
+        count
     }
 
     /// Compares the trailer with what was read.
@@ -262,6 +321,15 @@ impl Audit {
             forks: self.forks,
             agreed,
         }
+    }
+}
+
+fn lease_of(fact: &Fact) -> Option<LeaseId> {
+    match fact {
+        Fact::Entry(entry) => entry.lease,
+        Fact::Usage(usage) => Some(usage.lease),
+        Fact::Ack(ack) => Some(ack.lease),
+        Fact::Private(_) => None,
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod audit;
 mod frames;
+#[cfg(test)]
+mod rules_tests;
 mod signatures;
 #[cfg(test)]
 mod tests;
@@ -20,7 +22,7 @@ use souk_protocol::{Amount, Currency, LeaseId, NodeId, encode};
 
 use crate::export::{FORMAT, FRAME_BYTES, Filter, Header, VERSION};
 
-use audit::Audit;
+use audit::{Audit, Bounds};
 use frames::{Frame, Frames, Read as Next};
 use signatures::{Batch, Checked, Checker};
 
@@ -96,6 +98,10 @@ pub fn verify(reader: impl Read) -> io::Result<Report> {
 /// # Errors
 /// Only if it can't be read.
 pub fn verify_on(reader: impl Read, threads: usize) -> io::Result<Report> {
+    verify_within(reader, threads, Bounds::WIDE)
+}
+
+fn verify_within(reader: impl Read, threads: usize, bounds: Bounds) -> io::Result<Report> {
     let mut frames = Frames::new(reader);
     let header = match read_header(&mut frames)? {
         Ok(header) => header,
@@ -103,7 +109,7 @@ pub fn verify_on(reader: impl Read, threads: usize) -> io::Result<Report> {
     };
     thread::scope(|scope| {
         let checkers: Vec<Checker> = (0..threads.max(1)).map(|_| Checker::spawn(scope, header.network)).collect();
-        let mut audit = Audit::new(&header);
+        let mut audit = Audit::new(&header, bounds);
         let verdict = run(&mut frames, &checkers, &mut audit)?;
         Ok(audit.report(verdict, header.clone()))
     })

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 
-use souk_protocol::{Amount, Keypair, NetworkId, Verified, encode, lease::LeaseState};
+use souk_protocol::{Amount, Keypair, NetworkId, Verified, encode, entry::Body, lease::LeaseState};
 
 use super::*;
 use crate::{
@@ -240,4 +240,150 @@ fn many_records_pass_through_few_buffers() {
     if let Verdict::Invalid(fault) = verify_on(&bad[..], 3).unwrap().verdict {
         assert!(fault.offset <= early as u64);
     }
+}
+
+/// Bounds so narrow that small files meet them.
+const NARROW: Bounds = Bounds {
+    open_leases: 3,
+    closed_leases: 2,
+    old_leases: 4,
+    entries: 8,
+    settlements: 2,
+    balances: 2,
+    authors: 3,
+    group: 4,
+};
+
+fn within(host: &Party, facts: &[Fact]) -> Verdict {
+    let header = Header {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        network: host.network,
+        author: host.key.node_id(),
+        filter: Filter::All,
+    };
+    let frames: Vec<Vec<u8>> = facts.iter().map(|fact| encode::to_bytes(&item_of(fact))).collect();
+    verify_within(&sealed(&header, &frames, &host.key)[..], 1, NARROW).unwrap().verdict
+}
+
+fn item_of(fact: &Fact) -> Item {
+    match fact {
+        Fact::Entry(entry) => Item::Entry(entry.to_signed()),
+        Fact::Usage(usage) => Item::Usage(usage.to_signed()),
+        Fact::Ack(ack) => Item::Ack(ack.to_signed()),
+        Fact::Private(_) => unreachable!("it is never exported"),
+    }
+}
+
+fn complaint(about: souk_protocol::DocumentId) -> Body {
+    let code = souk_protocol::opinion::DisputeCode::Other;
+    Body::Dispute(souk_protocol::opinion::Dispute { about, code, sentence: "it was slow".to_owned() })
+}
+
+#[test]
+fn a_lease_closed_long_ago_can_still_be_complained_of_and_not_be_opened_again() {
+    let (mut host, mut renter) = (Party::new(1), Party::new(2));
+    let mut facts = vec![Fact::Entry(host.genesis())];
+    renter.genesis();
+    let mut first = None;
+    for number in 0..6 {
+        let mut deal = Deal::new(&host, &renter, number);
+        facts.push(Fact::Entry(deal.open(&mut renter, &host)));
+        facts.push(Fact::Entry(deal.accept(&mut host, &renter)));
+        facts.push(Fact::Usage(deal.usage(&host)));
+        let close = deal.close(&mut host, &renter);
+        facts.push(Fact::Entry(close.clone()));
+        facts.push(Fact::Entry(deal.close_ack(&close, &mut renter, &host)));
+        first = first.or(Some(deal));
+    }
+    let mut first = first.unwrap();
+    let with = |fact: Fact| within(&host, &[facts.clone(), vec![fact]].concat());
+    let complaint = complaint(first.id.into());
+    assert_eq!(with(Fact::Entry(renter.clone().say(Some(first.id), &host, complaint.clone()))), Verdict::Valid);
+    let mut stranger = Party::new(3);
+    stranger.genesis();
+    let Verdict::Invalid(fault) = with(Fact::Entry(stranger.say(Some(first.id), &host, complaint))) else {
+        panic!("a stranger complains of it");
+    };
+    assert!(fault.what.contains("not its author's"), "{}", fault.what);
+    let Verdict::Invalid(fault) = with(Fact::Entry(first.open(&mut renter, &host))) else {
+        panic!("it is opened twice");
+    };
+    assert!(fault.what.contains("open already"), "{}", fault.what);
+}
+
+#[test]
+fn too_many_open_leases_or_peers_are_given_up_on() {
+    let mut host = Party::new(1);
+    let genesis = Fact::Entry(host.genesis());
+    let mut facts = vec![genesis.clone()];
+    let mut renter = Party::new(2);
+    renter.genesis();
+    for number in 0..4 {
+        facts.push(Fact::Entry(Deal::new(&host, &renter, number).open(&mut renter, &host)));
+    }
+    assert_eq!(within(&host, &facts[..4]), Verdict::Valid);
+    assert!(matches!(within(&host, &facts), Verdict::Invalid(fault) if fault.what.contains("leases are open")));
+
+    // Each of them says one thing, with a key that costs nothing.
+    let mut facts = vec![genesis];
+    for seed in 10..14 {
+        let mut peer = Party::new(seed);
+        peer.genesis();
+        let claim = souk_protocol::opinion::Attestation { claim: "kind".to_owned(), until: None, withdrawn: false };
+        facts.push(Fact::Entry(peer.say(None, &host, Body::Attestation(claim))));
+    }
+    assert_eq!(within(&host, &facts[..3]), Verdict::Valid);
+    assert!(matches!(within(&host, &facts), Verdict::Invalid(fault) if fault.what.contains("peers")));
+}
+
+#[test]
+fn what_is_remembered_does_not_grow_with_the_file() {
+    let (mut host, mut renter) = (Party::new(1), Party::new(2));
+    let mut rows = Vec::new();
+    let network = host.network;
+    let mut audit = Audit::new(
+        &Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            network,
+            author: host.key.node_id(),
+            filter: Filter::All,
+        },
+        NARROW,
+    );
+    let mut record = 0;
+    let mut take = |audit: &mut Audit, fact| {
+        record += 1;
+        audit.take(Checked { offset: 0, record, fact: Ok(fact) }).unwrap();
+    };
+    take(&mut audit, Fact::Entry(host.genesis()));
+    renter.genesis();
+    for number in 0..60 {
+        let mut deal = Deal::new(&host, &renter, number);
+        take(&mut audit, Fact::Entry(deal.open(&mut renter, &host)));
+        take(&mut audit, Fact::Entry(deal.accept(&mut host, &renter)));
+        for day in 0..5 {
+            let mut usage = deal.usage_value(day + 1, &host);
+            usage.time = souk_protocol::Timestamp(crate::fixture::START + (number * 5 + day) * 86_400_000);
+            let usage = Verified::sign(usage, &host.key, &network).unwrap();
+            deal.usage = Some(usage.clone());
+            take(&mut audit, Fact::Usage(usage));
+        }
+        let settle = souk_protocol::settlement::Settle {
+            n: u32::try_from(number).unwrap() + 1,
+            currency: souk_protocol::Currency::usd(),
+            amount: Amount(5),
+            total: Amount(5 * (number + 1)),
+            method: "manual".to_owned(),
+            reference: String::new(),
+        };
+        take(&mut audit, Fact::Entry(renter.say(None, &host, Body::Settle(settle))));
+        let close = deal.close(&mut host, &renter);
+        take(&mut audit, Fact::Entry(close.clone()));
+        take(&mut audit, Fact::Entry(deal.close_ack(&close, &mut renter, &host)));
+        rows.push(audit.rows());
+    }
+    let (early, late) = (rows[..20].iter().max().unwrap(), rows[20..].iter().max().unwrap());
+    assert!(late <= early && *late < 60, "{rows:?}");
 }

@@ -1,13 +1,11 @@
-//! `souk receipts`, `ledger check`, `ledger export`, and `verify`, which needs no node.
+//! `souk receipts`, `ledger check`, `ledger export`.
 
 use std::{
-    fs::File,
-    io::{BufReader, Read, Write},
+    io::Write,
     path::{Path, PathBuf},
 };
 
 use serde_json::json;
-use souk_ledger::verify::{Fault, Report, Verdict};
 
 use super::{
     Context,
@@ -161,67 +159,4 @@ async fn save(pieces: Pieces, file: &Path) -> Result<u64, Failure> {
         Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => Err(taken(file)),
         Err(e) => Err(failed(e.error)),
     }
-}
-
-pub(super) fn verify(context: &Context, file: &Path) -> Result<u8, Failure> {
-    let failed = |e: std::io::Error| Failure::new(format!("can't read {}: {e}", file.display()));
-    let reader: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(File::open(file).map_err(failed)?)
-    };
-    let report = souk_ledger::verify::verify(BufReader::with_capacity(1 << 20, reader)).map_err(failed)?;
-    if context.json {
-        output::json(&as_json(&report))?;
-    } else {
-        output::line(as_text(&report))?;
-    }
-    Ok(report.verdict.exit_code())
-}
-
-const fn verdict(verdict: &Verdict) -> (&'static str, Option<&Fault>) {
-    match verdict {
-        Verdict::Valid => ("valid", None),
-        Verdict::Invalid(fault) => ("invalid", Some(fault)),
-        Verdict::Incomplete(fault) => ("incomplete", Some(fault)),
-    }
-}
-
-fn as_json(report: &Report) -> serde_json::Value {
-    let (word, fault) = verdict(&report.verdict);
-    let agreed: serde_json::Map<_, _> =
-        report.agreed.iter().map(|(currency, amount)| (currency.0.clone(), json!(amount.to_string()))).collect();
-    json!({
-        "verdict": word,
-        "fault": fault.map(|f| json!({ "record": f.record, "offset": f.offset, "what": f.what })),
-        "author": report.header.as_ref().map(|h| h.author),
-        "network_id": report.header.as_ref().map(|h| h.network),
-        "records": report.records,
-        "leases": report.leases,
-        "unanswered": report.unanswered,
-        "unanswered_leases": report.unanswered_leases,
-        "forks": report.forks,
-        "agreed": agreed,
-    })
-}
-
-fn as_text(report: &Report) -> String {
-    let (word, fault) = verdict(&report.verdict);
-    let mut lines = vec![match fault {
-        None => word.to_owned(),
-        Some(f) => format!("{word}: record {} at byte {}: {}", f.record, f.offset, output::plain(&f.what)),
-    }];
-    if let Some(header) = &report.header {
-        let agreed: Vec<String> = report.agreed.iter().map(|(c, a)| output::money(*a, c, 9)).collect();
-        lines.push(output::pairs(&[
-            ("author", header.author.to_string()),
-            ("records", report.records.to_string()),
-            ("leases", format!("{}, {} never answered", report.leases, report.unanswered)),
-            ("agreed", agreed.join(", ")),
-        ]));
-    }
-    for node in &report.forks {
-        lines.push(format!("{node} has signed two histories"));
-    }
-    lines.join("\n")
 }

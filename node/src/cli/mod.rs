@@ -39,6 +39,7 @@ mod ssh;
 mod ssh_keys;
 mod template;
 mod terms;
+mod verify;
 mod volume;
 mod volume_clone;
 mod watch;
@@ -148,7 +149,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
-        Command::Verify(args) => ledger::verify(context, &args.file),
+        Command::Verify(args) => verify::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
         Command::Owner(command) => owner::owner(context, command).await,
         Command::Hook(command) => hooks::hook(context, command).await,

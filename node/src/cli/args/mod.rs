@@ -264,8 +264,9 @@ pub enum Command {
     #[command(subcommand, after_help = "Examples:\n  souk ledger check\n  souk ledger export ledger.souk")]
     Ledger(LedgerCommand),
     /// Check an exported ledger; needs no node and no network
-    #[command(after_help = "Exit codes: 0 valid, 1 invalid, 6 incomplete.\n\nExamples:\n  souk verify ledger.souk\n  \
-                      souk ledger export - | souk verify -")]
+    #[command(after_help = "Checks every signature, every chain and every sum again.\n\n\
+                            Exit codes: 0 valid, 1 invalid, 6 incomplete, 2 the file can't be read.\n\n\
+                            Examples:\n  souk verify ledger.souk\n  souk ledger export - | souk verify -")]
     Verify(VerifyArgs),
     /// Rent this machine out
     #[command(

@@ -71,7 +71,15 @@ impl State {
     /// The state of `own` in `network` as `kv` holds it.
     #[must_use]
     pub fn new(own: NodeId, network: NetworkId, kv: Arc<dyn Kv>) -> Self {
-        Self { own, network, kv, staged: Batch::new(), leases: BTreeMap::new(), sparse: false, retired: BTreeMap::new() }
+        Self {
+            own,
+            network,
+            kv,
+            staged: Batch::new(),
+            leases: BTreeMap::new(),
+            sparse: false,
+            retired: BTreeMap::new(),
+        }
     }
 
     /// The same, for records from which some of our own entries have been left out.

@@ -31,7 +31,7 @@ impl Party {
 
     /// The next entry of the chain, about the chain itself.
     pub fn say_of_itself(&mut self, body: Body) -> Verified<Entry> {
-        self.next(None, None, body)
+        self.next(START, None, None, body)
     }
 
     /// The next entry of the chain.
@@ -42,10 +42,10 @@ impl Party {
     /// The same, later.
     pub fn say_at(&mut self, at: u64, lease: Option<LeaseId>, peer: &Self, body: Body) -> Verified<Entry> {
         let genesis = matches!(body, Body::Genesis { .. });
-        self.next(lease, (!genesis).then(|| peer.key.node_id()), body)
+        self.next(at, lease, (!genesis).then(|| peer.key.node_id()), body)
     }
 
-    fn next(&mut self, lease: Option<LeaseId>, peer: Option<NodeId>, body: Body) -> Verified<Entry> {
+    fn next(&mut self, at: u64, lease: Option<LeaseId>, peer: Option<NodeId>, body: Body) -> Verified<Entry> {
         let entry = Entry {
             author: self.key.node_id(),
             seq: self.seq,

@@ -175,7 +175,7 @@ fn evidence_is_read_from_signed_documents() {
     let (mut host, mut renter) = (Party::new(1), Party::new(2));
     let own = host.key.node_id();
     let disk = Arc::new(SimulatedDisk::default());
-    let sizes = Sizes { segment: 64 << 10, first: 4 << 10, step: 16 << 10 };
+    let sizes = Sizes { segment: 64 << 10, first: 4 << 10, step: 16 << 10, replace: 64 << 20 };
     let mut ledger = Ledger::open_with(disk, sizes, &Backend::Memory, own, host.network).unwrap();
     let mut deal = Deal::new(&host, &renter, 1);
     let mut tell = |fact: Fact| {
@@ -210,7 +210,7 @@ fn deal_id(fact: &Fact) -> LeaseId {
         Fact::Entry(entry) => entry.lease.unwrap_or_default(),
         Fact::Usage(usage) => usage.lease,
         Fact::Ack(ack) => ack.lease,
-        Fact::Private(_) => LeaseId::default(),
+        Fact::Fork(_) | Fact::Private(_) => LeaseId::default(),
     }
 }
 

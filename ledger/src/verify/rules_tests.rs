@@ -10,7 +10,7 @@ use souk_protocol::{
 
 use super::*;
 use crate::{
-    export::{Item, Trailer},
+    export::{Filter, Item, Trailer},
     fixture::{Deal, Party},
     record::Fact,
 };
@@ -24,7 +24,7 @@ fn what(host: &Party, filter: Filter, facts: &[Fact]) -> Option<String> {
     };
     push(
         &mut bytes,
-        &encode::to_bytes(&Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter }),
+        &encode::to_bytes(&Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter, cut: false }),
     );
     for fact in facts {
         let item = match fact {

@@ -55,7 +55,7 @@ impl Record {
             Fact::Entry(entry) => parts("entry", entry, entry.lease),
             Fact::Usage(usage) => parts("usage", usage, Some(usage.lease)),
             Fact::Ack(ack) => parts("ack", ack, Some(ack.lease)),
-            Fact::Private(_) => unreachable!("nothing private is made here"),
+            Fact::Fork(_) | Fact::Private(_) => unreachable!("nothing private is made here"),
         }
     }
 
@@ -314,6 +314,7 @@ impl World {
             rates,
             listed_hour: Amount(rates.compute_hour.0 + self.rng.between(0, 1_000_000_000)),
             credit: self.amount(),
+            payment: None,
             max_spend: self.maybe(Self::amount),
             extend_until: self.maybe(|world| Timestamp(ends_at + world.rng.between(0, 86_400_000))),
             notice: Millis(self.rng.between(0, 3_600_000)),

@@ -100,7 +100,8 @@ impl Accounts {
             | Body::CloseAck { .. }
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_) => Ok(()),
+            | Body::Probe(_)
+            | Body::Checkpoint(_) => Ok(()),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Two starts of one key, honest restarts, and lies about heads.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::wildcard_enum_match_arm)]
 
 use super::{
     super::{

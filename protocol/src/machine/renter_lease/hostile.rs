@@ -255,7 +255,7 @@ fn what_was_not_acknowledged_is_remembered_by_the_acknowledgement() {
     let (lease, before) = (&bench.lease, bench.lease.acked());
     let accept = match lease.answer() {
         super::Opened::Accepted(accept) => Some(accept.clone()),
-        _ => None,
+        super::Opened::Waiting | super::Opened::GivenUp | super::Opened::Void(..) => None,
     };
     let again = RenterLease::restored(Remembered {
         draft: lease.draft().clone(),

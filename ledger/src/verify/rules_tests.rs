@@ -31,7 +31,7 @@ fn what(host: &Party, filter: Filter, facts: &[Fact]) -> Option<String> {
             Fact::Entry(entry) => Item::Entry(entry.to_signed()),
             Fact::Usage(usage) => Item::Usage(usage.to_signed()),
             Fact::Ack(ack) => Item::Ack(ack.to_signed()),
-            Fact::Private(_) => unreachable!("it is never exported"),
+            Fact::Fork(_) | Fact::Private(_) => unreachable!("it is never exported"),
         };
         push(&mut bytes, &encode::to_bytes(&item));
     }

@@ -335,7 +335,9 @@ impl View {
         };
         match Record::from_bytes(&bytes) {
             Ok(Record::Entry(entry)) => Ok(Some(entry)),
-            Ok(Record::Usage(_) | Record::Ack(_) | Record::Fork(_) | Record::Private(_)) | Err(_) => Err(QueryError::NotThere(at.index)),
+            Ok(Record::Usage(_) | Record::Ack(_) | Record::Fork(_) | Record::Private(_)) | Err(_) => {
+                Err(QueryError::NotThere(at.index))
+            }
         }
     }
 

@@ -42,7 +42,10 @@ fn frame(out: &mut Vec<u8>, value: &impl Serialize) {
 fn header(author: &Party) -> Vec<u8> {
     let mut out = Vec::new();
     let (network, author) = (author.network, author.key.node_id());
-    frame(&mut out, &Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter: Filter::All, cut: false });
+    frame(
+        &mut out,
+        &Header { format: FORMAT.to_owned(), version: VERSION, network, author, filter: Filter::All, cut: false },
+    );
     out
 }
 

@@ -154,7 +154,11 @@ impl Ledger {
         let seal = Arc::new(Seal::of(&key));
         let restore = restore(handle.view(), &seal, now)?;
         let progress = durable.clone();
-        Ok((Self { thread, handle, key, seal, own, progress, checkpoint, forks, waiting: VecDeque::new() }, restore, durable))
+        Ok((
+            Self { thread, handle, key, seal, own, progress, checkpoint, forks, waiting: VecDeque::new() },
+            restore,
+            durable,
+        ))
     }
 
     const fn view(&self) -> &View {

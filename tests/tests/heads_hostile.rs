@@ -1,5 +1,5 @@
 //! Proofs of forks that prove nothing, and floods of them: one real engine, and peers whose every word is written by hand.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 use souk_protocol::{
     DocumentId, Keypair, Nonce, Verified, encode,

@@ -24,8 +24,8 @@ use souk_protocol::{
 };
 
 pub(crate) use entry::check_shape;
-pub(crate) use receipt::check_ack;
 pub(crate) use keep::{Keep, totals};
+pub(crate) use receipt::check_ack;
 pub use refusal::{FoldError, Refusal};
 
 use crate::{

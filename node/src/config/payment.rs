@@ -196,7 +196,6 @@ impl HostPayment {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
     use crate::config::Config;
 
     fn check(text: &str) -> Result<(), String> {

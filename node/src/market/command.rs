@@ -14,10 +14,11 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, AccountDetail, AccountsView, ClaimView, EarningsRequest, EarningsView, EventsRequest, ExecRequest, FilesRequest, HappenedView, HostView,
-    IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView,
-    ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PayRequest, PaymentView, PeerView,
-    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
+    AcceptRequest, AccountDetail, AccountsView, ClaimView, EarningsRequest, EarningsView, EventsRequest, ExecRequest,
+    FilesRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView, JoinRequest,
+    JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest, MachineOrder,
+    MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PayRequest, PaymentView, PeerView, PriceRequest,
+    QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
     ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
 use crate::template::Template;

@@ -196,7 +196,7 @@ impl Market {
             },
             max_spend: request.max_spend,
             prepay: None,
-        tick: request.tick_ms,
+            tick: request.tick_ms,
             label: request.label,
             image: request.image,
             volume: request.volume,

@@ -154,6 +154,8 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             | Command::LeaseTemplate { .. }
             | Command::JupyterAccess { .. }
             | Command::Files { .. }
+            | Command::Trust(_)
+            | Command::Money(_)
             | Command::Tunnel { .. } => {}
             Command::Receipts { reply, .. } => answer(reply, Ok(vec![views::receipt()])),
             Command::Events { request, reply } => answer(reply, Ok(views::happened(&request))),

@@ -5,9 +5,9 @@
 
 use crate::{
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
+    checkpoint::Checkpoint,
     fork::ForkProof,
     heads::Meet,
-    checkpoint::Checkpoint,
     lease::{EndReason, LeaseDraft},
     message::{Action, Cause, Extension, Progress, Request, Response, SliceQuote},
     money::{Amount, Currency},

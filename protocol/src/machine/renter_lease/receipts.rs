@@ -152,7 +152,8 @@ impl RenterLease {
         let ran = self.ran(at).map_or(passed, with_slack);
         let runs = self.paid_runs(at);
         let paid = runs.map_or(passed, with_slack);
-        let answered = runs.map_or(passed.0.saturating_sub(silent.0), |runs| with_slack(Millis(runs.0.saturating_sub(silent.0))).0);
+        let answered = runs
+            .map_or(passed.0.saturating_sub(silent.0), |runs| with_slack(Millis(runs.0.saturating_sub(silent.0))).0);
         // What is waived is billed to nobody: only what is billed must have run, and answered.
         let billed = Millis(claimed.active.0.saturating_sub(claimed.waived.0));
         let ran = billed.min(passed).min(ran).min(paid);

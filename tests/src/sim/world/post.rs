@@ -54,13 +54,11 @@ impl World {
         let token = n.token();
         n.inbound.insert(token, (from, message));
         let from = self.nodes[from].id;
-        match request {
-            Request::Meet(meet) => {
-                let looked_up = Box::new(self.nodes[to].store.looked_up(&meet));
-                self.feed(to, Input::Meeting { from, token, meet, looked_up })
-            }
-            request => self.feed(to, Input::Request { from, token, request }),
+        if let Request::Meet(meet) = request {
+            let looked_up = Box::new(self.nodes[to].store.looked_up(&meet));
+            return self.feed(to, Input::Meeting { from, token, meet, looked_up });
         }
+        self.feed(to, Input::Request { from, token, request })
     }
 
     pub(super) fn reply(&mut self, node: usize, token: Token, response: Response) -> Held {

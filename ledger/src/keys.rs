@@ -31,6 +31,8 @@ pub(crate) const EARNED: &[u8] = b"d";
 pub(crate) const PROOFS: &[u8] = b"f";
 /// All settlements.
 pub(crate) const SETTLEMENTS: &[u8] = b"s";
+/// What was agreed to by the end of each month.
+pub(crate) const MONTHS: &[u8] = b"m";
 /// All attestations held in chains.
 pub(crate) const ATTESTATIONS: &[u8] = b"a";
 

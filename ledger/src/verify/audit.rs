@@ -271,8 +271,8 @@ impl Audit {
     /// Writes what has changed and drops what can't matter any more.
     fn settle(&mut self) -> Result<(), String> {
         let mut batch = self.state.take_changes();
-        // Indexes, earnings and attestations answer queries, and there are none here.
-        let unasked = [b"i", keys::EARNED, keys::ATTESTATIONS];
+        // Indexes, earnings, months and attestations answer queries, and there are none here.
+        let unasked = [b"i", keys::EARNED, keys::MONTHS, keys::ATTESTATIONS];
         batch.retain(|key, _| !unasked.iter().any(|tag| key.starts_with(tag)));
         // Of a proof it matters that there is one.
         batch.iter_mut().filter(|(key, _)| key.starts_with(keys::PROOFS)).for_each(|(_, row)| *row = Some(Vec::new()));

@@ -286,7 +286,7 @@ fn verify_tells_valid_from_cut_from_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("x");
     let name = file.display().to_string();
-    fails(&run(dir.path(), &["verify", &name]), 1, &["can't read"]);
+    fails(&run(dir.path(), &["verify", &name]), 2, &["can't read"]);
     fs::write(&file, b"").unwrap();
     let cut = run(dir.path(), &["verify", &name, "--json"]);
     assert_eq!(cut.status.code(), Some(6));

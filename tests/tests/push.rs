@@ -90,7 +90,8 @@ fn an_image_goes_from_engine_to_engine_and_only_what_lacks() {
     renter.reaches(&again, "ended destroyed");
     let ask = stranger.ask_of(&host, 1);
     let reference = format!("push://mine/app:dev@{id}");
-    let taken = ["rent", &ask, "--image", &reference, "--disk", "1", "-y", "-d", "--egress", "none"];
+    let mut taken = vec!["rent", &ask, "--image", &reference, "--disk", "1", "-y", "-d", "--egress", "none"];
+    taken.extend(["--", "sleep", "600"]);
     let lease = lease_of(&stranger.souk(&taken, &[]).lines());
     let shown = stranger.show(&lease);
     assert_eq!(state_of(&shown), "preparing", "it waits for what was not sent: {shown:#}");

@@ -161,7 +161,7 @@ fn whatever_a_program_does_nothing_is_paid_twice_and_nothing_is_believed_that_wa
             a["payments"].as_array().unwrap().iter().any(|p| p["reference"] == reference && look(p))
         })
     };
-    for (mode, problem) in [("junk", "answer is none"), ("hang", "did not end"), ("big", ""), ("dies", "signal")] {
+    for (mode, problem) in [("junk", "answer is none"), ("hang", "did not end"), ("big", ""), ("dies", "ended")] {
         bank.mode(mode);
         let reference = format!("p-{mode}");
         assert_eq!(pay(&reference)["state"], "intended");

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use super::{
     command::{CommandError, ErrorCode},
+    patience,
     task::{Internal, Market},
 };
 use crate::{clock::now, seal::Seal};
@@ -31,6 +32,8 @@ const KEPT_PER_RENTER: usize = 16;
 const UNUSED: Millis = Millis::from_mins(10);
 /// How long a host has to take a login.
 const GIVE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a host that has just started has for it.
+const GIVE_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 /// Bytes of a sealed login.
 const SEALED_BYTES: u64 = 64 * 1024;
 /// Where a renter keeps its own.
@@ -161,13 +164,11 @@ impl Market {
             let kept = tokio::task::spawn_blocking(write).await.map_err(anyhow::Error::from).and_then(|kept| kept);
             let result = match kept {
                 Err(error) => Err(Refusal::Malformed(format!("the login can't be kept on this node's disk: {error}"))),
-                Ok(()) => match network.request(host, request, GIVE_WITHIN).await {
-                    Ok(bytes) => match Response::from_bytes(&bytes) {
-                        Ok(Response::LoginTaken) => Ok(()),
-                        Ok(Response::Rejected(reject)) => Err(Refusal::Host(reject)),
-                        Ok(_) | Err(_) => Err(Refusal::NoAnswer("its answer is no answer to a login".to_owned())),
-                    },
-                    Err(error) => Err(Refusal::NoAnswer(error.to_string())),
+                Ok(()) => match patience::ask(&network, host, request, GIVE_WITHIN).await {
+                    Ok(Response::LoginTaken) => Ok(()),
+                    Ok(Response::Rejected(reject)) => Err(Refusal::Host(reject)),
+                    Ok(_) => Err(Refusal::NoAnswer("its answer is no answer to a login".to_owned())),
+                    Err(error) => Err(Refusal::NoAnswer(error)),
                 },
             };
             internal.send(Internal::LoginGiven(waiting, result)).await.ok();
@@ -196,8 +197,12 @@ impl Market {
             let request = Request::Login(Box::new(LoginFor { workload, login: own.login.clone() })).to_bytes();
             let network = self.network.clone();
             tokio::spawn(async move {
-                if let Err(error) = network.request(host, request, GIVE_WITHIN).await {
-                    tracing::debug!(%error, peer = %host, "a login was not given again");
+                // It may have started this moment, and take nothing until it knows that its key is its own.
+                match patience::ask(&network, host, request, GIVE_AGAIN_WITHIN).await {
+                    Ok(Response::LoginTaken) => {}
+                    Ok(Response::Rejected(why)) => tracing::debug!(%why, peer = %host, "a login is not taken again"),
+                    Ok(_) => tracing::debug!(peer = %host, "a login was not given again: the host is busy"),
+                    Err(error) => tracing::debug!(%error, peer = %host, "a login was not given again"),
                 }
             });
         }

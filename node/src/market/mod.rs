@@ -24,6 +24,7 @@ mod orders;
 mod outbox;
 pub mod owned;
 mod parties;
+mod patience;
 mod pricing;
 mod pulses;
 mod rentals;

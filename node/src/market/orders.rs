@@ -254,13 +254,12 @@ fn sign(
 
 async fn send(network: &NetworkHandle, to: NodeId, order: &Verified<OwnerOrder>) -> Result<Value, CommandError> {
     let request = Request::Order(order.to_signed()).to_bytes();
-    let bytes = network.request(to, request, ORDER_WITHIN).await.map_err(|e| {
+    let response = super::patience::ask(network, to, request, ORDER_WITHIN).await.map_err(|e| {
         CommandError::new(ErrorCode::Unreachable, format!("the machine did not answer: {e}"))
             .hint("it may have been done; souk host machines shows how it is")
     })?;
     let odd =
         |why: String| CommandError::new(ErrorCode::Rejected, format!("the machine's answer makes no sense: {why}"));
-    let response = Response::from_bytes(&bytes).map_err(|e| odd(e.to_string()))?;
     if let Response::Ordered { answer } = response {
         return match serde_json::from_slice(&answer).map_err(|e| odd(e.to_string()))? {
             Outcome::Done(value) => Ok(value),

@@ -39,6 +39,7 @@ use super::{
     logins::Logins,
     outbox::Outbox,
     owned::Owned,
+    patience,
     pricing::Prices,
     pulses::Pulses,
     rentals::Rentals,
@@ -569,12 +570,16 @@ impl Market {
     fn send(&self, token: Token, to: NodeId, request: &Request) {
         let (network, internal, body) = (self.network.clone(), self.internal.clone(), request.to_bytes());
         // A wish to start waits at the host until the processes of the last run have ended.
-        let within = if matches!(request, Request::Control { .. }) { CONTROL_WITHIN } else { ANSWER_WITHIN };
+        let patient = matches!(request, Request::Control { .. });
+        let within = if patient { CONTROL_WITHIN } else { ANSWER_WITHIN };
         tokio::spawn(async move {
-            let result = match network.request(to, body, within).await {
-                Ok(bytes) => Response::from_bytes(&bytes).map_err(|e| NoAnswer { why: format!("its answer is {e}") }),
-                Err(error) => Err(NoAnswer { why: error.to_string() }),
+            let result = if patient {
+                patience::ask(&network, to, body, within).await
+            } else {
+                let bytes = network.request(to, body, within).await.map_err(|e| e.to_string());
+                bytes.and_then(|bytes| Response::from_bytes(&bytes).map_err(|e| format!("its answer is {e}")))
             };
+            let result = result.map_err(|why| NoAnswer { why });
             internal.send(Internal::Response { token, result }).await.ok();
         });
     }

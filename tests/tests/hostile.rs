@@ -82,8 +82,12 @@ impl Raw {
         Response::from_bytes(&answer).unwrap()
     }
 
+    /// What it answers once it has started.
     fn ask(&self, request: &Request) -> Response {
-        self.bytes(request.to_bytes())
+        until("it has time for it", || {
+            let answer = self.bytes(request.to_bytes());
+            (!matches!(answer, Response::Busy { .. })).then_some(answer)
+        })
     }
 
     fn rejected(&self, request: &Request) -> RejectCode {
@@ -336,15 +340,23 @@ fn bad_bytes_get_answers_and_change_nothing() {
     nothing_left(world.docker(), &host);
 
     // A draft from before a restart can't be opened after it.
-    let late = mallory.draft(3, &work);
+    let late = Raw::meet(204, network(), &host).unwrap().draft(3, &work);
+    // A key known to have forked its chain gets none at all.
+    let wish = mallory.proposal(4, &work);
+    assert_eq!(mallory.rejected(&Request::Propose(Box::new(wish))), RejectCode::Forked);
     host.stop();
     host.start();
     let _ = renter.ask_of(&host, 1);
+    let punctual = Raw::meet(204, network(), &host).unwrap();
+    let open = punctual.open(&late, network(), now());
+    assert_eq!(punctual.rejected(&commit(&open, &work)), RejectCode::Stale);
+    // The answers of before are still the answers, and a fork is not forgotten.
     let back = Raw::meet(201, network(), &host).unwrap();
-    let next = back.open_after(&open, &late);
-    assert_eq!(back.rejected(&commit(&next, &work)), RejectCode::Stale);
-    // The answers of before are still the answers.
     assert!(answered(&back, &good) == accept);
+    until("it is known as forked, once the host's offers are out again", || {
+        let wish = back.proposal(5, &work);
+        (back.rejected(&Request::Propose(Box::new(wish))) == RejectCode::Forked).then_some(())
+    });
 
     assert!(Raw::meet(203, NetworkId::of_name("elsewhere"), &host).is_none(), "another network's node was let in");
     assert_eq!(host.json(&["ledger", "check"])["faults"], serde_json::json!([]));

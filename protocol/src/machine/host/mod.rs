@@ -376,8 +376,9 @@ impl Host {
         self.stop_without_volumes(cx, now);
         self.watch_accounts(cx, now);
         self.share_out(cx, now);
-        // What sharing out has brought about goes out with the rest.
+        // What credit and sharing out have brought about goes out with the rest. Who runs again may end soon.
         for lease in self.leases.values_mut() {
+            lease.tell_expiry(cx, now);
             lease.pump(cx, now);
         }
         self.publish(cx, book, now);

@@ -331,7 +331,7 @@ impl HostLease {
         alive.then(|| Timestamp(self.terms.ends_at.0.saturating_sub(before.0)))
     }
 
-    fn tell_expiry(&mut self, cx: &mut Context, now: Timestamp) {
+    pub(in super::super) fn tell_expiry(&mut self, cx: &mut Context, now: Timestamp) {
         if self.expiry_due().is_none_or(|at| now < at) {
             return;
         }

@@ -71,6 +71,8 @@ pub(super) enum Told {
     Waits,
     /// It was answered before; so much of it had arrived, if it is the newest that was.
     Answered(Amount),
+    /// It came with an open before one that was made earlier: it is not taken yet, since that one could not be taken after it.
+    Early,
 }
 
 fn said(entry: &Entry) -> Option<&Settle> {
@@ -256,7 +258,8 @@ impl Context {
     }
 
     /// A peer says to have paid us. It is kept, and looked for. `deals` says whether we have anything to do with that peer: of others
-    /// only so many payments are taken.
+    /// only so many payments are taken. `until` says for how long an open waits for it. Payments with opens may overtake others;
+    /// those that are told by themselves come in their order, and where one is missing there it was lost here, and counts no more.
     pub(super) fn take_settle(
         &mut self,
         from: NodeId,
@@ -287,6 +290,10 @@ impl Context {
             let arrived = between.arrived.filter(|(settle, _)| *settle == entry.id());
             return Ok((Told::Answered(arrived.map_or(Amount::ZERO, |(_, amount)| amount)), entry.id()));
         }
+        let next = newest.checked_add(1) == Some(settle.n);
+        if !next && until.is_some() {
+            return Ok((Told::Early, entry.id()));
+        }
         if between.missed >= limits::PAYMENTS_MISSED {
             return Err("too many of your payments did not arrive; ask the host");
         }
@@ -294,7 +301,6 @@ impl Context {
             return Err("too many of your payments wait to be looked for");
         }
         let least = total.checked_add(settle.amount).ok_or("the payments' sum overflows")?;
-        let next = newest.checked_add(1) == Some(settle.n);
         if settle.total < least || (next && settle.total != least) {
             return Err("its sum does not follow from the payment before it");
         }

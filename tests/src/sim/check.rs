@@ -31,7 +31,7 @@ fn ensure(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
 ///
 /// # Errors
 /// The invariant that broke.
-pub fn at_each_step(node: &Node, now: Timestamp) -> Result<(), String> {
+pub fn at_each_step(node: &mut Node, now: Timestamp) -> Result<(), String> {
     let Some(engine) = &node.engine else {
         return Ok(());
     };
@@ -123,8 +123,9 @@ pub fn unrest(world: &World) -> String {
 }
 
 /// What a host's account with a peer may come to: five quarters of the first slice and all that was settled, which bounds every
-/// slice there was; what the disks cost, which are kept; and some seconds of compute, until all is stopped.
-fn bounded(node: &Node, now: Timestamp) -> Result<(), String> {
+/// slice there was; what the disks cost, which are kept; and some seconds of compute, until all is stopped. Leases that are over and
+/// forgotten have had theirs.
+fn bounded(node: &mut Node, now: Timestamp) -> Result<(), String> {
     let Some(engine) = &node.engine else { return Ok(()) };
     for account in engine.accounts().iter() {
         let of_peer = |l: &&HostLease| l.draft().renter == account.peer() && l.draft().currency == *account.currency();
@@ -133,14 +134,16 @@ fn bounded(node: &Node, now: Timestamp) -> Result<(), String> {
             continue;
         }
         let slice = account.note().lent.base.0 + account.settled_to_us().0;
-        let disks: u64 = leases()
-            .map(|l| {
-                let storage = Counters { storage: l.count(now).0.storage, ..Counters::default() };
-                money::due(&l.draft().rates, l.draft().resources.disk_mb, &storage, Amount::ZERO).map_or(0, |a| a.0)
-            })
-            .sum();
-        let seconds: u64 = leases().map(|l| l.terms().compute_hour.0.max(l.draft().listed_hour.0) / 3600 * 6).sum();
-        let most = i128::from(slice) * 5 / 4 + i128::from(disks) + i128::from(seconds);
+        let beyond = node.beyond.entry((account.peer(), account.currency().clone())).or_default();
+        for lease in leases() {
+            let storage = Counters { storage: lease.count(now).0.storage, ..Counters::default() };
+            let draft = lease.draft();
+            let disk = money::due(&draft.rates, draft.resources.disk_mb, &storage, Amount::ZERO).map_or(0, |a| a.0);
+            let seconds = lease.terms().compute_hour.0.max(draft.listed_hour.0) / 3600 * 6;
+            let most = beyond.entry(lease.id()).or_default();
+            *most = (*most).max(disk + seconds);
+        }
+        let most = i128::from(slice) * 5 / 4 + i128::from(beyond.values().sum::<u64>());
         let owed = engine.owed_by(&account.peer(), account.currency(), now);
         ensure(owed <= most, || {
             format!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use souk_protocol::{
-    Keypair, LeaseId, NodeId, Timestamp,
+    Currency, Keypair, LeaseId, NodeId, Timestamp,
     machine::{
         engine::Engine,
         io::{Output, Ticket, Token},
@@ -59,6 +59,8 @@ pub struct Node {
     pub idle: Vec<u16>,
     /// Whether the engine was told that the container engine can be used.
     pub told_up: bool,
+    /// What each lease it hosts may have cost beyond the slice of its account: see `one-slice` of the checks.
+    pub beyond: BTreeMap<(NodeId, Currency), BTreeMap<LeaseId, u64>>,
     /// The node's time at its last input.
     pub fed_at: Timestamp,
     /// Steps of its clock.
@@ -92,6 +94,7 @@ impl Node {
             amiss: BTreeMap::new(),
             idle: Vec::new(),
             told_up: false,
+            beyond: BTreeMap::new(),
             fed_at: Timestamp(0),
             clock_steps: 0,
             wake: None,

@@ -55,7 +55,9 @@ impl Host {
                 self.paying.insert(draft.id().into(), paying);
                 return;
             }
-            Some(Ok((Told::Waits, _))) => return cx.reply(token, Response::Busy { retry_after_ms: 1000 }, None),
+            Some(Ok((Told::Waits | Told::Early, _))) => {
+                return cx.reply(token, Response::Busy { retry_after_ms: 1000 }, None);
+            }
             Some(Ok((Told::Answered(_), _))) => "its first payment has not arrived",
             Some(Err(why)) => why,
             None => "this host takes an open of yours only with its first payment",

@@ -42,7 +42,7 @@ impl World {
             return Err(format!("bounded: the engine would spin at {at:?}, since {why}: {leases:?} {rented:?}"));
         }
         self.drain(node)?;
-        check::at_each_step(&self.nodes[node], time)
+        check::at_each_step(&mut self.nodes[node], time)
     }
 
     pub(super) fn drain(&mut self, node: usize) -> Held {

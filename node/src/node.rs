@@ -165,7 +165,7 @@ async fn once(
             };
         }
     };
-    let guard::Passed { restore, connected, waiting } = passed;
+    let guard::Passed { restore, connected, waiting, early } = passed;
     let meta = restore.leases.iter().map(|row| (row.lease, views::meta_of(row))).collect();
     let engine = Engine::new(identity.keypair.clone(), network_id, restore, now())?;
 
@@ -193,6 +193,7 @@ async fn once(
         trust,
         connected,
         waiting,
+        early,
         money: Money::of(config),
     };
     // The market stops first, while the network can still carry its last answers.

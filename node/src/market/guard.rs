@@ -1,7 +1,7 @@
 //! The start of a node up to its first signature: peers are asked for its own head, and whether its key is in use elsewhere.
 //!
 //! Owns nothing beyond that time. What people want meanwhile waits, but for how the node is; peers that ask for anything but a
-//! meeting are told to ask again. The rules are [`souk_protocol::machine::guard`]'s.
+//! meeting are told to ask again, and their streams wait. The rules are [`souk_protocol::machine::guard`]'s.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,7 +18,7 @@ use souk_protocol::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{About, Command};
+use super::{About, Command, early::Early};
 use crate::{
     api::types::{HostRole, Problem, StatusView},
     clock::{now, random},
@@ -68,6 +68,8 @@ pub struct Passed {
     pub connected: BTreeSet<NodeId>,
     /// What people have wanted meanwhile.
     pub waiting: Vec<Command>,
+    /// Streams that peers have opened meanwhile.
+    pub early: Early,
 }
 
 /// How the guard ended.
@@ -105,7 +107,7 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
     }
     let (answers, mut answered) = mpsc::channel(ANSWERS);
     let mut connected: BTreeSet<NodeId> = BTreeSet::new();
-    let mut waiting = Vec::new();
+    let (mut waiting, mut early) = (Vec::new(), Early::default());
     let (began, mut told) = (tokio::time::Instant::now(), None);
     let mut look = tokio::time::interval(LOOK);
     loop {
@@ -127,7 +129,7 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
                     tracing::warn!(taken, "this ledger was restored from an older copy; it has its receipts back");
                     restore = Restore { instance, ..caught_up };
                 }
-                return Ok(Outcome::Passed(Box::new(Passed { restore, connected, waiting })));
+                return Ok(Outcome::Passed(Box::new(Passed { restore, connected, waiting, early })));
             }
             Some(Verdict::CatchUp { head, records }) => {
                 let known = records.len();
@@ -139,7 +141,7 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
                     "this ledger was restored from an older copy; it goes on after the newest entry that peers have seen"
                 );
                 let restore = Restore { instance, ..caught_up };
-                return Ok(Outcome::Passed(Box::new(Passed { restore, connected, waiting })));
+                return Ok(Outcome::Passed(Box::new(Passed { restore, connected, waiting, early })));
             }
         }
         let phase = guard.phase();
@@ -151,7 +153,7 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
             biased;
             () = stop.cancelled() => return Ok(Outcome::Stopped),
             event = events.recv() => match event {
-                Some(event) => happened(event, &mut guard, ledger, &mut connected),
+                Some(event) => happened(event, &mut guard, ledger, (&mut connected, &mut early)),
                 None if stop.is_cancelled() => return Ok(Outcome::Stopped),
                 None => anyhow::bail!("the network's task has ended"),
             },
@@ -168,7 +170,12 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
     }
 }
 
-fn happened(event: NetworkEvent, guard: &mut Guard, ledger: &Ledger, connected: &mut BTreeSet<NodeId>) {
+fn happened(
+    event: NetworkEvent,
+    guard: &mut Guard,
+    ledger: &Ledger,
+    (connected, early): (&mut BTreeSet<NodeId>, &mut Early),
+) {
     match event {
         NetworkEvent::Listening(address) => tracing::info!(%address, "listening"),
         NetworkEvent::Connected(peer) => {
@@ -188,7 +195,7 @@ fn happened(event: NetworkEvent, guard: &mut Guard, ledger: &Ledger, connected: 
             };
             reply.send(response.to_bytes()).ok();
         }
-        NetworkEvent::Stream { from, .. } => tracing::debug!(peer = %from, "a stream before the node has begun"),
+        NetworkEvent::Stream { from, stream } => early.push(from, stream),
     }
 }
 

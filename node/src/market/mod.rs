@@ -10,6 +10,7 @@ pub mod chains;
 pub mod command;
 mod commands;
 mod containers;
+pub mod early;
 pub mod guard;
 mod heads;
 mod host_slots;

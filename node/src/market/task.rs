@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     chains::Chains,
     command::Command,
+    early::Early,
     idle::IdleSide,
     logins::Logins,
     outbox::Outbox,
@@ -164,6 +165,8 @@ pub struct Parts {
     pub connected: std::collections::BTreeSet<NodeId>,
     /// What people have wanted before.
     pub waiting: Vec<Command>,
+    /// Streams that renters have opened meanwhile.
+    pub early: Early,
     /// Payments.
     pub money: Money,
 }
@@ -186,6 +189,8 @@ pub(super) struct Market {
     pub(super) runtime: Option<Arc<DockerRuntime>>,
     pub(super) runtime_problem: Option<String>,
     pub(super) server: Option<Server>,
+    /// Streams from before there was one.
+    pub(super) early: Early,
     pub(super) endpoints: Endpoints,
     /// Wishes from inside instances that the engine has not answered.
     pub(super) inside: BTreeMap<Token, Ask>,
@@ -247,6 +252,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         trust,
         connected,
         waiting,
+        early,
         money,
     } = parts;
     let (asks, mut inside) = mpsc::channel(crate::inside::ASKS);
@@ -269,6 +275,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         runtime: None,
         runtime_problem: None,
         server: None,
+        early,
         endpoints,
         inside: BTreeMap::new(),
         public: watch::Sender::new(Wanted::default()),
@@ -666,14 +673,7 @@ impl Market {
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
             },
-            // Strangers are not even listened to; who rents here is asked what for.
-            NetworkEvent::Stream { from, stream } => {
-                let rents = self.engine.host().leases().values().any(|l| l.draft().renter == from);
-                match &self.server {
-                    Some(server) if rents => server.serve(from, stream),
-                    Some(_) | None => tracing::debug!(peer = %from, "a stream of a peer that rents nothing here"),
-                }
-            }
+            NetworkEvent::Stream { from, stream } => self.stream(from, stream),
         }
     }
 
@@ -739,6 +739,7 @@ impl Market {
                 self.runtime = Some(runtime);
                 self.want_public_ports();
                 self.runtime_problem = None;
+                self.serve_early();
                 *reports = Some(receiver);
                 self.adopt = true;
                 self.offer_machine();
@@ -750,6 +751,7 @@ impl Market {
                     tracing::warn!("{problem}");
                 }
                 self.runtime_problem = Some(problem);
+                self.serve_early();
                 self.connect_runtime(ENGINE_RETRY);
             }
         }

@@ -118,13 +118,26 @@ pub fn unrest(world: &World) -> String {
             }
         }
     }
+    for (i, node) in world.nodes.iter().enumerate() {
+        let Some(engine) = &node.engine else { continue };
+        if node.store.accounts().are_waiting() {
+            left.push(format!("node {i} waits for an answer to a payment, or for a payment"));
+        }
+        if engine.renter().hosts_to_pay() > 0 {
+            left.push(format!("node {i} has to pay {} hosts", engine.renter().hosts_to_pay()));
+        }
+        let waiting = [node.outbox.len(), node.waiting.len(), node.store.waiting()];
+        if waiting != [0; 3] {
+            left.push(format!("node {i} waits with {waiting:?} outputs, verifications and records"));
+        }
+    }
     left.truncate(6);
     left.join("; ")
 }
 
 /// What a host's account with a peer may come to: five quarters of the first slice and all that was settled, which bounds every
-/// slice there was; what the disks cost, which are kept; and some seconds of compute, until all is stopped. Leases that are over and
-/// forgotten have had theirs.
+/// slice there was; what the disks cost, which are kept; and some seconds of compute, until all is stopped, with the bytes that had
+/// flowed until then and are told of later. Leases that are over and forgotten have had theirs.
 fn bounded(node: &mut Node, now: Timestamp) -> Result<(), String> {
     let Some(engine) = &node.engine else { return Ok(()) };
     for account in engine.accounts().iter() {
@@ -136,14 +149,23 @@ fn bounded(node: &mut Node, now: Timestamp) -> Result<(), String> {
         let slice = account.note().lent.base.0 + account.settled_to_us().0;
         let beyond = node.beyond.entry((account.peer(), account.currency().clone())).or_default();
         for lease in leases() {
-            let storage = Counters { storage: lease.count(now).0.storage, ..Counters::default() };
-            let draft = lease.draft();
-            let disk = money::due(&draft.rates, draft.resources.disk_mb, &storage, Amount::ZERO).map_or(0, |a| a.0);
+            let (used, draft) = (lease.count(now).0, lease.draft());
+            let cost = |part: Counters| {
+                money::due(&draft.rates, draft.resources.disk_mb, &part, Amount::ZERO).map_or(0, |amount| amount.0)
+            };
+            let disk = cost(Counters { storage: used.storage, ..Counters::default() });
+            let traffic = cost(Counters { rx_bytes: used.rx_bytes, tx_bytes: used.tx_bytes, ..Counters::default() });
+            // Who leaves early gives back what it got off.
+            let off = draft.listed_hour.0.saturating_sub(draft.rates.compute_hour.0);
+            let back = u64::try_from(u128::from(used.active.0) * u128::from(off) / 3_600_000 + 1).unwrap_or(0);
             let seconds = lease.terms().compute_hour.0.max(draft.listed_hour.0) / 3600 * 6;
-            let most = beyond.entry(lease.id()).or_default();
-            *most = (*most).max(disk + seconds);
+            let of_lease = beyond.entry(lease.id()).or_default();
+            if account.note().stopped_at.is_none() {
+                of_lease.traffic = traffic;
+            }
+            of_lease.most = of_lease.most.max(disk + seconds + back + traffic.saturating_sub(of_lease.traffic));
         }
-        let most = i128::from(slice) * 5 / 4 + i128::from(beyond.values().sum::<u64>());
+        let most = i128::from(slice) * 5 / 4 + i128::from(beyond.values().map(|b| b.most).sum::<u64>());
         let owed = engine.owed_by(&account.peer(), account.currency(), now);
         ensure(owed <= most, || {
             format!(

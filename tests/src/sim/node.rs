@@ -16,6 +16,15 @@ use super::{machine::Machine, store::Store};
 /// When virtual time begins.
 pub const EPOCH: u64 = 1_790_000_000_000;
 
+/// What a lease may cost beyond its account's slice.
+#[derive(Debug, Default)]
+pub struct Beyond {
+    /// In all.
+    pub most: u64,
+    /// What its traffic cost when it was not stopped yet.
+    pub traffic: u64,
+}
+
 /// A node.
 #[derive(Debug)]
 pub struct Node {
@@ -60,7 +69,7 @@ pub struct Node {
     /// Whether the engine was told that the container engine can be used.
     pub told_up: bool,
     /// What each lease it hosts may have cost beyond the slice of its account: see `one-slice` of the checks.
-    pub beyond: BTreeMap<(NodeId, Currency), BTreeMap<LeaseId, u64>>,
+    pub beyond: BTreeMap<(NodeId, Currency), BTreeMap<LeaseId, Beyond>>,
     /// The node's time at its last input.
     pub fed_at: Timestamp,
     /// Steps of its clock.

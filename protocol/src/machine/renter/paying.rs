@@ -13,6 +13,7 @@ use crate::{
         account::{Key, clamp},
         context::Context,
         io::{DuePayment, DueReason, MadePayment, Output, Refusal, Token},
+        renter_lease::Opened,
     },
     message::LeaseUpdate,
     money::{self, Counters},
@@ -174,10 +175,15 @@ impl Renter {
         self.asking.0.len()
     }
 
+    /// Whether more may come to be paid. A lease that was given up is kept for the host's late answer, and costs nothing.
+    fn rents_from(&self, to: &Key) -> bool {
+        self.leases.values().any(|l| key(l.draft()) == *to && *l.answer() != Opened::GivenUp)
+    }
+
     /// What is to be paid to a host by our own count, and why.
     fn amount_due(&self, cx: &Context, to: &Key, asked: &Asked) -> Option<(Amount, DueReason)> {
         let account = cx.accounts.get(&to.0, &to.1)?;
-        let rents = self.leases.values().any(|l| key(l.draft()) == *to);
+        let rents = self.rents_from(to);
         let Some(ask) = asked.ask else {
             // Nothing is asked for. The rest is paid when the last lease is over.
             return (!rents).then(|| (clamp(account.owing()), DueReason::Last));
@@ -199,7 +205,7 @@ impl Renter {
         let mut due = Vec::new();
         let mut settled = Vec::new();
         for (to, asked) in &self.asking.0 {
-            let rents = self.leases.values().any(|l| key(l.draft()) == *to);
+            let rents = self.rents_from(to);
             match self.amount_due(cx, to, asked) {
                 // While a payment is on its way, what is missing shows when it is answered.
                 Some((amount, why)) if amount > Amount::ZERO && cx.payments.newest_unanswered(to).is_none() => {

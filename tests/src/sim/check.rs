@@ -137,7 +137,8 @@ pub fn unrest(world: &World) -> String {
 
 /// What a host's account with a peer may come to: five quarters of the first slice and all that was settled, which bounds every
 /// slice there was; what the disks cost, which are kept; and some seconds of compute, until all is stopped, with the bytes that had
-/// flowed until then and are told of later. Leases that are over and forgotten have had theirs.
+/// flowed until then and are told of later. Leases that are over and forgotten have had theirs. What the node itself owed was set
+/// against it, until a payment of its own, under way then, was heard to have arrived.
 fn bounded(node: &mut Node, now: Timestamp) -> Result<(), String> {
     let Some(engine) = &node.engine else { return Ok(()) };
     for account in engine.accounts().iter() {
@@ -159,13 +160,16 @@ fn bounded(node: &mut Node, now: Timestamp) -> Result<(), String> {
             let off = draft.listed_hour.0.saturating_sub(draft.rates.compute_hour.0);
             let back = u64::try_from(u128::from(used.active.0) * u128::from(off) / 3_600_000 + 1).unwrap_or(0);
             let seconds = lease.terms().compute_hour.0.max(draft.listed_hour.0) / 3600 * 6;
-            let of_lease = beyond.entry(lease.id()).or_default();
+            let of_lease = beyond.leases.entry(lease.id()).or_default();
             if account.note().stopped_at.is_none() {
                 of_lease.traffic = traffic;
             }
             of_lease.most = of_lease.most.max(disk + seconds + back + traffic.saturating_sub(of_lease.traffic));
         }
-        let most = i128::from(slice) * 5 / 4 + i128::from(beyond.values().map(|b| b.most).sum::<u64>());
+        let flows = account.flows();
+        beyond.netted = beyond.netted.max(flows.spent.0.saturating_sub(flows.paid_acked.0));
+        let of_leases: u64 = beyond.leases.values().map(|b| b.most).sum();
+        let most = i128::from(slice) * 5 / 4 + i128::from(of_leases) + i128::from(beyond.netted);
         let owed = engine.owed_by(&account.peer(), account.currency(), now);
         ensure(owed <= most, || {
             format!(

@@ -16,9 +16,18 @@ use super::{machine::Machine, store::Store};
 /// When virtual time begins.
 pub const EPOCH: u64 = 1_790_000_000_000;
 
-/// What a lease may cost beyond its account's slice.
+/// What an account may come to beyond its slice.
 #[derive(Debug, Default)]
 pub struct Beyond {
+    /// By what its leases cost.
+    pub leases: BTreeMap<LeaseId, OfLease>,
+    /// By what the node owed itself.
+    pub netted: u64,
+}
+
+/// What a lease may cost beyond its account's slice.
+#[derive(Debug, Default)]
+pub struct OfLease {
     /// In all.
     pub most: u64,
     /// What its traffic cost when it was not stopped yet.
@@ -68,8 +77,8 @@ pub struct Node {
     pub idle: Vec<u16>,
     /// Whether the engine was told that the container engine can be used.
     pub told_up: bool,
-    /// What each lease it hosts may have cost beyond the slice of its account: see `one-slice` of the checks.
-    pub beyond: BTreeMap<(NodeId, Currency), BTreeMap<LeaseId, Beyond>>,
+    /// What the accounts of its renters may come to beyond their slices: see `one-slice` of the checks.
+    pub beyond: BTreeMap<(NodeId, Currency), Beyond>,
     /// The node's time at its last input.
     pub fed_at: Timestamp,
     /// Steps of its clock.

@@ -74,6 +74,13 @@ impl Ledger {
             || logged(self.view().balances(Some(node))).is_some_and(|all| !all.is_empty())
     }
 
+    /// Whether there was a lease between us and a node.
+    #[must_use]
+    pub fn has_leased(&self, node: &NodeId) -> bool {
+        let any = |select| logged(self.view().leases(select, 1)).is_some_and(|leases| !leases.is_empty());
+        any(Select::Host(*node)) || any(Select::Renter(*node))
+    }
+
     /// Proofs that the ledger has come to hold since this was last asked.
     #[must_use]
     pub fn new_forks(&self) -> Vec<ForkProof> {
@@ -82,11 +89,18 @@ impl Ledger {
     }
 
     /// Answers a node that restores its ledger, beside the market task: it may read many rows.
-    pub fn recalled(&self, peer: NodeId, length: u64, since: Timestamp, page: u32, answer: souk_network::Reply) {
+    pub fn recalled(
+        &self,
+        peer: NodeId,
+        (length, since, page): (u64, Timestamp, u32),
+        answer: souk_network::Reply,
+        turn: tokio::sync::OwnedSemaphorePermit,
+    ) {
         let (view, seal) = (self.view().clone(), Arc::clone(&self.seal));
         tokio::task::spawn_blocking(move || {
             let all = logged(held_of(&view, &seal, &peer, length, since)).unwrap_or_default();
             let (records, more) = paged(all, page);
+            drop(turn);
             answer.send(Response::Recalled { records, more }.to_bytes()).ok();
         });
     }

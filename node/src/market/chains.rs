@@ -189,9 +189,10 @@ impl Chains {
         }
         let before = entry.seq.checked_sub(1).and_then(held);
         let after = entry.seq.checked_add(1).and_then(held);
-        let newest_before = overlay.range((author, 0)..=(author, entry.seq)).next_back();
-        let newest_before = newest_before.or_else(|| self.recent.range((author, 0)..=(author, entry.seq)).next_back());
-        let latest = newest_before.map(|(_, l)| l.time).max(ledger.head_before(&author, entry.seq));
+        // All of them: what one knows of earlier entries must not hide what another knows of later ones.
+        let newest =
+            |links: &Overlay| links.range((author, 0)..=(author, entry.seq)).map(|(_, link)| link.time).next_back();
+        let latest = newest(overlay).max(newest(&self.recent)).max(ledger.head_before(&author, entry.seq));
         let fits = before.is_none_or(|b| entry.prev == Some(b.id))
             && after.is_none_or(|a| a.prev == Some(id))
             && latest.is_none_or(|at| entry.time >= at);

@@ -1,5 +1,7 @@
 //! Meetings, proofs of forks and what they do: the engine's part in the node.
 
+use std::sync::Arc;
+
 use souk_network::{GossipVerdict, Reply as PeerReply, Topic};
 use souk_protocol::{
     NodeId, encode,
@@ -16,10 +18,16 @@ use crate::api::types::Problem;
 
 /// How long a rival with this node's key is spoken of after it was last heard of, in milliseconds.
 const RIVAL_TOLD: u64 = 10 * 60_000;
+/// Answers to nodes that restore their ledgers, at once: each reads thousands of rows.
+pub const RECALLING: usize = 2;
 
 impl Market {
     /// A peer meets us.
     pub(super) fn met(&mut self, from: NodeId, meet: Box<Meet>, reply: PeerReply) {
+        if !self.meetings.take(from) {
+            reply.send(Response::Busy { retry_after_ms: 5_000 }.to_bytes()).ok();
+            return;
+        }
         let looked_up = Box::new(self.ledger.looked_up(&from, &meet));
         let token = self.expect_reply(from, reply);
         self.input(Input::Meeting { from, token, meet, looked_up });
@@ -103,38 +111,69 @@ impl Market {
         (length, since, page): (u64, souk_protocol::Timestamp, u32),
         reply: PeerReply,
     ) {
-        if self.recalls.take(from) {
-            self.ledger.recalled(from, length, since, page, reply);
-        } else {
-            reply.send(Response::Busy { retry_after_ms: 10_000 }.to_bytes()).ok();
+        let rents = self.recalls.take(from) && self.ledger.has_leased(&from);
+        match Arc::clone(&self.recalling).try_acquire_owned() {
+            Ok(turn) if rents => self.ledger.recalled(from, (length, since, page), reply, turn),
+            Ok(_) | Err(_) => drop(reply.send(Response::Busy { retry_after_ms: 10_000 }.to_bytes())),
         }
     }
 }
 
-/// How often peers have asked what is held of them: the answers cost some reading.
-#[derive(Debug, Default)]
-pub struct Recalls {
+/// How often peers have asked for what costs some reading.
+#[derive(Debug)]
+pub struct Asked {
+    /// How often one peer may ask within `period` milliseconds.
+    each: u32,
+    period: u64,
+    /// Peers counted at once.
+    peers: usize,
     since: souk_protocol::Timestamp,
     asked: std::collections::BTreeMap<NodeId, u32>,
 }
 
-/// Pages one peer may have in a quarter of an hour: everything, twice.
-const PAGES: u32 = 2 * limits::RECALL_PAGES;
-/// Peers counted at once.
-const ASKERS: usize = 256;
-const QUARTER: u64 = 15 * 60_000;
+impl Asked {
+    /// For meetings: the engine answers no more, and what they look up is not free either.
+    pub const fn for_meetings() -> Self {
+        Self::new(limits::MEETINGS_PER_MINUTE, 60_000, 4096)
+    }
 
-impl Recalls {
+    /// For pages of what is held of a node: everything, twice in a quarter of an hour.
+    pub const fn for_recalls() -> Self {
+        Self::new(2 * limits::RECALL_PAGES, 15 * 60_000, 256)
+    }
+
+    const fn new(each: u32, period: u64, peers: usize) -> Self {
+        let since = souk_protocol::Timestamp(0);
+        Self { each, period, peers, since, asked: std::collections::BTreeMap::new() }
+    }
+
     fn take(&mut self, from: NodeId) -> bool {
         let now = crate::clock::now();
-        if now.since(self.since).0 > QUARTER || now < self.since {
+        if now.since(self.since).0 > self.period || now < self.since {
             (self.since, self.asked) = (now, std::collections::BTreeMap::new());
         }
-        if self.asked.len() >= ASKERS && !self.asked.contains_key(&from) {
+        if self.asked.len() >= self.peers && !self.asked.contains_key(&from) {
             return false;
         }
         let asked = self.asked.entry(from).or_default();
-        *asked += 1;
-        *asked <= PAGES
+        *asked = asked.saturating_add(1);
+        *asked <= self.each
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_too_often_waits_and_others_do_not() {
+        let mut asked = Asked::new(3, u64::MAX, 2);
+        let peer = |n| NodeId([n; 32]);
+        assert_eq!([(); 4].map(|()| asked.take(peer(1))), [true, true, true, false]);
+        assert!(asked.take(peer(2)), "another is counted by itself");
+        assert!(!asked.take(peer(3)), "no more are counted than fit");
+        let mut short = Asked::new(1, 0, 1);
+        short.since = souk_protocol::Timestamp(1);
+        assert!(short.take(peer(1)));
     }
 }

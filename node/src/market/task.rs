@@ -215,7 +215,9 @@ pub(super) struct Market {
     pub(super) logins: Logins,
     pub(super) trust: Trust,
     pub(super) money: Money,
-    pub(super) recalls: super::heads::Recalls,
+    pub(super) recalls: super::heads::Asked,
+    pub(super) meetings: super::heads::Asked,
+    pub(super) recalling: Arc<tokio::sync::Semaphore>,
     halted: Option<OwnKey>,
 }
 
@@ -295,7 +297,9 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         pulses: Pulses::default(),
         logins,
         trust,
-        recalls: super::heads::Recalls::default(),
+        recalls: super::heads::Asked::for_recalls(),
+        meetings: super::heads::Asked::for_meetings(),
+        recalling: Arc::new(tokio::sync::Semaphore::new(super::heads::RECALLING)),
         halted: None,
         money,
     };

@@ -89,12 +89,13 @@ def word(*words, **contents):
 ID, NODE, AMOUNT, TIME, LENGTH = blob(32), blob(32), number(U64), number(U64), number(U64)
 CURRENCY = text(8, LETTERS - LOWER, 3)
 NAME = text(32, LOWER | DIGITS | frozenset("_-"), 1)
+METHOD = text(32, LOWER | DIGITS | {"-"}, 1)
 SENTENCE = text(512)
 COUNTERS = fields(
     **{name: number(U64) for name in ("active", "waived", "paused", "storage", "rx_bytes", "tx_bytes")}
 )
 END = ("destroyed left_early expired asked_from_inside host_aborted image_failed create_failed prepare_timeout "
-       "container_lost engine_lost unconfirmed volume_lost").split()
+       "container_lost engine_lost unconfirmed volume_lost unpaid disputed host_vanished").split()
 PAUSE = ("stopped exited no_credit max_spend expired host_restart engine_restart disk_full outbid maintenance "
          "volume_ended").split()
 STATE = word("preparing", "running", "kept", paused=word(*PAUSE), ended=word(*END))
@@ -113,7 +114,7 @@ BODY = word(
     genesis=fields(network=ID),
     lease_open=fields(draft=signed),
     lease_accept=fields(open=ID),
-    void=fields(open=ID, code=word("taken", "late", "unknown", "unavailable"), sentence=SENTENCE),
+    void=fields(open=ID, code=word("taken", "late", "unknown", "unavailable", "unpaid"), sentence=SENTENCE),
     placement=fields(start=number(U32), slots=many(number(U16), 0, 256), devices=many(text(256), 0, 256)),
     amend=fields(n=number(U32), change=CHANGE, valid_until=TIME),
     amended=fields(amend=maybe(ID), terms=TERMS),
@@ -121,13 +122,15 @@ BODY = word(
     close=fields(reason=word(*END), usage=maybe(ID), due=AMOUNT),
     close_ack=fields(close=ID, due=AMOUNT),
     settle=fields(n=number(U32), currency=CURRENCY, amount=AMOUNT, total=AMOUNT,
-                  method=text(32, LOWER | DIGITS | {"-"}, 1), reference=text(128)),
+                  method=METHOD, reference=text(128)),
     settle_ack=fields(settle=ID, n=number(U32), currency=CURRENCY, total=AMOUNT),
     dispute=fields(about=ID, code=word(*DISPUTES), sentence=SENTENCE),
     attestation=fields(claim=NAME, until=maybe(TIME), withdrawn=flag),
+    checkpoint=fields(seq=number(U64), id=ID, kept=number(U64), entries=ID, totals=ID),
     probe=word(uptime=fields(**{"from": TIME, "up_permille": number(1001)}),
                performance=fields(what=NAME, promised=number(U64), measured=number(U64))),
 )
+ABOUT_ITSELF = {"genesis", "checkpoint"}
 ABOUT_A_PEER = {"settle", "settle_ack", "attestation", "probe"}
 
 
@@ -158,7 +161,9 @@ DRAFT = fields(
     public=maybe(fields(address=address, ports=many(fields(public=number(U16), port=number(U16), udp=flag), 1, 16))),
     currency=CURRENCY,
     rates=fields(compute_hour=number(10**15 + 1), storage_gb_month=AMOUNT, up_gb=AMOUNT, down_gb=AMOUNT),
-    listed_hour=AMOUNT, credit=AMOUNT, max_spend=maybe(AMOUNT), extend_until=maybe(TIME),
+    listed_hour=AMOUNT, credit=AMOUNT,
+    payment=maybe(fields(when=word("after", "before"), methods=many(METHOD, 1, 8), slice=AMOUNT, first=AMOUNT)),
+    max_spend=maybe(AMOUNT), extend_until=maybe(TIME),
     notice=number(24 * HOUR + 1), quantum=number(24 * HOUR + 1), tick=number(HOUR + 1),
     image=fields(reference=text(512, LETTERS | DIGITS | frozenset("._-/:@"), 1), digest=digest),
     workload=ID, ssh_host_key=blob(32), drafted_at=TIME, ends_at=TIME, commit_by=TIME, confirm_by=TIME,
@@ -174,6 +179,8 @@ def check_draft(draft):
     require(max(draft["ends_at"], draft["extend_until"] or 0) - draft["drafted_at"] <= YEAR, "over a year")
     if draft["rental"] == "reserved":
         require(rates["compute_hour"] <= draft["listed_hour"], "reserved above the listed price")
+    if draft["payment"] is not None and draft["payment"]["when"] == "after":
+        require(draft["payment"]["first"] == 0, "what is paid after use has no first payment")
     if draft["public"] is not None:
         ports = draft["public"]["ports"]
         require(all(port["public"] and port["port"] for port in ports), "0 is no port")
@@ -191,14 +198,17 @@ def check_entry(entry):
     ((name, body),) = entry["body"].items()
     require((entry["seq"] == 0) == (name == "genesis"), "a chain begins with its genesis")
     require((entry["seq"] == 0) == (entry["prev"] is None), "only the first has none before it")
-    require((entry["peer"] is None) == (name == "genesis"), "a peer too many or too few")
-    require((entry["lease"] is None) == (name == "genesis" or name in ABOUT_A_PEER), "a lease too many or too few")
+    require((entry["peer"] is None) == (name in ABOUT_ITSELF), "a peer too many or too few")
+    require((entry["lease"] is None) == (name in ABOUT_ITSELF | ABOUT_A_PEER), "a lease too many or too few")
     require(entry["peer"] != entry["author"], "its peer is its author")
     if name in ("settle", "settle_ack"):
         require(body["n"] > 0, "payments are counted from 1")
     if name == "settle":
         require(0 < body["amount"] <= body["total"], "no such payment")
         require(body["n"] > 1 or body["amount"] == body["total"], "the first payment is their sum")
+    if name == "checkpoint":
+        require(body["seq"] < entry["seq"], "a checkpoint stands for entries before it")
+        require(1 <= body["kept"] <= body["seq"] + 1, "it keeps more entries than there were, or none")
     if name == "probe" and "uptime" in body:
         require(body["uptime"]["from"] % (12 * HOUR) == 0, "a window begins at noon or midnight")
 
@@ -224,7 +234,7 @@ KINDS = {
     ), check_usage),
     "ack": ("souk 2026-11 ack v1", "renter", 1024, fields(
         renter=NODE, lease=ID, n=number(U64), usage=ID, due=AMOUNT,
-        partial=maybe(word("over_metered", "not_running", "not_asked")),
+        partial=maybe(word("over_metered", "not_running", "not_asked", "silent")),
     ), check_ack),
     "trailer": ("souk 2026-11 export v1", "author", 512, fields(
         author=NODE, count=number(U64), head=maybe(ID), digest=ID,

@@ -1,7 +1,7 @@
 """BLAKE3, strict Ed25519 and canonical CBOR, with Python's standard library alone.
 
 Written from their specifications and from docs/protocol.md (ids and keys, canonical bytes, signed documents). Checks only: it
-neither signs nor encodes. Nothing here keeps a secret, so nothing here runs in constant time.
+does not sign. Nothing here keeps a secret, so nothing here runs in constant time.
 """
 
 import hashlib
@@ -224,3 +224,20 @@ def _value(data, at, depth):
         pairs[key], at = _value(data, at, depth + 1)
         last = place
     return pairs, at
+
+
+def encode(value):
+    """The bytes of a number, a text, bytes or a list of them: what a checkpoint's sums are digested from."""
+    if isinstance(value, list):
+        return _head(4, len(value)) + b"".join(map(encode, value))
+    if isinstance(value, int):
+        return _head(0, value)
+    body = value.encode() if isinstance(value, str) else value
+    return _head(3 if isinstance(value, str) else 2, len(body)) + body
+
+
+def _head(major, number):
+    if number < 24:
+        return bytes([major << 5 | number])
+    size = next(size for size in (1, 2, 4, 8) if number < 1 << 8 * size)
+    return bytes([major << 5 | 24 + size.bit_length() - 1]) + number.to_bytes(size, "big")

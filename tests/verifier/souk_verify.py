@@ -12,10 +12,10 @@ from collections import defaultdict
 from types import SimpleNamespace
 
 from documents import HOUR, ID, NODE, U64, YEAR, document, fields, number, text, word
-from primitives import Bad, blake3, decode, require
+from primitives import Bad, blake3, decode, encode, require
 
 VERDICTS = {0: "valid", 1: "invalid", 6: "incomplete"}
-HEADER = fields(format=text(64), version=number(1 << 32), network=ID, author=NODE, filter=word("all", lease=ID))
+HEADER = fields(format=text(64), version=number(1 << 32), network=ID, author=NODE, filter=word("all", "restored", lease=ID))
 MONTH = 30 * 24 * HOUR
 UNIT = 10**9 * MONTH
 NOTHING = dict.fromkeys(("active", "waived", "paused", "storage", "rx_bytes", "tx_bytes"), 0)
@@ -115,8 +115,12 @@ def successors(terms, draft, change, claimed, at):
 class Export:
     def __init__(self, header):
         self.author, self.network = header["author"], header["network"]
-        self.filter = None if header["filter"] == "all" else header["filter"]["lease"]
-        self.count, self.head = 0, None
+        self.filter = header["filter"]["lease"] if isinstance(header["filter"], dict) else None
+        self.restored = header["filter"] == "restored"
+        # Until the cut, and in files that are not all of a ledger, some of the author's records are left out.
+        self.sparse = self.restored or self.filter is not None or "cut" in header
+        self.cut = "before" if "cut" in header else None
+        self.kept, self.count, self.head = [], 0, None
         self.chains, self.newest = defaultdict(dict), {}
         self.leases, self.forked, self.attested = {}, set(), {}
         self.payments, self.arrived = defaultdict(list), defaultdict(int)
@@ -145,9 +149,9 @@ class Export:
         if at is not None or unlinked:
             self.contradiction(author)
             return
-        if own:
+        if own and not (self.restored and newest is not None and seq <= newest["seq"]):
             require(newest is None or seq > newest["seq"], "its own chain is out of order")
-            if self.filter is None:
+            if not self.sparse:
                 require(seq == (0 if newest is None else newest["seq"] + 1), "its own chain has a gap")
         if newest is None or seq > newest["seq"]:
             require(newest is None or entry["time"] >= newest["time"], "it is dated before the entry before it")
@@ -157,9 +161,46 @@ class Export:
         chain[seq] = (identity, entry["prev"])
         if own:
             self.head = identity
+            self.follow_cut(identity, seq, body if name == "checkpoint" else None)
+
+    def follow_cut(self, identity, seq, checkpoint):
+        if self.cut == "before":
+            require(not self.kept or seq > self.kept[-1][0], "its author's entries are not in order")
+            self.kept.append((seq, identity))
+        elif self.cut and checkpoint and checkpoint["seq"] == self.cut["seq"]:
+            require(checkpoint == self.cut, "its checkpoint leaves out something else than the file")
+            self.cut = None
+
+    def cut_here(self):
+        """Nothing is missing from here on: what is there must be what the checkpoint says."""
+        require(self.cut == "before", "it is cut where its header says nothing of it, or twice")
+        require(self.kept, "it is cut before its author's chain begins")
+        (seq, identity), ids = self.kept[-1], b"".join(identity for _, identity in self.kept)
+        self.cut = {"seq": seq, "id": identity, "kept": len(self.kept), "entries": blake3(ids), "totals": self.totals()}
+        self.sparse, self.count = False, self.count + 1
+
+    def totals(self):
+        """What is signed for between the author and everybody, as a checkpoint has it."""
+        sums = defaultdict(lambda: [0] * 6)
+        for lease in self.leases.values():
+            draft = lease.draft
+            hosts = draft["host"] == self.author
+            row = sums[draft["renter" if hosts else "host"], draft["currency"].encode()]
+            row[0 if hosts else 1] = min(row[0 if hosts else 1] + signed_for(lease), U64 - 1)
+        for (payer, payee, currency), said in self.payments.items():
+            pays = payer == self.author
+            row = sums[payee if pays else payer, currency.encode()]
+            row[2 if pays else 4], row[3 if pays else 5] = said[-1][1]["total"], self.arrived[payer, payee, currency]
+        rows = [[peer, currency.decode(), *sums[peer, currency]] for peer, currency in sorted(sums)]
+        return blake3(b"".join(encode(row) for row in rows if any(row[2:])))
 
     def on_genesis(self, _, __, body):
         require(body["network"] == self.network, "a chain of another network")
+
+    def on_checkpoint(self, _, entry, body):
+        require(entry["author"] == self.author, "it is between others")
+        named = self.chains[self.author].get(body["seq"])
+        require(named is None or named[0] == body["id"], "it stands for an entry that is not there")
 
     def on_lease_open(self, identity, entry, body):
         draft_id, draft = document("draft", body["draft"], self.network)
@@ -220,7 +261,8 @@ class Export:
         lease.amends = {}
 
     def on_anchor(self, _, entry, body):
-        require(body["due"] <= signed_for(self.accepted(entry)), "it fixes more than is agreed to")
+        fixed = body["due"] <= signed_for(self.accepted(entry))
+        require(fixed or self.sparse, "it fixes more than is agreed to")
 
     def on_close(self, identity, entry, body):
         lease = self.lease(entry)
@@ -282,7 +324,8 @@ class Export:
             if usage["n"] == last["n"] + 1:
                 require(usage["prev"] == last_id, "it does not name the one before")
             else:
-                require(host != self.author, "its own usages leave out a number")
+                kept = host != self.author or self.sparse or self.restored
+                require(kept, "its own usages leave out a number")
             require(usage["terms"] >= last["terms"], "it goes back to older terms")
             require(covers(counters, last["counters"]) and usage["time"] >= last["time"], "a count or the time goes back")
         lease.usages = lease.usages[-3:] + [(identity, usage)]
@@ -310,6 +353,7 @@ class Export:
         require(trailer["count"] == self.count, "the trailer counts other records")
         require(trailer["head"] == self.head, "the trailer names another newest entry")
         require(trailer["digest"] == blake3(before), "the trailer is of other bytes")
+        require(self.cut is None, "records are left out, and no checkpoint says which")
 
 
 def newest_usage(lease):
@@ -336,11 +380,16 @@ def verify(data):
                 return 6, frame, "it ends within a frame"
             if export is None:
                 header = decode(body)
-                HEADER(header)
+                require(isinstance(header, dict) and header.get("cut", True) is True, "not a header")
+                HEADER({name: value for name, value in header.items() if name != "cut"})
                 require(header["format"] == "souk ledger export" and header["version"] == 1, "another format")
                 export = Export(header)
             else:
                 item = decode(body)
+                if item == "cut":
+                    export.cut_here()
+                    at, frame = at + 4 + size, frame + 1
+                    continue
                 require(isinstance(item, dict) and len(item) == 1, "not a record")
                 ((kind, envelope),) = item.items()
                 if kind == "trailer":

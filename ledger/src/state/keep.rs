@@ -166,7 +166,10 @@ const fn yes_if(held: bool) -> Keep {
 }
 
 /// The digest of what is signed for between a ledger's author and everybody, as its store holds it.
-pub(crate) fn totals(kv: &dyn Kv) -> Result<Digest, KvError> {
+///
+/// # Errors
+/// If the store can't be read.
+pub fn totals(kv: &dyn Kv) -> Result<Digest, KvError> {
     let mut totals = Totals::default();
     let mut bad = false;
     kv.scan(keys::BALANCES, b"", &mut |key, value| {

@@ -24,7 +24,8 @@ use souk_protocol::{
 };
 
 pub(crate) use entry::check_shape;
-pub(crate) use keep::{Keep, totals};
+pub(crate) use keep::Keep;
+pub use keep::totals;
 pub(crate) use receipt::check_ack;
 pub use refusal::{FoldError, Refusal};
 

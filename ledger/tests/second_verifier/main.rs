@@ -105,6 +105,10 @@ fn two_verifiers_agree() {
         world.records.iter().for_each(|record| *held.entry(record.what()).or_default() += 1);
         world.done.iter().for_each(|done| *held.entry((*done).to_owned()).or_default() += 1);
         *held.entry("fork".to_owned()).or_default() += u32::try_from(report.forks.len()).unwrap();
+        if let Some(cut) = spoil::Parts::behind_cut(&world) {
+            let left_out = verify::verify_on(&cut.sealed(&world)[..], 1).unwrap();
+            *held.entry("left out".to_owned()).or_default() += u32::from(left_out.left_out > 0);
+        }
         for way in WAYS {
             exports.push(spoil::spoilt(&world, &mut rng, way));
             ways.push(way);
@@ -147,6 +151,7 @@ fn two_verifiers_agree() {
         ours.len()
     );
 
+    held.insert("restored".to_owned(), table.get(&("restored", 0)).copied().unwrap_or_default());
     // A generator that has lost its wits would agree, too.
     let share = |code| ours.iter().filter(|v| v.exit_code() == code).count() * 100 / ours.len();
     assert!(share(0) >= 8 && share(6) >= 3 && share(1) >= 40, "the verdicts are one-sided: {table:?}");

@@ -15,6 +15,8 @@ use super::{
 pub struct Parts {
     pub header: Header,
     pub records: Vec<Record>,
+    /// How many of them are before the cut.
+    pub cut: Option<usize>,
 }
 
 fn frame(out: &mut Vec<u8>, body: &[u8]) {
@@ -31,7 +33,16 @@ impl Parts {
     /// What a world's owner exports: everything, or the records of one lease.
     pub fn of(world: &World, lease: Option<LeaseId>) -> Self {
         let records = world.records.iter().filter(|r| lease.is_none() || r.lease == lease).cloned().collect();
-        Self { header: Self::header(world, lease), records }
+        Self { header: Self::header(world, lease), records, cut: None }
+    }
+
+    /// The same without the old records that a checkpoint stands for, if one does.
+    pub fn behind_cut(world: &World) -> Option<Self> {
+        let cut = world.cut.as_ref()?;
+        let kept = |(index, record): (usize, &Record)| (!cut.dropped.contains(&index)).then(|| record.clone());
+        let records = world.records.iter().enumerate().filter_map(kept).collect();
+        let header = Header { cut: true, ..Self::header(world, None) };
+        Some(Self { header, records, cut: Some(cut.before - cut.dropped.len()) })
     }
 
     pub fn header(world: &World, lease: Option<LeaseId>) -> Header {
@@ -49,16 +60,27 @@ impl Parts {
     fn begun(&self) -> Vec<u8> {
         let mut out = Vec::new();
         frame(&mut out, &encode::to_bytes(&self.header));
-        for record in &self.records {
+        for (index, record) in self.records.iter().enumerate() {
+            if self.cut == Some(index) {
+                frame(&mut out, &Value::Text("cut".into()).write());
+            }
             frame(&mut out, &item(record.kind, &record.payload, &record.signature).write());
         }
+        if self.cut == Some(self.records.len()) {
+            frame(&mut out, &Value::Text("cut".into()).write());
+        }
         out
+    }
+
+    /// Frames between header and trailer.
+    fn frames(&self) -> u64 {
+        (self.records.len() + usize::from(self.cut.is_some_and(|cut| cut <= self.records.len()))) as u64
     }
 
     fn trailer(&self, world: &World, begun: &[u8]) -> Trailer {
         let own = |r: &&Record| r.kind == "entry" && r.author == self.header.author;
         let head = self.records.iter().rev().find(own).map(|r| id(world, r));
-        Trailer { author: self.header.author, count: self.records.len() as u64, head, digest: Digest::of(begun) }
+        Trailer { author: self.header.author, count: self.frames(), head, digest: Digest::of(begun) }
     }
 
     /// The file, as its author would sign it.
@@ -80,7 +102,7 @@ fn finish(world: &World, mut begun: Vec<u8>, trailer: &[u8], author: &NodeId) ->
 }
 
 /// The ways, as often as each is tried. Lies and twists are many: each is another one.
-pub const WAYS: [&str; 40] = [
+pub const WAYS: [&str; 42] = [
     "nothing",
     "nothing",
     "nothing",
@@ -94,6 +116,8 @@ pub const WAYS: [&str; 40] = [
     "twice",
     "swapped",
     "swapped",
+    "restored",
+    "restored",
     "header",
     "header",
     "trailer",
@@ -124,7 +148,7 @@ pub const WAYS: [&str; 40] = [
 ];
 
 /// What a good generator makes validly.
-pub const KINDS: [&str; 28] = [
+pub const KINDS: [&str; 31] = [
     "genesis",
     "lease_open",
     "lease_accept",
@@ -146,6 +170,9 @@ pub const KINDS: [&str; 28] = [
     "dispute",
     "attestation",
     "probe",
+    "checkpoint",
+    "left out",
+    "restored",
     "usage",
     "usage by terms",
     "usage waived",
@@ -159,7 +186,8 @@ pub const KINDS: [&str; 28] = [
 pub fn spoilt(world: &World, rng: &mut TestRng, way: &str) -> Vec<u8> {
     let some = |rng: &mut TestRng| world.deals.get(rng.below(world.deals.len().max(1))).map(|deal| deal.id);
     let lease = if rng.one_in(3) { some(rng) } else { None };
-    let mut parts = Parts::of(world, lease);
+    let cut = if lease.is_none() && rng.one_in(2) { Parts::behind_cut(world) } else { None };
+    let mut parts = cut.unwrap_or_else(|| Parts::of(world, lease));
     let many = parts.records.len();
     if many < 2 {
         return parts.sealed(world);
@@ -216,9 +244,25 @@ pub fn spoilt(world: &World, rng: &mut TestRng, way: &str) -> Vec<u8> {
                 return parts.sealed(world);
             };
             // With a lease's filter the place is another, and the lie may be none.
-            let at = if lease.is_some() { many } else { *at };
+            let at = if lease.is_some() || parts.cut.is_some() { many } else { *at };
             parts.records.truncate(at);
             parts.records.push(lie.clone());
+            parts.sealed(world)
+        }
+        "restored" => {
+            parts.header.filter = Filter::Restored;
+            for _ in 0..rng.below(4) {
+                let at = rng.below(parts.records.len());
+                let record = parts.records.remove(at);
+                // Lost, or come back from others.
+                if rng.one_in(2) {
+                    let to = at + rng.below(parts.records.len() + 1 - at);
+                    parts.records.insert(to, record);
+                }
+                if parts.records.is_empty() {
+                    break;
+                }
+            }
             parts.sealed(world)
         }
         "header" => {
@@ -298,7 +342,9 @@ fn twist_draft(world: &World, rng: &mut TestRng, record: &mut Record) -> Option<
 
 fn spoil_header(world: &World, rng: &mut TestRng, header: &mut Header) {
     let another = world.deals.get(rng.below(world.deals.len().max(1))).map(|deal| deal.id);
-    match rng.below(6) {
+    match rng.below(8) {
+        6 => header.filter = Filter::Restored,
+        7 => header.cut = !header.cut,
         0 => header.network = NetworkId([4; 32]),
         1 => header.author = world.parties[1].node,
         2 => header.version += 1,
@@ -395,11 +441,13 @@ fn ends(bytes: &[u8]) -> Vec<usize> {
 
 /// A frame that holds something else, with a trailer that knows of it.
 fn spoil_frame(world: &World, rng: &mut TestRng, parts: &Parts, at: usize) -> Vec<u8> {
-    let begun = Parts { records: parts.records[..at].to_vec(), ..parts.clone() }.begun();
+    let before = Parts { records: parts.records[..at].to_vec(), ..parts.clone() };
+    let begun = before.begun();
     let record = &parts.records[at];
     let mut value = item(record.kind, &record.payload, &record.signature);
     let mut out = begun;
-    match rng.below(7) {
+    match rng.below(8) {
+        7 => frame(&mut out, &Value::Text("cut".into()).write()),
         0 => frame(&mut out, &[]),
         1 => frame(&mut out, &vec![0xa1; 8193]),
         2 => out.extend_from_slice(&u32::MAX.to_le_bytes()),
@@ -417,6 +465,6 @@ fn spoil_frame(world: &World, rng: &mut TestRng, parts: &Parts, at: usize) -> Ve
     }
     let own = |r: &&Record| r.kind == "entry" && r.author == parts.header.author;
     let head = parts.records[..=at].iter().rev().find(own).map(|r| id(world, r));
-    let trailer = Trailer { author: parts.header.author, count: at as u64 + 1, head, digest: Digest::of(&out) };
+    let trailer = Trailer { author: parts.header.author, count: before.frames() + 1, head, digest: Digest::of(&out) };
     finish(world, out, &encode::to_bytes(&trailer), &parts.header.author)
 }

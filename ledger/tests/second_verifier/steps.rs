@@ -25,7 +25,7 @@ impl World {
             return self.open();
         }
         let deal = self.rng.below(self.deals.len());
-        match self.rng.below(40) {
+        match self.rng.below(43) {
             0..4 => self.answer(deal),
             4 => self.place(deal),
             5..15 => self.usage(deal),
@@ -40,6 +40,7 @@ impl World {
             36 => self.settle_ack(),
             37 => self.attest(),
             38 => self.probe(),
+            39..42 => self.checkpoint(),
             _ => self.repeat(),
         }
     }
@@ -74,7 +75,8 @@ impl World {
 
     fn answer(&mut self, deal: usize) {
         let open = if self.rng.one_in(10) { DocumentId(self.noise()) } else { self.deals[deal].open };
-        let code = [VoidCode::Taken, VoidCode::Late, VoidCode::Unknown, VoidCode::Unavailable][self.rng.below(4)];
+        let code = [VoidCode::Taken, VoidCode::Late, VoidCode::Unknown, VoidCode::Unavailable, VoidCode::Unpaid];
+        let code = code[self.rng.below(5)];
         let body = if self.rng.one_in(3) {
             Body::Void { open, code, sentence: "somebody was faster".to_owned() }
         } else {
@@ -150,8 +152,9 @@ impl World {
         let usage = self.deals[deal].usages.iter().rev().nth(back).unwrap().clone();
         let renter = if self.rng.one_in(60) { self.rng.below(4) } else { self.deals[deal].renter };
         let less = if self.rng.one_in(3) { self.rng.magnitude() % usage.due.0.max(1) } else { 0 };
-        let reasons = [PartialReason::OverMetered, PartialReason::NotRunning, PartialReason::NotAsked];
-        let reason = reasons[self.rng.below(3)];
+        let reasons =
+            [PartialReason::OverMetered, PartialReason::NotRunning, PartialReason::NotAsked, PartialReason::Silent];
+        let reason = reasons[self.rng.below(4)];
         let due = Amount(self.or_else(usage.due.0 - less, 25));
         let partial = (less > 0 || self.rng.one_in(40)).then_some(reason);
         let id = if self.rng.one_in(40) { DocumentId(self.noise()) } else { usage.id() };
@@ -259,7 +262,14 @@ impl World {
 
     fn close(&mut self, deal: usize) {
         let by_host = self.rng.one_in(2);
-        let reason = [EndReason::Destroyed, EndReason::Expired, EndReason::VolumeLost][self.rng.below(3)];
+        let reasons = [
+            EndReason::Destroyed,
+            EndReason::VolumeLost,
+            EndReason::Unpaid,
+            EndReason::Disputed,
+            EndReason::HostVanished,
+        ];
+        let reason = reasons[self.rng.below(5)];
         let last = self.deals[deal].usages.last().map(|u| (u.id(), u.due));
         let due = self.or_else(last.map_or(0, |(_, due)| due.0), 4);
         let body = Body::Close { reason, usage: last.map(|(id, _)| id), due: Amount(due) };
@@ -313,6 +323,25 @@ impl World {
         let n = if self.rng.one_in(15) { settle.n + 1 } else { settle.n };
         let currency = if self.rng.one_in(20) { Currency("EUR".to_owned()) } else { settle.currency };
         self.say(payee, Some(payer), None, Body::SettleAck(SettleAck { settle: id, n, currency, total }));
+    }
+
+    /// What stands for old records is worked out now, and said later.
+    fn checkpoint(&mut self) {
+        if let Some((cut, mut checkpoint)) = self.checkpoint.take() {
+            match self.rng.below(12) {
+                0 => checkpoint.kept = checkpoint.kept.saturating_sub(1).max(1),
+                1 => checkpoint.totals.0[3] ^= 1,
+                2 => checkpoint.entries.0[3] ^= 1,
+                3 => checkpoint.id = DocumentId(self.noise()),
+                4 => checkpoint.seq += 1,
+                _ => {}
+            }
+            if self.say(0, None, None, Body::Checkpoint(checkpoint)).is_some() {
+                self.cut = Some(cut);
+            }
+        } else {
+            self.checkpoint = self.checkpoint_here();
+        }
     }
 
     fn attest(&mut self) {

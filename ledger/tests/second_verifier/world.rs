@@ -3,22 +3,28 @@
 //! Nothing here knows the rules. Something plausible is signed, the ledger's fold takes it or not, and what it refuses is kept
 //! beside, with the place where it was said: a lie that its author has signed.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::{prelude::Rng, test_runner::TestRng};
 use souk_ledger::{
     journal::Position,
     record::Fact,
-    state::{Applied, State},
-    store::MemoryKv,
+    state::{Applied, State, totals},
+    store::{Kv, MemoryKv},
 };
 use souk_protocol::{
     Amount, AskId, Currency, Digest, Document, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId,
-    Nonce, Rates, SshKey, Timestamp, Verified, encode,
+    Nonce, Rates, SshKey, Timestamp, Verified,
+    checkpoint::{Checkpoint, Ids},
+    encode,
     entry::{Body, Entry},
     lease::LeaseDraft,
     money::Counters,
     negotiation::{ImagePin, RentalType},
+    payment::{PayWhen, PaymentTerms},
     ports::{PublicAccess, PublicPort},
     receipt::{Ack, Usage},
     resources::{Egress, Resources, SlotClass},
@@ -131,8 +137,19 @@ pub struct World {
     pub settles: Vec<(usize, usize, DocumentId, Settle)>,
     /// What happened that no record shows by itself.
     pub done: Vec<&'static str>,
+    /// What a checkpoint lets its author leave out.
+    pub cut: Option<Cut>,
+    pub(super) checkpoint: Option<(Cut, Checkpoint)>,
     said: Vec<Fact>,
     state: State,
+    kv: Arc<MemoryKv>,
+}
+
+/// Records that are left out of the first so many.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    pub before: usize,
+    pub dropped: BTreeSet<usize>,
 }
 
 impl World {
@@ -145,7 +162,8 @@ impl World {
                 Party { node: key.node_id(), key, seq: 0, prev: None }
             })
             .collect();
-        let state = State::new(parties[0].node, network, Arc::new(MemoryKv::default()));
+        let kv = Arc::new(MemoryKv::default());
+        let state = State::new(parties[0].node, network, Arc::clone(&kv) as Arc<dyn Kv>);
         let mut world = Self {
             rng,
             network,
@@ -156,8 +174,11 @@ impl World {
             lies: Vec::new(),
             settles: Vec::new(),
             done: Vec::new(),
+            cut: None,
+            checkpoint: None,
             said: Vec::new(),
             state,
+            kv,
         };
         for party in 0..4 {
             // Again, if that one was spoilt.
@@ -194,6 +215,41 @@ impl World {
                 false
             }
         }
+    }
+
+    /// What the owner would leave out of all that is there, and what stands for it.
+    pub fn checkpoint_here(&mut self) -> Option<(Cut, Checkpoint)> {
+        let newest = self.parties[0].seq.checked_sub(1)?;
+        let changes = self.state.take_changes();
+        self.kv.write(&changes).unwrap();
+        let acks: Vec<&Verified<Ack>> =
+            self.said.iter().filter_map(|fact| if let Fact::Ack(ack) = fact { Some(ack) } else { None }).collect();
+        let agreed: BTreeMap<LeaseId, DocumentId> = acks.iter().map(|ack| (ack.lease, ack.id())).collect();
+        let named: BTreeSet<DocumentId> =
+            acks.iter().filter(|ack| agreed[&ack.lease] == ack.id()).map(|ack| ack.usage).collect();
+        let (mut dropped, mut kept) = (BTreeSet::new(), Ids::default());
+        for (index, fact) in self.said.iter().enumerate() {
+            let replaced = match fact {
+                Fact::Entry(entry) => {
+                    let passes = matches!(entry.body, Body::Anchor { .. } | Body::Probe(_) | Body::Attestation(_));
+                    passes && (entry.author != self.parties[0].node || entry.seq < newest)
+                }
+                Fact::Usage(usage) => !named.contains(&usage.id()),
+                Fact::Ack(ack) => agreed[&ack.lease] != ack.id(),
+                Fact::Fork(_) | Fact::Private(_) => false,
+            };
+            if replaced && !self.rng.one_in(3) {
+                dropped.insert(index);
+            } else if let Fact::Entry(entry) = fact
+                && entry.author == self.parties[0].node
+            {
+                kept.add(&entry.id());
+            }
+        }
+        let totals = totals(&*self.kv).unwrap();
+        let id = self.parties[0].prev?;
+        let checkpoint = Checkpoint { seq: newest, id, kept: kept.count(), entries: kept.digest(), totals };
+        Some((Cut { before: self.said.len(), dropped }, checkpoint))
     }
 
     /// Says something again that was said before.
@@ -276,6 +332,13 @@ impl World {
         self.rng.one_in(3).then(|| some(self))
     }
 
+    fn payment(&mut self) -> PaymentTerms {
+        let when = [PayWhen::After, PayWhen::Before][self.rng.below(2)];
+        let first = if when == PayWhen::Before { self.amount() } else { Amount::ZERO };
+        let methods = ["manual", "bank", "x-9"][..=self.rng.below(3)].iter().map(|name| (*name).to_owned()).collect();
+        PaymentTerms { when, methods, slice: self.amount(), first }
+    }
+
     /// A draft that may be signed, of any shape.
     pub fn draft(&mut self, host: usize, renter: usize) -> Option<LeaseDraft> {
         let rental = [RentalType::OnDemand, RentalType::Interruptible, RentalType::Reserved][self.rng.below(3)];
@@ -314,7 +377,7 @@ impl World {
             rates,
             listed_hour: Amount(rates.compute_hour.0 + self.rng.between(0, 1_000_000_000)),
             credit: self.amount(),
-            payment: None,
+            payment: self.maybe(Self::payment),
             max_spend: self.maybe(Self::amount),
             extend_until: self.maybe(|world| Timestamp(ends_at + world.rng.between(0, 86_400_000))),
             notice: Millis(self.rng.between(0, 3_600_000)),

@@ -89,7 +89,7 @@ impl FromStr for NodeAddress {
         }
         match url.scheme() {
             "ssh" => ssh(&url).map(Self::Ssh).map_err(part),
-            "http" => loopback(&url).map(Self::Loopback).map_err(part),
+            "http" => loopback(&url, text).map(Self::Loopback).map_err(part),
             _ => Err(unknown()),
         }
     }
@@ -124,7 +124,7 @@ fn ssh(url: &Url) -> Result<SshAddress, &'static str> {
 }
 
 /// Over plain HTTP goes the token that opens the node: never out of this machine.
-fn loopback(url: &Url) -> Result<SocketAddr, &'static str> {
+fn loopback(url: &Url, text: &str) -> Result<SocketAddr, &'static str> {
     let address = match url.host() {
         Some(Host::Ipv4(address)) => address.into(),
         Some(Host::Ipv6(address)) => std::net::IpAddr::from(address),
@@ -141,7 +141,9 @@ fn loopback(url: &Url) -> Result<SocketAddr, &'static str> {
     if !url.username().is_empty() || !matches!(url.path(), "" | "/") {
         return Err("after its port there is nothing to be said");
     }
-    let port = url.port().ok_or("its port is missing")?;
+    // A URL forgets the port that is its scheme's own.
+    let said = || text.trim_end_matches('/').ends_with(":80").then_some(80);
+    let port = url.port().or_else(said).ok_or("its port is missing")?;
     Ok(SocketAddr::new(address, port))
 }
 

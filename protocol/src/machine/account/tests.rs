@@ -276,6 +276,27 @@ fn run(steps: &[Step], restarts: bool) -> Account {
     accounts.get(&peer, &usd).unwrap().clone()
 }
 
+#[test]
+fn what_is_refused_uses_up_what_is_lent_and_is_no_part_of_what_is_agreed_on() {
+    let mut a = account();
+    a.flows.received = Amount(1000);
+    let (owed, owing, settled) = (a.owed(Amount::ZERO), a.owing(), a.settled_to_us());
+    a.has_refused(Amount(300));
+    assert_eq!((a.owed(Amount::ZERO), a.owed(Amount(5))), (owed + 300, owed + 305));
+    assert_eq!((a.owing(), a.settled_to_us()), (owing, settled));
+    a.has_refused(Amount(u64::MAX));
+    assert_eq!(a.note().refused, Amount(u64::MAX));
+    assert_eq!((a.forgive(), a.owed(Amount::ZERO)), (Amount(u64::MAX), owed));
+}
+
+#[test]
+fn a_note_of_before_there_was_anything_to_refuse_is_read() {
+    let note = account().note().clone();
+    let mut old = serde_json::to_value(&note).unwrap();
+    old.as_object_mut().unwrap().remove("refused").unwrap();
+    assert_eq!(serde_json::from_value::<Note>(old).unwrap(), note);
+}
+
 proptest! {
     /// `restarts-change-nothing`: an account rebuilt from the ledger at any moment is the one that was never rebuilt.
     #[test]
@@ -361,6 +382,8 @@ proptest! {
         let [earned, spent, received_claimed, received, paid, paid_acked] = flows.map(Amount);
         let mut a = account();
         a.flows = Flows { earned, spent, received_claimed, received, paid, paid_acked };
+        a.has_refused(Amount(unsigned));
+        a.has_refused(earned);
         a.note.lent.raise(Amount(unit));
         a.grow();
         let owed = a.owed(Amount(unsigned));

@@ -17,6 +17,8 @@ mod receipts;
 mod tests;
 mod unpaid;
 mod volume;
+#[cfg(test)]
+mod waiving;
 
 use std::collections::{BTreeSet, VecDeque};
 

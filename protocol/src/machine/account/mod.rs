@@ -63,8 +63,14 @@ pub struct Note {
     pub drawn: Option<Drawn>,
     /// What the peer has used here, as renter, and refused to sign for, in all since it was last forgiven. Only this node's own
     /// measure of whom it lends to: it is no part of what the two agree on, and the peer's own account knows nothing of it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "nothing")]
     pub refused: Amount,
+}
+
+/// Left out of a [`Note`], so that notes of before it was counted are read, and written, as they were.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+const fn nothing(amount: &Amount) -> bool {
+    amount.0 == 0
 }
 
 /// Something taken from the strangers' pot.

@@ -193,6 +193,7 @@ impl Engine {
             Input::Image { token, result } => self.host.image(&mut self.cx, token, result, now),
             Input::Owner { token, answer } => self.host.owner_says(&mut self.cx, token, answer, now),
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
+            Input::Reached { lease } => self.host.reached(&lease),
             Input::Beat { lease, events_seen, asked, at, beat } => {
                 self.renter.beat(lease, asked, beat, at, events_seen)
             }
@@ -267,6 +268,9 @@ impl Engine {
                 self.renter.cannot_pay(&mut self.cx, &(peer, currency), &why, now);
             }
             Command::Waive { token, lease } => self.host.waive(&mut self.cx, token, lease, now),
+            Command::Forgive { token, peer, currency } => {
+                self.host.forgive(&mut self.cx, token, (peer, currency), now);
+            }
             Command::Abort { lease } => self.host.abort(&mut self.cx, lease, now),
             Command::FromInside { token, lease, wish } => {
                 self.host.asked_inside(&mut self.cx, token, lease, &wish, now);

@@ -132,6 +132,12 @@ pub enum Input {
         /// Whether all of them are ours now.
         locked: bool,
     },
+    /// As a host: the renter of a lease, or one that it has let in, has reached its instance, by a stream through this node. So
+    /// the lease is known to its renter.
+    Reached {
+        /// Which lease.
+        lease: LeaseId,
+    },
     /// As a renter: what came of a question into an instance. Times are since this machine's start.
     Beat {
         /// Which lease.
@@ -240,6 +246,15 @@ pub enum Command {
         token: Token,
         /// Which.
         lease: LeaseId,
+    },
+    /// Host's side: what a peer has refused to sign for counts no more in how far this node lends to it. Agreements and payments stay.
+    Forgive {
+        /// For the result.
+        token: Token,
+        /// Whom.
+        peer: NodeId,
+        /// In what.
+        currency: Currency,
     },
     /// Host's side: take the machine back from a lease.
     Abort {

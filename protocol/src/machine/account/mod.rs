@@ -61,6 +61,16 @@ pub struct Note {
     pub stopped_at: Option<Timestamp>,
     /// What it has taken from the strangers' pot, and on which day since 1970.
     pub drawn: Option<Drawn>,
+    /// What the peer has used here, as renter, and refused to sign for, in all since it was last forgiven. Only this node's own
+    /// measure of whom it lends to: it is no part of what the two agree on, and the peer's own account knows nothing of it.
+    #[serde(default, skip_serializing_if = "nothing")]
+    pub refused: Amount,
+}
+
+/// Left out of a [`Note`], so that notes of before it was counted are read, and written, as they were.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's form
+const fn nothing(amount: &Amount) -> bool {
+    amount.0 == 0
 }
 
 /// Something taken from the strangers' pot.
@@ -189,7 +199,8 @@ impl Account {
             paid: Amount::ZERO,
             paid_acked: Amount::ZERO,
         };
-        let note = Note { peer, currency, lent: NONE, ahead: NONE, stopped_at: None, drawn: None };
+        let note =
+            Note { peer, currency, lent: NONE, ahead: NONE, stopped_at: None, drawn: None, refused: Amount::ZERO };
         Self { flows: NOTHING, note, told: None }
     }
 
@@ -231,11 +242,13 @@ impl Account {
 
     /// What the peer owes this node if it has used so much more than it has signed for; negative if it has paid ahead. What this node
     /// owes for leases the other way is set off against it; what it has paid ahead there is not lent. Payments count once this node
-    /// has said that they arrived.
+    /// has said that they arrived. What the peer has refused to sign for uses up what it has paid ahead, and what it is lent, like
+    /// what it has signed for.
     #[must_use]
     pub fn owed(&self, unsigned: Amount) -> i128 {
         let f = &self.flows;
-        let to_us = i128::from(f.earned.0) + i128::from(unsigned.0) - i128::from(f.received.0);
+        let used = i128::from(f.earned.0) + i128::from(unsigned.0) + i128::from(self.note.refused.0);
+        let to_us = used - i128::from(f.received.0);
         let to_them = i128::from(f.spent.0) - i128::from(f.paid_acked.0);
         to_us - to_them.max(0)
     }
@@ -273,6 +286,16 @@ impl Account {
         self.flows.earned = self.flows.earned.saturating_add(more);
     }
 
+    /// The peer has used so much more, and does not sign for it.
+    pub(in super::super) fn has_refused(&mut self, more: Amount) {
+        self.note.refused = self.note.refused.saturating_add(more);
+    }
+
+    /// Nothing that the peer has refused to sign for counts any more. What it was.
+    pub(in super::super) fn forgive(&mut self) -> Amount {
+        std::mem::replace(&mut self.note.refused, Amount::ZERO)
+    }
+
     /// This node has signed for so much more.
     pub(super) fn has_spent(&mut self, more: Amount) {
         self.flows.spent = self.flows.spent.saturating_add(more);
@@ -308,9 +331,14 @@ impl Account {
     pub(super) fn stop(&mut self, now: Timestamp) {
         if self.note.stopped_at.is_none() {
             self.note.stopped_at = Some(now);
-            let settled = self.settled_to_us();
-            self.note.lent.miss(settled);
+            self.miss();
         }
+    }
+
+    /// What was due was not settled: three doublings are lost.
+    pub(in super::super) fn miss(&mut self) {
+        let settled = self.settled_to_us();
+        self.note.lent.miss(settled);
     }
 
     /// It is paid again.

@@ -276,6 +276,47 @@ fn run(steps: &[Step], restarts: bool) -> Account {
     accounts.get(&peer, &usd).unwrap().clone()
 }
 
+#[test]
+fn what_is_refused_uses_up_what_is_lent_and_is_no_part_of_what_is_agreed_on() {
+    let mut a = account();
+    a.flows.received = Amount(1000);
+    let (owed, owing, settled) = (a.owed(Amount::ZERO), a.owing(), a.settled_to_us());
+    a.has_refused(Amount(300));
+    assert_eq!((a.owed(Amount::ZERO), a.owed(Amount(5))), (owed + 300, owed + 305));
+    assert_eq!((a.owing(), a.settled_to_us()), (owing, settled));
+    a.has_refused(Amount(u64::MAX));
+    assert_eq!(a.note().refused, Amount(u64::MAX));
+    assert_eq!((a.forgive(), a.owed(Amount::ZERO)), (Amount(u64::MAX), owed));
+}
+
+/// A note as it was before anything refused was counted.
+#[derive(serde::Serialize)]
+struct OldNote {
+    peer: NodeId,
+    currency: Currency,
+    lent: Slice,
+    ahead: Slice,
+    stopped_at: Option<Timestamp>,
+    drawn: Option<Drawn>,
+}
+
+#[test]
+fn a_note_of_before_anything_refused_was_counted_is_read() {
+    let mut note = account().note().clone();
+    note.lent.raise(Amount(5));
+    let Note { peer, currency, lent, ahead, stopped_at, drawn, .. } = note.clone();
+    let old = crate::encode::to_bytes(&OldNote { peer, currency, lent, ahead, stopped_at, drawn });
+    assert_eq!(crate::encode::from_bytes::<Note>(&old, 4096).unwrap(), note);
+    note.refused = Amount(7);
+    let new = crate::encode::to_bytes(&note);
+    assert_eq!(crate::encode::from_bytes::<Note>(&new, 4096).unwrap(), note);
+    note.refused = Amount(u64::MAX);
+    note.lent = Slice { base: Amount(u64::MAX), slice: Amount(u64::MAX), used: Amount(u64::MAX) };
+    (note.ahead, note.stopped_at) = (note.lent, Some(Timestamp(u64::MAX)));
+    note.drawn = Some(Drawn { day: u64::MAX, slot_ms: u64::MAX });
+    assert!(crate::encode::to_bytes(&note).len() < 512);
+}
+
 proptest! {
     /// `restarts-change-nothing`: an account rebuilt from the ledger at any moment is the one that was never rebuilt.
     #[test]
@@ -361,6 +402,8 @@ proptest! {
         let [earned, spent, received_claimed, received, paid, paid_acked] = flows.map(Amount);
         let mut a = account();
         a.flows = Flows { earned, spent, received_claimed, received, paid, paid_acked };
+        a.has_refused(Amount(unsigned));
+        a.has_refused(earned);
         a.note.lent.raise(Amount(unit));
         a.grow();
         let owed = a.owed(Amount(unsigned));

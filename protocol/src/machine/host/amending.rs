@@ -37,6 +37,7 @@ impl Host {
         let Some(held) = self.leases.get_mut(&lease).filter(|l| l.draft().renter == from) else {
             return reject(cx, token, RejectCode::Malformed, NOT_YOURS);
         };
+        held.confirm();
         if let Some(answer) = held.answer_to(&entry) {
             return cx.reply(token, Response::Answered(answer.to_signed()), held.durable());
         }
@@ -96,10 +97,11 @@ impl Host {
         if let Some(reject) = self.too_many(from, now) {
             return cx.reply(token, Response::Rejected(reject), None);
         }
-        let Some(held) = self.leases.get(&lease).filter(|l| l.draft().renter == from) else {
+        let maintenance = self.next_maintenance(now);
+        let Some(held) = self.leases.get_mut(&lease).filter(|l| l.draft().renter == from) else {
             return reject(cx, token, RejectCode::Malformed, NOT_YOURS);
         };
-        let maintenance = self.next_maintenance(now);
+        held.confirm();
         match policy::extension_price(self.setup.as_ref(), maintenance, held.draft(), held.terms(), ends_at, now) {
             Ok(compute_hour) => {
                 let extension = Extension { ends_at, compute_hour, valid_until: now + limits::COUNTER_LIFE };

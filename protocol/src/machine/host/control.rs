@@ -38,6 +38,7 @@ impl Host {
         let Some(held) = self.leases.get_mut(&wish.lease).filter(|l| l.draft().renter == from) else {
             return reject(cx, token, RejectCode::Malformed, NOT_YOURS);
         };
+        held.confirm();
         if held.draft().is_volume()
             && let Some(why) = self.cannot_control_volume(wish.lease, wish.action)
         {
@@ -174,6 +175,13 @@ impl Host {
                     reject_for_now(cx, token, RejectCode::Taken, why);
                 }
             }
+        }
+    }
+
+    /// The renter uses an instance: it knows the lease.
+    pub(in super::super) fn reached(&mut self, lease: &LeaseId) {
+        if let Some(held) = self.leases.get_mut(lease) {
+            held.confirm();
         }
     }
 

@@ -231,6 +231,29 @@ impl Host {
         cx.out(Output::Done { token, result });
     }
 
+    /// The owner lends again to a peer as if it had not refused to sign for what it used.
+    pub(in super::super) fn forgive(
+        &self,
+        cx: &mut Context,
+        token: Token,
+        (peer, currency): (NodeId, Currency),
+        now: Timestamp,
+    ) {
+        let refused = cx.accounts.get(&peer, &currency).map_or(Amount::ZERO, |a| a.note().refused);
+        let result = if refused == Amount::ZERO {
+            let why = format!("{peer} has refused nothing in {currency} that still counts; see `souk account`");
+            Err(Refusal::Malformed(why))
+        } else {
+            cx.accounts.change(&peer, &currency, super::super::account::Account::forgive);
+            cx.note_accounts();
+            for lease in self.leases.values().filter(|l| l.draft().renter == peer) {
+                cx.changed(lease.id(), now);
+            }
+            Ok(())
+        };
+        cx.out(Output::Done { token, result });
+    }
+
     /// How a lease of these prices would be paid by this renter.
     ///
     /// # Errors
@@ -252,8 +275,14 @@ impl Host {
         let unit = account.map_or(Amount::ZERO, |l| l.unit).max(base).max(line.unwrap_or_default());
         let owed = self.owed_by(cx, &key, now);
         if owed > i128::from(unit.0) || (owed > 0 && when == PayWhen::Before) {
+            let refused = cx.accounts.get(&renter, currency).map_or(Amount::ZERO, |a| a.note().refused);
+            let of_it = if refused > Amount::ZERO {
+                format!(" ({refused} of what you used is not acknowledged)")
+            } else {
+                String::new()
+            };
             let sentence = format!(
-                "you owe this host {} {currency} for what you rented before; pay that first: souk pay {}",
+                "you owe this host {} {currency} for what you rented before{of_it}; pay that first: souk pay {}",
                 clamp(owed),
                 cx.me()
             );

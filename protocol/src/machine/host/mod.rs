@@ -15,6 +15,8 @@ mod offers;
 pub mod owner;
 mod paying;
 mod ports;
+#[cfg(test)]
+mod refused;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

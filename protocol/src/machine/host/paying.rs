@@ -9,6 +9,7 @@ use crate::{
     machine::{context::Context, io::Token, settling::Told},
     message::Response,
     negotiation::RejectCode,
+    payment::PayWhen,
     signed::Signed,
     workload::Workload,
 };
@@ -58,7 +59,7 @@ impl Host {
             Some(Ok((Told::Waits | Told::Early, _))) => {
                 return cx.reply(token, Response::Busy { retry_after_ms: 1000 }, None);
             }
-            Some(Ok((Told::Answered(_), _))) => "its first payment has not arrived",
+            Some(Ok((Told::Answered(_), _))) => "its first payment has not arrived, or is used up",
             Some(Err(why)) => why,
             None => "this host takes an open of yours only with its first payment",
         };
@@ -81,14 +82,20 @@ impl Host {
     /// Whether there is anything between us and this peer but what it says itself.
     pub(in super::super) fn deals_with(&self, cx: &Context, peer: &crate::NodeId) -> bool {
         self.leases.values().any(|l| l.draft().renter == *peer)
-            || cx.accounts.iter().any(|a| a.peer() == *peer && a.flows().earned > Amount::ZERO)
+            || cx
+                .accounts
+                .iter()
+                .any(|a| a.peer() == *peer && (a.flows().earned > Amount::ZERO || a.note().refused > Amount::ZERO))
     }
 
-    /// Whether the first payment is there: it has arrived just now, or a whole slice is paid ahead without it.
+    /// Whether what is paid before use is there: a whole slice is paid ahead; or the first payment has arrived and is not used up
+    /// by other leases, or by what was refused, but for a quarter at most. What arrived counts for nothing by itself: of an old
+    /// payment nothing may be left.
     fn has_paid(&self, cx: &Context, draft: &LeaseDraft, arrived: Amount, now: Timestamp) -> bool {
-        let Some(payment) = draft.payment.as_ref().filter(|p| p.first > Amount::ZERO) else { return true };
-        let owed = self.owed_by(cx, &(draft.renter, draft.currency.clone()), now);
-        arrived >= payment.first || -owed >= i128::from(payment.slice.0)
+        let Some(payment) = draft.payment.as_ref().filter(|p| p.when == PayWhen::Before) else { return true };
+        let ahead = -self.owed_by(cx, &(draft.renter, draft.currency.clone()), now);
+        let covers = ahead > 0 && ahead >= i128::from(payment.first.0 - payment.first.0 / 4);
+        (arrived >= payment.first && covers) || ahead >= i128::from(payment.slice.0)
     }
 
     /// A payment has arrived, or has not: opens that wait for it are taken or void.
@@ -108,6 +115,9 @@ impl Host {
                 self.take_open(cx, tokens, open, draft, workload, now);
             } else {
                 let why = match arrived {
+                    Ok(amount) if draft.payment.as_ref().is_some_and(|p| *amount >= p.first) => {
+                        "its first payment has arrived, and is used up already".to_owned()
+                    }
                     Ok(amount) => format!("only {amount} {} of its first payment have arrived", draft.currency),
                     Err(_) => "its first payment has not arrived".to_owned(),
                 };

@@ -1,5 +1,6 @@
 //! A renter that acknowledges less than its host claims. The difference stands for a day at most: then the host waives it, or ends
-//! the lease. What both have signed by then is the evidence, and what is not acknowledged the loss.
+//! the lease. It waives by itself once in a lease's life, and what it waives uses up how far it lends to that renter. What both have
+//! signed by then is the evidence, and what is not acknowledged the loss.
 
 use super::HostLease;
 use crate::{
@@ -22,13 +23,13 @@ impl HostLease {
     /// A renter's answer to a usage has been taken.
     pub(super) fn weigh(&mut self, cx: &mut Context, ack: &Ack, claimed: Amount, now: Timestamp) {
         if ack.partial.is_none() {
-            self.waived = false;
+            self.unsettled = false;
             if self.disputed_at.take().is_some() {
                 self.log_code(cx, EventCode::Agreed, Cause::Renter, String::new(), now);
             }
             return;
         }
-        if self.waived {
+        if self.unsettled {
             // What was not acknowledged has been waived, and still there is no agreement.
             let note = "its renter does not acknowledge what is left, either".to_owned();
             return self.end(cx, EndReason::Disputed, Cause::Host, note, now);
@@ -52,23 +53,26 @@ impl HostLease {
         if self.dispute_due().is_none_or(|at| now < at) {
             return;
         }
-        let waives = cx.accounts.policy().lending.disputed == Disputed::Waive;
+        let waives = cx.accounts.policy().lending.disputed == Disputed::Waive && !self.waived;
         if !(waives && self.waive(cx, now)) {
             let note = "renter and host did not agree on what was used".to_owned();
             self.end(cx, EndReason::Disputed, Cause::Host, note, now);
         }
     }
 
-    /// Waives what is not acknowledged. False if there is nothing to waive, or it can't be done by waiving time.
+    /// Waives what is not acknowledged, which is a miss of the renter's, and refused. False if there is nothing to waive, or it can't be done by waiving time.
     pub(in super::super) fn waive(&mut self, cx: &mut Context, now: Timestamp) -> bool {
         let Some(time) = self.waivable().filter(|_| self.disputed_at.is_some()) else {
             return false;
         };
+        let used = self.count(now).1;
         self.meter.waive(time, now);
-        self.waived = true;
+        (self.waived, self.unsettled) = (true, true);
         self.disputed_at = None;
         self.log_code(cx, EventCode::Agreed, Cause::Host, format!("{time} of running time are waived"), now);
         self.issue_usage(cx, now);
+        cx.accounts.change(&self.draft.renter, &self.draft.currency, |account| account.miss());
+        self.refused(cx, used.saturating_sub(self.count(now).1));
         true
     }
 

@@ -415,8 +415,7 @@ impl HostLease {
         if self.confirmed || self.ack.is_some() || self.events_seen > 0 {
             return false;
         }
-        self.durable = Some(cx.persist(crate::machine::record::Record::from(close)));
-        self.renter_close = Some(close.clone());
+        self.take_renters_close(cx, close, now);
         let note = "the renter had given up before the host answered".to_owned();
         self.end(cx, EndReason::Unconfirmed, Cause::Renter, note, now);
         if self.state.is_ended() {
@@ -442,8 +441,7 @@ impl HostLease {
         if !over || !(self.acked()..=claimed).contains(&admitted) {
             return false;
         }
-        self.durable = Some(cx.persist(crate::machine::record::Record::from(close)));
-        self.renter_close = Some(close.clone());
+        self.take_renters_close(cx, close, now);
         self.confirmed = true;
         let note = "the renter had not heard of this host for long after its end".to_owned();
         self.end(cx, EndReason::Expired, Cause::Renter, note, now);

@@ -17,6 +17,8 @@ mod receipts;
 mod tests;
 mod unpaid;
 mod volume;
+#[cfg(test)]
+mod waiving;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -113,8 +115,10 @@ pub struct HostLease {
     ahead: Amount,
     /// Since when the renter acknowledges less than is claimed.
     disputed_at: Option<Timestamp>,
-    /// Whether the difference was waived, and is not agreed on yet.
+    /// Whether something was waived, ever: that is done once by itself.
     waived: bool,
+    /// Whether a difference was waived, and what is left is not agreed on yet.
+    unsettled: bool,
     /// What was complained of in our chain.
     complained: BTreeSet<DisputeCode>,
 }
@@ -195,6 +199,7 @@ impl HostLease {
             ahead: Amount::ZERO,
             disputed_at: None,
             waived: false,
+            unsettled: false,
             complained: BTreeSet::new(),
             draft,
             accept,
@@ -216,7 +221,11 @@ impl HostLease {
         };
         lease.since = LeaseEvent::last_step(&events).map_or(lease.accept.time, |e| e.at);
         lease.state = state;
-        lease.confirmed = ack.is_some();
+        // Only its renter's own wish stops an instance in its renter's name.
+        let stopped = |e: &LeaseEvent| {
+            e.by == Cause::Renter && e.what == EventCode::State && e.state == LeaseState::Paused(PauseReason::Stopped)
+        };
+        lease.confirmed = ack.is_some() || events.iter().any(stopped);
         lease.processes = placement.is_some() && !state.is_ended();
         lease.adopting = lease.processes;
         if placement.is_some() || lease.draft.is_volume() {
@@ -248,8 +257,11 @@ impl HostLease {
             events.iter().rev().find(|e| soon_or_amended(e.what)).is_some_and(|e| e.what == EventCode::ExpiringSoon);
         let dispute = events.iter().rev().find(|e| matches!(e.what, EventCode::Disputed | EventCode::Agreed));
         lease.disputed_at = dispute.filter(|e| e.what == EventCode::Disputed).map(|e| e.at);
-        lease.waived = dispute.is_some_and(|e| e.what == EventCode::Agreed)
+        lease.unsettled = dispute.is_some_and(|e| e.what == EventCode::Agreed)
             && lease.ack.as_ref().is_some_and(|a| a.partial.is_some());
+        // Events are kept only so long. Of a firm lease nothing else is waived; the platform waives cut runs of others.
+        let told = events.iter().any(|e| e.what == EventCode::Agreed && e.by == Cause::Host);
+        lease.waived = told || (lease.draft.rental.is_firm() && counters.waived > Millis(0));
         lease.events = events;
         lease.close = ours;
         lease.renter_close = renters;
@@ -369,9 +381,8 @@ impl HostLease {
         self.durable
     }
 
-    /// Whether this wish has not come before. The renter has shown that it knows the lease.
+    /// Whether this wish has not come before.
     pub(super) fn is_new_wish(&mut self, nonce: Nonce) -> bool {
-        self.confirmed = true;
         if self.wishes.contains(&nonce) {
             return false;
         }

@@ -59,7 +59,7 @@ impl HostLease {
         self.retry = RETRY.0;
     }
 
-    /// The renter asked about the lease, so it knows of it.
+    /// The renter did something about the lease, so it knows of it.
     pub(in super::super) const fn confirm(&mut self) {
         self.confirmed = true;
     }

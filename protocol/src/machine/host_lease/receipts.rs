@@ -216,10 +216,12 @@ impl HostLease {
             return false;
         }
         if !self.closed {
-            let agreed = agreed.map_or(Amount::ZERO, |(_, due)| due).saturating_sub(self.acked());
-            cx.accounts.change(&renter, &self.draft.currency, |account| account.has_earned(agreed));
+            let agreed = agreed.map_or(Amount::ZERO, |(_, due)| due);
+            let more = agreed.saturating_sub(self.acked());
+            cx.accounts.change(&renter, &self.draft.currency, |account| account.has_earned(more));
             self.durable = Some(cx.persist(Record::from(&entry)));
             self.closed = true;
+            self.refused(cx, claimed.saturating_sub(agreed));
             cx.changed(self.id(), now);
         }
         true

@@ -2,23 +2,44 @@
 
 use super::HostLease;
 use crate::{
-    Amount, Timestamp,
-    entry::Body,
+    Amount, Timestamp, Verified,
+    entry::{Body, Entry},
     lease::{LeaseState, PauseReason},
-    machine::context::Context,
+    machine::{context::Context, record::Record},
     message::{Cause, EventCode},
     opinion::{Dispute, DisputeCode},
     payment::{PayLevel, PayWhen, PaymentAsk},
 };
 
 impl HostLease {
-    /// What was used and is not signed for.
+    /// What was used and is not signed for, as long as that is open: what is agreed on, or refused, is the account's.
     #[must_use]
     pub fn unsigned(&self, now: Timestamp) -> Amount {
         if self.closed {
             return Amount::ZERO;
         }
-        self.count(now).1.saturating_sub(self.acked())
+        // Its renter has closed it: what it did not admit counts as refused since then.
+        let admitted = self.renter_close.as_ref().and_then(|close| close.body.closing()).map(|(.., due)| due);
+        admitted.unwrap_or_else(|| self.count(now).1).saturating_sub(self.acked())
+    }
+
+    /// So much was used that its renter does not sign for, for good.
+    pub(super) fn refused(&mut self, cx: &mut Context, more: Amount) {
+        if more > Amount::ZERO {
+            cx.accounts.change(&self.draft.renter, &self.draft.currency, |account| account.has_refused(more));
+            // What follows from it leaves after it is written down.
+            cx.note_accounts();
+            self.durable = cx.newest_ticket();
+        }
+    }
+
+    /// Its renter closes it and admits so much of what was used, which is agreed to once the instance is gone.
+    pub(super) fn take_renters_close(&mut self, cx: &mut Context, close: &Verified<Entry>, now: Timestamp) {
+        let admitted = close.body.closing().map_or(Amount::ZERO, |(.., due)| due);
+        let used = self.count(now).1;
+        self.durable = Some(cx.persist(Record::from(close)));
+        self.renter_close = Some(close.clone());
+        self.refused(cx, used.saturating_sub(admitted.max(self.acked())));
     }
 
     /// What an hour of its present state costs, times `scale`: the hours of a month times the MB of a GB.

@@ -10,7 +10,8 @@ use super::{
     error::{Answer, JsonBody, answer},
     server::Shared,
     types::{
-        AccountDetail, AccountsView, ClaimView, InvoiceRequest, InvoiceView, PayRequest, PaymentView, ReceivedRequest,
+        AccountDetail, AccountsView, ClaimView, ForgiveRequest, InvoiceRequest, InvoiceView, PayRequest, PaymentView,
+        ReceivedRequest,
     },
 };
 use crate::market::{Command, command::MoneyCommand};
@@ -21,6 +22,7 @@ pub(super) fn router() -> Router<Shared> {
         .route("/accounts/{peer}", get(account))
         .route("/accounts/{peer}/pay", post(pay))
         .route("/accounts/{peer}/received", post(received))
+        .route("/accounts/{peer}/forgive", post(forgive))
         .route("/payments/{reference}", get(payment))
         .route("/invoices", get(invoices))
 }
@@ -47,6 +49,14 @@ async fn received(
     JsonBody(request): JsonBody<ReceivedRequest>,
 ) -> Answer<ClaimView> {
     answer(shared.market.ask(|reply| Command::Money(MoneyCommand::Received { peer, request, reply })).await)
+}
+
+async fn forgive(
+    State(shared): State<Shared>,
+    Path(peer): Path<String>,
+    JsonBody(request): JsonBody<ForgiveRequest>,
+) -> Answer<AccountDetail> {
+    answer(shared.market.ask(|reply| Command::Money(MoneyCommand::Forgive { peer, request, reply })).await)
 }
 
 async fn payment(State(shared): State<Shared>, Path(reference): Path<String>) -> Answer<PaymentView> {

@@ -22,7 +22,7 @@
 //! | `GET host/machines`, `POST host/machines/order` | the owner's machines, and what they are told |
 //! | `GET host/schedule`, `POST host/schedule` | slots held, maintenance |
 //! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
-//! | `GET accounts` `accounts/{peer}`, `POST accounts/{peer}/{pay,received}` | what is owed; paying, and saying what has arrived |
+//! | `GET accounts` `accounts/{peer}`, `POST accounts/{peer}/{pay,received,forgive}` | what is owed; paying, saying what has arrived, and letting go |
 //! | `GET payments/{reference}` `invoices` | how a payment stands; a month with each peer |
 //! | `POST shutdown` | stops the node |
 

@@ -15,8 +15,8 @@ use crate::{
     api::{
         client::{Client, escape},
         types::{
-            AccountDetail, AccountView, AccountsView, ClaimView, PayRequest, PaymentView, ReceivedRequest,
-            SettlementView,
+            AccountDetail, AccountView, AccountsView, ClaimView, ForgiveRequest, PayRequest, PaymentView,
+            ReceivedRequest, SettlementView,
         },
     },
     config::MANUAL,
@@ -61,7 +61,11 @@ pub(super) async fn account(context: &Context, args: &AccountArgs) -> Result<u8,
         }
         return Ok(0);
     }
-    let detail: AccountDetail = client.get(&path).await?;
+    let detail: AccountDetail = if args.forgive || args.waive.is_some() {
+        client.post(&format!("{path}/forgive"), &ForgiveRequest { lease: args.waive.clone() }).await?
+    } else {
+        client.get(&path).await?
+    };
     if context.json {
         output::json(&detail)?;
     } else {
@@ -136,6 +140,7 @@ fn one(detail: &AccountDetail) -> String {
         parts.push(output::pairs(&[
             ("owes you", m(a.owes_us)),
             ("owes you now", m(a.owes_us_now)),
+            ("of which refused", if a.refused == Amount::ZERO { String::new() } else { m(a.refused) }),
             ("you owe", m(a.we_owe)),
             ("it has used", m(a.earned)),
             ("received", format!("{} of {} it says to have paid", m(a.received), m(a.received_claimed))),

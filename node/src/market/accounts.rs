@@ -4,19 +4,22 @@ use souk_protocol::{
     Amount, Currency, NodeId,
     machine::{
         account::Account,
+        io::{Command as EngineCommand, Input},
         payments::{By, Claim, HowFound, Payout, Stage},
     },
     payment::PayWhen,
 };
 
 use super::{
-    command::{CommandError, ErrorCode, MoneyCommand, Reply},
+    command::{CommandError, ErrorCode, LeaseSelector, MoneyCommand, Reply},
     commands::answer,
     settlement::new_reference,
     task::Market,
 };
 use crate::{
-    api::types::{AccountDetail, AccountView, AccountsView, ClaimView, PayRequest, PaymentView, ReceivedRequest},
+    api::types::{
+        AccountDetail, AccountView, AccountsView, ClaimView, ForgiveRequest, PayRequest, PaymentView, ReceivedRequest,
+    },
     clock::now,
     config::MANUAL,
 };
@@ -84,6 +87,10 @@ impl Market {
             },
             MoneyCommand::Pay { peer, request, reply } => self.pay(&peer, request, reply),
             MoneyCommand::Received { peer, request, reply } => answer(reply, self.received(&peer, &request)),
+            MoneyCommand::Forgive { peer, request, reply } => match self.forgive(&peer, &request) {
+                Ok(peer) => self.account(peer, reply),
+                Err(error) => answer(reply, Err(error)),
+            },
             MoneyCommand::Payment { reference, reply } => answer(reply, self.payment(&reference)),
             MoneyCommand::Invoices { request, reply } => {
                 let peer = request.peer.as_deref().map(|text| self.peer_named(text)).transpose();
@@ -125,6 +132,33 @@ impl Market {
         }
     }
 
+    /// Lets go what a peer has refused to sign for, or what it has not signed for yet of a lease.
+    fn forgive(&mut self, peer: &str, request: &ForgiveRequest) -> Result<NodeId, CommandError> {
+        let peer = self.peer_named(peer)?;
+        if let Some(text) = &request.lease {
+            let lease = self.find(&LeaseSelector(text.clone()))?;
+            let hosted = self.engine.host().leases().get(&lease).is_some_and(|l| l.draft().renter == peer);
+            if !hosted {
+                let why = "this node hosts no open lease of that peer by that name";
+                return Err(CommandError::new(ErrorCode::NotFound, why).hint("souk ps lists them"));
+            }
+            let token = self.token();
+            self.input(Input::Command(EngineCommand::Waive { token, lease }));
+            return Ok(peer);
+        }
+        let refused = self.engine.accounts().iter().filter(|a| a.peer() == peer && a.note().refused > Amount::ZERO);
+        let currencies: Vec<Currency> = refused.map(|a| a.currency().clone()).collect();
+        if currencies.is_empty() {
+            let why = "that peer has refused to sign for nothing";
+            return Err(CommandError::new(ErrorCode::BadRequest, why).hint("souk account PEER shows what it owes"));
+        }
+        for currency in currencies {
+            let token = self.token();
+            self.input(Input::Command(EngineCommand::Forgive { token, peer, currency }));
+        }
+        Ok(peer)
+    }
+
     fn view_of(&self, account: &Account) -> AccountView {
         let (peer, currency, flows) = (account.peer(), account.currency(), account.flows());
         let net = |a: Amount, b: Amount| i128::from(a.0) - i128::from(b.0);
@@ -143,6 +177,7 @@ impl Market {
             peer,
             currency: currency.clone(),
             owes_us: part(owed),
+            refused: account.note().refused,
             we_owe: part(-owed),
             owes_us_now: part(self.engine.owed_by(&peer, currency, now())),
             earned: flows.earned,

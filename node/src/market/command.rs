@@ -15,11 +15,12 @@ use tokio::{
 
 use crate::api::types::{
     AcceptRequest, AccountDetail, AccountsView, ClaimView, EarningsRequest, EarningsView, EventsRequest, ExecRequest,
-    FilesRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView, JoinRequest,
-    JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest, MachineOrder,
-    MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PayRequest, PaymentView, PeerView, PriceRequest,
-    QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
-    ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
+    FilesRequest, ForgiveRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView,
+    JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
+    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PayRequest, PaymentView, PeerView,
+    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep,
+    ScheduleRequest, ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView,
+    TunnelRequest,
 };
 use crate::template::Template;
 
@@ -320,6 +321,15 @@ pub enum MoneyCommand {
         request: ReceivedRequest,
         /// The payment that was answered.
         reply: Reply<ClaimView>,
+    },
+    /// Lets go what a peer has not signed for.
+    Forgive {
+        /// Whose.
+        peer: String,
+        /// What.
+        request: ForgiveRequest,
+        /// The account then.
+        reply: Reply<AccountDetail>,
     },
     /// How a payment of this node's stands.
     Payment {

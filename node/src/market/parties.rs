@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use souk_protocol::{NodeId, machine::account::Account};
+use souk_protocol::{
+    NodeId,
+    machine::{account::Account, io::Input},
+};
 
 use super::task::Market;
 use crate::access::{Permission, keys::Granted};
@@ -12,7 +15,7 @@ const PAID: usize = 256;
 
 impl Market {
     /// Only the renter of an open lease reaches its instance.
-    pub(super) fn permit(&self, permission: Permission) {
+    pub(super) fn permit(&mut self, permission: Permission) {
         let Permission { peer, lease, answer } = permission;
         let held = self.engine.host().leases().get(&lease).filter(|l| l.draft().renter == peer);
         let verdict = match held {
@@ -20,7 +23,12 @@ impl Market {
             Some(l) if l.state().is_ended() => Err("the lease is over".to_owned()),
             Some(l) => Ok(Granted { renter: peer, keys: l.workload().ssh_keys.clone() }),
         };
+        let reached = verdict.is_ok();
         answer.send(verdict).ok();
+        if reached {
+            // Who has used it can't say later that it never was.
+            self.input(Input::Reached { lease });
+        }
     }
 
     /// Stays in touch with the other sides of open leases, and with the owner's other nodes.

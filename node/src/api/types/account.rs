@@ -36,6 +36,9 @@ pub struct AccountView {
     /// What the peer owes, by what both have signed. Zero if this node owes, or nobody.
     #[serde(with = "decimal")]
     pub owes_us: Amount,
+    /// What the peer has used here and refused to sign for: it counts in what it owes now, until it is paid on top or forgiven.
+    #[serde(with = "decimal")]
+    pub refused: Amount,
     /// What this node owes, by what both have signed.
     #[serde(with = "decimal")]
     pub we_owe: Amount,
@@ -221,6 +224,15 @@ pub struct ReceivedRequest {
     /// Which payment, if several wait.
     #[serde(default)]
     pub reference: Option<String>,
+}
+
+/// What to let go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForgiveRequest {
+    /// Waive what its renter has not signed for of this lease, instead of forgetting what it has refused before.
+    #[serde(default)]
+    pub lease: Option<String>,
 }
 
 /// Which month, with whom.

@@ -278,6 +278,7 @@ pub enum Command {
         after_help = "Payments count once the payee has confirmed them: by a program, or by a person with --received.\n\n\
                       Examples:\n  souk account\n  souk account 7KyQ                      all about one peer\n  \
                       souk account 7KyQ --received 5.00      its payment has arrived\n  \
+                      souk account 7KyQ --forgive            forget what it used and would not sign for\n  \
                       souk account --json | jq '.accounts[] | select(.to_confirm > 0)'"
     )]
     Account(AccountArgs),

@@ -16,6 +16,12 @@ pub struct AccountArgs {
     /// Which of its payments, if several wait
     #[arg(long, value_name = "REFERENCE", requires = "received")]
     pub reference: Option<String>,
+    /// Forget what the peer has used and refused to sign for: it counts no more in how far it is lent to
+    #[arg(long, requires = "peer", conflicts_with = "received")]
+    pub forgive: bool,
+    /// Waive what the peer, as its renter, has not signed for of a lease: it runs on, or closes, without it
+    #[arg(long, value_name = "LEASE", requires = "peer", conflicts_with_all = ["received", "forgive"])]
+    pub waive: Option<String>,
 }
 
 /// `souk pay`.

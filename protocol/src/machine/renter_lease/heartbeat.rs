@@ -3,7 +3,7 @@
 //! The renter's node asks the helper in the instance again and again ([`Beat`]), and this counts what the answers say. It owns the
 //! **silence** of a lease, never more of it than is known: what nobody asked for, what was not asked because the renter's own link or
 //! node was down, and what the host itself says was no run, is none. It asks nobody and decides about no money:
-//! [`receipts`](super::receipts) takes the silence off what the host may claim.
+//! `receipts` takes the silence off what the host may claim.
 //!
 //! Times are of a clock that nobody sets and that goes on while the renter's machine sleeps (since its start), so a clock that
 //! jumps changes nothing. Two things are evidence:

@@ -152,6 +152,7 @@ pub(super) async fn clone(context: &Context, args: CloneArgs) -> Result<u8, Fail
         egress: None,
         term_ms: None,
         max_spend: None,
+        prepay_ms: None,
         label: args.label.clone(),
         tick_ms: None,
         command: None,

@@ -47,6 +47,7 @@ pub(super) fn request(args: CreateVolumeArgs) -> RentRequest {
         egress: None,
         term_ms: args.term,
         max_spend: args.max_spend,
+        prepay_ms: None,
         label: Some(args.name),
         tick_ms: args.tick,
         command: None,

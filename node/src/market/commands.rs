@@ -195,7 +195,7 @@ impl Market {
                 salt: Nonce(random().map_err(internal)?),
             },
             max_spend: request.max_spend,
-            prepay: None,
+            prepay: request.prepay_ms,
             tick: request.tick_ms,
             label: request.label,
             image: request.image,

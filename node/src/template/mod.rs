@@ -221,6 +221,7 @@ impl Template {
             egress,
             term_ms,
             max_spend,
+            prepay_ms,
             label,
             tick_ms,
             command,
@@ -237,6 +238,7 @@ impl Template {
         let renters = [
             (price_hour.is_some() || max_price_hour.is_some(), "price"),
             (max_spend.is_some(), "ceiling of what is spent"),
+            (prepay_ms.is_some(), "payment ahead"),
             (extend_ms.is_some(), "extension"),
             (label.is_some(), "label"),
             (!volumes.is_empty(), "volumes of one machine"),

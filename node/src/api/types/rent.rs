@@ -72,6 +72,9 @@ pub struct RentRequest {
     /// What the lease may cost at most, all in all.
     #[serde(default, with = "decimal::option")]
     pub max_spend: Option<Amount>,
+    /// Use of so long is paid with the open, though this node would pay less ahead to that host.
+    #[serde(default)]
+    pub prepay_ms: Option<Millis>,
     /// A name for it.
     #[serde(default)]
     pub label: Option<String>,

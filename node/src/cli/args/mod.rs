@@ -56,7 +56,7 @@ pub struct Cli {
     /// Data directory: key, configuration, ledger [default: ~/.local/share/souk]
     #[arg(long, global = true, env = "SOUK_DIR", value_name = "DIR", hide_env_values = true)]
     pub dir: Option<PathBuf>,
-    /// The node to ask: ssh://[user@]host[:port][/path], unix:///path or http://127.0.0.1:port [env: SOUK_HOST] [default: this data directory's]
+    /// The node to ask: `ssh://[user@]host[:port][/path]`, unix:///path or http://127.0.0.1:port [env: SOUK_HOST] [default: this data directory's]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub at: Option<String>,
     /// Print JSON

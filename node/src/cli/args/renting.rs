@@ -123,6 +123,10 @@ pub struct RentArgs {
     /// What the lease may cost at most, all in all
     #[arg(long, value_name = "AMOUNT")]
     pub max_spend: Option<Amount>,
+    /// Pay for so much use with the rental, such as 8h, where the host asks to be paid before use: more than this node would pay
+    /// ahead by itself
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub prepay: Option<Millis>,
     /// Attach a volume of that machine (repeatable): NAME:/path, or NAME:/path:ro to only read it
     #[arg(long, value_name = "VOLUME", value_parser = AttachRequest::parse)]
     pub volume: Vec<AttachRequest>,

@@ -300,6 +300,7 @@ impl Renter {
         if let Some(text) = n.wish.label.clone() {
             ticket = cx.persist(Record::Private(Private::Label { lease, text }));
         }
+        paying::pays_ahead(cx, draft);
         self.leases.insert(lease, RenterLease::opened(draft.clone(), open, ticket, now));
         let opening = Opening { token: Some(token), workload, in_flight: false, again_at: now, retry: COMMIT_RETRY.0 };
         self.openings.insert(lease, opening);

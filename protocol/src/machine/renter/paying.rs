@@ -58,6 +58,14 @@ fn first_slice(draft: &LeaseDraft) -> Amount {
     money::due(&draft.dearest(), draft.resources.disk_mb, &used, Amount::ZERO).unwrap_or(Amount::ZERO)
 }
 
+/// A lease that is paid before use is opened with this host: it is paid its first slice ahead, and more as what was paid is delivered.
+pub(super) fn pays_ahead(cx: &mut Context, draft: &LeaseDraft) {
+    if draft.payment.as_ref().is_some_and(|payment| payment.when == PayWhen::Before) {
+        let base = first_slice(draft);
+        cx.accounts.change(&draft.host, &draft.currency, |account| account.note.ahead.raise(base));
+    }
+}
+
 fn key(draft: &LeaseDraft) -> Key {
     (draft.host, draft.currency.clone())
 }
@@ -193,11 +201,16 @@ impl Renter {
         }
         let base = self.leases.values().filter(|l| key(l.draft()) == *to).map(|l| first_slice(l.draft())).max();
         let most = cx.accounts.ahead_most(&to.0, &to.1, base.unwrap_or_default());
-        let ahead = match ask.when {
-            PayWhen::After => 0,
-            PayWhen::Before => i128::from(ask.slice.min(most).0),
+        let amount = match ask.when {
+            PayWhen::After => clamp(account.owing()),
+            PayWhen::Before => {
+                let ahead = ask.slice.min(most);
+                let missing = clamp(account.owing() + i128::from(ahead.0));
+                // Less is not worth a payment: with three quarters ahead the host lets it run.
+                if missing.0 < ahead.0 / 4 { Amount::ZERO } else { missing }
+            }
         };
-        Some((clamp(account.owing() + ahead), DueReason::Low(ask.level)))
+        Some((amount, DueReason::Low(ask.level)))
     }
 
     /// Tells the shell what is to be paid now.

@@ -111,7 +111,7 @@ impl Market {
         (length, since, page): (u64, souk_protocol::Timestamp, u32),
         reply: PeerReply,
     ) {
-        let rents = self.recalls.take(from) && self.ledger.has_leased(&from);
+        let rents = self.ledger.has_leased(&from) && self.recalls.take(from);
         match Arc::clone(&self.recalling).try_acquire_owned() {
             Ok(turn) if rents => self.ledger.recalled(from, (length, since, page), reply, turn),
             Ok(_) | Err(_) => drop(reply.send(Response::Busy { retry_after_ms: 10_000 }.to_bytes())),

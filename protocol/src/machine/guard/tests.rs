@@ -206,6 +206,7 @@ fn junk_of_strangers_and_of_one_party_leaves_room_for_what_this_node_has_signed(
     let mut guard = guard(Some(head(5)), &[3, 4], true);
     for peer in [2, 3, 4] {
         says(&mut guard, peer, vec![other(true, NOW, Some(head(8)), &[])], None, NOW);
+        while guard.poll().is_some() {}
     }
     let junk = |author: u8| {
         let mut chain = Chain::new(key(author), network(), None);

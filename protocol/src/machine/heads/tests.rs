@@ -382,7 +382,7 @@ fn a_partys_head_is_written_down_once_a_minute_and_numbers_nobody_asked_for_are_
     let longer = party(20);
     let meet = Meet { at: (9..14).collect(), ..party(8).meet() };
     let own = party(8).report(None, &[]);
-    let met = Met { report: own.to_signed(), ..longer.answer(&meet, &own) };
+    let met = Met { report: own.to_signed(), ..longer.answer(&meet, &Told::new(1, 200, 2, 1).report(None, &[])) };
     witness.after(120_000);
     outputs(&mut witness.cx);
     witness.heads.met(&mut witness.cx, longer.id(), Some(Response::Met(Box::new(met))), witness.now);

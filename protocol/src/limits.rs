@@ -198,7 +198,18 @@ pub const DISPUTED: Millis = Millis::from_hours(24);
 pub const CLOSE_WITHIN: Millis = Millis::from_hours(72);
 /// Payments of one peer, or to one, that wait for an answer.
 pub const PAYMENTS_WAITING: usize = 16;
-/// Accounts of peers with whom there was never a lease: payments of strangers open no more.
+/// Accounts of peers with whom there was never a lease, in which something has arrived or is looked for: payments of strangers open
+/// no more, but for those that come with an open.
 pub const STRANGE_ACCOUNTS: usize = 256;
-/// Payments of one peer that did not arrive, after which no more are taken until one does.
+/// Of them, those of one peer.
+pub const STRANGE_ACCOUNTS_PER_PEER: usize = 2;
+/// Accounts of strangers in which nothing has arrived that are remembered; the others are forgotten.
+pub const EMPTY_ACCOUNTS: usize = 1024;
+/// Accounts of one peer, one for each currency.
+pub const ACCOUNTS_PER_PEER: usize = 8;
+/// Payments of one peer that are taken in an hour, opens' payments not counted among them.
+pub const PAYMENTS_PER_HOUR: u32 = 60;
+/// How often the answer to one payment may be corrected, no more than once a minute.
+pub const CORRECTIONS: u8 = 4;
+/// Payments of one peer that did not arrive, in all currencies, after which no more are taken until one does.
 pub const PAYMENTS_MISSED: u8 = 8;

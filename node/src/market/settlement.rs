@@ -79,6 +79,7 @@ impl Money {
         let ahead_most = renter.ahead_most.iter().map(|most| (currency.clone(), *most)).collect();
         let mut lending = config.host.payment.rules();
         lending.peers = config.host.accept.peers.iter().copied().collect();
+        lending.currencies = [&config.host.prices.currency, &currency].into_iter().cloned().collect();
         Self {
             methods: Methods::of(&config.payment.programs),
             payouts: Payouts::new(limits),

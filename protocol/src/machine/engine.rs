@@ -374,7 +374,7 @@ impl Engine {
                 self.heads.meet_before(&mut self.cx, from, now);
                 self.host.request(&mut self.cx, from, token, request, now);
             }
-            Request::Deliver { entry } if is_payment(&entry) => self.payment_delivered(from, token, &entry),
+            Request::Deliver { entry } if is_payment(&entry) => self.payment_delivered(from, token, &entry, now),
             // Orders change how the machine is offered: they are the shell's, which then tells the engine. So are logins.
             Request::Order(_)
             | Request::Login(_)
@@ -419,14 +419,15 @@ impl Engine {
     }
 
     /// A peer's payment to us, or its answer to one of ours.
-    fn payment_delivered(&mut self, from: NodeId, token: Token, entry: &Signed<Entry>) {
+    fn payment_delivered(&mut self, from: NodeId, token: Token, entry: &Signed<Entry>, now: Timestamp) {
         let cx = &mut self.cx;
-        let deals = self.host.deals_with(cx, &from);
+        let host = &self.host;
         let answered = match payment_in(entry) {
             Some((currency, Some(n))) => {
-                cx.take_settle(from, entry, deals, None).map(|_| cx.answer_to(&(from, currency), n))
+                let dealing = |cx: &Context, settle: &_| host.dealing(cx, &from, settle, None);
+                cx.take_settle(from, entry, dealing, None, now).map(|_| cx.answer_to(&(from, currency), n))
             }
-            Some((_, None)) if cx.take_settle_ack(from, entry) => Ok(None),
+            Some((_, None)) if cx.take_settle_ack(from, entry, now) => Ok(None),
             Some((_, None)) | None => Err("it is no answer to a payment of ours"),
         };
         match answered {

@@ -15,7 +15,7 @@ use super::{
     record::Head,
 };
 use crate::{
-    Keypair, Millis, NetworkId, NodeId, Nonce, Timestamp, Verified,
+    DocumentId, Keypair, Millis, NetworkId, NodeId, Nonce, Timestamp, Verified,
     entry::Entry,
     heads::{ChainHead, HeadReport, HeldRecord, Meet, Met},
     limits,
@@ -34,6 +34,8 @@ const SETTLE: Millis = Millis(500);
 const ANSWER: Millis = Millis::from_secs(3);
 /// A peer that is in doubt is asked again after this.
 const AGAIN: Millis = Millis(700);
+/// A peer that has no time to say what it holds of us is asked again after this at the latest.
+const BUSY: Millis = Millis::from_secs(3);
 /// Doubts hold a start up no longer than this.
 const DOUBT: Millis = Millis::from_secs(20);
 /// How long catching up may wait for the other sides of leases …
@@ -44,6 +46,10 @@ const CATCH_UP_AT_MOST: Millis = Millis::from_secs(90);
 const PEERS: usize = 512;
 /// Records taken from all peers together: some 100 MB at worst.
 const RECORDS: usize = 16_384;
+/// Of them from peers that are no party to an open lease: only what this node has signed itself, each once.
+const OUTSIDE: usize = RECORDS / 4;
+/// Of them what parties have signed themselves, the same share for each: what this node has signed can't be crowded out by it.
+const FOREIGN: usize = RECORDS / 2;
 
 /// The guard's last word.
 #[derive(Debug)]
@@ -100,6 +106,10 @@ struct Asked {
 struct Recall {
     page: u32,
     done: bool,
+    /// Records taken that this node has not signed.
+    foreign: usize,
+    /// When to ask for the page again: the peer had no time.
+    again_at: Option<Timestamp>,
 }
 
 /// See the module.
@@ -120,6 +130,10 @@ pub struct Guard {
     /// Our newest entry as others have seen it, if it is not here, and since when that is known.
     target: Option<(Head, Timestamp)>,
     records: Vec<(NodeId, HeldRecord)>,
+    /// What of them this node has signed, by the party that holds it; of others, from whichever came first.
+    own_records: BTreeSet<(Option<NodeId>, DocumentId)>,
+    /// Records from others than parties.
+    outside: usize,
     out: VecDeque<(NodeId, Request)>,
 }
 
@@ -149,6 +163,8 @@ impl Guard {
             refused: None,
             target: None,
             records: Vec::new(),
+            own_records: BTreeSet::new(),
+            outside: 0,
             out: VecDeque::new(),
         }
     }
@@ -235,8 +251,19 @@ impl Guard {
                 }
             }
             Some(Response::Recalled { records, more }) => self.recalled(from, records, more, now),
+            // It says that it can't tell now, not that it holds nothing.
+            Some(Response::Busy { retry_after_ms }) if self.is_recalling(&from) => {
+                let after = Millis(retry_after_ms.clamp(100, BUSY.0));
+                if let Some(recall) = self.peers.get_mut(&from).and_then(|a| a.recall.as_mut()) {
+                    recall.again_at = Some(now + after);
+                }
+            }
             Some(_) | None => self.no_answer(&from),
         }
+    }
+
+    fn is_recalling(&self, peer: &NodeId) -> bool {
+        self.peers.get(peer).and_then(|a| a.recall.as_ref()).is_some_and(|recall| !recall.done)
     }
 
     fn no_answer(&mut self, from: &NodeId) {
@@ -292,32 +319,32 @@ impl Guard {
     fn recall(&mut self, peer: NodeId) {
         let (length, since) = (self.length(), self.head.map_or(Timestamp(0), |head| head.time));
         let Some(asked) = self.peers.get_mut(&peer).filter(|a| a.recall.is_none()) else { return };
-        asked.recall = Some(Recall { page: 0, done: false });
+        asked.recall = Some(Recall { page: 0, done: false, foreign: 0, again_at: None });
         self.out.push_back((peer, Request::Recall { length, since, page: 0 }));
     }
 
     fn recalled(&mut self, from: NodeId, records: Vec<HeldRecord>, more: bool, now: Timestamp) {
         let me = self.key.node_id();
-        let room = RECORDS.saturating_sub(self.records.len());
-        for record in records.into_iter().take(room) {
+        for record in records.into_iter().take(limits::RECALL_RECORDS) {
+            let mut signed_here = None;
             let own = match &record {
                 HeldRecord::Entry(signed) => {
                     let Some(entry) = self.verify(signed) else { return self.no_answer(&from) };
                     if entry.author != me && (entry.author != from || entry.peer != Some(me)) {
                         return self.no_answer(&from);
                     }
-                    Some(entry).filter(|entry| entry.author == me)
+                    let entry = Some(entry).filter(|entry| entry.author == me);
+                    signed_here = entry.as_ref().map(Verified::id);
+                    entry
                 }
                 HeldRecord::Usage(signed) => {
-                    if self.verify(signed).is_none() {
-                        return self.no_answer(&from);
-                    }
+                    let Some(usage) = self.verify(signed) else { return self.no_answer(&from) };
+                    signed_here = Some(usage.id()).filter(|_| usage.host == me);
                     None
                 }
                 HeldRecord::Ack(signed) => {
-                    if self.verify(signed).is_none() {
-                        return self.no_answer(&from);
-                    }
+                    let Some(ack) = self.verify(signed) else { return self.no_answer(&from) };
+                    signed_here = Some(ack.id()).filter(|_| ack.renter == me);
                     None
                 }
                 HeldRecord::Workload { bytes, .. } if bytes.len() > limits::WORKLOAD_BYTES => {
@@ -328,7 +355,9 @@ impl Guard {
             if let Some(entry) = own {
                 self.aim(Head { author: me, seq: entry.seq, id: entry.id(), time: entry.time }, now);
             }
-            self.records.push((from, record));
+            if self.has_room(from, matches!(record, HeldRecord::Entry(_)), signed_here) {
+                self.records.push((from, record));
+            }
         }
         let (length, since) = (self.length(), self.head.map_or(Timestamp(0), |head| head.time));
         let full = self.records.len() >= RECORDS;
@@ -341,6 +370,25 @@ impl Guard {
         }
     }
 
+    /// Whether one more record of this peer is taken; counts it. What this node has not signed is taken of parties alone.
+    fn has_room(&mut self, from: NodeId, is_entry: bool, signed_here: Option<DocumentId>) -> bool {
+        if self.records.len() >= RECORDS {
+            return false;
+        }
+        if self.parties.contains(&from) {
+            if let Some(id) = signed_here {
+                return self.own_records.insert((Some(from), id));
+            }
+            let share = FOREIGN / self.parties.len().max(1);
+            let recall = self.peers.get_mut(&from).and_then(|a| a.recall.as_mut()).filter(|r| r.foreign < share);
+            return recall.map(|r| r.foreign += 1).is_some();
+        }
+        let Some(id) = signed_here.filter(|_| is_entry && self.outside < OUTSIDE) else { return false };
+        let new = self.own_records.insert((None, id));
+        self.outside += usize::from(new);
+        new
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Timestamp) {
         let again: Vec<NodeId> = self
@@ -351,6 +399,14 @@ impl Guard {
             .collect();
         for peer in again {
             self.ask(peer, now);
+        }
+        let (length, since) = (self.length(), self.head.map_or(Timestamp(0), |head| head.time));
+        for (peer, asked) in &mut self.peers {
+            let busy = asked.recall.as_mut().filter(|r| !r.done && r.again_at.is_some_and(|at| now >= at));
+            if let Some(recall) = busy {
+                recall.again_at = None;
+                self.out.push_back((*peer, Request::Recall { length, since, page: recall.page }));
+            }
         }
     }
 

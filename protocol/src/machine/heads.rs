@@ -153,12 +153,16 @@ impl Heads {
         let round = Some(round).filter(|_| !cx.connected.is_empty() && !cx.chain.is_halted());
         let lost = self.lost.values().min().map(|at| (*at, "a lost peer is told that we are there"));
         let doubt = self.peers.deadline().map(|at| (at, "a key is looked for on two nodes"));
-        [round, lost, doubt].into_iter().flatten().min()
+        let kept = self.peers.kept_deadline().map(|at| (at, "a peer's head is written down"));
+        [round, lost, doubt, kept].into_iter().flatten().min()
     }
 
     pub(super) fn tick(&mut self, cx: &mut Context, now: Timestamp) {
         if cx.chain.is_halted() {
             self.lost.clear();
+        }
+        for report in self.peers.take_kept(now) {
+            cx.persist(Record::Private(Private::Head(report.to_signed())));
         }
         for peer in self.peers.probes(now) {
             self.meet(cx, peer, now);
@@ -271,7 +275,10 @@ impl Heads {
         };
         for signed in &met.at {
             let Some(earlier) = cx.verify(from, signed).filter(|r| r.author == from) else { return };
-            self.sighted(cx, from, &earlier, now);
+            // A number nobody asked for is no answer.
+            if earlier.head.is_some_and(|head| self.peers.was_asked(&from, head.seq)) {
+                self.sighted(cx, from, &earlier, now);
+            }
         }
         self.sighted(cx, from, &theirs, now);
         self.examine(cx, from, &met.yours, met.newest.as_ref(), now);
@@ -297,7 +304,7 @@ impl Heads {
         match self.peers.sighted(peer, report, now) {
             Sighted::Known => {}
             Sighted::Further => {
-                if self.peers.is_party(&peer) {
+                if self.peers.is_party(&peer) && self.peers.may_keep(report, now) {
                     cx.persist(Record::Private(Private::Head(report.to_signed())));
                 }
             }

@@ -4,6 +4,9 @@
 //! [`super::account`]. A peer's payments are looked for one at a time and in order, so that what has arrived in all never shrinks,
 //! and each is answered once.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
@@ -17,13 +20,18 @@ use crate::{
     entry::{Body, Entry},
     limits,
     message::{Request, Response},
-    money::Amount,
+    money::{Amount, Currency},
     settlement::{Settle, SettleAck},
     signed::Signed,
 };
 
 /// Between two tellings of a payment that is not answered: whether money has arrived takes its time.
 const RETRY: (Millis, Millis) = (Millis::from_secs(2), Millis::from_mins(10));
+
+/// Peers whose payments are counted by the hour.
+const COUNTED: usize = 4096;
+const HOUR: Millis = Millis::from_hours(1);
+const MINUTE: Millis = Millis::from_mins(1);
 
 /// A payment of ours.
 #[derive(Debug)]
@@ -56,12 +64,29 @@ struct Between {
     arrived: Option<(DocumentId, Amount)>,
     /// Payments in a row that did not arrive.
     missed: u8,
+    /// How often the answer to our newest payment was corrected, and when that, or the answer, was.
+    corrected: (u8, Timestamp),
+    /// When the newest payment was taken.
+    taken_at: Timestamp,
 }
 
 /// All payments on their way.
 #[derive(Debug, Default)]
 pub(super) struct Payments {
     between: BTreeMap<Key, Between>,
+    /// Since when, and how many since, payments of a peer were taken. Only of peers with accounts, and of the last hour.
+    taken: BTreeMap<NodeId, (Timestamp, u32)>,
+}
+
+/// What a peer's payment is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dealing {
+    /// Whether there is anything between us and the peer but what it says itself.
+    pub(super) deals: bool,
+    /// Whether anything is paid here in this currency and by this method.
+    pub(super) fits: bool,
+    /// Whether it comes with an open of a draft of ours, and is in that one's currency.
+    pub(super) drafted: bool,
 }
 
 /// What became of a peer's payment when it was told.
@@ -102,6 +127,8 @@ impl Payments {
             answer: optional(row.answer.as_ref())?.map(|entry| (entry, None)),
             arrived: None,
             missed: 0,
+            corrected: (0, now),
+            taken_at: now,
         };
         self.between.insert((row.peer, row.currency.clone()), between);
         Ok(())
@@ -115,6 +142,22 @@ impl Payments {
     /// Payments of peers and to peers that wait, as far as others can make them more.
     pub(super) fn waiting(&self) -> usize {
         self.between.values().map(|b| b.unverified.len()).sum()
+    }
+
+    fn of_peer(&self, peer: &NodeId) -> impl Iterator<Item = &Between> {
+        self.between.iter().filter(move |((of, _), _)| of == peer).map(|(_, between)| between)
+    }
+
+    /// Counts a payment of a peer: whether it may be taken in this hour.
+    fn counts(&mut self, peer: NodeId, now: Timestamp) -> bool {
+        self.taken.retain(|_, (since, _)| now.since(*since) < HOUR && *since <= now);
+        if self.taken.len() >= COUNTED && !self.taken.contains_key(&peer) {
+            let oldest = self.taken.iter().min_by_key(|(_, (since, _))| *since).map(|(peer, _)| *peer);
+            oldest.map(|peer| self.taken.remove(&peer));
+        }
+        let (_, count) = self.taken.entry(peer).or_insert((now, 0));
+        *count = count.saturating_add(1);
+        *count <= limits::PAYMENTS_PER_HOUR
     }
 
     /// The peer can be reached (again): it is told what it has not answered.
@@ -207,7 +250,7 @@ impl Context {
         }
         match response {
             Some(Response::Settled { ack: Some(ack) }) => {
-                self.take_settle_ack(key.0, ack);
+                self.take_settle_ack(key.0, ack, now);
             }
             Some(Response::Settled { ack: None } | Response::Busy { .. } | Response::Rejected(_)) | None => {}
             Some(_) => self.wrong_answer(key.0, "not an answer to a payment"),
@@ -215,7 +258,7 @@ impl Context {
     }
 
     /// A payee says what has arrived. False if that is not about a payment of ours.
-    pub(super) fn take_settle_ack(&mut self, from: NodeId, signed: &Signed<Entry>) -> bool {
+    pub(super) fn take_settle_ack(&mut self, from: NodeId, signed: &Signed<Entry>, now: Timestamp) -> bool {
         let Some(entry) = self.verify(from, signed).filter(|e| e.author == from && e.peer == Some(self.chain.me()))
         else {
             return false;
@@ -230,13 +273,19 @@ impl Context {
         let before = self.accounts.get(&key.0, &key.1).map_or(Amount::ZERO, |a| a.flows().paid_acked);
         let known = |e: &Verified<Entry>| e.id() == ack.settle;
         let Some(place) = between.unanswered.iter().position(|sent| known(&sent.entry)) else {
-            // Answered before; news only if it says more.
-            let newest = between.paid.as_ref().filter(|e| known(e)).and_then(|e| said(e)).map(|s| s.total);
-            let fits = newest.is_some_and(|most| ack.total <= most && ack.total >= before);
-            if fits && ack.total > before {
+            // Answered before; news only if it says more. Each is an entry in our ledger, so there may be but a few.
+            let newest = between.paid.as_ref().filter(|e| known(e)).and_then(|e| said(e));
+            if ack.total <= before {
+                return true;
+            }
+            let (times, at) = between.corrected;
+            let may = times < limits::CORRECTIONS && now >= at.min(now) + MINUTE;
+            let fits = may && newest.is_some_and(|s| s.n == ack.n && ack.total <= s.total);
+            if fits {
+                between.corrected = (times + 1, now);
                 self.settle_acked(&key, &entry, ack);
             }
-            return fits || ack.total <= before;
+            return fits;
         };
         let fits = between
             .unanswered
@@ -248,6 +297,7 @@ impl Context {
             return false;
         }
         between.unanswered.drain(..=place);
+        between.corrected = (0, now);
         self.settle_acked(&key, &entry, ack);
         true
     }
@@ -257,53 +307,58 @@ impl Context {
         self.accounts.change(&key.0, &key.1, |account| account.flows.paid_acked = ack.total);
     }
 
-    /// A peer says to have paid us. It is kept, and looked for. `deals` says whether we have anything to do with that peer: of others
-    /// only so many payments are taken. `until` says for how long an open waits for it. Payments with opens may overtake others;
+    /// A peer says to have paid us. It is kept, and looked for. `dealing` says what it is to us: of strangers
+    /// only so many payments are taken, and of nobody any in a currency or by a method that nothing is paid in here. `until` says for how long an open waits for it. Payments with opens may overtake others;
     /// those that are told by themselves come in their order, and where one is missing there it was lost here, and counts no more.
     pub(super) fn take_settle(
         &mut self,
         from: NodeId,
         signed: &Signed<Entry>,
-        deals: bool,
+        dealing: impl FnOnce(&Self, &Settle) -> Dealing,
         until: Option<Timestamp>,
+        now: Timestamp,
     ) -> Result<(Told, DocumentId), &'static str> {
         let me = self.chain.me();
         let entry = self.verify(from, signed).filter(|e| e.author == from && e.peer == Some(me));
         let entry = entry.ok_or("the payment does not verify, or is not to this node")?;
         let settle = said(&entry).ok_or("it is no payment")?.clone();
         let key = (from, settle.currency.clone());
-        let known = self.accounts.get(&key.0, &key.1);
-        if !deals
-            && known.is_none()
-            && self.payments.between.len() >= self.accounts_with_leases() + limits::STRANGE_ACCOUNTS
-        {
-            return Err("this node has nothing to do with you, and takes no more payments of strangers now");
-        }
-        let total = known.map_or(Amount::ZERO, |a| a.flows().received_claimed);
-        let between = self.payments.between.entry(key.clone()).or_default();
-        if let Some(waiting) = between.unverified.iter_mut().find(|c| c.entry.id() == entry.id()) {
+        let total = self.accounts.get(&key.0, &key.1).map_or(Amount::ZERO, |a| a.flows().received_claimed);
+        let mut before = self.payments.between.get_mut(&key);
+        let waiting = before.as_mut().and_then(|b| b.unverified.iter_mut().find(|c| c.entry.id() == entry.id()));
+        if let Some(waiting) = waiting {
             waiting.until = waiting.until.max(until);
             return Ok((Told::Waits, entry.id()));
         }
-        let newest = number(between.received.as_ref());
+        let newest = before.as_ref().map_or(0, |b| number(b.received.as_ref()));
         if settle.n <= newest {
-            let arrived = between.arrived.filter(|(settle, _)| *settle == entry.id());
+            let arrived = before.and_then(|b| b.arrived).filter(|(settle, _)| *settle == entry.id());
             return Ok((Told::Answered(arrived.map_or(Amount::ZERO, |(_, amount)| amount)), entry.id()));
         }
         let next = newest.checked_add(1) == Some(settle.n);
         if !next && until.is_some() {
             return Ok((Told::Early, entry.id()));
         }
-        if between.missed >= limits::PAYMENTS_MISSED {
+        let of_peer = || self.payments.of_peer(&from);
+        if of_peer().fold(0u8, |sum, b| sum.saturating_add(b.missed)) >= limits::PAYMENTS_MISSED {
             return Err("too many of your payments did not arrive; ask the host");
         }
-        if between.unverified.len() >= limits::PAYMENTS_WAITING {
+        if of_peer().map(|b| b.unverified.len()).sum::<usize>() >= limits::PAYMENTS_WAITING {
             return Err("too many of your payments wait to be looked for");
         }
         let least = total.checked_add(settle.amount).ok_or("the payments' sum overflows")?;
         if settle.total < least || (next && settle.total != least) {
             return Err("its sum does not follow from the payment before it");
         }
+        let dealing = dealing(self, &settle);
+        if !dealing.drafted {
+            self.may_take(&key, dealing)?;
+            if !self.payments.counts(from, now) {
+                return Err("you have made too many payments within an hour; wait, and tell this one again");
+            }
+        }
+        let between = self.payments.between.entry(key.clone()).or_default();
+        between.taken_at = now;
         between.received = Some(entry.clone());
         between.unverified.push_back(Claimed { entry: entry.clone(), until });
         self.persist(Record::from(&entry));
@@ -312,8 +367,56 @@ impl Context {
         Ok((Told::Waits, entry.id()))
     }
 
-    fn accounts_with_leases(&self) -> usize {
-        self.accounts.iter().filter(|a| a.flows().earned > Amount::ZERO || a.flows().spent > Amount::ZERO).count()
+    /// Whether a payment that comes with no open may be taken.
+    fn may_take(&self, key: &Key, dealing: Dealing) -> Result<(), &'static str> {
+        if !dealing.fits {
+            return Err("nothing is paid here in this currency, or by this method; ask the host");
+        }
+        if self.has_account(&key.0, &key.1) {
+            return Ok(());
+        }
+        if self.payments.of_peer(&key.0).count() >= limits::ACCOUNTS_PER_PEER {
+            return Err("you have accounts here in too many currencies");
+        }
+        if dealing.deals {
+            return Ok(());
+        }
+        let strange = |of: &NodeId| {
+            self.payments.between.iter().filter(|(key, b)| key.0 == *of && self.is_strange(key, b)).count()
+        };
+        let all = self.payments.between.iter().filter(|(key, b)| self.is_strange(key, b)).count();
+        if strange(&key.0) >= limits::STRANGE_ACCOUNTS_PER_PEER || all >= limits::STRANGE_ACCOUNTS {
+            return Err("this node has nothing to do with you, and takes no more payments of strangers now");
+        }
+        Ok(())
+    }
+
+    /// Whether anything was used, paid or has arrived in an account: not what its peer merely says to have paid.
+    pub(super) fn has_account(&self, peer: &NodeId, currency: &Currency) -> bool {
+        self.accounts.get(peer, currency).is_some_and(|a| {
+            let f = a.flows();
+            [f.earned, f.spent, f.received, f.paid].into_iter().any(|sum| sum > Amount::ZERO)
+        })
+    }
+
+    /// Whether an account is one of a stranger that takes up room: something is looked for, or has arrived, and nothing was used.
+    fn is_strange(&self, key: &Key, between: &Between) -> bool {
+        let flows = self.accounts.get(&key.0, &key.1).map(|a| *a.flows()).unwrap_or_default();
+        let used = [flows.earned, flows.spent, flows.paid].into_iter().any(|sum| sum > Amount::ZERO);
+        !used && (!between.unverified.is_empty() || flows.received > Amount::ZERO)
+    }
+
+    /// Forgets accounts in which nothing was used and nothing has arrived, those whose payments were told longest ago first.
+    fn forget_empty_accounts(&mut self) {
+        let is_empty = |key: &Key, b: &Between| b.unverified.is_empty() && !self.has_account(&key.0, &key.1);
+        let empty = self.payments.between.iter().filter(|(key, b)| is_empty(key, b));
+        let mut empty: Vec<(Timestamp, Key)> = empty.map(|(key, b)| (b.taken_at, key.clone())).collect();
+        empty.sort_unstable();
+        for (_, key) in empty.iter().take(empty.len().saturating_sub(limits::EMPTY_ACCOUNTS)) {
+            if self.accounts.forget(key) {
+                self.payments.between.remove(key);
+            }
+        }
     }
 
     /// Has the oldest payment that is not answered looked for.
@@ -370,6 +473,9 @@ impl Context {
             self.send(key.0, Request::Deliver { entry: ack.to_signed() }, Some(ticket), Asked::SettleAck);
         }
         self.look_for_payment(&key);
+        if arrived == Amount::ZERO {
+            self.forget_empty_accounts();
+        }
         Some(key)
     }
 

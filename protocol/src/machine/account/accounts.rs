@@ -102,6 +102,15 @@ impl Accounts {
         done
     }
 
+    /// Drops an account whose note says nothing: whether it did.
+    pub(in super::super) fn forget(&mut self, key: &Key) -> bool {
+        let blank = self.accounts.get(key).is_none_or(|a| a.note == Account::new(key.0, key.1.clone()).note);
+        if blank {
+            self.accounts.remove(key);
+        }
+        blank
+    }
+
     /// Notes to be written down.
     pub(in super::super) fn take_changed(&mut self) -> BTreeMap<Key, Note> {
         std::mem::take(&mut self.changed)

@@ -24,6 +24,8 @@ pub struct Lending {
     /// The methods it takes, the one it prefers first, at most [`crate::payment::METHODS`]. Empty: nobody is asked for payment;
     /// balances are kept all the same.
     pub methods: Vec<String>,
+    /// Currencies in which payments are taken though nothing is offered in them now: the node's own.
+    pub currencies: BTreeSet<Currency>,
     /// When strangers pay; none for never.
     pub strangers: Option<PayWhen>,
     /// When peers that are known pay; none for never.
@@ -50,6 +52,7 @@ impl Default for Lending {
     fn default() -> Self {
         Self {
             methods: Vec::new(),
+            currencies: BTreeSet::new(),
             strangers: Some(PayWhen::Before),
             known: Some(PayWhen::After),
             peers: BTreeSet::new(),

@@ -200,3 +200,53 @@ fn a_guard_answers_meetings_and_repeats_what_it_is_told() {
     // A head that is not the asker's is no meeting.
     assert!(matches!(guard.meeting(key(3).node_id(), &meet, &[], NOW), Response::Rejected(_)));
 }
+
+#[test]
+fn junk_of_strangers_and_of_one_party_leaves_room_for_what_this_node_has_signed() {
+    let mut guard = guard(Some(head(5)), &[3, 4], true);
+    for peer in [2, 3, 4] {
+        says(&mut guard, peer, vec![other(true, NOW, Some(head(8)), &[])], None, NOW);
+        while guard.poll().is_some() {}
+    }
+    let junk = |author: u8| {
+        let mut chain = Chain::new(key(author), network(), None);
+        chain.begin(NOW).unwrap();
+        let body = Body::LeaseAccept { open: DocumentId::default() };
+        HeldRecord::Entry(chain.append(crate::LeaseId([1; 32]), key(1).node_id(), body, NOW).unwrap().to_signed())
+    };
+    let page = |peer| vec![junk(peer); limits::RECALL_RECORDS];
+    for peer in [2, 3] {
+        for _ in 0..3 * RECORDS / limits::RECALL_RECORDS {
+            guard.recalled(key(peer).node_id(), page(peer), true, NOW);
+        }
+    }
+    let share = FOREIGN / 2;
+    assert_eq!(guard.records.len(), share, "none of the stranger's, and a share of the party's");
+    let mut chain = Chain::new(key(1), network(), Some(head(9)));
+    let body = Body::LeaseAccept { open: DocumentId::default() };
+    let entry = chain.append(crate::LeaseId([1; 32]), key(4).node_id(), body, NOW).unwrap();
+    for peer in [2, 2, 3, 4] {
+        guard.recalled(key(peer).node_id(), vec![HeldRecord::Entry(entry.to_signed())], false, NOW);
+    }
+    assert_eq!(guard.records.len(), share + 3, "once from each party, and once from all others");
+}
+
+#[test]
+fn a_peer_that_has_no_time_is_asked_again_and_waited_for() {
+    let mut guard = guard(Some(head(5)), &[3], true);
+    says(&mut guard, 3, vec![other(true, NOW, Some(head(8)), &[])], None, NOW);
+    while guard.poll().is_some() {}
+    let party = key(3).node_id();
+    let busy = || Some(Response::Busy { retry_after_ms: 60_000 });
+    guard.answered(party, busy(), NOW);
+    let later = NOW + CATCH_UP;
+    assert!(guard.verdict(later).is_none(), "what it holds of us is not known");
+    guard.tick(NOW + Millis(1));
+    assert!(guard.poll().is_none(), "not at once");
+    guard.tick(NOW + BUSY);
+    assert!(matches!(guard.poll(), Some((to, Request::Recall { page: 0, .. })) if to == party));
+    guard.tick(NOW + BUSY + BUSY);
+    assert!(guard.poll().is_none(), "once for each answer");
+    guard.answered(party, Some(Response::Recalled { records: Vec::new(), more: false }), later);
+    assert!(matches!(guard.verdict(later + SETTLE), Some(Verdict::CatchUp { .. })));
+}

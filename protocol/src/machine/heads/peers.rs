@@ -1,6 +1,6 @@
 //! What each peer has told of its head, by start of its node. Knows nothing of messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     Millis, NodeId, Nonce, Timestamp, Verified,
@@ -16,6 +16,8 @@ const DOUBT: Millis = Millis::from_secs(4);
 /// In this time both are asked so often: a peer's answers come over any of its connections.
 const PROBE_EVERY: Millis = Millis(1_000);
 const PROBES: u32 = 2;
+/// Numbers of entries a peer was asked about lately.
+const ASKED: usize = 4 * limits::INSTANCES;
 const MINUTE: Millis = Millis::from_mins(1);
 
 /// What a report was to us.
@@ -53,6 +55,10 @@ struct Peer {
     seen: Option<Option<ChainHead>>,
     told: u64,
     party: bool,
+    /// Numbers it was asked about, the newest last.
+    asked: VecDeque<u64>,
+    /// When its head was written down last.
+    kept_at: Option<Timestamp>,
 }
 
 impl Peer {
@@ -76,6 +82,8 @@ pub(super) struct Peers {
     peers: BTreeMap<NodeId, Peer>,
     /// Those looked for on two nodes.
     doubted: BTreeSet<NodeId>,
+    /// Heads of parties to be written down, once a minute has passed since the last one.
+    held_back: BTreeMap<NodeId, (Timestamp, Verified<HeadReport>)>,
 }
 
 impl Peers {
@@ -123,6 +131,46 @@ impl Peers {
         self.peers.get(id).and_then(|p| p.asked_at)
     }
 
+    /// Whether a peer was asked about this number of its chain.
+    pub(super) fn was_asked(&self, id: &NodeId, seq: u64) -> bool {
+        self.peers.get(id).is_some_and(|p| p.asked.contains(&seq))
+    }
+
+    /// Whether a further head of a party is to be written down now. If not, the newest is held back until it may be.
+    pub(super) fn may_keep(&mut self, report: &Verified<HeadReport>, now: Timestamp) -> bool {
+        let peer = self.peer(report.author);
+        match peer.kept_at.map(|at| at.min(now) + MINUTE).filter(|due| now < *due) {
+            Some(due) => {
+                self.held_back.insert(report.author, (due, report.clone()));
+                false
+            }
+            None => {
+                peer.kept_at = Some(now);
+                self.held_back.remove(&report.author);
+                true
+            }
+        }
+    }
+
+    /// Heads held back that are to be written down now.
+    pub(super) fn take_kept(&mut self, now: Timestamp) -> Vec<Verified<HeadReport>> {
+        let due: Vec<NodeId> = self.held_back.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| *id).collect();
+        let mut kept = Vec::new();
+        for id in due {
+            let Some((_, report)) = self.held_back.remove(&id) else { continue };
+            if let Some(peer) = self.peers.get_mut(&id).filter(|p| p.party) {
+                peer.kept_at = Some(now);
+                kept.push(report);
+            }
+        }
+        kept
+    }
+
+    /// When the next of them may be written down.
+    pub(super) fn kept_deadline(&self) -> Option<Timestamp> {
+        self.held_back.values().map(|(at, _)| *at).min()
+    }
+
     /// Takes a report in.
     pub(super) fn sighted(&mut self, id: NodeId, report: &Verified<HeadReport>, now: Timestamp) -> Sighted {
         let sighted = self.take_in(id, report, now);
@@ -168,8 +216,8 @@ impl Peers {
     }
 
     /// Instances to be repeated, numbers of entries to be reported on, and what the peer is to know of itself.
-    pub(super) fn questions(&self, id: &NodeId) -> (Vec<Nonce>, Vec<u64>, Vec<Signed<HeadReport>>) {
-        let Some(peer) = self.peers.get(id) else {
+    pub(super) fn questions(&mut self, id: &NodeId) -> (Vec<Nonce>, Vec<u64>, Vec<Signed<HeadReport>>) {
+        let Some(peer) = self.peers.get_mut(id) else {
             return (Vec::new(), Vec::new(), Vec::new());
         };
         let known = peer.starts.iter().map(|s| s.report.instance).take(limits::INSTANCES).collect();
@@ -177,7 +225,11 @@ impl Peers {
         let furthest = peer.starts.iter().map(|s| &s.report).max_by_key(|r| r.length());
         let echoes = peer.starts.iter().filter_map(|s| s.echo.as_ref());
         let yours = echoes.chain(furthest).take(limits::INSTANCES).map(Verified::to_signed).collect();
-        (known, at.into_iter().take(limits::INSTANCES).collect(), yours)
+        let at: Vec<u64> = at.into_iter().take(limits::INSTANCES).collect();
+        peer.asked.retain(|seq| !at.contains(seq));
+        peer.asked.extend(&at);
+        peer.asked.drain(..peer.asked.len().saturating_sub(ASKED));
+        (known, at, yours)
     }
 
     /// What a start of a peer is to know of the others with its key, and of its own chain.
@@ -246,6 +298,10 @@ impl Peers {
         for peer in self.peers.values_mut() {
             peer.doubt = peer.doubt.map(|(until, next)| (until.min(now + DOUBT), next.min(now + PROBE_EVERY)));
             peer.asked_at = peer.asked_at.map(|at| at.min(now));
+            peer.kept_at = peer.kept_at.map(|at| at.min(now));
+        }
+        for (at, _) in self.held_back.values_mut() {
+            *at = (*at).min(now + MINUTE);
         }
     }
 

@@ -355,3 +355,36 @@ fn proofs_are_written_down_once() {
     });
     assert_eq!(records.count(), 1);
 }
+
+#[test]
+fn a_partys_head_is_written_down_once_a_minute_and_numbers_nobody_asked_for_are_not_taken() {
+    let kept = |witness: &mut Witness| {
+        let head = |o: Output| match o {
+            Output::Persist { record, .. } => match *record {
+                Record::Private(crate::machine::record::Private::Head(head)) => Some(head),
+                _ => None,
+            },
+            _ => None,
+        };
+        let heads: Vec<_> = outputs(&mut witness.cx).into_iter().filter_map(head).collect();
+        heads.iter().map(|h| h.verify(&network()).unwrap().length()).collect::<Vec<_>>()
+    };
+    let mut witness = Witness::new();
+    let party = |length| Told::new(7, 1, length, 1);
+    witness.heads.set_party(party(1).id(), true);
+    for length in 1..9 {
+        witness.meets(&party(length));
+    }
+    assert_eq!(kept(&mut witness), [1]);
+    witness.after(60_000);
+    assert_eq!(kept(&mut witness), [8], "the newest one that was held back");
+    // An answer about numbers ahead of any it has told.
+    let longer = party(20);
+    let meet = Meet { at: (9..14).collect(), ..party(8).meet() };
+    let own = party(8).report(None, &[]);
+    let met = Met { report: own.to_signed(), ..longer.answer(&meet, &Told::new(1, 200, 2, 1).report(None, &[])) };
+    witness.after(120_000);
+    outputs(&mut witness.cx);
+    witness.heads.met(&mut witness.cx, longer.id(), Some(Response::Met(Box::new(met))), witness.now);
+    assert_eq!(kept(&mut witness), [] as [u64; 0]);
+}

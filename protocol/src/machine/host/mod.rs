@@ -9,6 +9,7 @@ mod amending;
 mod commit;
 mod control;
 mod credit;
+mod dealing;
 mod drafts;
 mod inside;
 mod offers;

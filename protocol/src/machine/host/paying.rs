@@ -43,8 +43,10 @@ impl Host {
     ) {
         let from = draft.renter;
         // A payment that has come is kept whatever becomes of the open.
-        let deals = self.deals_with(cx, &from);
-        let told = settle.map(|settle| cx.take_settle(from, settle, deals, Some(now + limits::PAYMENT_WITHIN)));
+        let until = Some(now + limits::PAYMENT_WITHIN);
+        let told = settle.map(|signed| {
+            cx.take_settle(from, signed, |cx, settle| self.dealing(cx, &from, settle, Some(&draft)), until, now)
+        });
         let arrived = if let Some(Ok((Told::Answered(arrived), _))) = told { arrived } else { Amount::ZERO };
         if self.has_paid(cx, &draft, arrived, now) {
             return self.take_open(cx, vec![token], open, draft, workload, now);

@@ -111,10 +111,15 @@ impl Market {
         (length, since, page): (u64, souk_protocol::Timestamp, u32),
         reply: PeerReply,
     ) {
-        let rents = self.ledger.has_leased(&from) && self.recalls.take(from);
+        if !self.ledger.has_leased(&from) {
+            // Of strangers nothing is held that a ledger could lack.
+            reply.send(Response::Recalled { records: Vec::new(), more: false }.to_bytes()).ok();
+            return;
+        }
+        let asks = self.recalls.take(from);
         match Arc::clone(&self.recalling).try_acquire_owned() {
-            Ok(turn) if rents => self.ledger.recalled(from, (length, since, page), reply, turn),
-            Ok(_) | Err(_) => drop(reply.send(Response::Busy { retry_after_ms: 10_000 }.to_bytes())),
+            Ok(turn) if asks => self.ledger.recalled(from, (length, since, page), reply, turn),
+            Ok(_) | Err(_) => drop(reply.send(Response::Busy { retry_after_ms: 1_000 }.to_bytes())),
         }
     }
 }

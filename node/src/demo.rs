@@ -26,6 +26,8 @@ use crate::config::Config;
 
 /// The image's name: made here, removed at the end.
 const IMAGE: &str = "souk-demo";
+/// How the renter looks for a machine: no more disk than the workload is rented with.
+const SEARCH: [&str; 5] = ["search", "-o", "dph", "--storage", "1"];
 /// How long the workload counts, in seconds.
 const SECONDS: u64 = 8;
 /// How long a node may take to start, and an offer to arrive.
@@ -122,6 +124,8 @@ impl Demo {
                 ("SOUK_HOST_PRICING_STRATEGY", "floor"),
                 ("SOUK_HOST_LOCAL_IMAGES", &local),
                 ("SOUK_HOST_SLOTS", "2"),
+                // Small workloads for half a minute: also a machine whose disk is nearly full can show them.
+                ("SOUK_HOST_RESERVE_DISK_MB", "0"),
             ];
             settings.map(|(k, v)| (k, v.to_owned())).to_vec()
         };
@@ -134,7 +138,7 @@ impl Demo {
 
         self.head("The hosts' signed offers have reached the renter's own copy of the market");
         let ask = self.wait_for_offers().await?;
-        self.show("renter", ["search"]).await?;
+        self.show("renter", SEARCH).await?;
 
         self.head("The renter bids below the price; the two nodes settle it face to face, and both sign the lease");
         let seconds = SECONDS.to_string();
@@ -284,14 +288,18 @@ impl Demo {
         let a = self.node("host-a").id.clone();
         let deadline = Instant::now() + START_WITHIN;
         loop {
-            let found = self.ask("renter", &["search", "-o", "dph"]).await?;
+            let found = self.ask("renter", &SEARCH).await?;
             let rows = found["rows"].as_array().cloned().unwrap_or_default();
             let hosts: std::collections::BTreeSet<_> = rows.iter().filter_map(|r| r["host_id"].as_str()).collect();
             let ask = rows.iter().find(|r| r["host_id"] == a.as_str() && r["slots"] == 1);
             if let (2, Some(ask)) = (hosts.len(), ask.and_then(|r| r["id"].as_str())) {
                 return Ok(ask.to_owned());
             }
-            ensure!(Instant::now() < deadline, "the offers did not reach the renter; its log: {}", self.log("renter"));
+            if Instant::now() >= deadline {
+                // Whatever leaves them out is said by the search itself.
+                self.show("renter", SEARCH.into_iter().chain(["--explain"])).await?;
+                bail!("the renter found no offer of both hosts to rent; its log: {}", self.log("renter"));
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -48,6 +48,7 @@ impl Setup {
             // Many leases at once on machines with little disk; and on some of those nothing can enforce a limit.
             ("SOUK_RUNTIME_PREALLOCATE_DISKS", "false".to_owned()),
             ("SOUK_HOST_ALLOW_SOFT_DISK", "true".to_owned()),
+            ("SOUK_HOST_RESERVE_DISK_MB", "500".to_owned()),
         ];
         Self {
             name: name.to_owned(),

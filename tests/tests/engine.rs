@@ -13,6 +13,12 @@ use souk_tests::{
 
 const NO_NETWORK: [&str; 4] = ["--tick", "1s", "--egress", "none"];
 
+/// What the owner is told of the engine; a machine with little disk has other things to say.
+fn of_the_engine(shown: &serde_json::Value) -> Vec<String> {
+    let all = shown["problems"].as_array().unwrap().iter().map(|p| p["sentence"].as_str().unwrap().to_owned());
+    all.filter(|sentence| sentence.contains("engine")).collect()
+}
+
 #[test]
 fn an_engine_that_restarts_ends_instances_and_they_come_back() {
     if !have_all(&["dockerd"]) {
@@ -25,7 +31,7 @@ fn an_engine_that_restarts_ends_instances_and_they_come_back() {
     engine.stop();
     let paused = renter.reaches(&lease, "paused engine_restart");
     let status = host.json(&["status"]);
-    assert!(!status["problems"].as_array().unwrap().is_empty(), "the owner is not told: {status:#}");
+    assert!(!of_the_engine(&status).is_empty(), "the owner is not told: {status:#}");
     let event = paused["events"].as_array().unwrap().iter().find(|e| e["reason"] == "engine_restart").unwrap();
     assert_eq!(event["by"], "engine", "{event:#}");
     // Nobody can rent what can't be run.
@@ -34,7 +40,7 @@ fn an_engine_that_restarts_ends_instances_and_they_come_back() {
     until("its disk was kept, and its command run again", || {
         (renter.souk(&["exec", &lease, "--", "cat", "/root/ups"], &[]).out == "up\nup\n").then_some(())
     });
-    assert_eq!(host.json(&["status"])["problems"], serde_json::json!([]));
+    assert_eq!(of_the_engine(&host.json(&["status"])), Vec::<String>::new());
     let _ = renter.json(&["destroy", "-y", &lease]);
     renter.reaches(&lease, "ended destroyed");
     nothing_left(world.docker(), &host);
@@ -178,7 +184,7 @@ fn a_host_without_an_engine_says_so_and_offers_nothing_until_it_is_there() {
     let host = world.watch(world.node("host").host(1, "0.10").start());
     let shown = until("the missing engine shows", || {
         let shown = host.json(&["host", "show"]);
-        (!shown["problems"].as_array().unwrap().is_empty()).then_some(shown)
+        (!of_the_engine(&shown).is_empty()).then_some(shown)
     });
     assert_eq!(shown["engine"]["version"], serde_json::Value::Null);
     assert!(host.asks().is_empty());
@@ -186,5 +192,5 @@ fn a_host_without_an_engine_says_so_and_offers_nothing_until_it_is_there() {
     renter.meets(&host);
     engine.resume();
     let _ = renter.ask_of(&host, 1);
-    assert_eq!(host.json(&["host", "show"])["problems"], serde_json::json!([]));
+    assert_eq!(of_the_engine(&host.json(&["host", "show"])), Vec::<String>::new());
 }

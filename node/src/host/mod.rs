@@ -23,6 +23,7 @@ use souk_protocol::{
     machine::{
         policy::{Accept, HostSetup},
         pricing::OwnerAsked,
+        search::STORAGE_GB,
     },
     offer::{Accepts, Reachability, Terms},
     resources::{Cpu, DiskQuota, Egress, GpuGroup, Hardware, RuntimeKind},
@@ -484,6 +485,14 @@ impl HostSide {
         }
         if let Some(problem) = &self.inventory.gpu_problem {
             add(problem, "nvidia-smi");
+        }
+        let (disk_gb, slots) = (self.hardware().disk_mb as f64 / 1000.0, self.devices().len().max(1));
+        if disk_gb / (slots as f64) < STORAGE_GB {
+            let sentence = format!(
+                "a slot has {:.1} GB of disk, and searches that do not say --storage leave out what has less than {STORAGE_GB} GB",
+                disk_gb / (slots as f64)
+            );
+            add(&sentence, "free some disk, keep less for yourself (host.reserve.disk_mb), or rent out fewer slots");
         }
         problems
     }

@@ -25,6 +25,11 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// The node's name and version as told to peers.
     pub agent: String,
+    /// Whether to relay for peers that nobody can dial, while this node can be dialled. What it costs is bounded by
+    /// [`crate::limits::RELAY_CIRCUITS`] and their neighbours.
+    pub relay: bool,
+    /// Whether to ask the router, over UPnP, to lead a port here.
+    pub upnp: bool,
     /// Who may connect.
     pub admission: Admission,
     /// Bounds on peers, connections, queues and rates.
@@ -43,6 +48,8 @@ impl NetworkConfig {
             bootstrap: Vec::new(),
             external: Vec::new(),
             agent: concat!("souk/", env!("CARGO_PKG_VERSION")).to_owned(),
+            relay: true,
+            upnp: true,
             admission: Admission::Public,
             limits: Limits::default(),
         }

@@ -52,7 +52,7 @@ impl Task {
             .build()
     }
 
-    fn dial(&mut self, opts: DialOpts, purpose: Dial) {
+    pub(super) fn dial(&mut self, opts: DialOpts, purpose: Dial) {
         let id = opts.connection_id();
         match self.swarm.dial(opts) {
             Ok(()) => {
@@ -84,6 +84,7 @@ impl Task {
                 reply.send(Err(DialError::Failed(dial_reason(error)))).ok();
             }
             Dial::Requests(peer) => self.cannot_reach(peer, error),
+            Dial::Back(channel) => self.dialled_back_in_vain(channel, error),
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Place {
     pub namespace: String,
     /// Its address, or its router's, on the internet.
     pub address: Ipv4Addr,
+    /// The namespace at the end of its cable.
+    end: String,
     cable: usize,
 }
 
@@ -58,6 +60,12 @@ impl Cable {
         let commands = self.commands.as_mut().expect("a cable");
         writeln!(commands, "{command}").expect("the cable is there");
         self.answer("done");
+    }
+
+    fn end(&mut self) {
+        drop(self.commands.take());
+        self.process.kill().ok();
+        self.process.wait().ok();
     }
 
     fn answer(&mut self, expected: &str) {
@@ -128,7 +136,7 @@ impl Internet {
     pub fn public(&mut self, name: &str) -> Place {
         let namespace = self.namespace(name);
         let (cable, address) = self.cable(&namespace);
-        Place { namespace, address, cable }
+        Place { end: namespace.clone(), namespace, address, cable }
     }
 
     /// A machine behind a router that lets nobody in.
@@ -157,7 +165,14 @@ impl Internet {
         );
         let outcome = run(inside(&router, Path::new("nft")).args(["-f", "-"]), rules.as_bytes());
         assert_eq!(outcome.code, 0, "{}", outcome.err);
-        Place { namespace: machine, address, cable }
+        Place { namespace: machine, address, end: router, cable }
+    }
+
+    /// Gives a place another address, as a provider does overnight.
+    pub fn moves(&mut self, place: &mut Place) {
+        // Its end takes the devices along.
+        self.cables[place.cable].end();
+        (place.cable, place.address) = self.cable(&place.end);
     }
 
     /// Cuts a place off, or mends its cable.
@@ -169,9 +184,7 @@ impl Internet {
 impl Drop for Internet {
     fn drop(&mut self) {
         for cable in &mut self.cables {
-            drop(cable.commands.take());
-            cable.process.kill().ok();
-            cable.process.wait().ok();
+            cable.end();
         }
         for namespace in &self.namespaces {
             Command::new("ip").args(["netns", "del", namespace]).output().ok();

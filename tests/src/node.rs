@@ -191,6 +191,11 @@ impl Node {
         self.setup.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Knows no address to begin with, from the next start on.
+    pub fn forgets(&mut self) {
+        self.setup.bootstrap.clear();
+    }
+
     /// The `n`th address it listens on, to begin with.
     ///
     /// # Panics

@@ -21,6 +21,8 @@ pub struct NetworkConfig {
     /// Addresses of nodes to join by, with or without `/p2p/…`; `/dnsaddr/…` is resolved. They are tried for ever while the
     /// node has fewer than [`Limits::min_peers`] peers.
     pub bootstrap: Vec<Multiaddr>,
+    /// Peers of earlier days, the best first, with their addresses: tried beside the bootstrap addresses while peers are few.
+    pub known: Vec<(NodeId, Vec<Multiaddr>)>,
     /// Addresses under which others reach this node, when the operator knows them (a forwarded port, a public name).
     pub external: Vec<Multiaddr>,
     /// The node's name and version as told to peers.
@@ -46,6 +48,7 @@ impl NetworkConfig {
             name: "unnamed".to_owned(),
             listen: any_address(),
             bootstrap: Vec::new(),
+            known: Vec::new(),
             external: Vec::new(),
             agent: concat!("souk/", env!("CARGO_PKG_VERSION")).to_owned(),
             relay: true,

@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Allow(NodeId),
     Disallow(NodeId),
     Score(NodeId, f64),
+    Known(oneshot::Sender<Vec<(NodeId, Vec<Multiaddr>)>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
 }
 
@@ -287,6 +288,16 @@ impl NetworkHandle {
         let most = crate::limits::APPLICATION_SCORE;
         let score = if score.is_nan() { 0.0 } else { score.clamp(-most, most) };
         self.command(Command::Score(peer, score)).await
+    }
+
+    /// Peers worth beginning with another day, the best first: for [`crate::NetworkConfig::known`]. Empty once the network has
+    /// stopped.
+    pub async fn known(&self) -> Vec<(NodeId, Vec<Multiaddr>)> {
+        let (reply, outcome) = oneshot::channel();
+        if self.command(Command::Known(reply)).await.is_err() {
+            return Vec::new();
+        }
+        outcome.await.unwrap_or_default()
     }
 
     /// The connected peers in detail, in order of id; none once the network has stopped.

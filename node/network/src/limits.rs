@@ -85,6 +85,9 @@ pub const COMMANDS: usize = 256;
 /// Peers whose addresses are remembered. The one used longest ago goes first; kept peers stay.
 pub const MAX_KNOWN_PEERS: usize = 4096;
 
+/// Peers kept over a restart.
+pub const MAX_KEPT_PEERS: usize = 256;
+
 /// Addresses remembered for one peer; the newest stay.
 pub const MAX_ADDRESSES: usize = 16;
 

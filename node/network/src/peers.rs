@@ -152,7 +152,12 @@ struct Known {
     addresses: Vec<Multiaddr>,
     used: u64,
     pinned: bool,
+    /// This node has dialled it, and found it there.
+    met: bool,
 }
+
+/// Addresses of one peer that are kept over a restart.
+const KEPT_ADDRESSES: usize = 4;
 
 /// Addresses of peers: at most [`MAX_ADDRESSES`] each, of at most [`MAX_KNOWN_PEERS`] that are not pinned.
 #[derive(Debug, Default)]
@@ -179,6 +184,23 @@ impl AddressBook {
             known.addresses.remove(0);
         }
         self.shrink();
+    }
+
+    /// Notes that `peer` answered where it was dialled.
+    pub(crate) fn met(&mut self, peer: PeerId, address: Multiaddr) {
+        self.add(peer, address);
+        self.touch(peer).met = true;
+    }
+
+    /// The peers that answered where they were dialled, at most so many, those of late first, each with its direct addresses.
+    pub(crate) fn worth_keeping(&self, most: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let mut met: Vec<(&PeerId, &Known)> = self.peers.iter().filter(|(_, known)| known.met).collect();
+        met.sort_unstable_by_key(|(_, known)| std::cmp::Reverse(known.used));
+        let direct = |known: &Known| -> Vec<Multiaddr> {
+            known.addresses.iter().rev().filter(|a| !is_relayed(a)).take(KEPT_ADDRESSES).cloned().collect()
+        };
+        let all = met.into_iter().map(|(peer, known)| (*peer, direct(known)));
+        all.filter(|(_, addresses)| !addresses.is_empty()).take(most).collect()
     }
 
     /// The addresses of `peer`, newest first, relayed ones last.
@@ -270,6 +292,18 @@ mod tests {
         assert!(!is_credible(&loopback, &near));
         assert!(is_credible(&lan, &near));
         assert!(is_credible(&loopback, &at("/ip4/127.0.0.1/tcp/5")));
+    }
+
+    #[test]
+    fn those_who_answered_are_worth_keeping_and_relayed_addresses_are_not() {
+        let mut book = AddressBook::default();
+        let (met, heard_of, behind) = (PeerId::random(), PeerId::random(), PeerId::random());
+        let direct = at("/ip4/8.8.8.8/tcp/1");
+        book.add(heard_of, direct.clone());
+        book.met(behind, at(&format!("/ip4/8.8.8.8/tcp/1/p2p/{met}/p2p-circuit")));
+        book.met(met, direct.clone());
+        assert_eq!(book.worth_keeping(9), [(met, vec![direct])]);
+        assert!(book.worth_keeping(0).is_empty());
     }
 
     #[test]

@@ -30,9 +30,11 @@ pub(super) fn view(reachability: &Reachability) -> ReachabilityView {
             ("relayed", Vec::new(), sentence.to_owned())
         }
         Reachability::Private { relays } => {
-            let peers = if relays.len() == 1 { "a peer relays".to_owned() } else { format!("{} peers relay", relays.len()) };
-            let sentence =
-                format!("through a relay: a router or firewall lets nobody in, {peers} for it, and it goes direct where both routers let it");
+            let peers =
+                if relays.len() == 1 { "a peer relays".to_owned() } else { format!("{} peers relay", relays.len()) };
+            let sentence = format!(
+                "through a relay: a router or firewall lets nobody in, {peers} for it, and it goes direct where both routers let it"
+            );
             ("relayed", relays.clone(), sentence)
         }
     };

@@ -36,6 +36,11 @@ impl Task {
                     let opts = self.dial_opts(peer, PeerCondition::Disconnected);
                     self.dial(opts, Dial::Target(Target::Kept(peer)));
                 }
+                Attempt::Known(peer) => {
+                    // If it is gone, another's turn comes.
+                    let opts = self.dial_opts(peer, PeerCondition::DisconnectedAndNotDialing);
+                    self.swarm.dial(opts).ok();
+                }
                 Attempt::LookAround => {
                     let local = *self.swarm.local_peer_id();
                     self.swarm.behaviour_mut().kad.get_closest_peers(local);

@@ -135,7 +135,7 @@ impl Task {
         }
         if let ConnectedPoint::Dialer { address, .. } = endpoint {
             // It answered there: worth remembering for when it goes.
-            self.book.add(peer, address.clone());
+            self.book.met(peer, address.clone());
         }
         if self.table.get_mut(&peer).is_some_and(|peer| peer.admitted) {
             self.admitted_by(peer, id);

@@ -112,6 +112,7 @@ pub fn spawn(
         next_republish: Instant::now(),
         next_sweep: Instant::now() + SWEEP,
     };
+    task.know(config.known);
     task.tell_reachability();
     runtime.spawn(task.run(cancel));
     Ok((handle, receiver))

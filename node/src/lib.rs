@@ -5,6 +5,7 @@
 //! client of that API and holds no rule of its own.
 
 pub mod access;
+pub mod acquaintances;
 pub mod api;
 pub mod cli;
 pub mod clock;

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api,
+    acquaintances, api,
     clock::now,
     config::Config,
     hooks,
@@ -100,7 +100,16 @@ async fn once(
     };
     let network_stop = CancellationToken::new();
     let _network_ends = network_stop.clone().drop_guard();
-    let (network, mut events) = souk_network::spawn(network_config(config, &identity)?, network_stop)?;
+    let known = {
+        let dir = dir.clone();
+        tokio::task::spawn_blocking(move || acquaintances::load(&dir)).await?
+    };
+    let mut network_config = network_config(config, &identity)?;
+    network_config.known.clone_from(&known);
+    let (network, mut events) = souk_network::spawn(network_config, network_stop)?;
+    // The list is taken before the network ends: its own end comes after this one's.
+    let keep_until = stop.child_token();
+    let keeping = tokio::spawn(acquaintances::keep(dir.clone(), network.clone(), known, keep_until));
     let (market, mut commands) = MarketHandle::channel();
     let (hooks, feed, hooks_task) = {
         let (dir, key) = (dir.clone(), identity.keypair.clone());
@@ -206,6 +215,7 @@ async fn once(
 
     let result = running.await.context("the market task broke")?;
     stop.cancel();
+    keeping.await.ok();
     server.await.ok();
     hooks_stop.cancel();
     telling.await.ok();
@@ -244,5 +254,7 @@ fn network_config(config: &Config, identity: &Identity) -> anyhow::Result<Networ
     network.listen = addresses("network.listen", &config.network.listen)?;
     network.bootstrap = addresses("network.bootstrap", &config.network.bootstrap)?;
     network.external = addresses("network.external", &config.network.external)?;
+    network.relay = config.network.relay;
+    network.upnp = config.network.upnp;
     Ok(network)
 }

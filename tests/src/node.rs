@@ -36,6 +36,7 @@ pub struct Setup {
     bootstrap: Vec<String>,
     env: Vec<(String, String)>,
     config: String,
+    namespace: Option<String>,
 }
 
 impl Setup {
@@ -58,7 +59,16 @@ impl Setup {
             bootstrap: Vec::new(),
             env: env.map(|(k, v)| (k.to_owned(), v)).to_vec(),
             config: String::new(),
+            namespace: None,
         }
+    }
+
+    /// It runs there, listening at every address, at the usual port.
+    #[must_use]
+    pub fn at(mut self, place: &crate::homes::Place) -> Self {
+        self.namespace = Some(place.namespace.clone());
+        self.listen = vec!["/ip4/0.0.0.0/udp/7843/quic-v1", "/ip4/0.0.0.0/tcp/7843"];
+        self
     }
 
     /// It rents its machine out, to anyone, with so many slots at so much an hour.
@@ -181,6 +191,11 @@ impl Node {
         self.setup.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Knows no address to begin with, from the next start on.
+    pub fn forgets(&mut self) {
+        self.setup.bootstrap.clear();
+    }
+
     /// The `n`th address it listens on, to begin with.
     ///
     /// # Panics
@@ -210,13 +225,16 @@ impl Node {
     pub fn launch(&mut self) {
         assert!(self.process.is_none(), "{} runs already", self.setup.name);
         self.starts += 1;
-        let mut command = mortal(souk());
+        let mut command = match &self.setup.namespace {
+            Some(namespace) => crate::homes::inside(namespace, souk()),
+            None => mortal(souk()),
+        };
         command.arg("--dir").arg(&self.setup.dir).args(["--json", "up"]).envs(self.setup.env.iter().cloned());
         if self.setup.host {
             command.arg("--host");
         }
         // Where it was: peers that know its address find it again.
-        let listen: Vec<String> = if self.listen.is_empty() {
+        let listen: Vec<String> = if self.listen.is_empty() || self.setup.namespace.is_some() {
             self.setup.listen.iter().map(|a| (*a).to_owned()).collect()
         } else {
             self.listen.iter().map(|a| a.split("/p2p/").next().unwrap_or_default().to_owned()).collect()

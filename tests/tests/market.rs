@@ -87,3 +87,23 @@ fn a_restarted_host_goes_on_with_its_listing_and_a_higher_number() {
     let _ = host.json(&["host", "list", "--price", "0.70"]);
     price(&host, "0.7");
 }
+
+#[test]
+fn peers_of_earlier_days_are_found_without_a_bootstrap_address() {
+    let world = World::new();
+    let a = world.node("a").start();
+    let mut b = world.node("b").knows(&a.listen[0]).start();
+    b.meets(&a);
+    b.stop();
+    b.forgets();
+    b.start();
+    b.meets(&a);
+    // Also after a crash, with what was kept before, and with a file that is broken it starts all the same.
+    b.kill();
+    b.start();
+    b.meets(&a);
+    b.kill();
+    std::fs::write(b.dir().join("peers.json"), b"{").unwrap();
+    b.start();
+    assert_eq!(b.json(&["peers"]), serde_json::json!([]));
+}

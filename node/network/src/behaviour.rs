@@ -1,10 +1,12 @@
 //! The protocols of a node, put together.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use libp2p::{
-    StreamProtocol, allow_block_list as lists, connection_limits as conns, identify, identity, kad, ping,
+    PeerId, StreamProtocol, allow_block_list as lists, connection_limits as conns, dcutr, identify, identity, kad,
+    ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    upnp,
 };
 use tokio::sync::mpsc;
 
@@ -12,8 +14,9 @@ use crate::{
     config::{Admission, Limits, NetworkConfig},
     error::StartError,
     event::NetworkEvent,
-    exchange, gossip,
+    exchange, gossip, limits,
     names::{Names, peer_id},
+    peers::{self, Scope},
     status::Counters,
     streams,
 };
@@ -31,6 +34,15 @@ pub(crate) struct Behaviour {
     pub(crate) gossip: gossip::Behaviour,
     pub(crate) exchange: exchange::Behaviour,
     pub(crate) streams: streams::Behaviour,
+    /// Asks peers to dial back, and does it for them.
+    pub(crate) reach: exchange::Behaviour,
+    /// Is relayed for.
+    pub(crate) relayed: relay::client::Behaviour,
+    /// Relays for others, while they can dial this node.
+    pub(crate) relay: relay::Behaviour,
+    /// Turns relayed connections into direct ones where both NATs let it.
+    pub(crate) punch: dcutr::Behaviour,
+    pub(crate) upnp: Toggle<upnp::tokio::Behaviour>,
 }
 
 impl Behaviour {
@@ -39,10 +51,12 @@ impl Behaviour {
         config: &NetworkConfig,
         names: &Names,
         identity: &identity::Keypair,
+        relayed: relay::client::Behaviour,
         events: mpsc::Sender<NetworkEvent>,
         counters: &Arc<Counters>,
     ) -> Result<Self, StartError> {
         let limits = &config.limits;
+        let local = identity.public().to_peer_id();
         Ok(Self {
             limits: conns::Behaviour::new(connection_limits(limits)),
             blocked: lists::Behaviour::default(),
@@ -61,8 +75,42 @@ impl Behaviour {
             gossip: gossip::behaviour(names)?,
             exchange: exchange::behaviour(names, Arc::clone(counters)),
             streams: streams::Behaviour::new(names.stream.clone(), events, Arc::clone(counters)),
+            reach: exchange::dial_back(names, Arc::clone(counters)),
+            relayed,
+            relay: relay_service(local),
+            punch: dcutr::Behaviour::new(local),
+            upnp: asks_router(config).then(upnp::tokio::Behaviour::default).into(),
         })
     }
+}
+
+/// On this machine alone there is no router to ask.
+fn asks_router(config: &NetworkConfig) -> bool {
+    config.upnp && config.listen.iter().any(|address| peers::scope(address) != Some(Scope::Loopback))
+}
+
+/// Relaying, off until peers have shown that they can dial this node.
+fn relay_service(local: PeerId) -> relay::Behaviour {
+    let per_minute = |n: u32| (NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN), Duration::from_secs(60));
+    let (circuits, interval) = per_minute(limits::RELAY_CIRCUITS_PER_MINUTE);
+    let config = relay::Config {
+        max_reservations: limits::RELAY_PLACES,
+        max_reservations_per_peer: 2,
+        reservation_duration: Duration::from_secs(3600),
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: limits::RELAY_CIRCUITS,
+        max_circuits_per_peer: limits::RELAY_CIRCUITS_PER_PEER,
+        max_circuit_duration: limits::RELAY_CIRCUIT_TIME,
+        max_circuit_bytes: limits::RELAY_CIRCUIT_BYTES,
+        circuit_src_rate_limiters: Vec::new(),
+    };
+    let config = config
+        .reservation_rate_per_peer(circuits, interval)
+        .circuit_src_per_peer(circuits, interval)
+        .circuit_src_per_ip(circuits.saturating_mul(NonZeroU32::MIN.saturating_add(3)), interval);
+    let mut service = relay::Behaviour::new(local, config);
+    service.set_status(Some(relay::Status::Disable));
+    service
 }
 
 fn connection_limits(limits: &Limits) -> conns::ConnectionLimits {
@@ -110,7 +158,7 @@ fn directory(protocol: StreamProtocol, identity: &identity::Keypair) -> kad::Beh
         },
     );
     let mut behaviour = kad::Behaviour::with_config(local, store, config);
-    // Without a relay every node is asked; who can't be dialled drops out of the tables of others by itself.
+    // Until it is known that others can't dial this node; a small network has nobody else to ask.
     behaviour.set_mode(Some(kad::Mode::Server));
     behaviour
 }

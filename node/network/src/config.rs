@@ -21,10 +21,17 @@ pub struct NetworkConfig {
     /// Addresses of nodes to join by, with or without `/p2p/…`; `/dnsaddr/…` is resolved. They are tried for ever while the
     /// node has fewer than [`Limits::min_peers`] peers.
     pub bootstrap: Vec<Multiaddr>,
+    /// Peers of earlier days, the best first, with their addresses: tried beside the bootstrap addresses while peers are few.
+    pub known: Vec<(NodeId, Vec<Multiaddr>)>,
     /// Addresses under which others reach this node, when the operator knows them (a forwarded port, a public name).
     pub external: Vec<Multiaddr>,
     /// The node's name and version as told to peers.
     pub agent: String,
+    /// Whether to relay for peers that nobody can dial, while this node can be dialled. What it costs is bounded by
+    /// [`crate::limits::RELAY_CIRCUITS`] and their neighbours.
+    pub relay: bool,
+    /// Whether to ask the router, over UPnP, to lead a port here.
+    pub upnp: bool,
     /// Who may connect.
     pub admission: Admission,
     /// Bounds on peers, connections, queues and rates.
@@ -41,8 +48,11 @@ impl NetworkConfig {
             name: "unnamed".to_owned(),
             listen: any_address(),
             bootstrap: Vec::new(),
+            known: Vec::new(),
             external: Vec::new(),
             agent: concat!("souk/", env!("CARGO_PKG_VERSION")).to_owned(),
+            relay: true,
+            upnp: true,
             admission: Admission::Public,
             limits: Limits::default(),
         }
@@ -89,9 +99,10 @@ pub struct Limits {
     /// Gossip messages a second that one peer may bring us first, on average. Default 400; ten times as many in a burst. More
     /// are ignored. Bounds what the duplicate cache can grow by.
     pub gossip_per_second: u32,
-    /// Between two pings of a connection. Default 15 s. Two pings in a row without an answer close it.
+    /// Between two pings of a connection. Default 10 s. Two pings in a row without an answer close it: over TCP nothing else
+    /// tells that a peer has another address now, or is cut off.
     pub ping_interval: Duration,
-    /// How long a ping may take. Default 10 s.
+    /// How long a ping may take. Default 8 s: a queue in front of a slow uplink holds some.
     pub ping_timeout: Duration,
 }
 
@@ -107,8 +118,8 @@ impl Default for Limits {
             events: 2048,
             requests_per_second: 4_000,
             gossip_per_second: 400,
-            ping_interval: Duration::from_secs(15),
-            ping_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(8),
         }
     }
 }

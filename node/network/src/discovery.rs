@@ -3,7 +3,7 @@
 //! Pure policy: time, jitter and the state of connections are arguments; the task does the dialling and reports how it went.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,8 @@ pub(crate) enum Attempt {
     Bootstrap(usize, Multiaddr),
     /// Dial this kept peer.
     Kept(PeerId),
+    /// Dial this peer of earlier days.
+    Known(PeerId),
     /// Ask the directory who is near us.
     LookAround,
 }
@@ -54,7 +56,12 @@ pub(crate) struct Discovery {
     looks: Schedule<()>,
     last_look: Option<Instant>,
     min_peers: usize,
+    /// Peers of earlier days, in the order in which they are tried, again and again.
+    known: VecDeque<PeerId>,
 }
+
+/// Peers of earlier days tried at once.
+const KNOWN_AT_ONCE: usize = 4;
 
 impl Discovery {
     /// Tries each bootstrap address at once.
@@ -69,7 +76,23 @@ impl Discovery {
         for index in 0..bootstrap.len() {
             dials.want(Target::Bootstrap(index), now);
         }
-        Self { bootstrap, kept: HashSet::new(), dials, looks: Schedule::new(EAGER, LAST), last_look: None, min_peers }
+        Self {
+            bootstrap,
+            kept: HashSet::new(),
+            dials,
+            looks: Schedule::new(EAGER, LAST),
+            last_look: None,
+            min_peers,
+            known: VecDeque::new(),
+        }
+    }
+
+    /// Begins with peers of earlier days, too.
+    pub(crate) fn knows(&mut self, peers: impl IntoIterator<Item = PeerId>, now: Instant) {
+        self.known.extend(peers);
+        if !self.known.is_empty() {
+            self.looks.want((), now);
+        }
     }
 
     /// What is due, given who is connected.
@@ -106,8 +129,26 @@ impl Discovery {
         }
         if !self.looks.due(now).is_empty() {
             self.look(now, jitter, peers, &mut attempts);
+            if peers < self.min_peers {
+                self.try_known(&mut attempts, &is_connected);
+            }
         }
         attempts
+    }
+
+    fn try_known(&mut self, attempts: &mut Vec<Attempt>, is_connected: impl Fn(&PeerId) -> bool) {
+        let mut tried = 0;
+        for _ in 0..self.known.len() {
+            if tried == KNOWN_AT_ONCE {
+                break;
+            }
+            let Some(peer) = self.known.pop_front() else { break };
+            self.known.push_back(peer);
+            if !is_connected(&peer) {
+                tried += 1;
+                attempts.push(Attempt::Known(peer));
+            }
+        }
     }
 
     /// Looks around, unless there are peers enough and it was done a short while ago: peers come and go all the time.
@@ -266,6 +307,26 @@ mod tests {
             looks += discovery.due(now, 0.5, 5, |_| true).len();
         }
         assert_eq!(looks, 3);
+    }
+
+    #[test]
+    fn peers_of_earlier_days_are_tried_in_turn_while_peers_are_few() {
+        let mut now = Instant::now();
+        let mut discovery = Discovery::new(Vec::new(), 2, now);
+        let peers: Vec<PeerId> = (0..10).map(|_| PeerId::random()).collect();
+        discovery.knows(peers.clone(), now);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            let attempts = discovery.due(now, 0.5, 0, |p| *p == peers[0]);
+            tried.extend(attempts.into_iter().filter_map(|a| match a {
+                Attempt::Known(peer) => Some(peer),
+                Attempt::Bootstrap(..) | Attempt::Kept(_) | Attempt::LookAround => None,
+            }));
+            now = discovery.deadline().unwrap();
+        }
+        assert_eq!(tried[..9], peers[1..], "each once, and nobody who is connected");
+        let enough = discovery.due(now, 0.5, 2, |_| false);
+        assert!(!enough.iter().any(|a| matches!(a, Attempt::Known(_))));
     }
 
     #[test]

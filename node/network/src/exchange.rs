@@ -19,7 +19,10 @@ use libp2p::{StreamProtocol, request_response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    limits::{EXCHANGE_STREAMS, INTAKE_KIB, MAX_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT, RETRY_AFTER},
+    limits::{
+        DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, MAX_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT,
+        RETRY_AFTER,
+    },
     names::Names,
     status::Counters,
 };
@@ -69,12 +72,25 @@ pub(crate) type Event = request_response::Event<Question, Answer>;
 
 /// The exchange of a network.
 pub(crate) fn behaviour(names: &Names, counters: Arc<Counters>) -> Behaviour {
+    exchange(names.exchange.clone(), INTAKE_KIB, REQUEST_TIMEOUT, EXCHANGE_STREAMS, counters)
+}
+
+/// The exchange by which nodes ask one another to dial back.
+pub(crate) fn dial_back(names: &Names, counters: Arc<Counters>) -> Behaviour {
+    exchange(names.reach.clone(), DIAL_BACKS, DIAL_BACK_TIMEOUT, DIAL_BACKS, counters)
+}
+
+fn exchange(
+    protocol: StreamProtocol,
+    intake_kib: usize,
+    timeout: Duration,
+    streams: usize,
+    counters: Arc<Counters>,
+) -> Behaviour {
     Behaviour::with_codec(
-        Codec { intake: Arc::new(Semaphore::new(INTAKE_KIB)), counters },
-        [(names.exchange.clone(), request_response::ProtocolSupport::Full)],
-        request_response::Config::default()
-            .with_request_timeout(REQUEST_TIMEOUT)
-            .with_max_concurrent_streams(EXCHANGE_STREAMS),
+        Codec { intake: Arc::new(Semaphore::new(intake_kib)), counters },
+        [(protocol, request_response::ProtocolSupport::Full)],
+        request_response::Config::default().with_request_timeout(timeout).with_max_concurrent_streams(streams),
     )
 }
 

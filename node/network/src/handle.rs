@@ -19,6 +19,7 @@ use crate::{
     error::{Closed, DialError, PublishError, RequestError, StreamError},
     limits::{MAX_GOSSIP, MAX_REQUEST, REQUEST_TIMEOUT, WINDOW},
     names::Topic,
+    reach::Reachability,
     status::{Counters, NetworkStatus},
     streams::PeerStream,
     table::PeerInfo,
@@ -54,6 +55,7 @@ pub(crate) enum Command {
     Allow(NodeId),
     Disallow(NodeId),
     Score(NodeId, f64),
+    Known(oneshot::Sender<Vec<(NodeId, Vec<Multiaddr>)>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
 }
 
@@ -63,6 +65,7 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     listening: watch::Receiver<Vec<Multiaddr>>,
     connected: watch::Receiver<BTreeSet<NodeId>>,
+    reachability: watch::Receiver<Reachability>,
     counters: Arc<Counters>,
     windows: Mutex<HashMap<NodeId, Weak<Semaphore>>>,
 }
@@ -78,9 +81,10 @@ impl NetworkHandle {
         commands: mpsc::Sender<Command>,
         listening: watch::Receiver<Vec<Multiaddr>>,
         connected: watch::Receiver<BTreeSet<NodeId>>,
+        reachability: watch::Receiver<Reachability>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Shared { id, commands, listening, connected, counters, windows: Mutex::default() }))
+        Self(Arc::new(Shared { id, commands, listening, connected, reachability, counters, windows: Mutex::default() }))
     }
 
     /// This node.
@@ -105,6 +109,18 @@ impl NetworkHandle {
     #[must_use]
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.0.connected.borrow().contains(peer)
+    }
+
+    /// How others reach this node, as far as is known now.
+    #[must_use]
+    pub fn reachability(&self) -> Reachability {
+        self.0.reachability.borrow().clone()
+    }
+
+    /// How others reach this node, and each change of it.
+    #[must_use]
+    pub fn reachability_changes(&self) -> watch::Receiver<Reachability> {
+        self.0.reachability.clone()
     }
 
     /// What the network did since it started.
@@ -272,6 +288,16 @@ impl NetworkHandle {
         let most = crate::limits::APPLICATION_SCORE;
         let score = if score.is_nan() { 0.0 } else { score.clamp(-most, most) };
         self.command(Command::Score(peer, score)).await
+    }
+
+    /// Peers worth beginning with another day, the best first: for [`crate::NetworkConfig::known`]. Empty once the network has
+    /// stopped.
+    pub async fn known(&self) -> Vec<(NodeId, Vec<Multiaddr>)> {
+        let (reply, outcome) = oneshot::channel();
+        if self.command(Command::Known(reply)).await.is_err() {
+            return Vec::new();
+        }
+        outcome.await.unwrap_or_default()
     }
 
     /// The connected peers in detail, in order of id; none once the network has stopped.

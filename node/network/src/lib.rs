@@ -5,8 +5,8 @@
 //!      request, open_stream, publish, keep …       │ network task │       Request + Reply, Gossip + GossipVerdict,
 //!                       ◀── oneshot: outcome ───── │ owns Swarm   │       Stream, Connected, Disconnected, Listening
 //!                                                  └──────┬───────┘
-//!                     exchange · streams · gossip · kad · identify · ping      (behaviour)
-//!                           QUIC · TCP+Noise+yamux · DNS                       (transport)
+//!          exchange · streams · gossip · kad · identify · ping · relay · dcutr · UPnP      (behaviour)
+//!                     QUIC · TCP+Noise+yamux · circuits · DNS                            (transport)
 //! ```
 //!
 //! | module | owns |
@@ -17,6 +17,7 @@
 //! | `streams` | byte streams: which connection, how many, accepted or refused |
 //! | `gossip` | gossipsub's parameters, publications that wait for a first reader |
 //! | `discovery`, `peers`, `schedule` | pure policy: whom to dial and when, which addresses to believe, backoff |
+//! | `reach` | pure policy: which own addresses to believe, and who relays while others can't dial this node |
 //! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
 //!
 //! What holds whatever happens: every request ends in an answer or a typed error; every queue is bounded and says what happens
@@ -37,6 +38,7 @@ mod names;
 mod outbox;
 mod peers;
 mod rate;
+mod reach;
 mod schedule;
 mod status;
 mod streams;
@@ -52,6 +54,7 @@ pub use self::{
     event::{GossipVerdict, NetworkEvent, Reply},
     handle::NetworkHandle,
     names::Topic,
+    reach::Reachability,
     status::NetworkStatus,
     streams::PeerStream,
     table::{Direction, PeerInfo, Transport},

@@ -85,11 +85,44 @@ pub const COMMANDS: usize = 256;
 /// Peers whose addresses are remembered. The one used longest ago goes first; kept peers stay.
 pub const MAX_KNOWN_PEERS: usize = 4096;
 
+/// Peers kept over a restart.
+pub const MAX_KEPT_PEERS: usize = 256;
+
 /// Addresses remembered for one peer; the newest stay.
 pub const MAX_ADDRESSES: usize = 16;
 
 /// Characters kept of a peer's agent string.
 pub const MAX_AGENT: usize = 64;
+
+/// Peers for which this node dials back at once, for others to learn how they are reached; more are answered `busy`.
+pub const DIAL_BACKS: usize = 16;
+
+/// Dial-backs that one peer may ask for in a minute, on average; eight at once. Each costs a handshake, with the peer itself.
+pub const DIAL_BACKS_PER_MINUTE: u32 = 12;
+
+/// How long a dial-back may take, with its answer: a handshake over a slow path, and no more.
+pub const DIAL_BACK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Places that a node keeps for peers that can't be dialled, when it relays.
+pub const RELAY_PLACES: usize = 256;
+
+/// Circuits through a node that relays, over all peers. Each is a pair of streams with its buffers.
+pub const RELAY_CIRCUITS: usize = 128;
+
+/// Circuits of one peer, as the one who comes or the one who is visited.
+pub const RELAY_CIRCUITS_PER_PEER: usize = 16;
+
+/// Circuits that one peer may ask for in a minute, on average.
+pub const RELAY_CIRCUITS_PER_MINUTE: u32 = 30;
+
+/// How long a circuit lasts: a day's work over SSH.
+pub const RELAY_CIRCUIT_TIME: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes through one circuit, in both directions: an image and a data set. A cut copy is taken up over the next.
+pub const RELAY_CIRCUIT_BYTES: u64 = 64 << 30;
+
+/// How long a direct connection has lasted before the relayed ones beside it are let go, when nothing flows through them.
+pub const RELAYED_SPARE_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a connection may live without showing that it belongs to this network.
 pub const ADMISSION: Duration = Duration::from_secs(10);

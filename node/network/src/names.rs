@@ -30,6 +30,8 @@ pub(crate) struct Names {
     pub(crate) exchange: StreamProtocol,
     /// Byte streams.
     pub(crate) stream: StreamProtocol,
+    /// Dialling back.
+    pub(crate) reach: StreamProtocol,
     /// The peer directory.
     pub(crate) kad: StreamProtocol,
     /// Gossipsub adds its own version to it.
@@ -50,6 +52,7 @@ impl Names {
             network: format!("{base}/1"),
             exchange: protocol("exchange")?,
             stream: protocol("stream")?,
+            reach: protocol("reach")?,
             kad: protocol("kad")?,
             mesh: format!("{base}/mesh"),
             offers: IdentTopic::new(format!("{base}/offers/1")),

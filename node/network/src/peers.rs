@@ -62,19 +62,56 @@ fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
     }
 }
 
-/// The scope of an address that this node can dial; none for any other: relayed ones, unknown transports, ports of zero.
-#[allow(clippy::wildcard_enum_match_arm, reason = "multiaddr knows some forty protocols; two transports are ours")]
+/// The scope of an address that this node can dial; none for any other: unknown transports, ports of zero, a relay's relay.
+///
+/// A relayed address (`RELAY/p2p/ID/p2p-circuit`, perhaps with `/p2p/…` after it) reaches as far as the relay's.
 pub(crate) fn scope(address: &Multiaddr) -> Option<Scope> {
-    let mut parts = address.iter();
-    let scope = match parts.next()? {
-        Protocol::Ip4(ip) => scope_of_ip(ip.into())?,
-        Protocol::Ip6(ip) => scope_of_ip(ip.into())?,
+    let parts: Vec<Protocol<'_>> = address.iter().take(MAX_PARTS + 1).collect();
+    match parts.iter().position(|p| matches!(p, Protocol::P2pCircuit)) {
+        None => direct_scope(&parts),
+        Some(at) => {
+            let (relay, after) = parts.split_at(at);
+            let named = matches!(relay.last(), Some(Protocol::P2p(_)));
+            let ends = matches!(after, [_] | [_, Protocol::P2p(_)]);
+            direct_scope(relay).filter(|_| named && ends)
+        }
+    }
+}
+
+/// Parts of the longest address that is dialled: IP, UDP, QUIC and peer of a relay, the circuit, and the peer behind it.
+const MAX_PARTS: usize = 6;
+
+#[allow(clippy::wildcard_enum_match_arm, reason = "multiaddr knows some forty protocols; two transports are ours")]
+fn direct_scope(parts: &[Protocol<'_>]) -> Option<Scope> {
+    let (first, rest) = parts.split_first()?;
+    let scope = match first {
+        Protocol::Ip4(ip) => scope_of_ip((*ip).into())?,
+        Protocol::Ip6(ip) => scope_of_ip((*ip).into())?,
         Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => Scope::Global,
         _ => return None,
     };
-    match (parts.next()?, parts.next(), parts.next(), parts.next()) {
-        (Protocol::Tcp(port), None | Some(Protocol::P2p(_)), None, None) if port != 0 => Some(scope),
-        (Protocol::Udp(port), Some(Protocol::QuicV1), None | Some(Protocol::P2p(_)), None) if port != 0 => Some(scope),
+    match rest {
+        [Protocol::Tcp(port)] | [Protocol::Tcp(port), Protocol::P2p(_)] if *port != 0 => Some(scope),
+        [Protocol::Udp(port), Protocol::QuicV1] | [Protocol::Udp(port), Protocol::QuicV1, Protocol::P2p(_)]
+            if *port != 0 =>
+        {
+            Some(scope)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an address, or the remote end of a connection, leads through a relay.
+pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|p| matches!(p, Protocol::P2pCircuit))
+}
+
+/// The IP address with which an address begins.
+#[allow(clippy::wildcard_enum_match_arm, reason = "multiaddr knows some forty protocols; two of them are IP addresses")]
+pub(crate) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => Some(ip.into()),
+        Some(Protocol::Ip6(ip)) => Some(ip.into()),
         _ => None,
     }
 }
@@ -115,7 +152,12 @@ struct Known {
     addresses: Vec<Multiaddr>,
     used: u64,
     pinned: bool,
+    /// This node has dialled it, and found it there.
+    met: bool,
 }
+
+/// Addresses of one peer that are kept over a restart.
+const KEPT_ADDRESSES: usize = 4;
 
 /// Addresses of peers: at most [`MAX_ADDRESSES`] each, of at most [`MAX_KNOWN_PEERS`] that are not pinned.
 #[derive(Debug, Default)]
@@ -144,10 +186,29 @@ impl AddressBook {
         self.shrink();
     }
 
-    /// The addresses of `peer`, newest first.
+    /// Notes that `peer` answered where it was dialled.
+    pub(crate) fn met(&mut self, peer: PeerId, address: Multiaddr) {
+        self.add(peer, address);
+        self.touch(peer).met = true;
+    }
+
+    /// The peers that answered where they were dialled, at most so many, those of late first, each with its direct addresses.
+    pub(crate) fn worth_keeping(&self, most: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {
+        let mut met: Vec<(&PeerId, &Known)> = self.peers.iter().filter(|(_, known)| known.met).collect();
+        met.sort_unstable_by_key(|(_, known)| std::cmp::Reverse(known.used));
+        let direct = |known: &Known| -> Vec<Multiaddr> {
+            known.addresses.iter().rev().filter(|a| !is_relayed(a)).take(KEPT_ADDRESSES).cloned().collect()
+        };
+        let all = met.into_iter().map(|(peer, known)| (*peer, direct(known)));
+        all.filter(|(_, addresses)| !addresses.is_empty()).take(most).collect()
+    }
+
+    /// The addresses of `peer`, newest first, relayed ones last.
     pub(crate) fn of(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
         if self.peers.contains_key(peer) {
-            self.touch(*peer).addresses.iter().rev().cloned().collect()
+            let mut addresses: Vec<Multiaddr> = self.touch(*peer).addresses.iter().rev().cloned().collect();
+            addresses.sort_by_key(is_relayed);
+            addresses
         } else {
             Vec::new()
         }
@@ -198,10 +259,24 @@ mod tests {
             ("/ip4/8.8.8.8/udp/1", None),
             ("/ip4/8.8.8.8/tcp/1/ws", None),
             ("/memory/7", None),
-            ("/ip4/8.8.8.8/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN/p2p-circuit", None),
+            ("/ip4/8.8.8.8/tcp/1/p2p-circuit", None),
+            ("/p2p-circuit", None),
         ] {
             assert_eq!(scope(&at(text)), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_relayed_address_reaches_as_far_as_its_relay() {
+        let (relay, node) = (PeerId::random(), PeerId::random());
+        let via = |before: &str, after: &str| at(&format!("{before}/p2p/{relay}/p2p-circuit{after}"));
+        let quic = "/ip4/8.8.8.8/udp/1/quic-v1";
+        assert_eq!(scope(&via(quic, "")), Some(Scope::Global));
+        assert_eq!(scope(&via(quic, &format!("/p2p/{node}"))), Some(Scope::Global));
+        assert_eq!(scope(&via("/ip4/10.0.0.1/tcp/7", "")), Some(Scope::Private));
+        assert_eq!(scope(&via(quic, &format!("/p2p/{node}/p2p-circuit"))), None);
+        assert_eq!(scope(&via(quic, "/tcp/1")), None);
+        assert!(!is_credible(&via("/ip4/10.0.0.1/tcp/7", ""), &at("/ip4/8.8.8.8/tcp/1")));
     }
 
     #[test]
@@ -217,6 +292,18 @@ mod tests {
         assert!(!is_credible(&loopback, &near));
         assert!(is_credible(&lan, &near));
         assert!(is_credible(&loopback, &at("/ip4/127.0.0.1/tcp/5")));
+    }
+
+    #[test]
+    fn those_who_answered_are_worth_keeping_and_relayed_addresses_are_not() {
+        let mut book = AddressBook::default();
+        let (met, heard_of, behind) = (PeerId::random(), PeerId::random(), PeerId::random());
+        let direct = at("/ip4/8.8.8.8/tcp/1");
+        book.add(heard_of, direct.clone());
+        book.met(behind, at(&format!("/ip4/8.8.8.8/tcp/1/p2p/{met}/p2p-circuit")));
+        book.met(met, direct.clone());
+        assert_eq!(book.worth_keeping(9), [(met, vec![direct])]);
+        assert!(book.worth_keeping(0).is_empty());
     }
 
     #[test]

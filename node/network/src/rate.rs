@@ -17,6 +17,11 @@ impl Bucket {
         Self { rate: rate.into(), burst: burst.into(), tokens: burst.into(), at: now }
     }
 
+    /// A full bucket that lets `rate` a minute through.
+    pub(crate) fn per_minute(rate: u32, burst: u32, now: Instant) -> Self {
+        Self { rate: f64::from(rate) / 60.0, ..Self::new(rate, burst, now) }
+    }
+
     /// Takes one token, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();

@@ -81,6 +81,16 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
         self.entries.contains_key(key)
     }
 
+    /// Whether `key` waits for its turn.
+    pub(crate) fn is_pending(&self, key: &K) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.due.is_some())
+    }
+
+    /// How many keys are known.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// How often `key` failed since it last succeeded.
     #[cfg(test)]
     fn failures(&self, key: &K) -> u32 {

@@ -88,4 +88,14 @@ counters! {
     connections_foreign,
     /// Connections closed after two pings without an answer.
     connections_silent,
+    /// Connections that go through a relay.
+    connections_relayed,
+    /// Relayed connections that became direct ones by hole punching.
+    punched,
+    /// Attempts at that which failed.
+    punched_in_vain,
+    /// Times that a peer was dialled back for it to learn how it is reached.
+    dialled_back,
+    /// Circuits begun through this node for others.
+    circuits_relayed,
 }

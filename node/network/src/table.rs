@@ -13,7 +13,7 @@ use souk_protocol::NodeId;
 use crate::{
     config::Limits,
     discovery::Target,
-    limits::{MAX_AGENT, SUPERSEDED_AFTER},
+    limits::{DIAL_BACKS_PER_MINUTE, MAX_AGENT, RELAYED_SPARE_AFTER, SUPERSEDED_AFTER},
     rate::Bucket,
 };
 
@@ -56,15 +56,19 @@ pub struct PeerInfo {
     pub score: f64,
     /// Whether the node was asked to stay in touch with it.
     pub kept: bool,
+    /// Whether every connection to it goes through a relay.
+    pub relayed: bool,
 }
 
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
+    /// For one through a relay, the relay's address.
     pub(crate) remote: Multiaddr,
-    direction: Direction,
-    since: Instant,
+    pub(crate) relayed: bool,
+    pub(crate) direction: Direction,
+    pub(crate) since: Instant,
     /// What this node dialled it for.
     pub(crate) target: Option<Target>,
     /// Pings in a row without an answer.
@@ -84,6 +88,9 @@ pub(crate) struct Peer {
     pub(crate) since: Instant,
     pub(crate) requests: Bucket,
     pub(crate) gossip: Bucket,
+    pub(crate) dial_backs: Bucket,
+    /// It says that it relays.
+    pub(crate) relays: bool,
 }
 
 /// All connected peers.
@@ -112,10 +119,18 @@ impl Table {
             since: now,
             requests: Bucket::new(limits.requests_per_second, limits.requests_per_second.saturating_mul(2), now),
             gossip: Bucket::new(limits.gossip_per_second, limits.gossip_per_second.saturating_mul(10), now),
+            dial_backs: Bucket::per_minute(DIAL_BACKS_PER_MINUTE, 8, now),
+            relays: false,
         });
         entry.connections.push(Connection {
             id,
-            remote: endpoint.get_remote_address().clone(),
+            remote: match endpoint {
+                ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => local_addr.clone(),
+                ConnectedPoint::Listener { .. } | ConnectedPoint::Dialer { .. } => {
+                    endpoint.get_remote_address().clone()
+                }
+            },
+            relayed: endpoint.is_relayed(),
             direction: if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound },
             since: now,
             target,
@@ -139,7 +154,9 @@ impl Table {
         let Some(entry) = self.peers.get(peer) else {
             return Vec::new();
         };
-        let inbound = |c: &&Connection| c.direction == Direction::Inbound;
+        // One through a relay and a direct one have nothing to do with each other.
+        let relayed = entry.connections.iter().any(|c| c.id == newest && c.relayed);
+        let inbound = |c: &&Connection| c.direction == Direction::Inbound && c.relayed == relayed;
         if !entry.connections.iter().filter(inbound).any(|c| c.id == newest) {
             return Vec::new();
         }
@@ -162,6 +179,13 @@ impl Table {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&PeerId, &Peer)> {
         self.peers.iter()
+    }
+
+    /// Relayed connections that a direct one has stood beside for a while.
+    pub(crate) fn spare(&self, now: Instant) -> Vec<ConnectionId> {
+        let lasted = |c: &Connection| !c.relayed && now.saturating_duration_since(c.since) >= RELAYED_SPARE_AFTER;
+        let both = self.peers.values().filter(|peer| peer.connections.iter().any(lasted));
+        both.flat_map(|peer| peer.connections.iter().filter(|c| c.relayed).map(|c| c.id)).collect()
     }
 
     /// Notes the outcome of a ping; gives back how many in a row had no answer.
@@ -191,6 +215,7 @@ impl Table {
             connected_since: SystemTime::now().checked_sub(entry.since.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
             score,
             kept,
+            relayed: entry.connections.iter().all(|c| c.relayed),
         })
     }
 }
@@ -230,6 +255,13 @@ mod tests {
         assert_eq!(note(1, &inbound, now), []);
         assert_eq!(note(2, &inbound, now), [], "dialled twice at once");
         assert_eq!(note(3, &outbound, later), []);
+        let relayed = ConnectedPoint::Listener {
+            local_addr: format!("/ip4/8.8.8.8/tcp/1/p2p/{peer}/p2p-circuit").parse().unwrap(),
+            send_back_addr: format!("/p2p/{peer}").parse().unwrap(),
+        };
+        assert_eq!(note(5, &relayed, later), [], "a relayed one has nothing to do with direct ones");
         assert_eq!(note(4, &inbound, later), [1, 2].map(ConnectionId::new_unchecked));
+        assert_eq!(table.spare(later), [], "the direct one is too young");
+        assert_eq!(table.spare(now + RELAYED_SPARE_AFTER), [ConnectionId::new_unchecked(5)]);
     }
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, multiaddr::Protocol, noise, quic, swarm,
-    tcp, yamux,
+    Multiaddr, Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, multiaddr::Protocol, noise, quic, relay,
+    swarm, tcp, yamux,
 };
 
 use crate::{
@@ -75,9 +75,9 @@ pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
 /// A swarm of these behaviours. Without a readable system resolver, names are not resolved and addresses still work.
 pub(crate) fn swarm(
     identity: identity::Keypair,
-    behaviour: impl FnOnce(&identity::Keypair) -> Result<Behaviour, StartError>,
+    behaviour: impl FnOnce(&identity::Keypair, relay::client::Behaviour) -> Result<Behaviour, StartError>,
 ) -> Result<Swarm<Behaviour>, StartError> {
-    let behaviour = behaviour(&identity)?;
+    let config = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
     let transports = |identity: identity::Keypair| {
         SwarmBuilder::with_existing_identity(identity)
             .with_tokio()
@@ -85,21 +85,30 @@ pub(crate) fn swarm(
             .map(|builder| builder.with_quic_config(quic_config))
             .map_err(|e| StartError::Config(e.to_string()))
     };
+    let mut failed = None;
+    let all = |identity: &identity::Keypair, relayed| {
+        behaviour(identity, relayed).map_err(|e| {
+            let text = e.to_string();
+            failed = Some(e);
+            text.into()
+        })
+    };
     let swarm = match transports(identity.clone())?.with_dns() {
         Ok(builder) => builder
-            .with_behaviour(|_| behaviour)
-            .map_err(|e| StartError::Config(e.to_string()))?
-            .with_swarm_config(swarm_config)
-            .build(),
+            .with_relay_client(noise::Config::new, yamux_config)
+            .map_err(|e| config(&e))?
+            .with_behaviour(all)
+            .map(|builder| builder.with_swarm_config(swarm_config).build()),
         Err(error) => {
             tracing::warn!(%error, "the system's name resolver can't be used; addresses by name will fail");
             transports(identity)?
                 .with_dns_config(dns::ResolverConfig::default(), dns::ResolverOpts::default())
-                .with_behaviour(|_| behaviour)
-                .map_err(|e| StartError::Config(e.to_string()))?
-                .with_swarm_config(swarm_config)
-                .build()
+                .with_relay_client(noise::Config::new, yamux_config)
+                .map_err(|e| config(&e))?
+                .with_behaviour(all)
+                .map(|builder| builder.with_swarm_config(swarm_config).build())
         }
     };
+    let swarm = swarm.map_err(|e| failed.take().unwrap_or_else(|| config(&e)))?;
     Ok(swarm)
 }

@@ -68,6 +68,10 @@ pub struct Network {
     pub bootstrap: Vec<String>,
     /// Multiaddresses at which others reach this node, where it can't find out itself.
     pub external: Vec<String>,
+    /// Whether to relay, within limits, for peers that nobody can dial.
+    pub relay: bool,
+    /// Whether to ask the router, over UPnP, to lead a port here.
+    pub upnp: bool,
 }
 
 impl Default for Network {
@@ -77,6 +81,8 @@ impl Default for Network {
             listen: vec!["/ip4/0.0.0.0/udp/7843/quic-v1".to_owned(), "/ip4/0.0.0.0/tcp/7843".to_owned()],
             bootstrap: Vec::new(),
             external: Vec::new(),
+            relay: true,
+            upnp: true,
         }
     }
 }

@@ -96,6 +96,7 @@ impl Market {
             dir: self.about.dir.clone(),
             listen: self.network.listen_addrs().iter().map(|a| format!("{a}/p2p/{}", self.engine.me())).collect(),
             external: self.about.external.clone(),
+            reachability: super::reach::view(&self.network.reachability()),
             peers: self.engine.connected().count() as u64,
             offers: self.engine.book().offers().count() as u64,
             host: match (&self.host, self.engine.host().offer()) {
@@ -124,7 +125,7 @@ impl Market {
                 node: p.id,
                 address: p.addresses.first().map(ToString::to_string).unwrap_or_default(),
                 outbound: p.direction == souk_network::Direction::Outbound,
-                relayed: p.addresses.first().is_some_and(|a| a.to_string().contains("/p2p-circuit")),
+                relayed: p.relayed,
                 since_ms: p
                     .connected_since
                     .duration_since(std::time::UNIX_EPOCH)

@@ -29,6 +29,7 @@ impl Market {
             setup.slots.resize(setup.slots.len().max(least), None);
         }
         setup.accept.let_in(&self.trust.let_in);
+        setup.reachability = super::reach::offered(&self.network.reachability());
         setup.ssh_host_key = souk_protocol::SshKey(self.about.ssh.host_key().public());
         self.locks.name(&setup.slots);
         self.offer_as_owned(setup);
@@ -66,6 +67,9 @@ impl Market {
             add("no peer is connected, and no bootstrap address is known".to_owned(), "souk up --bootstrap ADDRESS");
         }
         let Some(host) = &self.host else { return problems };
+        if let Some(sentence) = super::reach::problem(&self.network.reachability()) {
+            add(sentence.to_owned(), super::reach::REMEDY);
+        }
         if let Some(problem) = &self.runtime_problem {
             add(problem.clone(), "start the engine (systemctl start docker), or install it (apt install docker.io)");
         }

@@ -28,6 +28,7 @@ mod parties;
 mod patience;
 mod pricing;
 mod pulses;
+mod reach;
 mod rentals;
 mod search;
 pub mod select;

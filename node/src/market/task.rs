@@ -319,6 +319,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     }
     let mut reports: Option<mpsc::Receiver<ContainerReport>> = None;
     let mut traffic = tokio::time::interval(TRAFFIC_EVERY);
+    let mut reachability = market.network.reachability_changes();
     market.drain().await;
     for peer in connected {
         market.event(NetworkEvent::Connected(peer));
@@ -367,6 +368,10 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
                 None if stop.is_cancelled() => break,
                 None => anyhow::bail!("the network's task has ended"),
             },
+            Ok(()) = reachability.changed() => {
+                reachability.borrow_and_update();
+                market.offer_machine();
+            }
             Some(permission) = asked.recv() => market.permit(permission),
             Some(ask) = inside.recv() => market.asked_inside(ask),
             Some(command) = commands.recv() => market.command(command),

@@ -57,6 +57,7 @@ pub fn status() -> StatusView {
         dir: "/tmp/x".into(),
         listen: vec!["/ip4/127.0.0.1/tcp/7".to_owned()],
         external: vec![],
+        reachability: ReachabilityView::default(),
         peers: 1,
         offers: 1,
         host: HostRole::Off,

@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::stream::{Held, PeerStream};
+use super::stream::{Held, InUse, PeerStream};
 use crate::{
     error::{StreamError, is_unsupported},
     event::NetworkEvent,
@@ -82,6 +82,7 @@ pub(crate) struct Handler {
     gate: Gate,
     /// Inbound streams alive on this connection.
     alive: Arc<Semaphore>,
+    in_use: Arc<InUse>,
     waiting: VecDeque<Opening>,
     /// Asked of the connection and not negotiated yet.
     negotiating: usize,
@@ -90,10 +91,11 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
-    pub(super) fn new(protocol: StreamProtocol, gate: Gate) -> Self {
+    pub(super) fn new(protocol: StreamProtocol, gate: Gate, in_use: Arc<InUse>) -> Self {
         Self {
             protocol,
             gate,
+            in_use,
             alive: Arc::new(Semaphore::new(STREAMS_PER_CONNECTION)),
             waiting: VecDeque::new(),
             negotiating: 0,
@@ -116,6 +118,7 @@ impl Handler {
             return;
         }
         let room = self.room();
+        let in_use = Arc::clone(&self.in_use);
         let answer = async move {
             let Some(room) = room else {
                 counters.streams_refused.one();
@@ -125,7 +128,7 @@ impl Handler {
             };
             say(&mut stream, ACCEPTED).await.ok()?;
             counters.streams_accepted.one();
-            let held = Held { untouched: Some(room.queued), _alive: Some(room.alive) };
+            let held = Held { untouched: Some(room.queued), _alive: Some(room.alive), _connection: Some(in_use) };
             Some(Admitted { stream: PeerStream::new(stream, held, counters), place: room.place })
         };
         self.answering.push(timeout(STREAM_OPEN_TIMEOUT, answer).map(|in_time| in_time.ok().flatten()).boxed());
@@ -134,6 +137,7 @@ impl Handler {
     fn outbound(&mut self, mut stream: Stream, Opening(mut reply): Opening) {
         self.negotiating = self.negotiating.saturating_sub(1);
         let counters = Arc::clone(&self.gate.counters);
+        let held = Held { _connection: Some(Arc::clone(&self.in_use)), ..Held::default() };
         let open = async move {
             let mut status = [0];
             let read = tokio::select! {
@@ -146,7 +150,7 @@ impl Handler {
                 Ok(Ok(())) => match status[0] {
                     ACCEPTED => {
                         counters.streams_opened.one();
-                        Ok(PeerStream::new(stream, Held::default(), counters))
+                        Ok(PeerStream::new(stream, held, counters))
                     }
                     BUSY => Err(StreamError::Busy),
                     other => Err(StreamError::Malformed(format!("unknown status {other}"))),

@@ -15,7 +15,7 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
-    core::{Endpoint, transport::PortUse},
+    core::{ConnectedPoint, Endpoint, transport::PortUse},
     multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub(crate) use self::handler::Admitted;
 use self::handler::{Gate, Handler, Opening};
+use self::stream::InUse;
 pub use self::stream::PeerStream;
 use crate::{error::StreamError, event::NetworkEvent, limits::STREAM_QUEUE, status::Counters};
 
@@ -42,12 +43,8 @@ struct Quality {
 }
 
 impl Quality {
-    fn of(address: &Multiaddr, age: u64) -> Self {
-        Self {
-            relayed: address.iter().any(|p| matches!(p, Protocol::P2pCircuit)),
-            over_tcp: !address.iter().any(|p| matches!(p, Protocol::QuicV1)),
-            age,
-        }
+    fn of(address: &Multiaddr, relayed: bool, age: u64) -> Self {
+        Self { relayed, over_tcp: !address.iter().any(|p| matches!(p, Protocol::QuicV1)), age }
     }
 }
 
@@ -63,6 +60,8 @@ pub(crate) struct Behaviour {
     protocol: StreamProtocol,
     gate: Gate,
     connections: HashMap<PeerId, Vec<(Quality, ConnectionId)>>,
+    /// Besides the handler and this map, each stream of the connection holds it.
+    in_use: HashMap<ConnectionId, Arc<InUse>>,
     established: u64,
     pending: VecDeque<ToSwarm<Inbound, Opening>>,
     waker: Option<Waker>,
@@ -75,6 +74,7 @@ impl Behaviour {
             protocol,
             gate: Gate { queue: Arc::new(Semaphore::new(STREAM_QUEUE)), events, counters },
             connections: HashMap::new(),
+            in_use: HashMap::new(),
             established: 0,
             pending: VecDeque::new(),
             waker: None,
@@ -103,14 +103,20 @@ impl Behaviour {
         }
     }
 
-    fn connected(&mut self, peer: PeerId, id: ConnectionId, address: &Multiaddr) {
+    /// Whether nothing flows through a connection, and nothing is being opened on it.
+    pub(crate) fn is_idle(&self, id: ConnectionId) -> bool {
+        self.in_use.get(&id).is_none_or(|held| Arc::strong_count(held) <= 2)
+    }
+
+    fn connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         self.established += 1;
-        let quality = Quality::of(address, self.established);
+        let quality = Quality::of(endpoint.get_remote_address(), endpoint.is_relayed(), self.established);
         self.connections.entry(peer).or_default().push((quality, id));
     }
 
-    fn handler(&self) -> Handler {
-        Handler::new(self.protocol.clone(), self.gate.clone())
+    fn handler(&mut self, id: ConnectionId) -> Handler {
+        let in_use = Arc::clone(self.in_use.entry(id).or_default());
+        Handler::new(self.protocol.clone(), self.gate.clone(), in_use)
     }
 }
 
@@ -120,23 +126,23 @@ impl NetworkBehaviour for Behaviour {
 
     fn handle_established_inbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         _: PeerId,
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
+        Ok(self.handler(id))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        _: ConnectionId,
+        id: ConnectionId,
         _: PeerId,
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
+        Ok(self.handler(id))
     }
 
     #[allow(
@@ -146,9 +152,17 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(e) => {
-                self.connected(e.peer_id, e.connection_id, e.endpoint.get_remote_address());
+                self.connected(e.peer_id, e.connection_id, e.endpoint);
+            }
+            // Others may have refused what this behaviour has made a handler for.
+            FromSwarm::DialFailure(e) => {
+                self.in_use.remove(&e.connection_id);
+            }
+            FromSwarm::ListenFailure(e) => {
+                self.in_use.remove(&e.connection_id);
             }
             FromSwarm::ConnectionClosed(e) => {
+                self.in_use.remove(&e.connection_id);
                 if let Some(all) = self.connections.get_mut(&e.peer_id) {
                     all.retain(|(_, id)| *id != e.connection_id);
                     if all.is_empty() {
@@ -184,7 +198,8 @@ mod tests {
         let quic = "/ip4/10.0.0.1/udp/1/quic-v1".parse().unwrap();
         let tcp = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
         let relayed = "/ip4/10.0.0.1/udp/1/quic-v1/p2p-circuit".parse().unwrap();
-        let mut all = [Quality::of(&relayed, 1), Quality::of(&tcp, 2), Quality::of(&quic, 4), Quality::of(&quic, 3)];
+        let direct = |address, age| Quality::of(address, false, age);
+        let mut all = [Quality::of(&relayed, true, 1), direct(&tcp, 2), direct(&quic, 4), direct(&quic, 3)];
         all.sort();
         assert_eq!(all.map(|q| q.age), [3, 4, 2, 1]);
     }

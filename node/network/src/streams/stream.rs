@@ -15,13 +15,19 @@ use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
 use crate::status::Counters;
 
-/// What a stream holds of the bounds on inbound streams; nothing for an outbound one.
+/// Held by each stream of a connection, and by each that is being opened.
+#[derive(Debug, Default)]
+pub(super) struct InUse;
+
+/// What a stream holds of the bounds on inbound streams, and of its connection.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Until the consumer first reads or writes.
     pub(super) untouched: Option<OwnedSemaphorePermit>,
     /// For as long as the stream lives.
     pub(super) _alive: Option<OwnedSemaphorePermit>,
+    /// Shows that its connection is in use.
+    pub(super) _connection: Option<Arc<InUse>>,
 }
 
 /// A stream of bytes to or from a peer, encrypted and authenticated by its connection. `shutdown` closes this side only: the

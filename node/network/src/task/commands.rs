@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use libp2p::{PeerId, swarm::dial_opts::DialOpts};
+use libp2p::{Multiaddr, PeerId, swarm::dial_opts::DialOpts};
 use souk_protocol::NodeId;
 
 use super::{Dial, Task};
 use crate::{
     error::{DialError, RequestError, StreamError, dial_reason},
     handle::Command,
-    names,
+    limits::MAX_KEPT_PEERS,
+    names, peers,
     table::PeerInfo,
 };
 
@@ -74,10 +75,27 @@ impl Task {
             Command::Score(node, score) => self.about(&node, |task, peer| {
                 task.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
             }),
+            Command::Known(reply) => {
+                let known = self.book.worth_keeping(MAX_KEPT_PEERS).into_iter();
+                reply.send(known.filter_map(|(peer, at)| Some((names::node_id(&peer)?, at))).collect()).ok();
+            }
             Command::Peers(reply) => {
                 reply.send(self.peers()).ok();
             }
         }
+    }
+
+    /// Begins with peers of earlier days, the best of them remembered as the newest.
+    pub(super) fn know(&mut self, known: Vec<(NodeId, Vec<Multiaddr>)>) {
+        let mut peers = Vec::new();
+        for (node, addresses) in known.into_iter().take(MAX_KEPT_PEERS).rev() {
+            let Some(peer) = names::peer_id(&node) else { continue };
+            for address in addresses.into_iter().rev().filter(|a| peers::scope(a).is_some()) {
+                self.book.met(peer, address);
+            }
+            peers.insert(0, peer);
+        }
+        self.discovery.knows(peers, Instant::now());
     }
 
     fn about(&mut self, node: &NodeId, act: impl FnOnce(&mut Self, PeerId)) {

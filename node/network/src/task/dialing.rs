@@ -36,6 +36,11 @@ impl Task {
                     let opts = self.dial_opts(peer, PeerCondition::Disconnected);
                     self.dial(opts, Dial::Target(Target::Kept(peer)));
                 }
+                Attempt::Known(peer) => {
+                    // If it is gone, another's turn comes.
+                    let opts = self.dial_opts(peer, PeerCondition::DisconnectedAndNotDialing);
+                    self.swarm.dial(opts).ok();
+                }
                 Attempt::LookAround => {
                     let local = *self.swarm.local_peer_id();
                     self.swarm.behaviour_mut().kad.get_closest_peers(local);
@@ -52,7 +57,7 @@ impl Task {
             .build()
     }
 
-    fn dial(&mut self, opts: DialOpts, purpose: Dial) {
+    pub(super) fn dial(&mut self, opts: DialOpts, purpose: Dial) {
         let id = opts.connection_id();
         match self.swarm.dial(opts) {
             Ok(()) => {
@@ -84,6 +89,7 @@ impl Task {
                 reply.send(Err(DialError::Failed(dial_reason(error)))).ok();
             }
             Dial::Requests(peer) => self.cannot_reach(peer, error),
+            Dial::Back(channel) => self.dialled_back_in_vain(channel, error),
         }
     }
 

@@ -9,6 +9,7 @@ use libp2p::{
     core::ConnectedPoint,
     gossipsub::{self, Message, MessageAcceptance, MessageId},
     identify, kad, ping,
+    relay::HOP_PROTOCOL_NAME,
     swarm::{ConnectionId, SwarmEvent},
 };
 
@@ -44,7 +45,13 @@ impl Task {
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 self.on_dial_error(connection_id, &error)
             }
+            SwarmEvent::NewListenAddr { listener_id, address } if peers::is_relayed(&address) => {
+                self.on_relay_place(listener_id);
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } if peers::is_relayed(&address) => {}
+            SwarmEvent::NewExternalAddrCandidate { address } => self.on_seen(&address),
             SwarmEvent::NewListenAddr { address, .. } => {
+                self.on_own_address(&address);
                 tracing::info!(%address, "listening");
                 self.listening.send_modify(|all| {
                     if !all.contains(&address) {
@@ -55,6 +62,9 @@ impl Task {
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.listening.send_modify(|all| all.retain(|a| *a != address));
+            }
+            SwarmEvent::ListenerClosed { listener_id, .. } if self.reaching.is_place(listener_id) => {
+                self.on_relay_place_lost(listener_id);
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
                 tracing::warn!(?addresses, ?reason, "no longer listening");
@@ -78,6 +88,12 @@ impl Task {
                 }
             }
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Reach(event) => self.on_reach(event),
+            BehaviourEvent::Punch(event) => self.on_punched(&event),
+            BehaviourEvent::Upnp(event) => self.on_router(event),
+            BehaviourEvent::Relay(event) => self.on_relaying(&event),
+            // Its listeners tell of places, its connections of circuits.
+            BehaviourEvent::Relayed(_) => {}
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(&event),
             BehaviourEvent::Kad(event) => self.on_kad(event),
@@ -95,7 +111,13 @@ impl Task {
             return;
         };
         self.counters.connections_established.one();
+        if endpoint.is_relayed() {
+            self.counters.connections_relayed.one();
+        } else if endpoint.is_listener() {
+            self.reaching.has_come(&peer);
+        }
         let target = match self.dials.remove(&id) {
+            Some(Dial::Back(channel)) => return self.dialled_back(channel, id),
             Some(Dial::Target(target)) => Some(target),
             Some(Dial::Command(reply)) => {
                 // Told when the peer is admitted; until then it waits with the dials.
@@ -106,12 +128,14 @@ impl Task {
         };
         self.table.established((peer, node), id, endpoint, target, &self.limits, Instant::now());
         // Left open, each would take its turn at our requests and keep them until it times out.
-        for old in self.table.superseded(&peer, id, Instant::now()) {
-            self.swarm.close_connection(old);
+        if !self.reaching.is_tested_by(&peer) {
+            for old in self.table.superseded(&peer, id, Instant::now()) {
+                self.swarm.close_connection(old);
+            }
         }
         if let ConnectedPoint::Dialer { address, .. } = endpoint {
             // It answered there: worth remembering for when it goes.
-            self.book.add(peer, address.clone());
+            self.book.met(peer, address.clone());
         }
         if self.table.get_mut(&peer).is_some_and(|peer| peer.admitted) {
             self.admitted_by(peer, id);
@@ -188,6 +212,7 @@ impl Task {
             return;
         };
         entry.set_agent(&info.agent_version);
+        entry.relays = info.protocols.contains(&HOP_PROTOCOL_NAME);
         let remote = entry.connections.iter().find(|c| c.id == connection_id).map(|c| c.remote.clone());
         if let Some(remote) = remote {
             let credible: Vec<Multiaddr> = info
@@ -203,6 +228,7 @@ impl Task {
             }
         }
         self.admit(peer_id);
+        self.reach_what_is_due(Instant::now());
     }
 
     /// Replaces what the directory knows of a peer: it would keep every address ever told.

@@ -7,6 +7,7 @@ mod commands;
 mod dialing;
 mod events;
 mod exchanges;
+mod reaching;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,6 +27,7 @@ use souk_protocol::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::reaching::Reaching;
 use crate::{
     behaviour::Behaviour,
     config::{Limits, NetworkConfig},
@@ -39,6 +41,7 @@ use crate::{
     names::{self, Names, Topic},
     outbox::Outbox,
     peers::AddressBook,
+    reach::Reachability,
     status::Counters,
     table::Table,
     transport,
@@ -64,8 +67,8 @@ pub fn spawn(
     let names = Names::of(&config.network)?;
     let counters = Arc::<Counters>::default();
     let (events, receiver) = mpsc::channel(config.limits.events.max(1));
-    let mut swarm = transport::swarm(names::identity(&config.keypair)?, |identity| {
-        Behaviour::new(&config, &names, identity, events.clone(), &counters)
+    let mut swarm = transport::swarm(names::identity(&config.keypair)?, |identity, relayed| {
+        Behaviour::new(&config, &names, identity, relayed, events.clone(), &counters)
     })?;
     for address in &config.listen {
         transport::check_free(address)
@@ -81,10 +84,11 @@ pub fn spawn(
     let (commands, inbox) = mpsc::channel(COMMANDS);
     let (listening, listening_now) = watch::channel(Vec::new());
     let (connected, connected_now) = watch::channel(BTreeSet::new());
+    let (reachability, reachable_now) = watch::channel(Reachability::Unknown);
     let id = config.keypair.node_id();
-    let handle = NetworkHandle::new(id, commands, listening_now, connected_now, Arc::clone(&counters));
+    let handle = NetworkHandle::new(id, commands, listening_now, connected_now, reachable_now, Arc::clone(&counters));
     tracing::info!(network = %config.name, id = %config.network.short(), node = %id, "network starts");
-    let task = Task {
+    let mut task = Task {
         discovery: Discovery::new(config.bootstrap, config.limits.min_peers, Instant::now()),
         swarm,
         names,
@@ -94,6 +98,7 @@ pub fn spawn(
         outbox: Outbox::new(events),
         listening,
         connected,
+        reaching: Reaching::new(reachability, config.external, config.relay),
         table: Table::default(),
         book: AddressBook::default(),
         dials: HashMap::new(),
@@ -107,6 +112,8 @@ pub fn spawn(
         next_republish: Instant::now(),
         next_sweep: Instant::now() + SWEEP,
     };
+    task.know(config.known);
+    task.tell_reachability();
     runtime.spawn(task.run(cancel));
     Ok((handle, receiver))
 }
@@ -118,6 +125,8 @@ enum Dial {
     Target(Target),
     /// Requests waiting for this peer.
     Requests(PeerId),
+    /// A peer that asked to be dialled back.
+    Back(ResponseChannel<Answer>),
     /// A command that waits for its outcome.
     Command(oneshot::Sender<Result<NodeId, DialError>>),
 }
@@ -145,6 +154,7 @@ struct Task {
     listening: watch::Sender<Vec<Multiaddr>>,
     connected: watch::Sender<BTreeSet<NodeId>>,
     discovery: Discovery,
+    reaching: Reaching,
     table: Table,
     book: AddressBook,
     /// Dials under way, and those of commands until their peer is admitted; bounded by the limits on connections.
@@ -194,12 +204,14 @@ impl Task {
 
     fn deadline(&self) -> Instant {
         let republish = (!self.unpublished.is_empty()).then_some(self.next_republish);
-        [self.discovery.deadline(), republish].into_iter().flatten().fold(self.next_sweep, Instant::min)
+        let soon = [self.discovery.deadline(), self.reaching_deadline(), republish];
+        soon.into_iter().flatten().fold(self.next_sweep, Instant::min)
     }
 
     fn on_deadline(&mut self) {
         let now = Instant::now();
         self.dial_what_is_due(now);
+        self.reach_what_is_due(now);
         if now >= self.next_republish {
             self.next_republish = now + REPUBLISH;
             self.publish_waiting(now);
@@ -207,6 +219,7 @@ impl Task {
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP;
             self.sweep(now);
+            self.part_with_spare(now);
         }
     }
 

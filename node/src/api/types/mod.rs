@@ -107,8 +107,11 @@ pub struct StatusView {
     pub dir: PathBuf,
     /// Where it listens.
     pub listen: Vec<String>,
-    /// What others have seen it as.
+    /// Where its owner says that others reach it.
     pub external: Vec<String>,
+    /// How others reach it.
+    #[serde(default)]
+    pub reachability: ReachabilityView,
     /// Peers connected.
     pub peers: u64,
     /// Offers in its book.
@@ -166,6 +169,17 @@ pub struct PeerView {
     /// Whether it is known to have signed two contradicting chains: no new leases with it.
     #[serde(default)]
     pub forked: bool,
+}
+
+/// How others reach a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachabilityView {
+    /// `direct`, `relayed`, or `unknown`, as in offers.
+    pub state: String,
+    /// The peers that relay for it.
+    pub relays: Vec<NodeId>,
+    /// What that means, in a sentence.
+    pub sentence: String,
 }
 
 /// What a check of the ledger found.

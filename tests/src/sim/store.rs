@@ -462,7 +462,9 @@ impl Store {
             }
             Response::News(update) => self.has_news(update),
             Response::Settled { ack } => ack.as_ref().is_none_or(|e| self.has(e)),
-            Response::Met(met) => self.tells(&met.report) && met.at.iter().all(|report| self.tells(report)),
+            Response::Met(met) => {
+                self.tells(&met.report) && met.at.iter().all(|report| *report == met.report || self.tells(report))
+            }
             Response::Recalled { .. }
             | Response::BookSummary { .. }
             | Response::BookPage { .. }

@@ -2,6 +2,8 @@
 //!
 //! Owns the only calls into `ed25519-dalek`. One 32-byte seed feeds a node's signatures and its libp2p identity.
 
+use std::collections::BTreeMap;
+
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
 
@@ -90,6 +92,39 @@ impl PublicKey {
     }
 }
 
+/// Keys that were decompressed before, for a reader of many documents by a few authors.
+///
+/// Bounded: when it is full it forgets all of them, which costs each author one decompression more.
+#[derive(Debug)]
+pub struct KeyCache {
+    keys: BTreeMap<NodeId, PublicKey>,
+    most: usize,
+}
+
+impl KeyCache {
+    /// An empty one, for at most `most` keys of about 230 bytes each.
+    #[must_use]
+    pub const fn new(most: usize) -> Self {
+        Self { keys: BTreeMap::new(), most }
+    }
+
+    /// A node's key, as [`PublicKey::of`].
+    ///
+    /// # Errors
+    /// [`BadKey`], as there; what is not fit for use is not kept.
+    pub fn of(&mut self, node: &NodeId) -> Result<PublicKey, BadKey> {
+        if let Some(key) = self.keys.get(node) {
+            return Ok(*key);
+        }
+        let key = PublicKey::of(node)?;
+        if self.keys.len() >= self.most {
+            self.keys.clear();
+        }
+        self.keys.insert(*node, key);
+        Ok(key)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -101,6 +136,23 @@ mod tests {
         let mut weak = [0; 32];
         weak[0] = 1;
         assert_eq!(PublicKey::of(&NodeId(weak)).err(), Some(BadKey));
+    }
+
+    #[test]
+    fn a_cache_answers_as_the_curve_does_and_stays_within_its_bound() {
+        let mut cache = KeyCache::new(2);
+        for _ in 0..2 {
+            for seed in 0..5 {
+                let node = Keypair::from_seed(&[seed; 32]).node_id();
+                assert_eq!(cache.of(&node), PublicKey::of(&node));
+                assert_eq!(cache.of(&node), PublicKey::of(&node));
+                assert!(cache.keys.len() <= 2);
+            }
+        }
+        let mut weak = [0; 32];
+        weak[0] = 1;
+        let held = cache.keys.len();
+        assert_eq!((cache.of(&NodeId(weak)).err(), cache.keys.len()), (Some(BadKey), held));
     }
 
     #[test]

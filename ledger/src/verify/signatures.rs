@@ -1,15 +1,14 @@
 //! Decoding and signature checks, on threads of their own.
 
 use std::{
-    collections::BTreeMap,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::Scope,
 };
 
 use souk_protocol::{
-    NetworkId, NodeId, encode,
+    NetworkId, encode,
     entry::Body,
-    key::{BadKey, PublicKey},
+    key::KeyCache,
     signed::{Document, Signed, Verified},
 };
 
@@ -60,7 +59,7 @@ impl Checker {
         let (batches, inbox) = sync_channel::<Batch>(WAITING);
         let (outbox, results) = sync_channel(WAITING);
         scope.spawn(move || {
-            let mut keys = Keys::default();
+            let mut keys = Keys(KeyCache::new(KEYS));
             for batch in inbox {
                 let checked = batch
                     .frames
@@ -89,8 +88,7 @@ impl Checker {
     }
 }
 
-#[derive(Default)]
-struct Keys(BTreeMap<NodeId, PublicKey>);
+struct Keys(KeyCache);
 
 impl Keys {
     fn check(&mut self, body: &[u8], network: &NetworkId) -> Result<Content, String> {
@@ -111,18 +109,6 @@ impl Keys {
     }
 
     fn verify<T: Document>(&mut self, signed: &Signed<T>, network: &NetworkId) -> Result<Verified<T>, String> {
-        signed.verify_with(network, |node| self.key(node)).map_err(|e| e.to_string())
-    }
-
-    fn key(&mut self, node: &NodeId) -> Result<PublicKey, BadKey> {
-        if let Some(key) = self.0.get(node) {
-            return Ok(*key);
-        }
-        let key = PublicKey::of(node)?;
-        if self.0.len() >= KEYS {
-            self.0.clear();
-        }
-        self.0.insert(*node, key);
-        Ok(key)
+        signed.verify_with(network, |node| self.0.of(node)).map_err(|e| e.to_string())
     }
 }

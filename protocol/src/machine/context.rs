@@ -13,10 +13,14 @@ use crate::{
     DocumentId, LeaseId, NodeId, Timestamp, Verified,
     checkpoint::Checkpoint,
     entry::{Body, Entry},
+    key::KeyCache,
     message::{Request, Response},
     signed::{Document, Signed},
     violation::Violation,
 };
+
+/// Keys of peers kept decompressed: some more than there are connections as a rule.
+const KEYS: usize = 1024;
 
 /// What an outbound question was about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub(super) struct Context {
     pub(super) accounts: Accounts,
     /// Payments on their way.
     pub(super) payments: Payments,
+    /// Of those who sign what we verify.
+    keys: KeyCache,
     outputs: VecDeque<Output>,
     next_ticket: u64,
     next_token: u64,
@@ -67,6 +73,7 @@ impl Context {
             head_ticket: None,
             accounts: Accounts::default(),
             payments: Payments::default(),
+            keys: KeyCache::new(KEYS),
             outputs: VecDeque::new(),
             next_ticket: 1,
             next_token: 1,
@@ -181,7 +188,7 @@ impl Context {
 
     /// Checks a document a peer sent; one that does not verify is that peer's violation.
     pub(super) fn verify<T: Document>(&mut self, peer: NodeId, signed: &Signed<T>) -> Option<Verified<T>> {
-        match signed.verify(self.chain.network()) {
+        match signed.verify_with(self.chain.network(), |node| self.keys.of(node)) {
             Ok(document) => Some(document),
             Err(why) => {
                 self.out(Output::Violation(Violation::Unverified { peer, why }));

@@ -18,7 +18,7 @@ use super::{
     record::{Private, Record},
 };
 use crate::{
-    Keypair, Millis, NetworkId, NodeId, Nonce, Timestamp, Verified,
+    Keypair, Millis, NetworkId, NodeId, Nonce, Timestamp, Verified, encode,
     entry::Entry,
     fork::ForkProof,
     heads::{ChainHead, HeadReport, HeadSeen, Meet, Met},
@@ -248,7 +248,11 @@ impl Heads {
         let met = Met {
             report: report.to_signed(),
             at: at
-                .filter_map(|head| self.report(cx, Some(head), meet.known.clone(), now))
+                .filter_map(|head| match own {
+                    // Of our newest entry that is the same report: it is not signed a second time.
+                    Some(newest) if newest == head => Some(report.clone()),
+                    Some(_) | None => self.report(cx, Some(head), meet.known.clone(), now),
+                })
                 .map(|r| r.to_signed())
                 .collect(),
             seen: seen.to_signed(),
@@ -273,7 +277,8 @@ impl Heads {
         let Some(theirs) = cx.verify(from, &met.report).filter(|r| r.author == from) else {
             return cx.wrong_answer(from, "a head that is not its own");
         };
-        for signed in &met.at {
+        // Whose chain has not grown tells its newest entry twice.
+        for signed in met.at.iter().filter(|signed| **signed != met.report) {
             let Some(earlier) = cx.verify(from, signed).filter(|r| r.author == from) else { return };
             // A number nobody asked for is no answer.
             if earlier.head.is_some_and(|head| self.peers.was_asked(&from, head.seq)) {
@@ -326,12 +331,13 @@ impl Heads {
         let me = cx.me();
         let length = cx.chain.head().map_or(0, |head| head.seq.saturating_add(1));
         for signed in yours {
+            // Most is what this start has said itself. Nothing follows from that, so its signature is not worth a look.
+            if self.says_own(signed, me) {
+                continue;
+            }
             let Some(report) = cx.verify(from, signed) else { return };
             if report.author != me {
                 return cx.wrong_answer(from, "a head of another, told as ours");
-            }
-            if report.instance == self.own.nonce {
-                continue;
             }
             let ours = report.head.filter(|head| Some(head.seq) == cx.chain.head().map(|h| h.seq));
             if ours.is_some_and(|head| Some(head.id) != cx.chain.head().map(|h| h.id))
@@ -353,6 +359,12 @@ impl Heads {
         if let Some(entry) = newest.filter(|entry| entry.author == me && entry.seq >= length) {
             halt(cx, OwnKey::Behind { length, known: entry.seq.saturating_add(1), told_by: from });
         }
+    }
+
+    /// Whether a report claims to be by this very start of this node.
+    fn says_own(&self, signed: &Signed<HeadReport>, me: NodeId) -> bool {
+        let report = encode::from_bytes::<HeadReport>(signed.payload(), limits::HEAD_BYTES);
+        report.is_ok_and(|report| report.author == me && report.instance == self.own.nonce)
     }
 
     /// A proof that somebody contradicted itself: kept for ever, and passed on.

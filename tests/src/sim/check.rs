@@ -246,9 +246,11 @@ pub fn at_the_end(world: &mut World) -> Result<(), String> {
 
 /// `money-conserved`, of payments: what was transferred, what its payer says, and what its payee says are the same to the unit.
 fn payments(world: &mut World) -> Result<(), String> {
+    let usd = Currency::usd();
+    // Each is read from all rows of a node: once, not for each pair.
+    let signed: Vec<BTreeMap<_, (Amount, Amount)>> = world.nodes.iter().map(|n| n.store.signed_for()).collect();
     for (i, payer) in world.nodes.iter().enumerate() {
-        for payee in world.nodes.iter().filter(|n| n.id != payer.id) {
-            let usd = Currency::usd();
+        for (j, payee) in world.nodes.iter().enumerate().filter(|(j, _)| *j != i) {
             let [paid, paid_acked, ..] = payer.store.accounts().paid(&payee.id, &usd);
             let [.., claimed, received] = payee.store.accounts().paid(&payer.id, &usd);
             let sum = world.bank.sum(i, &payee.id);
@@ -257,9 +259,8 @@ fn payments(world: &mut World) -> Result<(), String> {
                     "money-conserved: {sum} transferred, {paid} said, {paid_acked} heard to have arrived, {claimed} heard, {received} arrived"
                 )
             })?;
-            let spent =
-                payer.store.signed_for().get(&(payee.id, usd.clone())).map_or(Amount::ZERO, |(_, spent)| *spent);
-            let earned = payee.store.signed_for().get(&(payer.id, usd)).map_or(Amount::ZERO, |(earned, _)| *earned);
+            let spent = signed[i].get(&(payee.id, usd.clone())).map_or(Amount::ZERO, |(_, spent)| *spent);
+            let earned = signed[j].get(&(payer.id, usd.clone())).map_or(Amount::ZERO, |(earned, _)| *earned);
             ensure(spent == earned, || format!("money-conserved: {spent} signed for, {earned} known"))?;
         }
     }

@@ -3,19 +3,22 @@
 //! What is durable is folded into rows as the ledger does, and refused if it contradicts what is there: a refused record would
 //! stop a real node.
 
+mod sent;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use souk_protocol::{
     Amount, Currency, DocumentId, LeaseId, NetworkId, NodeId, Timestamp, Verified,
     entry::{Body, Entry},
-    heads::{ChainHead, HeadReport, Meet},
+    heads::{ChainHead, Meet},
     lease::LeaseState,
     limits,
     machine::{
         io::{LookedUp, Recalled, Ticket},
         record::{Head, LeaseRow, Private, Record, Restore},
     },
-    message::{LeaseUpdate, Request, Response},
+    message::Response,
+    receipt::{Ack, Usage},
     signed::{Document, Signed},
 };
 
@@ -37,6 +40,9 @@ pub struct Store {
     workloads: BTreeMap<LeaseId, Vec<u8>>,
     folds: BTreeMap<LeaseId, Fold>,
     live: BTreeMap<LeaseId, LeaseState>,
+    /// The newest usage and acknowledgement of each row, as they were verified when they came.
+    usages: BTreeMap<LeaseId, Verified<Usage>>,
+    acks: BTreeMap<LeaseId, Verified<Ack>>,
     known: BTreeSet<DocumentId>,
     chain: BTreeMap<u64, DocumentId>,
     records: u64,
@@ -58,6 +64,8 @@ impl Store {
             workloads: BTreeMap::new(),
             folds: BTreeMap::new(),
             live: BTreeMap::new(),
+            usages: BTreeMap::new(),
+            acks: BTreeMap::new(),
             known: BTreeSet::new(),
             chain: BTreeMap::new(),
             records: 0,
@@ -140,9 +148,7 @@ impl Store {
             Record::Usage(signed) => {
                 let usage = self.verified(&signed)?;
                 self.known.insert(usage.id());
-                let before = self.rows.get(&usage.lease).and_then(|r| r.usage.clone());
-                if let Some(before) = before {
-                    let before = self.verified(&before)?;
+                if let Some(before) = self.usages.get(&usage.lease) {
                     let follows = usage.n > before.n && (usage.host != self.me || usage.n == before.n + 1);
                     let grows = usage.counters.covers(&before.counters) && usage.time >= before.time;
                     if before.id() != usage.id() && !(follows && grows) {
@@ -168,30 +174,29 @@ impl Store {
                         fold.cost(&usage.counters, usage.state)
                     ));
                 }
+                self.usages.insert(usage.lease, usage);
                 Ok(())
             }
             Record::Ack(signed) => {
                 let ack = self.verified(&signed)?;
                 self.known.insert(ack.id());
-                let before = self.row(&ack.lease)?.ack.clone();
-                if let Some(before) = before {
-                    let before = self.verified(&before)?;
-                    if ack.due < before.due || ack.n < before.n {
-                        return Err("an acknowledgement that takes one back".to_owned());
-                    }
+                let taken_back = |before: &Verified<Ack>| ack.due < before.due || ack.n < before.n;
+                if self.acks.get(&ack.lease).is_some_and(taken_back) {
+                    return Err("an acknowledgement that takes one back".to_owned());
                 }
                 let row = self.row(&ack.lease)?;
                 row.acked_usage = row.usage.clone();
                 row.ack = Some(signed);
-                let acked = row.acked_usage.clone().map(|u| self.verified(&u)).transpose()?.map_or(0, |u| u.terms);
-                let amended = std::mem::take(&mut self.row(&ack.lease)?.amended);
+                let amended = std::mem::take(&mut row.amended);
+                let acked = self.usages.get(&ack.lease).map_or(0, |u| u.terms);
                 let newest = amended.len().saturating_sub(1);
                 let kept = amended.into_iter().enumerate().filter(|(i, e)| {
-                    let n = self.read(e).and_then(|e| e.body.amended().map(|a| a.terms.n));
-                    *i == newest || n.is_some_and(|n| n >= acked)
+                    let n = || self.read(e).and_then(|e| e.body.amended().map(|a| a.terms.n));
+                    *i == newest || n().is_some_and(|n| n >= acked)
                 });
                 let kept = kept.map(|(_, e)| e).collect();
                 self.row(&ack.lease)?.amended = kept;
+                self.acks.insert(ack.lease, ack);
                 Ok(())
             }
             Record::Fork(_) => Err("an honest node's fork".to_owned()),
@@ -427,74 +432,6 @@ impl Store {
                 })
             }
         }
-    }
-
-    /// Whether a document of a request is on disk.
-    #[must_use]
-    pub fn has_sent(&self, request: &Request) -> bool {
-        match request {
-            Request::Commit { open, settle, .. } => self.has(open) && settle.as_ref().is_none_or(|e| self.has(e)),
-            Request::Deliver { entry } | Request::Amend { entry } | Request::Opinion { entry } => self.has(entry),
-            Request::Update(update) => self.has_news(update),
-            Request::Meet(meet) => self.tells(&meet.report),
-            Request::Recall { .. }
-            | Request::BookSummary
-            | Request::BookPage { .. }
-            | Request::BookFetch { .. }
-            | Request::Propose(_)
-            | Request::Control { .. }
-            | Request::Quote { .. }
-            | Request::AskExtension { .. }
-            | Request::Sync { .. }
-            | Request::Login(_)
-            | Request::Evidence { .. }
-            | Request::Order(_) => true,
-        }
-    }
-
-    /// Whether every document of ours in an answer is on disk, but those that bind nobody.
-    #[must_use]
-    pub fn has_answered(&self, response: &Response) -> bool {
-        match response {
-            Response::Answered(entry) => self.has(entry),
-            Response::Seen { ack, close_ack, .. } => {
-                ack.as_ref().is_none_or(|a| self.has(a)) && close_ack.as_ref().is_none_or(|e| self.has(e))
-            }
-            Response::News(update) => self.has_news(update),
-            Response::Settled { ack } => ack.as_ref().is_none_or(|e| self.has(e)),
-            Response::Met(met) => self.tells(&met.report) && met.at.iter().all(|report| self.tells(report)),
-            Response::Recalled { .. }
-            | Response::BookSummary { .. }
-            | Response::BookPage { .. }
-            | Response::BookNotices { .. }
-            | Response::Countered(_)
-            | Response::Drafted(_)
-            | Response::Rejected(_)
-            | Response::Controlled { .. }
-            | Response::Ordered { .. }
-            | Response::Quoted { .. }
-            | Response::LoginTaken
-            | Response::Evidence(_)
-            | Response::Noted
-            | Response::Extension(_)
-            | Response::Busy { .. } => true,
-        }
-    }
-
-    /// Whether the entry that a report of ours names is on disk.
-    fn tells(&self, report: &Signed<HeadReport>) -> bool {
-        self.read(report).is_some_and(|r| r.head.is_none_or(|head| self.known.contains(&head.id)))
-    }
-
-    fn has_news(&self, update: &LeaseUpdate) -> bool {
-        let events = self.rows.get(&update.lease).and_then(|r| r.events.last()).map_or(0, |e| e.n);
-        update.entries.iter().all(|e| self.has(e))
-            && update.usage.as_ref().is_none_or(|u| self.has(u))
-            && update.events.last().is_none_or(|e| e.n <= events)
-    }
-
-    fn has<T: Document>(&self, signed: &Signed<T>) -> bool {
-        self.known.contains(&signed.id(&self.network))
     }
 }
 

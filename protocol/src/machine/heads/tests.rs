@@ -11,13 +11,14 @@ use super::{
     peers::WITNESSED,
 };
 use crate::{
-    DocumentId, Keypair, LeaseId, Millis, NodeId, Nonce, Timestamp, Verified,
+    DocumentId, Keypair, LeaseId, Millis, NodeId, Nonce, Timestamp, Verified, encode,
     entry::{Body, Entry, VoidCode},
     fork::ForkProof,
     heads::{ChainHead, HeadReport, Meet, Met},
     limits,
     machine::{chain::Chain, record::Record},
     message::{Request, Response},
+    signed::Signed,
 };
 
 /// A node as a meeting sees it: its key, the start it is in, and its chain.
@@ -276,6 +277,39 @@ fn what_is_not_our_own_signature_stops_nobody() {
     met.newest = Some(chain.begin(NOW).unwrap().unwrap().to_signed());
     witness.heads.met(&mut witness.cx, theirs.id(), Some(Response::Met(Box::new(met))), NOW);
     assert!(!witness.cx.chain.is_halted());
+}
+
+#[test]
+fn our_own_words_told_back_to_us_say_nothing_and_hide_nothing() {
+    let (own, rival) = (Told::new(1, 200, 40, 1), Told::new(1, 3, 40, 2));
+    // Under our own name and start, and signed by nobody: 40 entries that would stop us if they were believed.
+    let mut forged = encode::to_bytes(&own.report(None, &[]).to_signed());
+    *forged.last_mut().unwrap() ^= 1;
+    let forged: Signed<HeadReport> = encode::from_bytes(&forged, 1024).unwrap();
+    assert!(forged.verify(&network()).is_err());
+    let teller = Told::new(9, 9, 2, 1);
+    for (told, stops) in [(vec![forged.clone()], false), (vec![forged, rival.report(None, &[]).to_signed()], true)] {
+        let mut witness = Witness::new();
+        let meet = Meet { yours: told, ..teller.meet() };
+        witness.ask(teller.id(), &meet, LookedUp::default());
+        assert_eq!(witness.cx.chain.is_halted(), stops);
+    }
+}
+
+#[test]
+fn who_is_asked_about_its_newest_entry_answers_with_one_report() {
+    let mut witness = Witness::new();
+    let newest = super::head_of(&witness.cx).unwrap();
+    let other = ChainHead { seq: newest.seq + 7, id: DocumentId([9; 32]) };
+    let asker = Told::new(9, 9, 2, 1);
+    let meet = Meet { at: vec![newest.seq, other.seq], known: vec![Nonce([9; 16])], ..asker.meet() };
+    let looked_up = LookedUp { own: vec![newest, other], ..LookedUp::default() };
+    let met = witness.meeting(asker.id(), &meet, looked_up);
+    let [first, second] = &met.at[..] else { panic!("{met:?}") };
+    assert_eq!(*first, met.report);
+    assert_eq!(first.verify(&network()).unwrap().head, Some(newest));
+    let second = second.verify(&network()).unwrap();
+    assert_eq!((second.head, &second.heard), (Some(other), &meet.known));
 }
 
 #[test]

@@ -12,7 +12,6 @@ use crate::{
     },
     message::{Request, Response},
     receipt::Usage,
-    signed::Signed,
     terms::{Change, LeaseTerms},
 };
 
@@ -172,16 +171,10 @@ impl RenterLease {
     }
 
     /// Terms among a host's news, whose events are known.
-    pub(super) fn take_terms(&mut self, cx: &mut Context, signed: &Signed<Entry>, now: Timestamp) {
-        let id = cx.id_of(signed);
-        if self.in_force.as_ref().is_some_and(|known| known.id() == id) {
-            return;
-        }
-        // One that does not verify has been complained of.
-        if let Ok(entry) = signed.verify(cx.chain.network())
-            && entry.body.amended().is_some()
-        {
-            self.take_amended(cx, &entry, true, now);
+    pub(super) fn take_terms(&mut self, cx: &mut Context, entry: &Verified<Entry>, now: Timestamp) {
+        let known = self.in_force.as_ref().is_some_and(|known| known.id() == entry.id());
+        if !known && entry.body.amended().is_some() {
+            self.take_amended(cx, entry, true, now);
         }
     }
 

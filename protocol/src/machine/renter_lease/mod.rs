@@ -314,6 +314,11 @@ impl RenterLease {
         let Some(entry) = cx.verify(host, signed) else {
             return false;
         };
+        self.answered(cx, &entry, now)
+    }
+
+    fn answered(&mut self, cx: &mut Context, entry: &Verified<Entry>, now: Timestamp) -> bool {
+        let host = self.draft.host;
         if entry.author != host || entry.lease != Some(self.id()) || entry.peer != Some(cx.me()) {
             cx.wrong_answer(host, "an answer to another open");
             return false;
@@ -321,15 +326,15 @@ impl RenterLease {
         let late = self.is_late(now);
         match (&entry.body, &self.opened) {
             (Body::LeaseAccept { open }, Opened::Waiting) if *open == self.open.id() && !late => {
-                self.durable = Some(cx.persist(Record::from(&entry)));
-                self.opened = Opened::Accepted(entry);
+                self.durable = Some(cx.persist(Record::from(entry)));
+                self.opened = Opened::Accepted(entry.clone());
                 self.since = now;
                 cx.changed(self.id(), now);
                 true
             }
             (Body::LeaseAccept { open }, Opened::Waiting | Opened::GivenUp) if *open == self.open.id() => {
-                cx.persist(Record::from(&entry));
-                self.opened = Opened::Accepted(entry);
+                cx.persist(Record::from(entry));
+                self.opened = Opened::Accepted(entry.clone());
                 let body = Body::Close { reason: EndReason::Unconfirmed, usage: None, due: Amount::ZERO };
                 if let Some((close, ticket)) = cx.append(self.id(), host, body, now) {
                     self.close = Some(close);
@@ -341,7 +346,7 @@ impl RenterLease {
                 true
             }
             (Body::Void { open, code, sentence }, Opened::Waiting | Opened::GivenUp) if *open == self.open.id() => {
-                self.durable = Some(cx.persist(Record::from(&entry)));
+                self.durable = Some(cx.persist(Record::from(entry)));
                 self.opened = Opened::Void(*code, sentence.clone());
                 cx.changed(self.id(), now);
                 true
@@ -363,8 +368,9 @@ impl RenterLease {
     /// The host's news. Returns our answer, to be sent once all it rests on is durable.
     pub(super) fn update(&mut self, cx: &mut Context, update: &LeaseUpdate, now: Timestamp) -> Response {
         self.heard_at = Some(now);
+        let mut news = Vec::new();
         for entry in &update.entries {
-            self.take_entry(cx, entry, now);
+            news.extend(self.take_entry(cx, entry, now));
         }
         if !matches!(self.opened, Opened::Accepted(_)) {
             return Response::Seen { events_seen: 0, ack: None, close_ack: None };
@@ -380,13 +386,13 @@ impl RenterLease {
         }
         self.take_events(cx, &update.events, now);
         // What terms carry is measured by the events until then.
-        for entry in &update.entries {
+        for entry in &news {
             self.take_terms(cx, entry, now);
         }
         if let Some(usage) = &update.usage {
             self.take_usage(cx, usage, now);
         }
-        self.take_close(cx, update, now);
+        self.take_close(cx, &news, now);
         let newest = self.usage.as_ref().map(Verified::id);
         let ack = self.ack.as_ref().filter(|a| Some(a.usage) == newest).map(Verified::to_signed);
         let close_ack =
@@ -394,22 +400,22 @@ impl RenterLease {
         Response::Seen { events_seen: self.events_seen(), ack, close_ack }
     }
 
-    fn take_entry(&mut self, cx: &mut Context, signed: &Signed<Entry>, now: Timestamp) {
+    /// An entry among a host's news. Returns it, verified, unless it was known: a host tells everything until it is confirmed.
+    fn take_entry(&mut self, cx: &mut Context, signed: &Signed<Entry>, now: Timestamp) -> Option<Verified<Entry>> {
         let id = cx.id_of(signed);
         let known = [&self.placement, &self.close, &self.in_force].into_iter().flatten().any(|e| e.id() == id);
         if known || matches!(&self.opened, Opened::Accepted(accept) if accept.id() == id) {
-            return;
+            return None;
         }
         let host = self.draft.host;
-        let Some(entry) = cx.verify(host, signed) else {
-            return;
-        };
+        let entry = cx.verify(host, signed)?;
         if entry.author != host || entry.lease != Some(self.id()) || entry.peer != Some(cx.me()) {
-            return cx.wrong_answer(host, "an entry about something else");
+            cx.wrong_answer(host, "an entry about something else");
+            return Some(entry);
         }
         match &entry.body {
             Body::LeaseAccept { .. } | Body::Void { .. } => {
-                self.take_answer(cx, signed, now);
+                self.answered(cx, &entry, now);
             }
             Body::Placement { start, .. } => {
                 let newer = match self.placement.as_ref().map(|p| &p.body) {
@@ -418,7 +424,7 @@ impl RenterLease {
                 };
                 if newer && self.close.is_none() && u64::from(*start) <= self.budget(now) {
                     self.durable = Some(cx.persist(Record::from(&entry)));
-                    self.placement = Some(entry);
+                    self.placement = Some(entry.clone());
                     cx.changed(self.id(), now);
                 }
             }
@@ -437,6 +443,7 @@ impl RenterLease {
             | Body::Probe(_)
             | Body::Checkpoint(_) => {}
         }
+        Some(entry)
     }
 
     /// How many events or receipts a host may have made by now: a host can't fill our disk with a lease's news.

@@ -7,7 +7,7 @@ use crate::{
     lease::{LeaseState, PauseReason},
     limits,
     machine::{context::Context, io::Refusal, record::Record},
-    message::{Cause, EventCode, LeaseUpdate},
+    message::{Cause, EventCode},
     money::Counters,
     opinion::{Dispute, DisputeCode},
     receipt::{Ack, PartialReason, Usage},
@@ -211,11 +211,9 @@ impl RenterLease {
     }
 
     /// The host's close: agreed to, if it is about the newest usage, for what we have acknowledged.
-    pub(super) fn take_close(&mut self, cx: &mut Context, update: &LeaseUpdate, now: Timestamp) {
-        if self.close.is_none() {
-            for signed in &update.entries {
-                self.store_close(cx, signed);
-            }
+    pub(super) fn take_close(&mut self, cx: &mut Context, news: &[Verified<Entry>], now: Timestamp) {
+        for entry in news {
+            self.store_close(cx, entry);
         }
         let (Some(close), None) = (&self.close, &self.close_ack) else {
             return;
@@ -237,11 +235,8 @@ impl RenterLease {
         cx.changed(self.id(), now);
     }
 
-    fn store_close(&mut self, cx: &mut Context, signed: &Signed<Entry>) {
+    fn store_close(&mut self, cx: &mut Context, entry: &Verified<Entry>) {
         let host = self.draft.host;
-        let Ok(entry) = signed.verify(cx.chain.network()) else {
-            return;
-        };
         let ours = entry.author == host && entry.lease == Some(self.id()) && entry.peer == Some(cx.me());
         let Some((_, usage, due)) = entry.body.closing().filter(|_| ours && self.close.is_none()) else {
             return;
@@ -251,7 +246,7 @@ impl RenterLease {
         if usage != newest || due != claimed {
             return cx.false_receipt(host, "its close is not about the newest usage");
         }
-        self.durable = Some(cx.persist(Record::from(&entry)));
-        self.close = Some(entry);
+        self.durable = Some(cx.persist(Record::from(entry)));
+        self.close = Some(entry.clone());
     }
 }

@@ -41,9 +41,10 @@ fn done(output: &Output) -> String {
 #[test]
 fn every_answer_is_printed_and_parses_as_json() {
     let node = Scripted::start();
-    let words: [(&[&str], &str); 30] = [
+    let words: [(&[&str], &str); 31] = [
         (&["status"], "12D3KooW"),
         (&["peers"], "/ip4/127.0.0.1/tcp/1"),
+        (&["metrics"], "souk_peers 1"),
         (&["search", "num_gpus>=1", "--explain"], "RTX 4090"),
         (&["ps", "-a"], "paused(stopped)"),
         (&["show", "1"], "sha256:"),

@@ -115,9 +115,10 @@ fn a_wrong_configuration_is_named_by_file_and_line() {
 #[test]
 fn with_no_node_every_client_command_says_so_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 25] = [
         &["status"],
         &["peers"],
+        &["metrics"],
         &["search", "num_gpus>=1"],
         &["rent", "1", "--image", "debian:12"],
         &["ps"],

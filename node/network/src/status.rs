@@ -21,7 +21,7 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+    ($(#[doc = $doc:literal] $name:ident),* $(,)?) => {
         /// The counters themselves, shared by the task, its connections and its handles.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
@@ -31,9 +31,17 @@ macro_rules! counters {
         /// What the network did since it started, and how it stands.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct NetworkStatus {
-            $($(#[$doc])* pub $name: u64,)*
+            $(#[doc = $doc] pub $name: u64,)*
             /// Peers connected now.
             pub peers: u64,
+        }
+
+        impl NetworkStatus {
+            /// Every counter: its name, what it counts, and its value.
+            #[must_use]
+            pub fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), $doc.trim_ascii(), self.$name),)*]
+            }
         }
 
         impl Counters {

@@ -32,6 +32,7 @@ mod error;
 mod follow;
 pub mod frames;
 mod hooks;
+mod metrics;
 mod owner;
 mod routes;
 mod server;

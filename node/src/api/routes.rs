@@ -28,6 +28,8 @@ pub(super) fn router(shared: Shared) -> Router {
     let v1 = Router::new()
         .route("/status", get(status))
         .route("/peers", get(peers))
+        .route("/metrics", get(super::metrics::text))
+        .route("/metrics.json", get(super::metrics::json))
         .route("/search", post(search))
         .route("/quote", post(quote))
         .route("/rent", post(streams::rent))

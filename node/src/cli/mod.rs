@@ -140,6 +140,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Down => node::down(context).await,
         Command::Status => node::status(context).await,
         Command::Peers => node::peers(context).await,
+        Command::Metrics => node::metrics(context).await,
         Command::Search(args) => search::search(context, args).await,
         Command::Template(command) => template::template(context, command).await,
         Command::Market(args) => market::market(context, &args).await,

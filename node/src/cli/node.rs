@@ -27,7 +27,7 @@ use super::{
 use crate::{
     api::{
         client::{Client, ClientError},
-        types::{HostRole, PeerView, ShutdownView, StatusView},
+        types::{HostRole, MetricView, PeerView, ShutdownView, StatusView},
     },
     config::{self, Config},
     identity::Identity,
@@ -380,6 +380,21 @@ pub(super) async fn status(context: &Context) -> Result<u8, Failure> {
 pub(super) fn problems(problems: &[crate::api::types::Problem]) -> Result<u8, Failure> {
     for problem in problems {
         output::line(format!("problem: {}\n  try: {}", output::plain(&problem.sentence), output::plain(&problem.fix)))?;
+    }
+    Ok(0)
+}
+
+/// What is measured.
+pub(super) async fn metrics(context: &Context) -> Result<u8, Failure> {
+    let metrics: Vec<MetricView> = context.client()?.get("metrics.json").await?;
+    if context.json {
+        output::json(&metrics)?;
+    } else {
+        for line in
+            metrics.iter().map(ToString::to_string).flat_map(|m| m.lines().map(str::to_owned).collect::<Vec<_>>())
+        {
+            output::line(output::plain(&line))?;
+        }
     }
     Ok(0)
 }

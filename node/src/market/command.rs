@@ -17,10 +17,10 @@ use crate::api::types::{
     AcceptRequest, AccountDetail, AccountsView, ClaimView, EarningsRequest, EarningsView, EventsRequest, ExecRequest,
     FilesRequest, ForgiveRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView,
     JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
-    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, OwnerView, PayRequest, PaymentView, PeerView,
-    PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep,
-    ScheduleRequest, ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView,
-    TunnelRequest,
+    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, MetricView, OwnerView, PayRequest,
+    PaymentView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest,
+    RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView,
+    SshView, StatusView, TunnelRequest,
 };
 use crate::template::Template;
 
@@ -66,6 +66,8 @@ pub enum Command {
     Status(Reply<StatusView>),
     /// Whom it is connected to, or knows.
     Peers(Reply<Vec<PeerView>>),
+    /// What is measured.
+    Metrics(Reply<Vec<MetricView>>),
     /// Asks that match a query.
     Search {
         /// What is looked for.
@@ -384,6 +386,7 @@ impl fmt::Debug for Command {
         f.write_str(match self {
             Self::Status(_) => "Status",
             Self::Peers(_) => "Peers",
+            Self::Metrics(_) => "Metrics",
             Self::Search { .. } => "Search",
             Self::Quote { .. } => "Quote",
             Self::Rent { .. } => "Rent",

@@ -36,6 +36,7 @@ impl Market {
         match command {
             Command::Status(reply) => answer(reply, Ok(self.status())),
             Command::Peers(reply) => self.peers(reply),
+            Command::Metrics(reply) => answer(reply, Ok(self.metrics())),
             Command::Search { request, reply } => answer(reply, self.search(&request)),
             Command::Quote { request, reply } => answer(reply, self.quote(&request)),
             Command::Rent { request, steps } => match random() {

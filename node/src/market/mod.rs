@@ -20,6 +20,7 @@ mod inside;
 pub(crate) mod jupyter;
 mod listing;
 pub mod logins;
+mod metrics;
 mod names;
 mod orders;
 mod outbox;

@@ -117,6 +117,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
         match command {
             Command::Status(reply) => answer(reply, Ok(views::status())),
             Command::Peers(reply) => answer(reply, Ok(vec![views::peer()])),
+            Command::Metrics(reply) => answer(reply, Ok(vec![views::metric()])),
             Command::Search { request, reply } => answer(reply, views::search(&request)),
             Command::Quote { reply, .. } => answer(reply, Ok(views::quote())),
             Command::Rent { request, steps } => {

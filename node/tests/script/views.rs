@@ -479,3 +479,7 @@ pub fn earnings() -> EarningsView {
         total: vec![row(None, None)],
     }
 }
+
+pub fn metric() -> MetricView {
+    MetricView::one("souk_peers", "Peers connected.", MetricKind::Gauge, 1.0)
+}

@@ -88,6 +88,12 @@ pub enum Command {
     /// Other nodes it is connected to
     #[command(after_help = "Examples:\n  souk peers\n  souk peers --json | jq -r '.[].address'")]
     Peers,
+    /// Figures for monitoring, in Prometheus' text format
+    #[command(
+        after_help = "Examples:\n  souk metrics\n  souk metrics --json | jq '.[] | select(.name == \"souk_peers\")'\n  \
+                      curl --unix-socket ~/.local/share/souk/api.sock http://souk/v1/metrics"
+    )]
+    Metrics,
     /// Look for machines to rent
     #[command(
         after_help = "Conditions are FIELD OP VALUE, with < <= = != >= > in notin; all must hold, or use `or`, `not` and ( ).\n\n\

@@ -15,6 +15,9 @@ use crate::schedule::{FIRST, LAST, Schedule};
 const SETTLE: Duration = Duration::from_millis(60);
 /// Between looks around while there are enough peers.
 const CALM: Duration = Duration::from_secs(300);
+/// The longest wait between two dials while no peer is connected at all: then it is this node's own line that is down, more
+/// likely than not, and its tries cost nobody anything.
+const ALONE: Duration = Duration::from_secs(8);
 /// The first wait between looks around while there are too few.
 const EAGER: Duration = Duration::from_millis(150);
 
@@ -58,6 +61,8 @@ pub(crate) struct Discovery {
     min_peers: usize,
     /// Peers of earlier days, in the order in which they are tried, again and again.
     known: VecDeque<PeerId>,
+    /// Nobody was connected when it was last looked.
+    alone: bool,
 }
 
 /// Peers of earlier days tried at once.
@@ -84,6 +89,7 @@ impl Discovery {
             last_look: None,
             min_peers,
             known: VecDeque::new(),
+            alone: true,
         }
     }
 
@@ -103,6 +109,7 @@ impl Discovery {
         peers: usize,
         is_connected: impl Fn(&PeerId) -> bool,
     ) -> Vec<Attempt> {
+        self.alone = peers == 0;
         let mut attempts = Vec::new();
         for target in self.dials.due(now) {
             match target {
@@ -174,6 +181,9 @@ impl Discovery {
     pub(crate) fn failed(&mut self, target: Target, now: Instant, jitter: f64) {
         if self.dials.contains(&target) {
             self.dials.failed(target, now, jitter);
+            if self.alone {
+                self.dials.want(target, now + ALONE.mul_f64(0.75 + 0.5 * jitter));
+            }
         }
     }
 
@@ -275,6 +285,23 @@ mod tests {
         }
         assert!(discovery.due(now, 0.5, 2, |_| false).is_empty());
         assert!(discovery.deadline().is_some(), "it is looked at again later");
+    }
+
+    #[test]
+    fn who_is_cut_off_is_back_soon_after_the_line_is() {
+        let mut now = Instant::now();
+        let mut discovery = discovery(2, now);
+        for peers in [0, 1] {
+            for _ in 0..20 {
+                discovery.due(now, 0.5, peers, |_| false);
+                discovery.failed(Target::Bootstrap(0), now, 0.5);
+                now = discovery.dials.deadline().unwrap();
+            }
+            let (before, most) = (now, if peers == 0 { ALONE } else { LAST });
+            discovery.due(now, 0.5, peers, |_| false);
+            discovery.failed(Target::Bootstrap(0), now, 0.5);
+            assert_eq!(discovery.dials.deadline(), Some(before + most));
+        }
     }
 
     #[test]

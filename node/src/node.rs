@@ -255,6 +255,5 @@ fn network_config(config: &Config, identity: &Identity) -> anyhow::Result<Networ
     network.bootstrap = addresses("network.bootstrap", &config.network.bootstrap)?;
     network.external = addresses("network.external", &config.network.external)?;
     network.relay = config.network.relay;
-    network.upnp = config.network.upnp;
     Ok(network)
 }

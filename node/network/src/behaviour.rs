@@ -6,7 +6,6 @@ use libp2p::{
     PeerId, StreamProtocol, allow_block_list as lists, connection_limits as conns, dcutr, identify, identity, kad,
     ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
-    upnp,
 };
 use tokio::sync::mpsc;
 
@@ -16,7 +15,6 @@ use crate::{
     event::NetworkEvent,
     exchange, gossip, limits,
     names::{Names, peer_id},
-    peers::{self, Scope},
     status::Counters,
     streams,
 };
@@ -42,7 +40,6 @@ pub(crate) struct Behaviour {
     pub(crate) relay: relay::Behaviour,
     /// Turns relayed connections into direct ones where both NATs let it.
     pub(crate) punch: dcutr::Behaviour,
-    pub(crate) upnp: Toggle<upnp::tokio::Behaviour>,
 }
 
 impl Behaviour {
@@ -79,14 +76,8 @@ impl Behaviour {
             relayed,
             relay: relay_service(local),
             punch: dcutr::Behaviour::new(local),
-            upnp: asks_router(config).then(upnp::tokio::Behaviour::default).into(),
         })
     }
-}
-
-/// On this machine alone there is no router to ask.
-fn asks_router(config: &NetworkConfig) -> bool {
-    config.upnp && config.listen.iter().any(|address| peers::scope(address) != Some(Scope::Loopback))
 }
 
 /// Relaying, off until peers have shown that they can dial this node.

@@ -30,8 +30,6 @@ pub struct NetworkConfig {
     /// Whether to relay for peers that nobody can dial, while this node can be dialled. What it costs is bounded by
     /// [`crate::limits::RELAY_CIRCUITS`] and their neighbours.
     pub relay: bool,
-    /// Whether to ask the router, over UPnP, to lead a port here.
-    pub upnp: bool,
     /// Who may connect.
     pub admission: Admission,
     /// Bounds on peers, connections, queues and rates.
@@ -52,7 +50,6 @@ impl NetworkConfig {
             external: Vec::new(),
             agent: concat!("souk/", env!("CARGO_PKG_VERSION")).to_owned(),
             relay: true,
-            upnp: true,
             admission: Admission::Public,
             limits: Limits::default(),
         }

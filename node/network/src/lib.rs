@@ -5,7 +5,7 @@
 //!      request, open_stream, publish, keep …       │ network task │       Request + Reply, Gossip + GossipVerdict,
 //!                       ◀── oneshot: outcome ───── │ owns Swarm   │       Stream, Connected, Disconnected, Listening
 //!                                                  └──────┬───────┘
-//!          exchange · streams · gossip · kad · identify · ping · relay · dcutr · UPnP      (behaviour)
+//!          exchange · streams · gossip · kad · identify · ping · relay · dcutr      (behaviour)
 //!                     QUIC · TCP+Noise+yamux · circuits · DNS                            (transport)
 //! ```
 //!

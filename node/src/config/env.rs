@@ -15,13 +15,12 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 80] = [
+const SETTINGS: [&str; 79] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
     "network.external",
     "network.relay",
-    "network.upnp",
     "host.enabled",
     "host.prices.slot_hour",
     "host.prices.min_bid",

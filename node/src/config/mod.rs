@@ -70,8 +70,6 @@ pub struct Network {
     pub external: Vec<String>,
     /// Whether to relay, within limits, for peers that nobody can dial.
     pub relay: bool,
-    /// Whether to ask the router, over UPnP, to lead a port here.
-    pub upnp: bool,
 }
 
 impl Default for Network {
@@ -82,7 +80,6 @@ impl Default for Network {
             bootstrap: Vec::new(),
             external: Vec::new(),
             relay: true,
-            upnp: true,
         }
     }
 }

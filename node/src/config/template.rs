@@ -21,8 +21,6 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # external = []
 # Whether this node, when others can dial it, relays for peers that nobody can dial: at most 128 circuits of 64 GB and a day each.
 # relay = true
-# Whether to ask the router, over UPnP, to lead a port here.
-# upnp = true
 
 [host]
 # Whether `souk up` rents this machine out, as with --host.

@@ -6,8 +6,7 @@ use souk_protocol::offer;
 use crate::api::types::ReachabilityView;
 
 /// What helps a host that nobody reaches.
-pub(super) const REMEDY: &str = "forward the port of network.listen in the router (UDP and TCP) and name the outside address in network.external, switch UPnP on \
-     in the router, or begin with more peers (souk up --bootstrap ADDRESS)";
+pub(super) const REMEDY: &str = "forward the port of network.listen in the router (UDP and TCP), or begin with more peers (souk up --bootstrap ADDRESS)";
 
 /// What offers say of it.
 pub(super) const fn offered(reachability: &Reachability) -> offer::Reachability {

@@ -73,7 +73,7 @@ pub(crate) struct Addresses {
     candidates: BTreeMap<Multiaddr, Candidate>,
     /// Addresses of this machine's interfaces.
     own: BTreeSet<IpAddr>,
-    /// The operator, or the router, says that these lead here.
+    /// The operator says that these lead here.
     given: BTreeSet<Multiaddr>,
     resting: BTreeMap<PeerId, Instant>,
 }
@@ -90,15 +90,6 @@ impl Addresses {
             self.own.insert(ip);
         }
         self.seen(address, now);
-    }
-
-    /// The router says that it leads this address to the node, or that it no longer does.
-    pub(crate) fn mapped(&mut self, address: &Multiaddr, there: bool) {
-        if there {
-            self.given.insert(address.clone());
-        } else {
-            self.given.remove(address);
-        }
     }
 
     /// A peer has seen the node under this address.
@@ -278,13 +269,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_operator_or_the_router_says_is_taken() {
+    fn what_the_operator_says_is_taken() {
         let given = at("/dns4/example.org/tcp/9");
         assert_eq!(Addresses::new([given]).public(), Some(true));
-        let (mut addresses, mapped) = (Addresses::default(), at("/ip4/8.8.4.4/tcp/9"));
-        addresses.mapped(&mapped, true);
-        assert_eq!(addresses.public(), Some(true));
-        addresses.mapped(&mapped, false);
-        assert_eq!(addresses.public(), None);
     }
 }

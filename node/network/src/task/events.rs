@@ -90,7 +90,6 @@ impl Task {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Reach(event) => self.on_reach(event),
             BehaviourEvent::Punch(event) => self.on_punched(&event),
-            BehaviourEvent::Upnp(event) => self.on_router(event),
             BehaviourEvent::Relay(event) => self.on_relaying(&event),
             // Its listeners tell of places, its connections of circuits.
             BehaviourEvent::Relayed(_) => {}

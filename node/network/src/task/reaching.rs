@@ -18,7 +18,6 @@ use libp2p::{
         ConnectionId, DialError as SwarmDialError,
         dial_opts::{DialOpts, PeerCondition},
     },
-    upnp,
 };
 use souk_protocol::NodeId;
 use tokio::sync::watch;
@@ -193,22 +192,6 @@ impl Task {
         let now = Instant::now();
         self.reaching.addresses.seen(address, now);
         self.reach_what_is_due(now);
-    }
-
-    pub(super) fn on_router(&mut self, event: upnp::Event) {
-        match event {
-            upnp::Event::NewExternalAddr { external_addr, .. } => {
-                tracing::info!(address = %external_addr, "the router leads a port here");
-                self.reaching.addresses.mapped(&external_addr, true);
-            }
-            upnp::Event::ExpiredExternalAddr { external_addr, .. } => {
-                tracing::info!(address = %external_addr, "the router no longer leads a port here");
-                self.reaching.addresses.mapped(&external_addr, false);
-            }
-            upnp::Event::GatewayNotFound => tracing::debug!("no router answers over UPnP"),
-            upnp::Event::NonRoutableGateway => tracing::debug!("the router has no public address itself"),
-        }
-        self.tell_reachability();
     }
 
     /// Tells everybody what is believed now, and behaves accordingly.

@@ -8,7 +8,7 @@ use crate::{
     encode,
     entry::Entry,
     heads::HeadReport,
-    id::{NetworkId, NodeId},
+    id::{NetworkId, NodeId, Nonce},
     receipt::{Ack, Usage},
     signed::{Document, Signed, Verified, VerifyError},
 };
@@ -27,6 +27,61 @@ pub enum ForkProof {
     Usages(Signed<Usage>, Signed<Usage>),
     /// Two acknowledgements of one lease, the later of which agrees to less.
     Acks(Signed<Ack>, Signed<Ack>),
+}
+
+/// Names of forked keys in one answer to a meeting: 8 KiB.
+pub const FORKS_PAGE: usize = 256;
+/// Proofs asked for at one meeting. Those of two heads all fit into [`crate::limits::FORKS_BYTES`].
+pub const FORKS_ASKED: usize = 64;
+
+/// At a meeting, by the asker: what it has been told of forks already, and which proofs it wants. Everybody fetches what it
+/// lacks; nobody sends what was not asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForksAsked {
+    /// The start of the other's node whose list of forks was read; none if none was.
+    pub of: Option<Nonce>,
+    /// How far: the newest [`ForksTold::upto`], 0 for nothing yet; none to be told no names now.
+    pub after: Option<u64>,
+    /// Whose proofs it wants, at most [`FORKS_ASKED`].
+    pub proofs: Vec<NodeId>,
+}
+
+/// At a meeting, by the one who is asked: whom else it knows to have contradicted itself, and the proofs asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForksTold {
+    /// Those it has learned of after [`ForksAsked::after`], in that order, at most [`FORKS_PAGE`]; from the beginning, if
+    /// [`ForksAsked::of`] is another start than this.
+    pub names: Vec<NodeId>,
+    /// The number to ask on from; none if no names were asked for.
+    pub upto: Option<u64>,
+    /// Whether there are more.
+    pub more: bool,
+    /// The proofs asked for, as far as they are held: at most [`FORKS_ASKED`], and [`crate::limits::FORKS_BYTES`] together. Ones that are
+    /// left out for their size may be asked for again.
+    pub proofs: Vec<ForkProof>,
+}
+
+impl ForksAsked {
+    /// Whether its list is within its limit.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.proofs.len() <= FORKS_ASKED
+    }
+}
+
+impl ForksTold {
+    /// Whether its lists are within their limits. The bytes are the receiver's to count.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        self.names.len() <= FORKS_PAGE && self.proofs.len() <= FORKS_ASKED
+    }
+
+    /// Everybody it speaks of; nothing of it is believed.
+    pub fn accused(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.names.iter().copied().chain(self.proofs.iter().filter_map(ForkProof::accused))
+    }
 }
 
 /// Why a proof proves nothing.

@@ -2,12 +2,15 @@
 //!
 //! Owns nothing of the rules themselves; it hands each input to the part it concerns, and collects the outputs in order.
 
+use std::collections::BTreeMap;
+
 use super::{
     account::Accounts,
     book::Book,
     chain::Chain,
     context::{Asked, Context},
-    heads::{Heads, Instance, forked},
+    forks::{Concern, Taken},
+    heads::{Heads, Instance, Origin, forked},
     host::Host,
     host_lease::{HostLease, Remembered},
     io::{Command, Input, NoAnswer, Output, Recalled, Refusal, Token, Verdict},
@@ -69,7 +72,11 @@ impl Engine {
         if let Ok(Some(genesis)) = cx.chain.begin(now) {
             cx.persist_own(&genesis);
         }
-        cx.forked = restore.forked.into_iter().take(limits::PROOFS).collect();
+        for (author, concern) in restore.forked {
+            if let Taken::New { instead_of: Some(gone) } = cx.forked.restore(author, concern) {
+                cx.persist(Record::Private(Private::ForkGone(gone)));
+            }
+        }
         let heads = restore.heads.iter().filter_map(|signed| signed.verify(&network).ok()).collect();
         let own = Instance { nonce: restore.instance, started: now };
         let mut engine = Self {
@@ -169,10 +176,11 @@ impl Engine {
                 self.heads.set_party(from, self.is_party(&from));
                 self.heads.meeting(&mut self.cx, from, token, &meet, *looked_up, now);
             }
-            Input::Proof { token, from, data, dealt } => self.proof(token, from, &data, dealt),
+            Input::Proof { token, from, data, concern } => self.proof(token, from, &data, concern, now),
             Input::Contradicted(proof) => {
-                forked(&mut self.cx, *proof);
+                forked(&mut self.cx, *proof, Concern::Dealt, Origin::Found);
             }
+            Input::Met { token, met, concerns } => self.met(token, Some(Response::Met(met)), concerns, now),
             Input::Response { token, result } => self.response(token, result, now),
             Input::Gossip { token, from, data } => self.gossip(token, from, &data, now),
             Input::Connected(peer) => {
@@ -392,13 +400,12 @@ impl Engine {
     }
 
     fn response(&mut self, token: Token, result: Result<Response, NoAnswer>, now: Timestamp) {
+        if self.cx.is_meeting(token) {
+            return self.met(token, result.ok(), BTreeMap::new(), now);
+        }
         let Some((peer, asked)) = self.cx.answered(token) else {
             return;
         };
-        if asked == Asked::Meet {
-            self.heads.set_party(peer, self.is_party(&peer));
-            return self.heads.met(&mut self.cx, peer, result.ok(), now);
-        }
         let (cx, renter, host) = (&mut self.cx, &mut self.renter, &mut self.host);
         match asked {
             Asked::Meet => {}
@@ -416,6 +423,28 @@ impl Engine {
             // If it is lost, the payer asks again.
             Asked::SettleAck => {}
         }
+    }
+
+    /// A peer has answered a meeting, or has not.
+    fn met(
+        &mut self,
+        token: Token,
+        response: Option<Response>,
+        mut concerns: BTreeMap<NodeId, Concern>,
+        now: Timestamp,
+    ) {
+        if !self.cx.is_meeting(token) {
+            return;
+        }
+        let Some((peer, _)) = self.cx.answered(token) else { return };
+        if let Some(Response::Met(met)) = &response {
+            for node in met.forks.accused() {
+                let known = concerns.entry(node).or_default();
+                *known = self.concern(&node).max(*known);
+            }
+        }
+        self.heads.set_party(peer, self.is_party(&peer));
+        self.heads.met(&mut self.cx, peer, response, &concerns, now);
     }
 
     /// A peer's payment to us, or its answer to one of ours.
@@ -456,6 +485,7 @@ impl Engine {
             Ok(notice) => {
                 let intake = self.book.take(&notice, false, now);
                 if let super::book::Intake::New(key) = &intake {
+                    self.cx.forked.raise(&key.0, Concern::Seen);
                     self.cx.out(Output::BookChanged { key: *key });
                 }
                 intake.verdict()
@@ -473,25 +503,24 @@ impl Engine {
     }
 
     /// A proof that somebody passes on: kept, and passed on in turn, only about those that concern us.
-    fn proof(&mut self, token: Token, from: NodeId, data: &[u8], dealt: bool) {
-        let cx = &mut self.cx;
+    fn proof(&mut self, token: Token, from: NodeId, data: &[u8], concern: Concern, now: Timestamp) {
         let (verdict, why) = match encode::from_bytes::<ForkProof>(data, limits::PROOF_BYTES) {
             Err(why) => (Verdict::Reject, Some(why.to_string())),
             Ok(proof) => match proof.accused() {
                 None => (Verdict::Reject, Some("it accuses nobody".to_owned())),
-                Some(author) if cx.forked.contains(&author) => (Verdict::Ignore, None),
                 Some(author) => {
-                    let concerns = dealt || author == cx.me() || self.book.offers_any_of(&author);
-                    let concerns = concerns || self.host.leases().values().any(|l| l.draft().renter == author);
-                    let concerns = concerns || self.renter.leases().values().any(|l| l.host() == author);
+                    let concern = self.concern(&author).max(concern);
+                    let cx = &mut self.cx;
+                    cx.forked.raise(&author, concern);
                     // Who does not concern us is not even checked: keys are free, and so are forks of them.
-                    if !concerns || cx.forked.len() >= limits::PROOFS {
+                    let wanted = concern > Concern::Nobody && cx.forked.would_take(&author, concern);
+                    if !wanted || !self.heads.may_pass_on(from, cx, now) {
                         (Verdict::Ignore, None)
                     } else {
                         match proof.verify(cx.chain.network()) {
                             Err(why) => (Verdict::Reject, Some(why.to_string())),
                             Ok(_) => {
-                                forked(cx, proof);
+                                forked(cx, proof, concern, Origin::Told);
                                 (Verdict::Accept, None)
                             }
                         }
@@ -499,10 +528,22 @@ impl Engine {
                 }
             },
         };
+        let cx = &mut self.cx;
         if let Some(why) = why {
             cx.out(Output::Violation(Violation::Malformed { peer: from, what: "a proof of a fork", why }));
         }
         cx.out(Output::Verdict { token, verdict });
+    }
+
+    /// How much a key's fork matters to this node, as far as the engine can tell: evidence that others have shown is the shell's.
+    fn concern(&self, node: &NodeId) -> Concern {
+        if self.is_party(node) {
+            Concern::Dealt
+        } else if self.book.offers_any_of(node) {
+            self.cx.concern(node).max(Concern::Seen)
+        } else {
+            self.cx.concern(node)
+        }
     }
 
     /// Whether a peer is the other side of a lease.

@@ -299,6 +299,11 @@ impl Engine {
         held.into_iter().for_each(|(author, claim)| self.opinions.hold(author, claim));
     }
 
+    /// Nodes that others have shown evidence of: forks of theirs matter more than those of strangers.
+    pub fn heard_of(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        nodes.into_iter().for_each(|node| self.cx.forked.raise(&node, Concern::Heard));
+    }
+
     fn opine(&mut self, token: Token, peer: NodeId, lease: Option<crate::LeaseId>, body: Body, now: Timestamp) {
         let made = match (lease, &body) {
             (Some(lease), Body::Dispute(_)) => self.cx.chain.append(lease, peer, body, now),

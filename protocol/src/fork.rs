@@ -162,3 +162,65 @@ impl ForkProof {
 fn check<T: Document>(signed: &Signed<T>, network: &NetworkId) -> Result<Verified<T>, NoFork> {
     signed.verify(network).map_err(NoFork::Unverified)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        Keypair, LeaseId, Timestamp,
+        entry::Body,
+        heads::{ChainHead, HeadReport},
+        id::DocumentId,
+        limits,
+        machine::testkit::{key, network},
+    };
+
+    /// An entry that takes as many bytes as one may, for a key.
+    fn largest(author: &Keypair, start: u32) -> Verified<Entry> {
+        let entry = |fill: usize| {
+            let (count, rest) = (fill / limits::DEVICE_BYTES, fill % limits::DEVICE_BYTES);
+            let mut devices = vec!["x".repeat(limits::DEVICE_BYTES); count];
+            devices.push("x".repeat(rest));
+            Entry {
+                author: author.node_id(),
+                seq: u64::MAX - 1,
+                prev: Some(DocumentId([255; 32])),
+                time: Timestamp(u64::MAX),
+                lease: Some(LeaseId([255; 32])),
+                peer: Some(key(200).node_id()),
+                body: Body::Placement { start, slots: Vec::new(), devices },
+            }
+        };
+        let most = (0..limits::ENTRY_BYTES).rev().find(|n| encode::to_bytes(&entry(*n)).len() <= limits::ENTRY_BYTES);
+        Verified::sign(entry(most.unwrap()), author, &network()).unwrap()
+    }
+
+    #[test]
+    fn the_largest_possible_proof_fits_where_proofs_must() {
+        let (a, b) = (largest(&key(7), u32::MAX - 1), largest(&key(7), u32::MAX));
+        assert_eq!([a.payload().len(), b.payload().len()], [limits::ENTRY_BYTES; 2], "no entry is larger");
+        let proof = ForkProof::Entries(a.to_signed(), b.to_signed());
+        let bytes = encode::to_bytes(&proof);
+        assert!(bytes.len() <= limits::PROOF_BYTES, "{}", bytes.len());
+        let read: ForkProof = encode::from_bytes(&bytes, limits::PROOF_BYTES).unwrap();
+        assert_eq!(read.verify(&network()), Ok(key(7).node_id()));
+        // No other kind is of larger documents.
+        let others = [HeadReport::MAX_BYTES, Usage::MAX_BYTES, Ack::MAX_BYTES];
+        assert!(others.iter().all(|bytes| *bytes <= Entry::MAX_BYTES));
+        let head = Some(ChainHead { seq: a.seq, id: DocumentId([1; 32]) });
+        let report = HeadReport {
+            author: key(7).node_id(),
+            instance: Nonce([255; 16]),
+            started: Timestamp(u64::MAX),
+            signing: false,
+            head,
+            time: Timestamp(u64::MAX),
+            heard: vec![Nonce([255; 16]); limits::INSTANCES],
+        };
+        let report = Verified::sign(report, &key(7), &network()).unwrap();
+        let proof = ForkProof::Head(report.to_signed(), a.to_signed());
+        assert_eq!(proof.verify(&network()), Ok(key(7).node_id()));
+        assert!(encode::to_bytes(&proof).len() <= limits::PROOF_BYTES);
+    }
+}

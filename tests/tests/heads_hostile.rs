@@ -80,7 +80,8 @@ fn only_what_proves_itself_is_kept_and_passed_on() {
     for at in (0..good.len()).step_by(7) {
         let mut bad = good.clone();
         bad[at] ^= 1;
-        assert_ne!(judged(&mut bench, bad, Concern::Dealt), Verdict::Accept, "byte {at}");
+        let from = key(3_000_000 + u32::try_from(at).unwrap()).node_id();
+        assert_ne!(judged_of(&mut bench, from, bad, Concern::Dealt), Verdict::Accept, "byte {at}");
     }
     assert_eq!((kept(&bench), bench.engine.is_forked(&guilty.node_id())), (0, false));
     assert_eq!(judged(&mut bench, good.clone(), Concern::Dealt), Verdict::Accept);

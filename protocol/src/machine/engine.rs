@@ -73,7 +73,12 @@ impl Engine {
             cx.persist_own(&genesis);
         }
         for (author, concern) in restore.forked {
-            if let Taken::New { instead_of: Some(gone) } = cx.forked.restore(author, concern) {
+            let gone = match cx.forked.restore(author, concern) {
+                Taken::New { instead_of } => instead_of,
+                Taken::No => Some(author),
+                Taken::Known => None,
+            };
+            if let Some(gone) = gone {
                 cx.persist(Record::Private(Private::ForkGone(gone)));
             }
         }
@@ -542,12 +547,13 @@ impl Engine {
 
     /// How much a key's fork matters to this node, as far as the engine can tell: evidence that others have shown is the shell's.
     fn concern(&self, node: &NodeId) -> Concern {
-        if self.is_party(node) {
+        let known = self.cx.concern(node);
+        if known == Concern::Dealt || self.is_party(node) {
             Concern::Dealt
         } else if self.book.offers_any_of(node) {
-            self.cx.concern(node).max(Concern::Seen)
+            known.max(Concern::Seen)
         } else {
-            self.cx.concern(node)
+            known
         }
     }
 

@@ -9,8 +9,10 @@ mod forks;
 mod peers;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use self::forks::{Origin, forked};
 use self::{
@@ -151,11 +153,12 @@ impl Heads {
     pub(super) fn connected(&mut self, cx: &mut Context, peer: NodeId, now: Timestamp) {
         self.lost.remove(&peer);
         cx.forked.raise(&peer, Concern::Seen);
-        self.catching.newcomer(peer, cx);
+        self.catching.newcomer(peer, cx, now);
         self.meet(cx, peer, now);
     }
 
     pub(super) fn disconnected(&mut self, peer: NodeId, now: Timestamp) {
+        self.catching.disconnected(&peer);
         if self.peers.disconnected(&peer) && self.lost.len() < LOST {
             self.lost.insert(peer, now + LOST_AFTER);
         }
@@ -210,15 +213,15 @@ impl Heads {
     pub(super) fn meet_before(&mut self, cx: &mut Context, peer: NodeId, now: Timestamp) {
         if self.peers.asked_at(&peer).is_none_or(|at| now >= at + RECENT) {
             self.meet(cx, peer, now);
-            // Others may know better of it than it says itself.
-            if self.catching.may_inquire(peer, cx, now) {
-                let others = || cx.connected.iter().filter(|other| **other != peer);
-                let after = others().filter(|other| self.last_peer.is_none_or(|last| **other > last));
-                let asked: Vec<NodeId> = after.chain(others()).take(INQUIRED).copied().collect();
-                for other in asked {
-                    self.last_peer = Some(other);
-                    self.meet(cx, other, now);
-                }
+        }
+        // Others may know better of it than it says itself.
+        if self.catching.may_inquire(peer, cx, now) {
+            let others = || cx.connected.iter().filter(|other| **other != peer);
+            let after = others().filter(|other| self.last_peer.is_none_or(|last| **other > last));
+            let asked: BTreeSet<NodeId> = after.chain(others()).take(INQUIRED).copied().collect();
+            for other in asked {
+                self.last_peer = Some(other);
+                self.meet(cx, other, now);
             }
         }
     }

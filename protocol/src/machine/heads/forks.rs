@@ -90,11 +90,21 @@ struct Peer {
     told: (Timestamp, usize),
 }
 
+/// Somebody whom others are to be asked about.
+#[derive(Debug, Clone, Copy)]
+struct Newcomer {
+    id: NodeId,
+    n: u64,
+    at: Timestamp,
+    /// Others were asked at once.
+    urgent: bool,
+}
+
 /// What everybody was asked and told.
 #[derive(Debug, Default)]
 pub(super) struct Catching {
     peers: BTreeMap<NodeId, Peer>,
-    newcomers: VecDeque<(u64, NodeId)>,
+    newcomers: VecDeque<Newcomer>,
     newest: u64,
     inquiries: (Timestamp, u32),
 }
@@ -114,24 +124,40 @@ impl Catching {
         for peer in self.peers.values_mut() {
             peer.read_at = peer.read_at.map(|at| at.min(now));
         }
+        for newcomer in &mut self.newcomers {
+            newcomer.at = newcomer.at.min(now);
+        }
+    }
+
+    /// Its last connection is gone: what it still was to be asked for is read anew, from whoever comes first.
+    pub(super) fn disconnected(&mut self, id: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(id).filter(|peer| !peer.wanted.is_empty()) {
+            (peer.of, peer.after, peer.inquired) = (None, 0, 0);
+            peer.wanted.clear();
+        }
     }
 
     /// Somebody is here whom others are to be asked about.
-    pub(super) fn newcomer(&mut self, id: NodeId, cx: &Context) {
-        if cx.forked.contains(&id) || self.newcomers.iter().any(|(_, known)| *known == id) {
+    pub(super) fn newcomer(&mut self, id: NodeId, cx: &Context, now: Timestamp) {
+        let known = |newcomer: &Newcomer| newcomer.id == id && now < newcomer.at + REREAD;
+        if cx.forked.contains(&id) || self.newcomers.iter().any(known) {
             return;
         }
+        self.newcomers.retain(|newcomer| newcomer.id != id);
         if self.newcomers.len() >= NEWCOMERS {
             self.newcomers.pop_front();
         }
         self.newest = self.newest.saturating_add(1);
-        self.newcomers.push_back((self.newest, id));
+        self.newcomers.push_back(Newcomer { id, n: self.newest, at: now, urgent: false });
     }
 
-    /// Whether others are asked at once about somebody.
+    /// Whether others are asked at once about somebody with whom something is about to be agreed.
     pub(super) fn may_inquire(&mut self, id: NodeId, cx: &Context, now: Timestamp) -> bool {
-        self.newcomer(id, cx);
-        !cx.forked.contains(&id) && counts(&mut self.inquiries, INQUIRIES, now)
+        self.newcomer(id, cx, now);
+        let calm = |newcomer: &&mut Newcomer| newcomer.id == id && !newcomer.urgent;
+        let Some(newcomer) = self.newcomers.iter_mut().find(calm) else { return false };
+        newcomer.urgent = counts(&mut self.inquiries, INQUIRIES, now);
+        newcomer.urgent
     }
 
     /// Whether a proof that a peer passes on by gossip is looked at.
@@ -146,10 +172,9 @@ impl Catching {
         if peer.read_at.is_none_or(|at| now >= at + REREAD) {
             (peer.read_at, peer.of, peer.after) = (Some(now), None, 0);
         }
-        let new = newcomers.into_iter().filter(|(n, new)| *n > peer.inquired && new != id);
-        for (_, new) in new {
+        for new in newcomers.iter().filter(|new| new.n > peer.inquired && new.id != *id) {
             // Whoever does not hold a proof of it now is not asked again.
-            peer.wanted.entry(new).or_insert(TRIES - 1);
+            peer.wanted.entry(new.id).or_insert(TRIES - 1);
         }
         peer.inquired = newest;
         peer.wanted.retain(|id, tries| *tries < TRIES && !cx.forked.contains(id));
@@ -227,7 +252,8 @@ impl Catching {
             let concern = concern(cx, &author);
             progress |= forked(cx, proof.clone(), concern, Origin::Told);
         }
-        if let Some(upto) = told.upto {
+        // Whoever tells more than it is asked for fills nothing: it is asked for the rest again.
+        if let Some(upto) = told.upto.filter(|_| peer.wanted.len() < FORKS_ASKED) {
             (peer.of, peer.after) = (Some(of), upto);
             for name in &told.names {
                 let concern = concern(cx, name);

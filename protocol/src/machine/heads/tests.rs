@@ -342,6 +342,22 @@ fn floods_of_keys_and_starts_take_no_memory_and_a_peer_has_its_share() {
         witness.meets(&told);
     }
     assert!(witness.heads.peers.remembered().0 <= WITNESSED);
+    assert!(witness.heads.catching.remembered().0 <= WITNESSED);
+    // Nor do lists of names that nobody asked for.
+    let told = Told::new(7, 1, 5, 1);
+    for n in 0..100u32 {
+        let name = |m: u32| NodeId(crate::Digest::of(&[n.to_be_bytes(), m.to_be_bytes()].concat()).0);
+        let names = (0..crate::fork::FORKS_PAGE as u32).map(name).collect();
+        let forks = ForksTold { names, upto: Some(u64::from(n)), more: true, proofs: Vec::new() };
+        let mut met = told.answer(&told.meet(), &Told::new(1, 200, 1, 1).report(None, &[]));
+        met.forks = forks;
+        let answer = Some(Response::Met(Box::new(met)));
+        witness.heads.met(&mut witness.cx, told.id(), answer, &BTreeMap::new(), witness.now);
+    }
+    let (_, wanted) = witness.heads.catching.remembered();
+    assert!((1..2 * crate::fork::FORKS_PAGE).contains(&wanted), "{wanted}");
+    witness.heads.disconnected(told.id(), witness.now);
+    assert_eq!(witness.heads.catching.remembered().1, 0);
     // The hundredth question of a minute is put off.
     let eager = Told::new(8, 1, 1, 1);
     let busy = (0..100)

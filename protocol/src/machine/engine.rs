@@ -2,6 +2,8 @@
 //!
 //! Owns nothing of the rules themselves; it hands each input to the part it concerns, and collects the outputs in order.
 
+mod forks;
+
 use std::collections::BTreeMap;
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     book::Book,
     chain::Chain,
     context::{Asked, Context},
-    forks::{Concern, Taken},
+    forks::Concern,
     heads::{Heads, Instance, Origin, forked},
     host::Host,
     host_lease::{HostLease, Remembered},
@@ -24,7 +26,6 @@ use super::{
 use crate::{
     Amount, Currency, DocumentId, Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
     entry::{Body, Entry},
-    fork::ForkProof,
     limits,
     message::{Request, Response},
     negotiation::{Reject, RejectCode},
@@ -72,16 +73,7 @@ impl Engine {
         if let Ok(Some(genesis)) = cx.chain.begin(now) {
             cx.persist_own(&genesis);
         }
-        for (author, concern) in restore.forked {
-            let gone = match cx.forked.restore(author, concern) {
-                Taken::New { instead_of } => instead_of,
-                Taken::No => Some(author),
-                Taken::Known => None,
-            };
-            if let Some(gone) = gone {
-                cx.persist(Record::Private(Private::ForkGone(gone)));
-            }
-        }
+        forks::restore(&mut cx, restore.forked);
         let heads = restore.heads.iter().filter_map(|signed| signed.verify(&network).ok()).collect();
         let own = Instance { nonce: restore.instance, started: now };
         let mut engine = Self {
@@ -304,11 +296,6 @@ impl Engine {
         held.into_iter().for_each(|(author, claim)| self.opinions.hold(author, claim));
     }
 
-    /// Nodes that others have shown evidence of: forks of theirs matter more than those of strangers.
-    pub fn heard_of(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
-        nodes.into_iter().for_each(|node| self.cx.forked.raise(&node, Concern::Heard));
-    }
-
     fn opine(&mut self, token: Token, peer: NodeId, lease: Option<crate::LeaseId>, body: Body, now: Timestamp) {
         let made = match (lease, &body) {
             (Some(lease), Body::Dispute(_)) => self.cx.chain.append(lease, peer, body, now),
@@ -435,28 +422,6 @@ impl Engine {
         }
     }
 
-    /// A peer has answered a meeting, or has not.
-    fn met(
-        &mut self,
-        token: Token,
-        response: Option<Response>,
-        mut concerns: BTreeMap<NodeId, Concern>,
-        now: Timestamp,
-    ) {
-        if !self.cx.is_meeting(token) {
-            return;
-        }
-        let Some((peer, _)) = self.cx.answered(token) else { return };
-        if let Some(Response::Met(met)) = &response {
-            for node in met.forks.accused() {
-                let known = concerns.entry(node).or_default();
-                *known = self.concern(&node).max(*known);
-            }
-        }
-        self.heads.set_party(peer, self.is_party(&peer));
-        self.heads.met(&mut self.cx, peer, response, &concerns, now);
-    }
-
     /// A peer's payment to us, or its answer to one of ours.
     fn payment_delivered(&mut self, from: NodeId, token: Token, entry: &Signed<Entry>, now: Timestamp) {
         let cx = &mut self.cx;
@@ -512,61 +477,10 @@ impl Engine {
         self.cx.out(Output::Verdict { token, verdict });
     }
 
-    /// A proof that somebody passes on: kept, and passed on in turn, only about those that concern us.
-    fn proof(&mut self, token: Token, from: NodeId, data: &[u8], concern: Concern, now: Timestamp) {
-        let (verdict, why) = match encode::from_bytes::<ForkProof>(data, limits::PROOF_BYTES) {
-            Err(why) => (Verdict::Reject, Some(why.to_string())),
-            Ok(proof) => match proof.accused() {
-                None => (Verdict::Reject, Some("it accuses nobody".to_owned())),
-                Some(author) => {
-                    let concern = self.concern(&author).max(concern);
-                    let cx = &mut self.cx;
-                    cx.forked.raise(&author, concern);
-                    // Who does not concern us is not even checked: keys are free, and so are forks of them.
-                    let wanted = concern > Concern::Nobody && cx.forked.would_take(&author, concern);
-                    if !wanted || !self.heads.may_pass_on(from, cx, now) {
-                        (Verdict::Ignore, None)
-                    } else {
-                        match proof.verify(cx.chain.network()) {
-                            Err(why) => (Verdict::Reject, Some(why.to_string())),
-                            Ok(_) => {
-                                forked(cx, proof, concern, Origin::Told);
-                                (Verdict::Accept, None)
-                            }
-                        }
-                    }
-                }
-            },
-        };
-        let cx = &mut self.cx;
-        if let Some(why) = why {
-            cx.out(Output::Violation(Violation::Malformed { peer: from, what: "a proof of a fork", why }));
-        }
-        cx.out(Output::Verdict { token, verdict });
-    }
-
-    /// How much a key's fork matters to this node, as far as the engine can tell: evidence that others have shown is the shell's.
-    fn concern(&self, node: &NodeId) -> Concern {
-        let known = self.cx.concern(node);
-        if known == Concern::Dealt || self.is_party(node) {
-            Concern::Dealt
-        } else if self.book.offers_any_of(node) {
-            known.max(Concern::Seen)
-        } else {
-            known
-        }
-    }
-
     /// Whether a peer is the other side of a lease.
     fn is_party(&self, peer: &NodeId) -> bool {
         self.host.leases().values().any(|l| l.draft().renter == *peer)
             || self.renter.leases().values().any(|l| l.host() == *peer)
-    }
-
-    /// Whether somebody is known to have signed two chains.
-    #[must_use]
-    pub fn is_forked(&self, node: &NodeId) -> bool {
-        self.cx.forked.contains(node)
     }
 
     /// When another node with our key was last heard of, which has given way.

@@ -6,7 +6,7 @@
 //! depends on what was told alone, not on the order in which it was.
 //!
 //! Owns names and concerns. The proofs themselves are in the ledger; who is asked for them, and told of them, is decided in
-//! [`super::heads`].
+//! `heads`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

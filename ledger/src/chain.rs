@@ -10,8 +10,10 @@ pub use souk_protocol::fork::{ForkProof, NoFork};
 
 use crate::journal::Position;
 
-/// Proofs of forks kept, one for each author, so that cheap keys can't fill the store.
-pub const PROOFS: u64 = limits::PROOFS as u64;
+/// Proofs of forks kept, one for each author, so that cheap keys can't fill the store. Which of too many are kept is decided by
+/// the engine, which knows more of whom they concern, and says which go ([`crate::record::Private::ForkGone`]); there is room
+/// for those that come of entries and receipts before it has.
+pub const PROOFS: u64 = limits::PROOFS as u64 + 1024;
 
 /// The newest entry of a chain that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -74,6 +74,11 @@ pub enum Private {
         /// No later entry is dated before this.
         time: Timestamp,
     },
+    /// The proof that this author has contradicted itself is not kept any more: those about others matter more.
+    ForkGone {
+        /// The author.
+        author: NodeId,
+    },
 }
 
 /// A record as it lies in the journal.

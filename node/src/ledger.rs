@@ -284,6 +284,7 @@ impl Ledger {
                 let seen = signed.verify(&network).map_err(verified);
                 seen.map(|seen| heads::signed_row(heads::HEADS_SEEN, &seen.witness, &signed)).into_iter().collect()
             }
+            Record::Private(Private::ForkGone(author)) => vec![Fact::Private(PrivateRow::ForkGone { author })],
             Record::Private(Private::Leaving { lease }) => vec![put(leaving(&lease), vec![1])],
             Record::Private(Private::Account(note)) => {
                 vec![put(accounts::note_key(&note.peer, &note.currency), encode::to_bytes(&*note))]
@@ -422,7 +423,7 @@ fn restore(view: &View, seal: &Seal, now: Timestamp) -> Result<Restore, QueryErr
         leases: open.into_iter().map(|l| row(view, seal, l)).collect::<Result<_, _>>()?,
         accounts: accounts::accounts(view)?,
         next_number: view.lease_count()?.saturating_add(1),
-        forked: view.forked()?,
+        forked: heads::forked(view)?,
         heads: heads::heads(view)?,
         instance: Nonce::default(),
     })

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     entry::Entry,
+    fork::{ForksAsked, ForksTold},
     id::{DocumentId, LeaseId, NodeId, Nonce},
     limits,
     receipt::{Ack, Usage},
@@ -121,6 +122,8 @@ pub struct Meet {
     pub at: Vec<u64>,
     /// Reports of the one who is asked, by another instance of it, or that go further than what it told last.
     pub yours: Vec<Signed<HeadReport>>,
+    /// What the asker lacks of the forks that are known.
+    pub forks: ForksAsked,
 }
 
 /// The other side: the answer to a [`Meet`].
@@ -139,6 +142,8 @@ pub struct Met {
     pub newest: Option<Signed<Entry>>,
     /// Another instance of the asker was there a moment ago, and whether it is gone is being found out: ask again shortly.
     pub doubt: bool,
+    /// Whom the answerer knows to have contradicted itself, and proofs.
+    pub forks: ForksTold,
 }
 
 impl Meet {
@@ -146,7 +151,7 @@ impl Meet {
     #[must_use]
     pub fn fits(&self) -> bool {
         let most = limits::INSTANCES;
-        self.known.len() <= most && self.at.len() <= most && self.yours.len() <= most
+        self.known.len() <= most && self.at.len() <= most && self.yours.len() <= most && self.forks.fits()
     }
 }
 
@@ -154,7 +159,7 @@ impl Met {
     /// Whether all lists are within their limits.
     #[must_use]
     pub fn fits(&self) -> bool {
-        self.at.len() <= limits::INSTANCES && self.yours.len() <= limits::INSTANCES
+        self.at.len() <= limits::INSTANCES && self.yours.len() <= limits::INSTANCES && self.forks.fits()
     }
 }
 

@@ -47,10 +47,19 @@ pub const HEAD_BYTES: usize = 512;
 pub const INSTANCES: usize = 4;
 /// Meetings that one peer may ask for in a minute: each costs some signatures.
 pub const MEETINGS_PER_MINUTE: u32 = 60;
-/// Bytes of a proof of a fork that is passed on. Two heads take some 600, two entries more only if one of them holds a draft.
-pub const PROOF_BYTES: usize = 4096;
+/// Bytes of a proof of a fork: two of the largest documents that one is made of, which are entries, with their signatures and
+/// what is around them. Two heads take some 600.
+pub const PROOF_BYTES: usize = 2 * ENTRY_BYTES + 512;
 /// Proofs of forks kept, one for each author, so that cheap keys can't fill the store.
 pub const PROOFS: usize = 10_000;
+/// Of them, those about keys that concern nobody here: they may come to.
+pub const STRANGE_PROOFS: usize = 1024;
+/// Bytes of proofs in one answer to a meeting …
+pub const FORKS_BYTES: usize = 64 * 1024;
+/// … and in all those to one peer in a minute.
+pub const FORKS_BYTES_PER_MINUTE: usize = 256 * 1024;
+/// Proofs that one peer passes on by gossip in a minute and that are looked at; what is beyond is fetched at meetings.
+pub const PROOFS_PER_MINUTE: u32 = 60;
 /// Records in one answer to a node that restores its ledger, at most 8 KiB each.
 pub const RECALL_RECORDS: usize = 64;
 /// Such answers one node asks a peer for, and records a peer looks for at all: beyond, a ledger is not to be restored so.

@@ -132,6 +132,15 @@ fn a_copied_key_is_found_out_by_a_third_and_gets_no_lease_from_a_fourth() {
     fourth.meets(&third);
     until("the offers are there again", || (fourth.json(&["status"])["offers"] != 0).then_some(()));
     assert!(fourth.asks().iter().all(|a| a["host_id"] != one.id.as_str()));
+    // Who comes only now has it from the fourth: the finder is gone, and only one of the two chains can be met.
+    let mut third = third;
+    third.stop();
+    if two.runs() {
+        two.kill();
+    }
+    let fifth = world.node("fifth").knows(&fourth.listen[0]).start();
+    fifth.meets(&fourth);
+    until("the fifth knows", || fifth.log().contains("has signed two contradicting chains").then_some(()));
 }
 
 #[test]

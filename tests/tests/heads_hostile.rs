@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 use souk_protocol::{
-    DocumentId, Keypair, Nonce, Verified, encode,
+    DocumentId, Keypair, NodeId, Nonce, Verified, encode,
     fork::ForkProof,
     heads::{ChainHead, HeadReport},
     limits,
     machine::{
+        forks::Concern,
         io::{Input, Token, Verdict},
-        record::Record,
+        record::{Private, Record},
     },
 };
 use souk_tests::sim::hostile::{Bench, network};
@@ -37,9 +38,12 @@ fn key(n: u32) -> Keypair {
 }
 
 /// What the engine makes of gossip on the topic of proofs.
-fn judged(bench: &mut Bench, data: Vec<u8>, dealt: bool) -> Verdict {
-    let from = key(1_000_000).node_id();
-    bench.engine.handle(Input::Proof { token: Token(77), from, data, dealt }, bench.now);
+fn judged(bench: &mut Bench, data: Vec<u8>, concern: Concern) -> Verdict {
+    judged_of(bench, key(1_000_000).node_id(), data, concern)
+}
+
+fn judged_of(bench: &mut Bench, from: NodeId, data: Vec<u8>, concern: Concern) -> Verdict {
+    bench.engine.handle(Input::Proof { token: Token(77), from, data, concern }, bench.now);
     let mut verdict = None;
     while let Some(output) = bench.engine.poll_output() {
         match output {
@@ -70,17 +74,18 @@ fn only_what_proves_itself_is_kept_and_passed_on() {
         vec![0; limits::PROOF_BYTES + 1],
         Vec::new(),
     ] {
-        assert_eq!(judged(&mut bench, nothing, true), Verdict::Reject);
+        assert_eq!(judged(&mut bench, nothing, Concern::Dealt), Verdict::Reject);
     }
     // Every bit of it counts.
     for at in (0..good.len()).step_by(7) {
         let mut bad = good.clone();
         bad[at] ^= 1;
-        assert_ne!(judged(&mut bench, bad, true), Verdict::Accept, "byte {at}");
+        let from = key(3_000_000 + u32::try_from(at).unwrap()).node_id();
+        assert_ne!(judged_of(&mut bench, from, bad, Concern::Dealt), Verdict::Accept, "byte {at}");
     }
     assert_eq!((kept(&bench), bench.engine.is_forked(&guilty.node_id())), (0, false));
-    assert_eq!(judged(&mut bench, good.clone(), true), Verdict::Accept);
-    assert_eq!(judged(&mut bench, good, true), Verdict::Ignore, "once is enough");
+    assert_eq!(judged(&mut bench, good.clone(), Concern::Dealt), Verdict::Accept);
+    assert_eq!(judged(&mut bench, good, Concern::Dealt), Verdict::Ignore, "once is enough");
     assert_eq!((kept(&bench), bench.engine.is_forked(&guilty.node_id())), (1, true));
 }
 
@@ -88,14 +93,21 @@ fn only_what_proves_itself_is_kept_and_passed_on() {
 fn forks_of_fresh_keys_concern_nobody_and_the_table_is_bounded() {
     let mut bench = Bench::new(Keypair::from_seed(&[1; 32]));
     for n in 0..500 {
-        assert_eq!(judged(&mut bench, encode::to_bytes(&proof(&key(n))), false), Verdict::Ignore);
+        assert_eq!(judged(&mut bench, encode::to_bytes(&proof(&key(n))), Concern::Nobody), Verdict::Ignore);
     }
     assert_eq!(kept(&bench), 0);
+    // One peer alone passes on no more than its share, and is not blamed for more.
+    let passed: Vec<Verdict> =
+        (0..200).map(|n| judged(&mut bench, encode::to_bytes(&proof(&key(n))), Concern::Seen)).collect();
+    let accepted = passed.iter().filter(|v| **v == Verdict::Accept).count();
+    assert_eq!(accepted, usize::try_from(limits::PROOFS_PER_MINUTE).unwrap());
+    assert!(passed.iter().all(|v| *v != Verdict::Reject));
     // Even where all of them were dealt with, there is an end.
     let most = u32::try_from(limits::PROOFS).unwrap();
-    for n in 0..most {
-        assert_eq!(judged(&mut bench, encode::to_bytes(&proof(&key(n))), true), Verdict::Accept);
+    for n in 1_000..most + 3_000 {
+        let from = key(2_000_000 + n / limits::PROOFS_PER_MINUTE).node_id();
+        judged_of(&mut bench, from, encode::to_bytes(&proof(&key(n))), Concern::Dealt);
     }
-    assert_eq!(judged(&mut bench, encode::to_bytes(&proof(&key(most + 1))), true), Verdict::Ignore);
-    assert_eq!(kept(&bench), limits::PROOFS);
+    let gone = bench.records.iter().filter(|r| matches!(r, Record::Private(Private::ForkGone(_)))).count();
+    assert_eq!(kept(&bench) - gone, limits::PROOFS);
 }

@@ -87,7 +87,11 @@ impl State {
         self.forget();
         match record {
             Record::Private(_) => Ok(Keep::No(None)),
-            Record::Fork(_) => Ok(Keep::Yes(None)),
+            Record::Fork(proof) => {
+                let author = proof.accused();
+                let held = author.map(|author| self.bytes(&keys::proof(&author))).transpose()?.flatten();
+                Ok(yes_if(held.is_some()))
+            }
             Record::Usage(usage) => {
                 let usage = self.read(usage)?;
                 let held = match self.lease(&usage.value.lease)? {

@@ -43,6 +43,15 @@ impl State {
                 }
                 self.staged.insert(keys::RESTORED.to_vec(), Some(Vec::new()));
             }
+            Private::ForkGone { author } => {
+                let key = keys::proof(author);
+                if self.bytes(&key)?.is_none() {
+                    return Ok(Applied::Known);
+                }
+                let count: u64 = self.row(keys::PROOF_COUNT, "count")?.unwrap_or(0);
+                self.staged.insert(key, None);
+                self.put(keys::PROOF_COUNT.to_vec(), &count.saturating_sub(1));
+            }
         }
         Ok(Applied::New)
     }

@@ -58,7 +58,7 @@ fn config(names: &Names) -> Result<gossipsub::Config, StartError> {
         .mesh_n_low(4)
         .mesh_n_high(12)
         .mesh_outbound_min(1)
-        // A slow peer's queue: 512 messages of 8 KiB at worst.
+        // A slow peer's queue: 512 messages of 16 KiB at worst.
         .connection_handler_queue_len(512)
         .build()
         .map_err(|e| StartError::Config(e.to_string()))

@@ -14,11 +14,11 @@ pub const MAX_REQUEST: usize = 256 * 1024;
 /// Bytes of one answer's body: a page of a set reconciliation or of a receipt export. Longer answers are paged by the asker.
 pub const MAX_ANSWER: usize = 1024 * 1024;
 
-/// Bytes of one gossip message's data: the largest offer (4 KiB) with room for its envelope and signature.
-pub const MAX_GOSSIP: usize = 4 * 1024 + 512;
+/// Bytes of one gossip message's data: the largest proof of a fork, which is two of the largest entries. Offers take a third.
+pub const MAX_GOSSIP: usize = souk_protocol::limits::PROOF_BYTES;
 
 /// Bytes of one gossipsub RPC. Holds one message of [`MAX_GOSSIP`] or one list of [`MAX_IHAVE`] message ids.
-pub const MAX_GOSSIP_RPC: usize = 8 * 1024;
+pub const MAX_GOSSIP_RPC: usize = 16 * 1024;
 
 /// Message ids in one IHAVE or IWANT. An id is 32 bytes and 2 of framing: 200 of them stay within [`MAX_GOSSIP_RPC`].
 pub const MAX_IHAVE: usize = 200;

@@ -12,9 +12,10 @@ use souk_ledger::{
 use souk_protocol::{
     Digest, LeaseId, NodeId, Timestamp,
     entry::Entry,
+    fork::FORKS_ASKED,
     heads::{ChainHead, HeadReport, HeldRecord, Meet},
     limits,
-    machine::{io::LookedUp, record::Head, record::Restore},
+    machine::{forks::Concern, io::LookedUp, record::Head, record::Restore},
     message::Response,
     signed::{Document, Signed},
 };
@@ -57,6 +58,7 @@ impl Ledger {
             own: self.own_at(&meet.at),
             newest: newest.and_then(|head| logged(self.view().entry(from, head.seq)).flatten()),
             clash,
+            proofs: self.proofs(&meet.forks.proofs),
         }
     }
 
@@ -70,8 +72,18 @@ impl Ledger {
     /// Whether there is anything between us and a node.
     #[must_use]
     pub fn has_dealt(&self, node: &NodeId) -> bool {
-        logged(self.view().head(node)).flatten().is_some()
-            || logged(self.view().balances(Some(node))).is_some_and(|all| !all.is_empty())
+        logged(dealt(self.view(), node)).unwrap_or(false)
+    }
+
+    /// The proofs that a peer wants, as far as they are held and fit into one answer.
+    fn proofs(&self, wanted: &[NodeId]) -> Vec<ForkProof> {
+        let mut bytes = 0;
+        let held = wanted.iter().take(FORKS_ASKED).filter_map(|author| logged(self.view().fork(author)).flatten());
+        held.take_while(|proof| {
+            bytes += souk_protocol::encode::to_bytes(proof).len();
+            bytes <= limits::FORKS_BYTES
+        })
+        .collect()
     }
 
     /// Whether there was a lease between us and a node.
@@ -208,6 +220,21 @@ fn paged(all: Vec<HeldRecord>, wanted: u32) -> (Vec<HeldRecord>, bool) {
         }
     }
     (records, more)
+}
+
+/// Whether there is anything between the ledger's owner and a node.
+fn dealt(view: &View, node: &NodeId) -> Result<bool, QueryError> {
+    Ok(view.head(node)?.is_some() || !view.balances(Some(node))?.is_empty())
+}
+
+/// Everybody known to have contradicted itself, and whether that matters as far as the ledger knows.
+pub(super) fn forked(view: &View) -> Result<Vec<(NodeId, Concern)>, QueryError> {
+    let mut forked = Vec::new();
+    for node in view.forked()? {
+        let concern = if dealt(view, &node)? { Concern::Dealt } else { Concern::Nobody };
+        forked.push((node, concern));
+    }
+    Ok(forked)
 }
 
 /// Heads that others have told, as far as they are kept.

@@ -1,6 +1,9 @@
 //! Meetings, proofs of forks and what they do: the engine's part in the node.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use souk_network::{GossipVerdict, Reply as PeerReply, Topic};
 use souk_protocol::{
@@ -8,7 +11,7 @@ use souk_protocol::{
     fork::ForkProof,
     heads::Meet,
     limits,
-    machine::io::{Input, Ticket},
+    machine::{forks::Concern, io::Input},
     message::Response,
     negotiation::{Reject, RejectCode},
 };
@@ -36,9 +39,28 @@ impl Market {
     /// A proof came by gossip.
     pub(super) fn proof_came(&mut self, from: NodeId, data: &[u8], verdict: GossipVerdict) {
         let proof = encode::from_bytes::<ForkProof>(data, limits::PROOF_BYTES).ok();
-        let dealt = proof.and_then(|p| p.accused()).is_some_and(|author| self.ledger.has_dealt(&author));
+        let concerns = self.concerns(proof.and_then(|p| p.accused()));
+        let concern = concerns.into_values().max().unwrap_or_default();
         let token = self.expect_verdict(verdict);
-        self.input(Input::Proof { token, from, data: data.to_vec(), dealt });
+        self.input(Input::Proof { token, from, data: data.to_vec(), concern });
+    }
+
+    /// How much forks of these nodes matter, as far as the ledger and what others have shown tell; those that don't are left out.
+    pub(super) fn concerns(&self, accused: impl IntoIterator<Item = NodeId>) -> BTreeMap<NodeId, Concern> {
+        let mut left: BTreeSet<NodeId> = accused.into_iter().collect();
+        let mut concerns: BTreeMap<NodeId, Concern> = BTreeMap::new();
+        concerns.extend(left.iter().filter(|node| self.ledger.has_dealt(node)).map(|node| (*node, Concern::Dealt)));
+        left.retain(|node| !concerns.contains_key(node));
+        if !left.is_empty() {
+            concerns
+                .extend(self.trust.heard_of().filter(|node| left.contains(node)).map(|node| (node, Concern::Heard)));
+        }
+        concerns
+    }
+
+    /// Tells the engine of whose forks matter by what others have shown: the ledger does not know.
+    pub(super) fn tell_heard_of(&mut self) {
+        self.engine.heard_of(self.trust.heard_of());
     }
 
     /// An entry of a peer's contradicts what is held of its chain.
@@ -57,17 +79,18 @@ impl Market {
         }
     }
 
-    /// An author is known to have contradicted itself: its offers are not found any more, and others are told.
-    pub(super) fn forked(&mut self, author: NodeId, proof: &ForkProof, _after: Ticket) {
+    /// An author is known to have contradicted itself: its offers are not found any more, and if it was found out here, others
+    /// are told.
+    pub(super) fn forked(&mut self, author: NodeId, proof: &ForkProof, found: bool) {
         tracing::warn!(node = %author, by = proof.name(), "a node has signed two contradicting chains: no new leases with it");
         let machines: Vec<_> = self.engine.book().offers().filter(|o| o.host == author).map(|o| o.machine).collect();
         for machine in machines {
             self.index.remove(&author, &machine);
         }
-        let bytes = encode::to_bytes(proof);
-        if bytes.len() > limits::PROOF_BYTES {
+        if !found {
             return;
         }
+        let bytes = encode::to_bytes(proof);
         let network = self.network.clone();
         tokio::spawn(async move {
             if let Err(error) = network.publish(Topic::Proofs, bytes).await {
@@ -95,8 +118,7 @@ impl Market {
         }
         let hosts = self.engine.renter().leases().values().map(|l| l.host());
         let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
-        let forked: std::collections::BTreeSet<NodeId> =
-            hosts.chain(renters).filter(|p| self.engine.is_forked(p)).collect();
+        let forked: BTreeSet<NodeId> = hosts.chain(renters).filter(|p| self.engine.is_forked(p)).collect();
         problems.extend(forked.into_iter().map(|node| Problem {
             sentence: format!("{node}, with whom a lease is open, has signed two contradicting chains"),
             fix: "fetch what is yours with souk copy; the lease runs out, and no new one is made".to_owned(),
@@ -133,7 +155,7 @@ pub struct Asked {
     /// Peers counted at once.
     peers: usize,
     since: souk_protocol::Timestamp,
-    asked: std::collections::BTreeMap<NodeId, u32>,
+    asked: BTreeMap<NodeId, u32>,
 }
 
 impl Asked {
@@ -149,13 +171,13 @@ impl Asked {
 
     const fn new(each: u32, period: u64, peers: usize) -> Self {
         let since = souk_protocol::Timestamp(0);
-        Self { each, period, peers, since, asked: std::collections::BTreeMap::new() }
+        Self { each, period, peers, since, asked: BTreeMap::new() }
     }
 
     fn take(&mut self, from: NodeId) -> bool {
         let now = crate::clock::now();
         if now.since(self.since).0 > self.period || now < self.since {
-            (self.since, self.asked) = (now, std::collections::BTreeMap::new());
+            (self.since, self.asked) = (now, BTreeMap::new());
         }
         if self.asked.len() >= self.peers && !self.asked.contains_key(&from) {
             return false;

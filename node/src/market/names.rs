@@ -75,7 +75,8 @@ impl Market {
                 | Private::Leaving { .. }
                 | Private::Account(_)
                 | Private::Head(_)
-                | Private::HeadSeen(_),
+                | Private::HeadSeen(_)
+                | Private::ForkGone(_),
             )
             | Record::Fork(_)
             | Record::Usage(_)

@@ -306,6 +306,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     market.begin_money();
     market.remember_failures();
     market.begin_trust();
+    market.tell_heard_of();
     market.ask_pulses();
     let public_ends = CancellationToken::new();
     let _public_ends = public_ends.clone().drop_guard();
@@ -560,7 +561,7 @@ impl Market {
                 self.owned.book_changed(&key, offer, book.is_withdrawn(&key));
                 self.show_host(key.0);
             }
-            Output::Forked { author, proof, after } => self.forked(author, &proof, after),
+            Output::Forked { author, proof, found, .. } => self.forked(author, &proof, found),
             Output::Halted(why) => {
                 tracing::error!("{why}; nothing is signed any more");
                 self.halted = Some(why);
@@ -699,7 +700,14 @@ impl Market {
                 if let Some(proof) = proof.flatten() {
                     self.input(Input::Contradicted(Box::new(proof)));
                 }
-                self.input(Input::Response { token, result });
+                let input = match result {
+                    Ok(Response::Met(met)) => {
+                        let concerns = self.concerns(met.forks.accused());
+                        Input::Met { token, met, concerns }
+                    }
+                    result => Input::Response { token, result },
+                };
+                self.input(input);
             }
             Internal::Image { token, result } => self.input(Input::Image { token, result }),
             Internal::Owner { token, about, answer, failure } => self.owner_answered(token, about, answer, failure),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{
     account::{Accounts, Key},
     chain::Chain,
+    forks::{Concern, Forks},
     io::{Output, Ticket, Token},
     record::{Private, Record},
     settling::Payments,
@@ -49,7 +50,7 @@ pub(super) struct Context {
     pub(super) chain: Chain,
     pub(super) connected: std::collections::BTreeSet<NodeId>,
     /// Authors that are known to have contradicted themselves: no new leases with them.
-    pub(super) forked: std::collections::BTreeSet<NodeId>,
+    pub(super) forked: Forks,
     /// Of our newest entry.
     head_ticket: Option<Ticket>,
     /// What is between us and each peer.
@@ -67,9 +68,9 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(chain: Chain) -> Self {
         Self {
+            forked: Forks::new(chain.key()),
             chain,
             connected: std::collections::BTreeSet::new(),
-            forked: std::collections::BTreeSet::new(),
             head_ticket: None,
             accounts: Accounts::default(),
             payments: Payments::default(),
@@ -83,6 +84,17 @@ impl Context {
 
     pub(super) fn me(&self) -> NodeId {
         self.chain.me()
+    }
+
+    /// How much a key's fork matters, as far as accounts and connections show.
+    pub(super) fn concern(&self, node: &NodeId) -> Concern {
+        if *node == self.me() || self.accounts.any_with(node) {
+            Concern::Dealt
+        } else if self.connected.contains(node) {
+            Concern::Seen
+        } else {
+            Concern::Nobody
+        }
     }
 
     /// Writes down what has changed of the accounts beside what was signed.
@@ -172,6 +184,11 @@ impl Context {
         self.asked.insert(token, (to, asked));
         self.out(Output::Send { token, to, request: Box::new(request), after });
         token
+    }
+
+    /// Whether this is a question of a meeting that has not been answered.
+    pub(super) fn is_meeting(&self, token: Token) -> bool {
+        self.asked.get(&token).is_some_and(|(_, asked)| *asked == Asked::Meet)
     }
 
     pub(super) fn answered(&mut self, token: Token) -> Option<(NodeId, Asked)> {

@@ -2,12 +2,17 @@
 //!
 //! Owns nothing of the rules themselves; it hands each input to the part it concerns, and collects the outputs in order.
 
+mod forks;
+
+use std::collections::BTreeMap;
+
 use super::{
     account::Accounts,
     book::Book,
     chain::Chain,
     context::{Asked, Context},
-    heads::{Heads, Instance, forked},
+    forks::Concern,
+    heads::{Heads, Instance, Origin, forked},
     host::Host,
     host_lease::{HostLease, Remembered},
     io::{Command, Input, NoAnswer, Output, Recalled, Refusal, Token, Verdict},
@@ -21,7 +26,6 @@ use super::{
 use crate::{
     Amount, Currency, DocumentId, Keypair, NetworkId, NodeId, Timestamp, Verified, encode,
     entry::{Body, Entry},
-    fork::ForkProof,
     limits,
     message::{Request, Response},
     negotiation::{Reject, RejectCode},
@@ -69,7 +73,7 @@ impl Engine {
         if let Ok(Some(genesis)) = cx.chain.begin(now) {
             cx.persist_own(&genesis);
         }
-        cx.forked = restore.forked.into_iter().take(limits::PROOFS).collect();
+        forks::restore(&mut cx, restore.forked);
         let heads = restore.heads.iter().filter_map(|signed| signed.verify(&network).ok()).collect();
         let own = Instance { nonce: restore.instance, started: now };
         let mut engine = Self {
@@ -169,10 +173,11 @@ impl Engine {
                 self.heads.set_party(from, self.is_party(&from));
                 self.heads.meeting(&mut self.cx, from, token, &meet, *looked_up, now);
             }
-            Input::Proof { token, from, data, dealt } => self.proof(token, from, &data, dealt),
+            Input::Proof { token, from, data, concern } => self.proof(token, from, &data, concern, now),
             Input::Contradicted(proof) => {
-                forked(&mut self.cx, *proof);
+                forked(&mut self.cx, *proof, Concern::Dealt, Origin::Found);
             }
+            Input::Met { token, met, concerns } => self.met(token, Some(Response::Met(met)), concerns, now),
             Input::Response { token, result } => self.response(token, result, now),
             Input::Gossip { token, from, data } => self.gossip(token, from, &data, now),
             Input::Connected(peer) => {
@@ -392,13 +397,12 @@ impl Engine {
     }
 
     fn response(&mut self, token: Token, result: Result<Response, NoAnswer>, now: Timestamp) {
+        if self.cx.is_meeting(token) {
+            return self.met(token, result.ok(), BTreeMap::new(), now);
+        }
         let Some((peer, asked)) = self.cx.answered(token) else {
             return;
         };
-        if asked == Asked::Meet {
-            self.heads.set_party(peer, self.is_party(&peer));
-            return self.heads.met(&mut self.cx, peer, result.ok(), now);
-        }
         let (cx, renter, host) = (&mut self.cx, &mut self.renter, &mut self.host);
         match asked {
             Asked::Meet => {}
@@ -456,6 +460,7 @@ impl Engine {
             Ok(notice) => {
                 let intake = self.book.take(&notice, false, now);
                 if let super::book::Intake::New(key) = &intake {
+                    self.cx.forked.raise(&key.0, Concern::Seen);
                     self.cx.out(Output::BookChanged { key: *key });
                 }
                 intake.verdict()
@@ -472,49 +477,10 @@ impl Engine {
         self.cx.out(Output::Verdict { token, verdict });
     }
 
-    /// A proof that somebody passes on: kept, and passed on in turn, only about those that concern us.
-    fn proof(&mut self, token: Token, from: NodeId, data: &[u8], dealt: bool) {
-        let cx = &mut self.cx;
-        let (verdict, why) = match encode::from_bytes::<ForkProof>(data, limits::PROOF_BYTES) {
-            Err(why) => (Verdict::Reject, Some(why.to_string())),
-            Ok(proof) => match proof.accused() {
-                None => (Verdict::Reject, Some("it accuses nobody".to_owned())),
-                Some(author) if cx.forked.contains(&author) => (Verdict::Ignore, None),
-                Some(author) => {
-                    let concerns = dealt || author == cx.me() || self.book.offers_any_of(&author);
-                    let concerns = concerns || self.host.leases().values().any(|l| l.draft().renter == author);
-                    let concerns = concerns || self.renter.leases().values().any(|l| l.host() == author);
-                    // Who does not concern us is not even checked: keys are free, and so are forks of them.
-                    if !concerns || cx.forked.len() >= limits::PROOFS {
-                        (Verdict::Ignore, None)
-                    } else {
-                        match proof.verify(cx.chain.network()) {
-                            Err(why) => (Verdict::Reject, Some(why.to_string())),
-                            Ok(_) => {
-                                forked(cx, proof);
-                                (Verdict::Accept, None)
-                            }
-                        }
-                    }
-                }
-            },
-        };
-        if let Some(why) = why {
-            cx.out(Output::Violation(Violation::Malformed { peer: from, what: "a proof of a fork", why }));
-        }
-        cx.out(Output::Verdict { token, verdict });
-    }
-
     /// Whether a peer is the other side of a lease.
     fn is_party(&self, peer: &NodeId) -> bool {
         self.host.leases().values().any(|l| l.draft().renter == *peer)
             || self.renter.leases().values().any(|l| l.host() == *peer)
-    }
-
-    /// Whether somebody is known to have signed two chains.
-    #[must_use]
-    pub fn is_forked(&self, node: &NodeId) -> bool {
-        self.cx.forked.contains(node)
     }
 
     /// When another node with our key was last heard of, which has given way.

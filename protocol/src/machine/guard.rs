@@ -17,6 +17,7 @@ use super::{
 use crate::{
     DocumentId, Keypair, Millis, NetworkId, NodeId, Nonce, Timestamp, Verified,
     entry::Entry,
+    fork::{ForksAsked, ForksTold},
     heads::{ChainHead, HeadReport, HeldRecord, Meet, Met},
     limits,
     message::{Request, Response},
@@ -189,7 +190,13 @@ impl Guard {
 
     fn ask(&mut self, peer: NodeId, now: Timestamp) {
         let Some(report) = self.report(self.own_head(), Vec::new(), now) else { return };
-        let meet = Meet { report: report.to_signed(), known: Vec::new(), at: Vec::new(), yours: Vec::new() };
+        let meet = Meet {
+            report: report.to_signed(),
+            known: Vec::new(),
+            at: Vec::new(),
+            yours: Vec::new(),
+            forks: ForksAsked::default(),
+        };
         let asked = self.peers.entry(peer).or_default();
         asked.at = now;
         if asked.answered != Some(true) {
@@ -229,7 +236,15 @@ impl Guard {
         let at = own.iter().filter(|head| meet.at.contains(&head.seq)).take(limits::INSTANCES);
         let at = at.filter_map(|head| self.report(Some(*head), heard.clone(), now)).map(|r| r.to_signed()).collect();
         let (report, seen) = (report.to_signed(), seen.to_signed());
-        Response::Met(Box::new(Met { report, at, seen, yours: Vec::new(), newest: None, doubt: false }))
+        Response::Met(Box::new(Met {
+            report,
+            at,
+            seen,
+            yours: Vec::new(),
+            newest: None,
+            doubt: false,
+            forks: ForksTold::default(),
+        }))
     }
 
     /// A peer has answered, or not.

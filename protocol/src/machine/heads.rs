@@ -3,17 +3,25 @@
 //!
 //! Owns what peers have told of their heads lately, by peer and start of their node, and what is known of another start with our
 //! own key. Bounded: [`WITNESSED`] peers, [`limits::INSTANCES`] starts of each. Entries are never asked for here: two heads are
-//! enough for a proof, and entries are for their parties alone. What happens before the first signature is in [`super::guard`].
+//! enough for a proof, and entries are for their parties alone. Proofs that others hold are fetched in [`forks`]. What happens before the first signature is in [`super::guard`].
 
+mod forks;
 mod peers;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use self::peers::{Peers, Sighted};
+pub(super) use self::forks::{Origin, forked};
+use self::{
+    forks::Catching,
+    peers::{Peers, Sighted},
+};
 use super::{
     context::{Asked, Context},
+    forks::Concern,
     io::{Output, OwnKey, Token},
     record::{Private, Record},
 };
@@ -38,6 +46,8 @@ const RECENT: Millis = Millis::from_secs(10);
 const LOST_AFTER: Millis = Millis(1_500);
 /// Lost peers to be told at once.
 const LOST: usize = 64;
+/// Other peers asked about one with which something is about to be agreed.
+const INQUIRED: usize = 3;
 
 /// The one who signs with our key now, and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +111,8 @@ pub struct LookedUp {
     pub newest: Option<Signed<Entry>>,
     /// The entry held of the asker that has the number of the head it tells, and is another.
     pub clash: Option<Signed<Entry>>,
+    /// The proofs that the asker wants ([`crate::fork::ForksAsked::proofs`]), as far as they are held.
+    pub proofs: Vec<ForkProof>,
 }
 
 /// All meetings.
@@ -112,6 +124,7 @@ pub(super) struct Heads {
     next_at: Timestamp,
     lost: BTreeMap<NodeId, Timestamp>,
     rival: Option<Timestamp>,
+    catching: Catching,
 }
 
 impl Heads {
@@ -121,7 +134,15 @@ impl Heads {
         for report in known {
             peers.remember(report, now);
         }
-        Self { own, peers, last_peer: None, next_at: now + EVERY, lost: BTreeMap::new(), rival: None }
+        Self {
+            own,
+            peers,
+            last_peer: None,
+            next_at: now + EVERY,
+            lost: BTreeMap::new(),
+            rival: None,
+            catching: Catching::default(),
+        }
     }
 
     /// When another node with our key was last heard of, which gives way to this one.
@@ -131,10 +152,13 @@ impl Heads {
 
     pub(super) fn connected(&mut self, cx: &mut Context, peer: NodeId, now: Timestamp) {
         self.lost.remove(&peer);
+        cx.forked.raise(&peer, Concern::Seen);
+        self.catching.newcomer(peer, cx, now);
         self.meet(cx, peer, now);
     }
 
     pub(super) fn disconnected(&mut self, peer: NodeId, now: Timestamp) {
+        self.catching.disconnected(&peer);
         if self.peers.disconnected(&peer) && self.lost.len() < LOST {
             self.lost.insert(peer, now + LOST_AFTER);
         }
@@ -146,6 +170,7 @@ impl Heads {
             *at = (*at).min(now + LOST_AFTER);
         }
         self.peers.clock_went_back(now);
+        self.catching.clock_went_back(now);
     }
 
     pub(super) fn deadline(&self, cx: &Context) -> Option<(Timestamp, &'static str)> {
@@ -189,6 +214,16 @@ impl Heads {
         if self.peers.asked_at(&peer).is_none_or(|at| now >= at + RECENT) {
             self.meet(cx, peer, now);
         }
+        // Others may know better of it than it says itself.
+        if self.catching.may_inquire(peer, cx, now) {
+            let others = || cx.connected.iter().filter(|other| **other != peer);
+            let after = others().filter(|other| self.last_peer.is_none_or(|last| **other > last));
+            let asked: BTreeSet<NodeId> = after.chain(others()).take(INQUIRED).copied().collect();
+            for other in asked {
+                self.last_peer = Some(other);
+                self.meet(cx, other, now);
+            }
+        }
     }
 
     fn meet(&mut self, cx: &mut Context, peer: NodeId, now: Timestamp) {
@@ -197,7 +232,8 @@ impl Heads {
             return;
         }
         let (known, at, yours) = self.peers.questions(&peer);
-        let meet = Meet { report: report.to_signed(), known, at, yours };
+        let meet =
+            Meet { report: report.to_signed(), known, at, yours, forks: self.catching.questions(&peer, cx, now) };
         cx.send(peer, Request::Meet(Box::new(meet)), cx.head_durable(), Asked::Meet);
     }
 
@@ -234,7 +270,7 @@ impl Heads {
         };
         self.examine(cx, from, &meet.yours, None, now);
         if let Some(entry) = looked_up.clash {
-            self.forked(cx, ForkProof::Head(meet.report.clone(), entry));
+            forked(cx, ForkProof::Head(meet.report.clone(), entry), Concern::Dealt, Origin::Found);
         }
         self.sighted(cx, from, &theirs, now);
         let key = cx.chain.key();
@@ -259,6 +295,7 @@ impl Heads {
             yours: self.peers.evidence_for(&from, &theirs),
             newest: looked_up.newest,
             doubt: self.peers.doubts(&from, theirs.instance),
+            forks: self.catching.answer(&from, cx, (self.own.nonce, &meet.forks), looked_up.proofs, now),
         };
         cx.reply(token, Response::Met(Box::new(met)), cx.head_durable());
         // Two starts of one key: each is asked, over whatever connection it is that leads there.
@@ -268,7 +305,14 @@ impl Heads {
     }
 
     /// The answer to a meeting.
-    pub(super) fn met(&mut self, cx: &mut Context, from: NodeId, response: Option<Response>, now: Timestamp) {
+    pub(super) fn met(
+        &mut self,
+        cx: &mut Context,
+        from: NodeId,
+        response: Option<Response>,
+        concerns: &BTreeMap<NodeId, Concern>,
+        now: Timestamp,
+    ) {
         let met = match response {
             Some(Response::Met(met)) => met,
             Some(Response::Busy { .. } | Response::Rejected(_)) | None => return,
@@ -298,6 +342,14 @@ impl Heads {
         for peer in self.peers.probes(now) {
             self.meet(cx, peer, now);
         }
+        if self.catching.told(from, cx, (theirs.instance, &met.forks), concerns, now) {
+            self.meet(cx, from, now);
+        }
+    }
+
+    /// Whether a proof that a peer passes on by gossip is looked at.
+    pub(super) fn may_pass_on(&mut self, from: NodeId, cx: &Context, now: Timestamp) -> bool {
+        self.catching.may_pass_on(from, cx, now)
     }
 
     /// Whether a peer is the other side of a lease now: then its head is kept over restarts.
@@ -314,7 +366,10 @@ impl Heads {
                 }
             }
             Sighted::Contradicts(before) => {
-                self.forked(cx, ForkProof::Heads(before.to_signed(), report.to_signed()));
+                let proof = ForkProof::Heads(before.to_signed(), report.to_signed());
+                let party = if self.peers.is_party(&peer) { Concern::Dealt } else { Concern::Seen };
+                let concern = cx.concern(&peer).max(party);
+                forked(cx, proof, concern, Origin::Found);
             }
         }
     }
@@ -343,7 +398,7 @@ impl Heads {
             if ours.is_some_and(|head| Some(head.id) != cx.chain.head().map(|h| h.id))
                 && let Some(own) = self.report(cx, head_of(cx), Vec::new(), now)
             {
-                self.forked(cx, ForkProof::Heads(own.to_signed(), report.to_signed()));
+                forked(cx, ForkProof::Heads(own.to_signed(), report.to_signed()), Concern::Dealt, Origin::Found);
             }
             if report.heard.contains(&self.own.nonce) {
                 self.rival = Some(now);
@@ -366,25 +421,6 @@ impl Heads {
         let report = encode::from_bytes::<HeadReport>(signed.payload(), limits::HEAD_BYTES);
         report.is_ok_and(|report| report.author == me && report.instance == self.own.nonce)
     }
-
-    /// A proof that somebody contradicted itself: kept for ever, and passed on.
-    pub(super) fn forked(&mut self, cx: &mut Context, proof: ForkProof) {
-        forked(cx, proof);
-    }
-}
-
-/// Takes a proof in that has been put together here or is verified: whether it was new.
-pub(super) fn forked(cx: &mut Context, proof: ForkProof) -> bool {
-    let Ok(author) = proof.verify(cx.chain.network()) else {
-        return false;
-    };
-    if cx.forked.len() >= limits::PROOFS || !cx.forked.insert(author) {
-        return false;
-    }
-    let proof = Box::new(proof);
-    let ticket = cx.persist(Record::Fork(proof.clone()));
-    cx.out(Output::Forked { author, proof, after: ticket });
-    true
 }
 
 fn halt(cx: &mut Context, why: OwnKey) {

@@ -3,6 +3,8 @@
 //! The shell feeds inputs with a time and carries outputs out in their order. An output with `after` waits until the store has
 //! said that record durable; a signature never leaves the node before its record is on disk.
 
+use std::collections::BTreeMap;
+
 use crate::{
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     checkpoint::Checkpoint,
@@ -24,6 +26,7 @@ use crate::{
 pub use super::heads::LookedUp;
 use super::{
     account::AccountPolicy,
+    forks::Concern,
     policy::HostSetup,
     pricing::{OwnerAnswer, Question},
     record::Record,
@@ -77,11 +80,20 @@ pub enum Input {
         from: NodeId,
         /// Its bytes.
         data: Vec<u8>,
-        /// Whether the ledger has anything with the one it accuses.
-        dealt: bool,
+        /// What the shell has of the one it accuses.
+        concern: Concern,
     },
     /// The ledger, or the shell that compares what peers sign with it, holds a proof of a fork.
     Contradicted(Box<ForkProof>),
+    /// A peer has answered a meeting: as [`Input::Response`], with what the shell has of those whom the answer accuses.
+    Met {
+        /// The send's token.
+        token: Token,
+        /// The answer.
+        met: Box<crate::heads::Met>,
+        /// Everybody of [`crate::fork::ForksTold::accused`] who concerns somebody.
+        concerns: BTreeMap<NodeId, Concern>,
+    },
     /// The answer to an [`Output::Send`].
     Response {
         /// The send's token.
@@ -769,12 +781,14 @@ pub enum Output {
         /// Which machine.
         key: super::book::MachineKey,
     },
-    /// An author is known to have contradicted itself. The proof is passed on.
+    /// An author is known to have contradicted itself.
     Forked {
         /// Who.
         author: NodeId,
         /// The proof.
         proof: Box<ForkProof>,
+        /// Whether it was found here: then it is passed on by gossip. What others have told goes on by itself, or at meetings.
+        found: bool,
         /// Not before this is durable.
         after: Ticket,
     },

@@ -13,6 +13,7 @@ pub mod chain;
 mod context;
 pub mod engine;
 pub mod evidence;
+pub mod forks;
 pub mod guard;
 mod heads;
 pub mod host;

@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::account::{AccountRow, Note};
+use super::{
+    account::{AccountRow, Note},
+    forks::Concern,
+};
 use crate::{
     entry::Entry,
     fork::ForkProof,
@@ -71,6 +74,8 @@ pub enum Private {
         /// The lease.
         lease: LeaseId,
     },
+    /// The proof that somebody contradicted itself is not kept any more: others matter more ([`super::forks`]).
+    ForkGone(NodeId),
 }
 
 impl From<&Verified<Entry>> for Record {
@@ -157,8 +162,8 @@ pub struct Restore {
     pub accounts: Vec<AccountRow>,
     /// The number the next lease gets.
     pub next_number: u64,
-    /// Authors that are known to have contradicted themselves.
-    pub forked: Vec<NodeId>,
+    /// Authors that are known to have contradicted themselves, and how much the ledger says that they matter.
+    pub forked: Vec<(NodeId, Concern)>,
     /// Heads that others have told, one of each.
     pub heads: Vec<Signed<HeadReport>>,
     /// Of this start, drawn at random.

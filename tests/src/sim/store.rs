@@ -229,7 +229,7 @@ impl Store {
                     }
                 }
             }
-            Private::Head(_) | Private::HeadSeen(_) => {}
+            Private::Head(_) | Private::HeadSeen(_) | Private::ForkGone(_) => {}
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
             Private::Leaving { lease } => self.row(&lease)?.leaving = true,
             Private::Account(note) => self.accounts.note(*note),

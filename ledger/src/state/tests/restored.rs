@@ -6,6 +6,7 @@ use souk_protocol::{
 };
 
 use super::*;
+use crate::{keys, state::keep::Keep};
 
 fn resume(seq: u64, id: DocumentId) -> Fact {
     Fact::Private(Private::Resume { seq, id, time: Timestamp(START + seq) })
@@ -81,4 +82,39 @@ fn proofs_that_others_have_found_are_kept_once_and_checked() {
     assert_eq!(w.refused(&Fact::Fork(Box::new(nothing))), Refusal::NoFork(NoFork::Consistent));
     assert_eq!(w.fact(&Fact::Fork(Box::new(proof.clone()))).unwrap(), Applied::New);
     assert_eq!(w.fact(&Fact::Fork(Box::new(proof))).unwrap(), Applied::Known);
+}
+
+#[test]
+fn there_is_an_end_of_proofs_and_one_that_goes_makes_room() {
+    let mut w = World::leased();
+    let proof = |n: u64| {
+        let mut seed = [3; 32];
+        seed[..8].copy_from_slice(&n.to_be_bytes());
+        let key = Keypair::from_seed(&seed);
+        let report = |id: u8| {
+            let head = Some(ChainHead { seq: 4, id: DocumentId([id; 32]) });
+            let (author, time, instance) = (key.node_id(), Timestamp(START), Nonce([id; 16]));
+            let report = HeadReport { author, instance, started: time, signing: true, head, time, heard: Vec::new() };
+            Verified::sign(report, &key, &w.renter.network).unwrap().to_signed()
+        };
+        (key.node_id(), Fact::Fork(Box::new(ForkProof::Heads(report(1), report(2)))))
+    };
+    let most = crate::chain::PROOFS;
+    let all: Vec<_> = [0, 1, most].map(proof).into_iter().collect();
+    // As many as there may be, without making all of them.
+    w.fact(&all[0].1).unwrap();
+    w.state.put(keys::PROOF_COUNT.to_vec(), &(most - 1));
+    assert_eq!(w.fact(&all[1].1).unwrap(), Applied::New);
+    assert_eq!(w.fact(&all[2].1).unwrap(), Applied::Known, "there is no room");
+    let gone = |n: usize| Fact::Private(Private::ForkGone { author: all[n].0 });
+    assert_eq!(w.fact(&gone(2)).unwrap(), Applied::Known, "it was not kept");
+    assert_eq!(w.fact(&all[2].1).unwrap(), Applied::Known, "and what is not there makes no room");
+    assert_eq!(w.fact(&gone(0)).unwrap(), Applied::New);
+    assert_eq!(w.fact(&gone(0)).unwrap(), Applied::Known);
+    assert_eq!(w.fact(&all[2].1).unwrap(), Applied::New);
+    assert_eq!(w.fact(&all[0].1).unwrap(), Applied::Known, "the room is taken");
+    // What is rewritten is what is kept.
+    let cut = w.state.cut().unwrap().unwrap();
+    let kept = [0, 1, 2].map(|n| w.state.keeps(n as u64, all[n].1.to_record(), &cut).unwrap());
+    assert_eq!(kept, [Keep::No(None), Keep::Yes(None), Keep::Yes(None)]);
 }

@@ -120,6 +120,12 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// The parties of leases and payments that others have shown; some more than once.
+    pub(super) fn heard_of(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let leases = self.table.evidence().flat_map(|lease| [lease.host, lease.renter]);
+        leases.chain(self.table.payments().flat_map(|paid| [paid.payer, paid.payee]))
+    }
+
     /// Takes up what the ledger and the evidence file hold.
     ///
     /// # Errors

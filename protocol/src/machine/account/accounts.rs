@@ -67,6 +67,13 @@ impl Accounts {
         self.accounts.get(&(*peer, currency.clone()))
     }
 
+    /// Whether there is any account with a peer.
+    #[must_use]
+    pub fn any_with(&self, peer: &NodeId) -> bool {
+        let from = (*peer, Currency(String::new()));
+        self.accounts.range(from..).next().is_some_and(|((node, _), _)| node == peer)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Account> {
         self.accounts.values()

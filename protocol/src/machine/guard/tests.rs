@@ -35,7 +35,15 @@ fn met(peer: u8, question: &Request, yours: Vec<Signed<HeadReport>>, newest: Opt
     let own = Instance { nonce: Nonce([peer; 16]), started: NOW };
     let report = report(&key(peer), &network(), (own, true), None, vec![], NOW).unwrap().to_signed();
     let seen = countersign(&key(peer), &network(), &asked, NOW).unwrap().to_signed();
-    Response::Met(Box::new(Met { report, at: vec![], seen, yours, newest, doubt: false }))
+    Response::Met(Box::new(Met {
+        report,
+        at: vec![],
+        seen,
+        yours,
+        newest,
+        doubt: false,
+        forks: crate::fork::ForksTold::default(),
+    }))
 }
 
 fn question(guard: &mut Guard, peer: u8) -> Request {
@@ -191,7 +199,13 @@ fn a_guard_answers_meetings_and_repeats_what_it_is_told() {
     let mut guard = guard(Some(head(5)), &[], true);
     let own = Instance { nonce: Nonce([3; 16]), started: NOW };
     let theirs = report(&key(2), &network(), (own, true), None, vec![], NOW).unwrap().to_signed();
-    let meet = Meet { report: theirs, known: vec![Nonce([8; 16])], at: vec![4], yours: vec![] };
+    let meet = Meet {
+        report: theirs,
+        known: vec![Nonce([8; 16])],
+        at: vec![4],
+        yours: vec![],
+        forks: crate::fork::ForksAsked::default(),
+    };
     let at = [ChainHead { seq: 4, id: DocumentId([4; 32]) }, ChainHead { seq: 3, id: DocumentId([3; 32]) }];
     let Response::Met(met) = guard.meeting(key(2).node_id(), &meet, &at, NOW) else { panic!("no meeting") };
     let report = met.report.verify(&network()).unwrap();

@@ -68,7 +68,7 @@ impl Peer {
     }
 }
 
-fn counts(counter: &mut (Timestamp, u32), most: u32, now: Timestamp) -> bool {
+pub(super) fn counts(counter: &mut (Timestamp, u32), most: u32, now: Timestamp) -> bool {
     if now.since(counter.0) > MINUTE || now < counter.0 {
         *counter = (now, 0);
     }

@@ -1,19 +1,22 @@
 //! Two starts of one key, honest restarts, and lies about heads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::wildcard_enum_match_arm)]
 
+use std::collections::BTreeMap;
+
 use super::{
     super::{
         context::Context,
+        forks::Concern,
         io::{Output, OwnKey, Token},
         testkit::{NOW, context, key, network, outputs},
     },
-    Heads, Instance, LookedUp,
+    Heads, Instance, LookedUp, Origin,
     peers::WITNESSED,
 };
 use crate::{
     DocumentId, Keypair, LeaseId, Millis, NodeId, Nonce, Timestamp, Verified, encode,
     entry::{Body, Entry, VoidCode},
-    fork::ForkProof,
+    fork::{ForkProof, ForksAsked, ForksTold},
     heads::{ChainHead, HeadReport, Meet, Met},
     limits,
     machine::{chain::Chain, record::Record},
@@ -48,7 +51,13 @@ impl Told {
     }
 
     fn meet(&self) -> Meet {
-        Meet { report: self.report(None, &[]).to_signed(), known: vec![], at: vec![], yours: vec![] }
+        Meet {
+            report: self.report(None, &[]).to_signed(),
+            known: vec![],
+            at: vec![],
+            yours: vec![],
+            forks: ForksAsked::default(),
+        }
     }
 
     /// Its honest answer to a meeting.
@@ -61,6 +70,7 @@ impl Told {
             yours: vec![],
             newest: None,
             doubt: false,
+            forks: ForksTold::default(),
         }
     }
 }
@@ -131,7 +141,7 @@ impl Witness {
     fn hears(&mut self, from: &Told, meet: &Meet) {
         let own = meet.report.verify(&network()).unwrap();
         let met = from.answer(meet, &own);
-        self.heads.met(&mut self.cx, from.id(), Some(Response::Met(Box::new(met))), self.now);
+        self.heads.met(&mut self.cx, from.id(), Some(Response::Met(Box::new(met))), &BTreeMap::new(), self.now);
     }
 
     fn proofs(&mut self) -> Vec<ForkProof> {
@@ -275,7 +285,7 @@ fn what_is_not_our_own_signature_stops_nobody() {
     let mut met = theirs.answer(&theirs.meet(), &Told::new(1, 200, 1, 1).report(None, &[]));
     let mut chain = Chain::new(key(9), network(), None);
     met.newest = Some(chain.begin(NOW).unwrap().unwrap().to_signed());
-    witness.heads.met(&mut witness.cx, theirs.id(), Some(Response::Met(Box::new(met))), NOW);
+    witness.heads.met(&mut witness.cx, theirs.id(), Some(Response::Met(Box::new(met))), &BTreeMap::new(), NOW);
     assert!(!witness.cx.chain.is_halted());
 }
 
@@ -366,6 +376,22 @@ fn floods_of_keys_and_starts_take_no_memory_and_a_peer_has_its_share() {
         witness.meets(&told);
     }
     assert!(witness.heads.peers.remembered().0 <= WITNESSED);
+    assert!(witness.heads.catching.remembered().0 <= WITNESSED);
+    // Nor do lists of names that nobody asked for.
+    let told = Told::new(7, 1, 5, 1);
+    for n in 0..100u32 {
+        let name = |m: u32| NodeId(crate::Digest::of(&[n.to_be_bytes(), m.to_be_bytes()].concat()).0);
+        let names = (0..crate::fork::FORKS_PAGE as u32).map(name).collect();
+        let forks = ForksTold { names, upto: Some(u64::from(n)), more: true, proofs: Vec::new() };
+        let mut met = told.answer(&told.meet(), &Told::new(1, 200, 1, 1).report(None, &[]));
+        met.forks = forks;
+        let answer = Some(Response::Met(Box::new(met)));
+        witness.heads.met(&mut witness.cx, told.id(), answer, &BTreeMap::new(), witness.now);
+    }
+    let (_, wanted) = witness.heads.catching.remembered();
+    assert!((1..2 * crate::fork::FORKS_PAGE).contains(&wanted), "{wanted}");
+    witness.heads.disconnected(told.id(), witness.now);
+    assert_eq!(witness.heads.catching.remembered().1, 0);
     // The hundredth question of a minute is put off.
     let eager = Told::new(8, 1, 1, 1);
     let busy = (0..100)
@@ -379,10 +405,10 @@ fn proofs_are_written_down_once() {
     let mut witness = Witness::new();
     let (a, b) = (Told::new(7, 1, 5, 1), Told::new(7, 2, 5, 2));
     let proof = ForkProof::Heads(a.report(None, &[]).to_signed(), b.report(None, &[]).to_signed());
-    assert!(super::forked(&mut witness.cx, proof.clone()));
-    assert!(!super::forked(&mut witness.cx, proof));
+    assert!(super::forked(&mut witness.cx, proof.clone(), Concern::Seen, Origin::Found));
+    assert!(!super::forked(&mut witness.cx, proof, Concern::Dealt, Origin::Found));
     let consistent = ForkProof::Heads(a.report(None, &[]).to_signed(), a.report(None, &[]).to_signed());
-    assert!(!super::forked(&mut witness.cx, consistent));
+    assert!(!super::forked(&mut witness.cx, consistent, Concern::Dealt, Origin::Found));
     let records = outputs(&mut witness.cx).into_iter().filter(|o| match o {
         Output::Persist { record, .. } => matches!(**record, Record::Fork(_)),
         _ => false,
@@ -419,6 +445,6 @@ fn a_partys_head_is_written_down_once_a_minute_and_numbers_nobody_asked_for_are_
     let met = Met { report: own.to_signed(), ..longer.answer(&meet, &Told::new(1, 200, 2, 1).report(None, &[])) };
     witness.after(120_000);
     outputs(&mut witness.cx);
-    witness.heads.met(&mut witness.cx, longer.id(), Some(Response::Met(Box::new(met))), witness.now);
+    witness.heads.met(&mut witness.cx, longer.id(), Some(Response::Met(Box::new(met))), &BTreeMap::new(), witness.now);
     assert_eq!(kept(&mut witness), [] as [u64; 0]);
 }

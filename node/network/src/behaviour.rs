@@ -13,7 +13,7 @@ use crate::{
     config::{Admission, Limits, NetworkConfig},
     error::StartError,
     event::NetworkEvent,
-    exchange, gossip, limits,
+    exchange, fence, gossip, limits,
     names::{Names, peer_id},
     status::Counters,
     streams,
@@ -26,6 +26,7 @@ pub(crate) struct Behaviour {
     pub(crate) blocked: lists::Behaviour<lists::BlockedPeers>,
     /// Present in a private cluster only.
     pub(crate) members: Toggle<lists::Behaviour<lists::AllowedPeers>>,
+    pub(crate) fence: fence::Behaviour,
     pub(crate) ping: ping::Behaviour,
     pub(crate) identify: identify::Behaviour,
     pub(crate) kad: kad::Behaviour<kad::store::MemoryStore>,
@@ -58,6 +59,7 @@ impl Behaviour {
             limits: conns::Behaviour::new(connection_limits(limits)),
             blocked: lists::Behaviour::default(),
             members: members(&config.admission).into(),
+            fence: fence::Behaviour::default(),
             ping: ping::Behaviour::new(
                 ping::Config::new().with_interval(limits.ping_interval).with_timeout(limits.ping_timeout),
             ),

@@ -18,6 +18,7 @@
 //! | `gossip` | gossipsub's parameters, publications that wait for a first reader |
 //! | `discovery`, `peers`, `schedule` | pure policy: whom to dial and when, which addresses to believe, backoff |
 //! | `reach` | pure policy: which own addresses to believe, and who relays while others can't dial this node |
+//! | `fence` | which dials peers can bring about |
 //! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
 //!
 //! What holds whatever happens: every request ends in an answer or a typed error; every queue is bounded and says what happens
@@ -31,6 +32,7 @@ mod discovery;
 pub mod error;
 mod event;
 mod exchange;
+mod fence;
 mod gossip;
 mod handle;
 pub mod limits;

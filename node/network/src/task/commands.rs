@@ -33,7 +33,7 @@ impl Task {
             Command::Dial(address, reply) => {
                 let opts = DialOpts::unknown_peer_id().address(address).build();
                 let id = opts.connection_id();
-                match self.swarm.dial(opts) {
+                match self.begin(opts) {
                     Ok(()) => {
                         self.dials.insert(id, Dial::Command(reply));
                     }

@@ -39,7 +39,7 @@ impl Task {
                 Attempt::Known(peer) => {
                     // If it is gone, another's turn comes.
                     let opts = self.dial_opts(peer, PeerCondition::DisconnectedAndNotDialing);
-                    self.swarm.dial(opts).ok();
+                    self.begin(opts).ok();
                 }
                 Attempt::LookAround => {
                     let local = *self.swarm.local_peer_id();
@@ -57,9 +57,15 @@ impl Task {
             .build()
     }
 
+    /// Every dial of this task's goes this way: the fence is for others'.
+    pub(super) fn begin(&mut self, opts: DialOpts) -> Result<(), SwarmDialError> {
+        self.swarm.behaviour_mut().fence.pass(opts.connection_id());
+        self.swarm.dial(opts)
+    }
+
     pub(super) fn dial(&mut self, opts: DialOpts, purpose: Dial) {
         let id = opts.connection_id();
-        match self.swarm.dial(opts) {
+        match self.begin(opts) {
             Ok(()) => {
                 self.dials.insert(id, purpose);
             }

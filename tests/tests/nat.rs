@@ -106,6 +106,7 @@ fn two_homes_meet_at_a_relay_and_go_direct_through_a_hole() {
         let direct = |l: &Value| l["relayed"] == false && !l["address"].as_str().unwrap().contains("p2p-circuit");
         (direct(&a) && direct(&b)).then_some(())
     });
+    assert_eq!(scene.renter.show(&lease)["relayed"], false);
     assert_eq!(scene.renter.souk(&["exec", &lease, "--", "echo", "direct"], &[]).ok(), "direct\n");
     ends(&scene, &lease);
 }
@@ -117,6 +118,7 @@ fn where_no_hole_can_be_had_the_relay_carries_all() {
     let lease = works(&scene);
     let found = link(&scene.renter, &scene.host).unwrap();
     assert_eq!(found["relayed"], true, "{found:#}");
+    assert_eq!(scene.renter.show(&lease)["relayed"], true);
     ends(&scene, &lease);
 }
 

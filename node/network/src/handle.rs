@@ -66,6 +66,7 @@ struct Shared {
     listening: watch::Receiver<Vec<Multiaddr>>,
     connected: watch::Receiver<BTreeSet<NodeId>>,
     reachability: watch::Receiver<Reachability>,
+    relayed: watch::Receiver<BTreeSet<NodeId>>,
     counters: Arc<Counters>,
     windows: Mutex<HashMap<NodeId, Weak<Semaphore>>>,
 }
@@ -82,9 +83,11 @@ impl NetworkHandle {
         listening: watch::Receiver<Vec<Multiaddr>>,
         connected: watch::Receiver<BTreeSet<NodeId>>,
         reachability: watch::Receiver<Reachability>,
+        relayed: watch::Receiver<BTreeSet<NodeId>>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Shared { id, commands, listening, connected, reachability, counters, windows: Mutex::default() }))
+        let windows = Mutex::default();
+        Self(Arc::new(Shared { id, commands, listening, connected, reachability, relayed, counters, windows }))
     }
 
     /// This node.
@@ -109,6 +112,12 @@ impl NetworkHandle {
     #[must_use]
     pub fn is_connected(&self, peer: &NodeId) -> bool {
         self.0.connected.borrow().contains(peer)
+    }
+
+    /// Whether a peer is connected, and through relays only.
+    #[must_use]
+    pub fn is_relayed(&self, peer: &NodeId) -> bool {
+        self.0.relayed.borrow().contains(peer)
     }
 
     /// How others reach this node, as far as is known now.

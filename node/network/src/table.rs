@@ -181,6 +181,11 @@ impl Table {
         self.peers.iter()
     }
 
+    /// Whether a peer is connected through relays only.
+    pub(crate) fn is_relayed(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.connections.iter().all(|c| c.relayed))
+    }
+
     /// Relayed connections that a direct one has stood beside for a while.
     pub(crate) fn spare(&self, now: Instant) -> Vec<ConnectionId> {
         let lasted = |c: &Connection| !c.relayed && now.saturating_duration_since(c.since) >= RELAYED_SPARE_AFTER;

@@ -146,7 +146,12 @@ fn describe(detail: &LeaseDetail) -> String {
     let money = |amount| output::money(amount, &view.currency, 9);
     let r = &view.resources;
     let rates = &detail.rates;
-    let away = if view.reachable { "" } else { " (away)" };
+    let link = match (view.reachable, view.relayed, view.state.is_ended()) {
+        (_, _, true) => "",
+        (false, ..) => " (away)",
+        (true, true, _) => " (through a relay)",
+        (true, false, _) => " (direct)",
+    };
     let mut pairs = vec![
         ("lease", format!("{} (number {})", view.lease, view.number)),
         ("label", view.label.clone().unwrap_or_default()),
@@ -155,7 +160,7 @@ fn describe(detail: &LeaseDetail) -> String {
         ("since", since(view.since_ms)),
         ("note", view.note.clone()),
         ("role", role(view.role).to_owned()),
-        ("peer", format!("{}{away}", view.peer)),
+        ("peer", format!("{}{link}", view.peer)),
         ("machine", detail.machine.to_string()),
         ("image", view.image.clone()),
         ("digest", detail.image_digest.clone()),

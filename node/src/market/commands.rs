@@ -246,7 +246,9 @@ impl Market {
 
     pub(super) fn live(&self, lease: LeaseId) -> Option<LeaseView> {
         let meta = self.meta.get(&lease).cloned().unwrap_or_default();
-        views::live(&self.engine, &meta, lease, now())
+        let mut view = views::live(&self.engine, &meta, lease, now())?;
+        view.relayed = self.network.is_relayed(&view.peer);
+        Some(view)
     }
 
     pub(super) fn detail(&self, lease: LeaseId) -> Result<LeaseDetail, CommandError> {

@@ -85,6 +85,7 @@ fn view(me: NodeId, meta: &Meta, parts: &Parts<'_>) -> LeaseView {
         progress: parts.progress,
         note: LeaseEvent::last_step(parts.events).map_or_else(String::new, |e| e.note.clone()),
         reachable: parts.reachable,
+        relayed: false,
         public: parts.draft.public.clone(),
         place: parts.rank.map(Into::into),
         eviction: parts.eviction.map(Into::into),

@@ -223,6 +223,7 @@ pub fn lease() -> LeaseView {
         progress: None,
         note: "bye\u{1b}[2J".to_owned(),
         reachable: true,
+        relayed: false,
         public: None,
         place: None,
         eviction: None,

@@ -12,6 +12,7 @@ use libp2p::{
     relay::HOP_PROTOCOL_NAME,
     swarm::{ConnectionId, SwarmEvent},
 };
+use souk_protocol::NodeId;
 
 use super::{Dial, Task};
 use crate::{
@@ -127,6 +128,7 @@ impl Task {
             Some(Dial::Requests(_)) | None => None,
         };
         self.table.established((peer, node), id, endpoint, target, &self.limits, Instant::now());
+        self.note_relayed(&peer, node);
         // Left open, each would take its turn at our requests and keep them until it times out.
         if !self.reaching.is_tested_by(&peer) {
             for old in self.table.superseded(&peer, id, Instant::now()) {
@@ -141,6 +143,11 @@ impl Task {
             self.admitted_by(peer, id);
         }
         self.send_waiting(peer);
+    }
+
+    fn note_relayed(&self, peer: &PeerId, node: NodeId) {
+        let now = self.table.is_relayed(peer);
+        self.relayed.send_if_modified(|all| if now { all.insert(node) } else { all.remove(&node) });
     }
 
     /// A connection of an admitted peer is what it was dialled for.
@@ -184,6 +191,9 @@ impl Task {
             reply.send(Err(DialError::Failed(why.to_owned()))).ok();
         }
         let (target, gone) = self.table.closed(&peer, id);
+        if let Some(node) = names::node_id(&peer) {
+            self.note_relayed(&peer, node);
+        }
         if let Some(target) = target {
             self.dial_in_vain(target);
         }

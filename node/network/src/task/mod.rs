@@ -85,8 +85,17 @@ pub fn spawn(
     let (listening, listening_now) = watch::channel(Vec::new());
     let (connected, connected_now) = watch::channel(BTreeSet::new());
     let (reachability, reachable_now) = watch::channel(Reachability::Unknown);
+    let (relayed, relayed_now) = watch::channel(BTreeSet::new());
     let id = config.keypair.node_id();
-    let handle = NetworkHandle::new(id, commands, listening_now, connected_now, reachable_now, Arc::clone(&counters));
+    let handle = NetworkHandle::new(
+        id,
+        commands,
+        listening_now,
+        connected_now,
+        reachable_now,
+        relayed_now,
+        Arc::clone(&counters),
+    );
     tracing::info!(network = %config.name, id = %config.network.short(), node = %id, "network starts");
     let mut task = Task {
         discovery: Discovery::new(config.bootstrap, config.limits.min_peers, Instant::now()),
@@ -99,6 +108,7 @@ pub fn spawn(
         listening,
         connected,
         reaching: Reaching::new(reachability, config.external, config.relay),
+        relayed,
         table: Table::default(),
         book: AddressBook::default(),
         dials: HashMap::new(),
@@ -153,6 +163,7 @@ struct Task {
     outbox: Outbox,
     listening: watch::Sender<Vec<Multiaddr>>,
     connected: watch::Sender<BTreeSet<NodeId>>,
+    relayed: watch::Sender<BTreeSet<NodeId>>,
     discovery: Discovery,
     reaching: Reaching,
     table: Table,

@@ -87,6 +87,9 @@ pub struct LeaseView {
     pub note: String,
     /// Whether the other side is connected now.
     pub reachable: bool,
+    /// Whether it is connected through a relay only.
+    #[serde(default)]
+    pub relayed: bool,
     /// The ports it is reached at from outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<PublicAccess>,

@@ -36,6 +36,7 @@ fn sight(role: Role) -> Sight {
         progress: None,
         note: String::new(),
         reachable: true,
+        relayed: false,
         public: None,
         place: None,
         eviction: None,

@@ -15,6 +15,7 @@ mod probes;
 pub mod scale;
 mod score;
 mod select;
+pub mod shelf;
 #[cfg(test)]
 mod tests;
 mod votes;
@@ -26,6 +27,7 @@ use souk_protocol::{Amount, Currency, NodeId, Timestamp, money::NANO};
 
 pub use evidence::{Cause, Evidence, Failure, Paid, Probe, Side, settle};
 pub use score::{Explanation, Kind, Reason, Score};
+pub use shelf::Shelf;
 
 use graph::{Graph, Index};
 use score::Ground;
@@ -100,7 +102,7 @@ impl Reputation {
             .filter(|(from, to)| seeds.contains_key(from) && from != to && !blocked.contains(to))
             .collect();
         let starts: BTreeSet<NodeId> = seeds.keys().copied().chain([me]).collect();
-        let evidence = select::select(evidence, &starts, &vouches, &blocked, &units, now);
+        let (evidence, near) = select::select(evidence, &starts, &vouches, &blocked, &units, now);
         let named: BTreeSet<NodeId> = starts.iter().copied().chain(vouches.iter().map(|(_, to)| *to)).collect();
         let graph = Graph::new(&evidence, &named, &units, now);
         let index = |node: &NodeId| graph.index(node);
@@ -111,7 +113,7 @@ impl Reputation {
         let polls = [Side::Host, Side::Renter].map(|side| Poll::new(&graph, &walk, side, own));
         let uptime = probes::uptime(&probes, now);
         let short = probes::short(&probes, now);
-        Scores { ground: Ground { me, now, evidence, units, graph, walk, polls, uptime, short }, blocked }
+        Scores { ground: Ground { me, now, evidence, units, graph, walk, polls, uptime, short }, blocked, near }
     }
 }
 
@@ -139,6 +141,7 @@ fn start(graph: &Graph, me: &NodeId, seeds: &BTreeMap<NodeId, Seed>) -> Vec<f64>
 pub struct Scores {
     ground: Ground,
     blocked: BTreeSet<NodeId>,
+    near: BTreeMap<NodeId, u8>,
 }
 
 impl Scores {
@@ -178,6 +181,13 @@ impl Scores {
     /// Everybody of whom there are receipts that could be looked at.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeId> {
         self.ground.graph.nodes.iter()
+    }
+
+    /// Steps over settled trade and attestations from this node and its seeds to others, as far as the walk goes. What none of
+    /// these is a party of counts nothing: see [`Shelf::rate`].
+    #[must_use]
+    pub const fn near(&self) -> &BTreeMap<NodeId, u8> {
+        &self.near
     }
 
     /// Leases looked at.

@@ -13,7 +13,7 @@ use super::{
     scale::decay,
 };
 
-/// What is chosen, in the order of lease ids.
+/// What is chosen, in the order of lease ids, and how many steps everybody near is away.
 ///
 /// `starts` are where the walk may begin; what neither of whose parties a walk can reach is left out: it can't count.
 pub(super) fn select(
@@ -23,7 +23,7 @@ pub(super) fn select(
     blocked: &BTreeSet<NodeId>,
     units: &BTreeMap<Currency, Amount>,
     now: Timestamp,
-) -> Vec<Evidence> {
+) -> (Vec<Evidence>, BTreeMap<NodeId, u8>) {
     let evidence = one_of_each(evidence, blocked, now);
     let near = near(&evidence, starts, vouched, units);
     let depth_of = |e: &Evidence| near.get(&e.renter).into_iter().chain(near.get(&e.host)).min().copied();
@@ -44,7 +44,8 @@ pub(super) fn select(
         ranked.truncate(limits::EVIDENCE);
     }
     ranked.sort_by_key(|r| r.e.lease);
-    ranked.into_iter().map(|r| r.e).collect()
+    let near = near.into_iter().map(|(node, depth)| (node, u8::try_from(depth).unwrap_or(u8::MAX))).collect();
+    (ranked.into_iter().map(|r| r.e).collect(), near)
 }
 
 /// What went wrong is as useful to know as so many units of what went well.

@@ -29,11 +29,13 @@ pub(super) async fn trust(context: &Context, args: TrustArgs) -> Result<u8, Fail
         output::note("nobody is trusted; souk trust PEER adds somebody");
         return Ok(0);
     }
-    let mut table = Table::new(&[("PEER", Align::Left), ("CREDIT", Align::Left), ("SINCE", Align::Left)]);
+    let columns = [("PEER", Align::Left), ("NAMED BY", Align::Left), ("CREDIT", Align::Left), ("SINCE", Align::Left)];
+    let mut table = Table::new(&columns);
     for one in &all {
         let credit: Vec<String> = one.credit.iter().map(|(currency, amount)| format!("{amount} {currency}")).collect();
         let credit = if credit.is_empty() { "as a stranger's".to_owned() } else { credit.join(", ") };
-        table.row([one.peer.to_string(), credit, output::time(one.trusted_at_ms)]);
+        let since = one.trusted_at_ms.map_or_else(|| "-".to_owned(), output::time);
+        table.row([one.peer.to_string(), one.named_by.clone(), credit, since]);
     }
     output::line(table.text())?;
     Ok(0)

@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 79] = [
+const SETTINGS: [&str; 80] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -39,6 +39,7 @@ const SETTINGS: [&str; 79] = [
     "host.min_slots",
     "host.allow_soft_disk",
     "trust.attesters",
+    "trust.listed",
     "trust.show_leases",
     "host.accept.anyone",
     "host.accept.peers",

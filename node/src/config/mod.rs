@@ -445,6 +445,7 @@ impl Config {
         self.host.images.check()?;
         self.host.public.check()?;
         unless(self.trust.attesters.len() <= trust::ATTESTERS, "trust.attesters", "it must name at most 256 nodes")?;
+        unless(self.trust.listed.len() <= trust::ATTESTERS, "trust.listed", "it must name at most 256 nodes")?;
         self.payment.check()?;
         self.host.payment.check(&self.payment.programs)?;
         let accept = &self.host.accept;

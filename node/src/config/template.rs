@@ -175,6 +175,9 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 [trust]
 # Nodes whose attestations count (souk attest), beside those that `souk trust` names.
 # attesters = []
+# Nodes from which trust begins for you beside those you have dealt with, such as a list your community hands out. Whoever is on it
+# can praise whom it likes.
+# listed = []
 # Whether other nodes are shown your leases when they ask: what both parties have signed, the image's name included. Without it this
 # node stays a stranger to whoever it has not dealt with.
 # show_leases = true

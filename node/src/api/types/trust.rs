@@ -10,8 +10,11 @@ use souk_protocol::{Amount, Currency, DocumentId, HostId, LeaseId, NodeId, Times
 pub struct TrustView {
     /// The node, or the owner of many.
     pub peer: HostId,
-    /// Since when.
-    pub trusted_at_ms: Timestamp,
+    /// Who says so: `you`, or the setting that names it, `trust.attesters` or `trust.listed`.
+    #[serde(default)]
+    pub named_by: String,
+    /// Since when, if you have said so.
+    pub trusted_at_ms: Option<Timestamp>,
     /// How much may be owed to us, by currency, as decimal text.
     pub credit: BTreeMap<Currency, String>,
 }

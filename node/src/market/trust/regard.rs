@@ -29,10 +29,21 @@ impl Market {
         };
         let all = self.trust.trusted.iter().map(|(peer, trusted)| TrustView {
             peer: *peer,
-            trusted_at_ms: trusted.trusted_at,
+            named_by: "you".to_owned(),
+            trusted_at_ms: Some(trusted.trusted_at),
             credit: trusted.credit.iter().map(|(currency, amount)| (currency.clone(), amount.to_string())).collect(),
         });
-        let all: Vec<TrustView> = all.collect();
+        let config = &self.trust.config;
+        let configured = [("trust.attesters", &config.attesters), ("trust.listed", &config.listed)];
+        let configured = configured.into_iter().flat_map(|(setting, nodes)| {
+            nodes.iter().map(|node| TrustView {
+                peer: HostId::Node(*node),
+                named_by: setting.to_owned(),
+                trusted_at_ms: None,
+                credit: std::collections::BTreeMap::new(),
+            })
+        });
+        let all: Vec<TrustView> = all.chain(configured).collect();
         match row {
             Some(row) => {
                 self.regard_changed();

@@ -87,8 +87,10 @@ impl Market {
         let at = now();
         let mut reputation = Reputation::new(me);
         let trusted = self.trust.trusted.keys().flat_map(|who| self.nodes_of(who));
+        let listed = self.trust.config.listed.iter().map(|node| (*node, Seed::Listed));
         let configured = self.attesters().into_iter().map(|node| (node, Seed::Attester));
-        reputation.seeds = configured.chain(trusted.map(|node| (node, Seed::Trusted))).collect();
+        // The last of several holds: the weightiest.
+        reputation.seeds = listed.chain(configured).chain(trusted.map(|node| (node, Seed::Trusted))).collect();
         reputation.seeds.remove(&me);
         reputation.vouches = self.trust.table.vouches(at).map(|(by, about, _)| (by, about)).collect();
         reputation.blocked = self.trust.blocked.keys().flat_map(|who| self.nodes_of(who)).collect();
@@ -107,6 +109,7 @@ impl Market {
         let Computed { scores, at, took } = *computed;
         self.trust.next_at = now() + EVERY.max(Millis(took.0.saturating_mul(20)));
         self.trust.computed_at = Some(at);
+        self.trust.table.rate(scores.near());
         self.trust.scores = Some(Arc::new(scores));
         let hosts: BTreeSet<NodeId> = self.engine.book().offers().map(|o| o.host).collect();
         let claims = self.claims();

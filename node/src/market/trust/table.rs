@@ -1,24 +1,18 @@
-//! Evidence of others, as much as is kept: folded leases, acknowledged payments, attestations that count, and which hosts were
-//! there. A cache: everything in it can be asked for again.
+//! Evidence of others: folded leases and acknowledged payments (the ledger's [`Shelf`] says which are kept), attestations that
+//! count, and which hosts were there. A cache: everything in it can be asked for again.
 //!
-//! Owns the bounds and the file `reputation`, sealed with the node's key: what others could change there would be believed.
+//! Owns the file `reputation`, sealed with the node's key: what others could change there would be believed.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use souk_ledger::reputation::{Cause, Evidence, Failure, Paid, Side};
+use souk_ledger::reputation::{Cause, Evidence, Failure, Paid, Shelf, Side};
 use souk_protocol::{
     Amount, Currency, DocumentId, LeaseId, Millis, NodeId, Timestamp, encode, machine::uptime::Uptime,
 };
 
 use crate::{clock::now, seal::Seal};
 
-/// Leases kept of others. Beyond it the oldest go.
-pub const LEASES: usize = 20_000;
-/// Leases kept that one node has shown, so that nobody pushes out what others have shown.
-pub const OF_ONE: usize = 2_000;
-/// Pairs and currencies whose payments are kept.
-pub const PAYMENTS: usize = 20_000;
 /// Attestations kept.
 pub const VOUCHES: usize = 4_096;
 /// Bytes of the file.
@@ -117,10 +111,7 @@ struct Saved {
 /// What others have shown.
 #[derive(Debug)]
 pub struct Table {
-    /// By lease and by who has shown it: each party tells what the other leaves out.
-    leases: BTreeMap<(LeaseId, NodeId), Evidence>,
-    of_one: BTreeMap<NodeId, usize>,
-    payments: BTreeMap<(NodeId, NodeId, Currency), Amount>,
+    shelf: Shelf,
     vouches: BTreeMap<(NodeId, NodeId, String), Vouch>,
     pub(super) uptime: Uptime,
     file: PathBuf,
@@ -140,9 +131,7 @@ impl Table {
     pub fn open(dir: &std::path::Path, seal: Seal) -> Self {
         let file = dir.join(FILE);
         let mut table = Self {
-            leases: BTreeMap::new(),
-            of_one: BTreeMap::new(),
-            payments: BTreeMap::new(),
+            shelf: Shelf::default(),
             vouches: BTreeMap::new(),
             uptime: Uptime::default(),
             file,
@@ -174,12 +163,13 @@ impl Table {
     }
 
     fn take_saved(&mut self, saved: Saved) {
-        for row in saved.leases.into_iter().take(LEASES) {
+        let at = now();
+        for row in saved.leases {
             let (evidence, shown_by) = row.read();
-            self.take_lease(evidence, shown_by);
+            self.shelf.take_lease(evidence, shown_by, at);
         }
-        for (payer, payee, currency, total) in saved.payments.into_iter().take(PAYMENTS) {
-            self.payments.insert((payer, payee, currency), total);
+        for (payer, payee, currency, total) in saved.payments {
+            self.shelf.take_payment(Paid { payer, payee, currency, total });
         }
         for (author, subject, claim, vouch) in saved.vouches.into_iter().take(VOUCHES) {
             self.vouches.insert((author, subject, claim), vouch);
@@ -190,57 +180,20 @@ impl Table {
 
     /// Takes a lease that was verified; whether it tells anything new.
     pub(super) fn take_lease(&mut self, evidence: Evidence, shown_by: NodeId) -> bool {
-        let id = (evidence.lease, shown_by);
-        if let Some(held) = self.leases.get_mut(&id) {
-            // Nobody takes back what it has shown.
-            let new = (evidence.signatures, evidence.n) >= (held.signatures, held.n) && evidence != *held;
-            if new {
-                *held = evidence;
-            }
-            self.changed |= new;
-            return new;
-        }
-        let count = self.of_one.get(&shown_by).copied().unwrap_or(0);
-        if count >= OF_ONE {
-            let theirs = self.leases.iter().filter(|((_, by), _)| *by == shown_by);
-            let oldest = theirs.min_by_key(|(_, e)| e.at).map(|(id, e)| (*id, e.at));
-            match oldest {
-                Some((oldest, at)) if at < evidence.at => self.drop_lease(&oldest),
-                Some(_) | None => return false,
-            }
-        }
-        if self.leases.len() >= LEASES
-            && let Some(oldest) = self.leases.iter().min_by_key(|(_, e)| e.at).map(|(id, _)| *id)
-        {
-            self.drop_lease(&oldest);
-        }
-        *self.of_one.entry(shown_by).or_insert(0) += 1;
-        self.leases.insert(id, evidence);
-        self.changed = true;
-        true
-    }
-
-    fn drop_lease(&mut self, id: &(LeaseId, NodeId)) {
-        if self.leases.remove(id).is_some()
-            && let Some(count) = self.of_one.get_mut(&id.1)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.of_one.remove(&id.1);
-            }
-        }
+        let new = self.shelf.take_lease(evidence, shown_by, now());
+        self.changed |= new;
+        new
     }
 
     pub(super) fn take_payment(&mut self, paid: Paid) -> bool {
-        let key = (paid.payer, paid.payee, paid.currency);
-        if self.payments.len() >= PAYMENTS && !self.payments.contains_key(&key) {
-            return false;
-        }
-        let total = self.payments.entry(key).or_insert(Amount::ZERO);
-        let new = paid.total > *total;
-        *total = (*total).max(paid.total);
+        let new = self.shelf.take_payment(paid);
         self.changed |= new;
         new
+    }
+
+    /// Who is how near is known anew: what is far goes first.
+    pub(super) fn rate(&mut self, near: &BTreeMap<NodeId, u8>) {
+        self.shelf.rate(near.clone(), now());
     }
 
     pub(super) fn take_vouch(&mut self, author: NodeId, subject: NodeId, claim: String, vouch: Vouch) -> bool {
@@ -264,16 +217,11 @@ impl Table {
     }
 
     pub(super) fn evidence(&self) -> impl Iterator<Item = &Evidence> {
-        self.leases.values()
+        self.shelf.leases().map(|(evidence, _)| evidence)
     }
 
     pub(super) fn payments(&self) -> impl Iterator<Item = Paid> + '_ {
-        self.payments.iter().map(|((payer, payee, currency), total)| Paid {
-            payer: *payer,
-            payee: *payee,
-            currency: currency.clone(),
-            total: *total,
-        })
+        self.shelf.payments()
     }
 
     /// Claims in force: who vouches, for whom, what.
@@ -298,10 +246,10 @@ impl Table {
     pub(in crate::market) fn save(&mut self) -> impl FnOnce() + Send + 'static {
         self.saved_at = now();
         let changed = std::mem::take(&mut self.changed);
-        let rows = self.payments.iter().map(|((a, b, c), total)| (*a, *b, c.clone(), *total));
+        let rows = self.shelf.payments().map(|p| (p.payer, p.payee, p.currency, p.total));
         let vouches = self.vouches.iter().map(|((a, b, c), vouch)| (*a, *b, c.clone(), vouch.clone()));
         let saved = Saved {
-            leases: self.leases.iter().map(|((_, by), evidence)| Row::of(evidence, *by)).collect(),
+            leases: self.shelf.leases().map(|(evidence, by)| Row::of(evidence, by)).collect(),
             payments: rows.collect(),
             vouches: vouches.collect(),
             uptime: self.uptime.clone(),
@@ -358,20 +306,6 @@ mod tests {
             ends_at: Timestamp(at + 9),
             failures: [Failure { cause: Cause::Bait, against: Side::Host, admitted: true }].into(),
         }
-    }
-
-    #[test]
-    fn one_node_keeps_only_its_newest_and_pushes_nobody_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut table = Table::open(dir.path(), seal());
-        assert!(table.take_lease(lease(u32::MAX, 0), node(9)));
-        for n in 0..OF_ONE as u32 + 50 {
-            assert!(table.take_lease(lease(n, u64::from(n) + 1), node(8)));
-        }
-        assert_eq!(table.leases.len(), OF_ONE + 1);
-        let holds = |n, by| table.leases.contains_key(&(lease(n, 0).lease, node(by)));
-        assert!(!holds(0, 8) && holds(60, 8) && holds(u32::MAX, 9));
-        assert!(!table.take_lease(lease(60, 61), node(8)), "known");
     }
 
     #[test]

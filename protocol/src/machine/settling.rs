@@ -62,8 +62,8 @@ struct Between {
     answer: Option<(Verified<Entry>, Option<Ticket>)>,
     /// What had arrived of the payment answered last.
     arrived: Option<(DocumentId, Amount)>,
-    /// Payments in a row that did not arrive.
-    missed: u8,
+    /// Payments in a row that did not arrive, and when the last of them was answered.
+    missed: (u8, Timestamp),
     /// How often the answer to our newest payment was corrected, and when that, or the answer, was.
     corrected: (u8, Timestamp),
     /// When the newest payment was taken.
@@ -126,7 +126,7 @@ impl Payments {
             looking: false,
             answer: optional(row.answer.as_ref())?.map(|entry| (entry, None)),
             arrived: None,
-            missed: 0,
+            missed: (0, now),
             corrected: (0, now),
             taken_at: now,
         };
@@ -340,8 +340,12 @@ impl Context {
             return Ok((Told::Early, entry.id()));
         }
         let of_peer = || self.payments.of_peer(&from);
-        if of_peer().fold(0u8, |sum, b| sum.saturating_add(b.missed)) >= limits::PAYMENTS_MISSED {
-            return Err("too many of your payments did not arrive; ask the host");
+        // One more is looked for each hour: else what was once amiss would stay so until a restart.
+        let missed = of_peer().fold(0u8, |sum, b| sum.saturating_add(b.missed.0));
+        let newest = of_peer().filter(|b| b.missed.0 > 0).map(|b| b.missed.1).max().unwrap_or(now);
+        let waited = now.since(newest.min(now)) >= HOUR && of_peer().all(|b| b.unverified.is_empty());
+        if missed >= limits::PAYMENTS_MISSED && !waited {
+            return Err("too many of your payments did not arrive; ask the host, or tell this one again in an hour");
         }
         if of_peer().map(|b| b.unverified.len()).sum::<usize>() >= limits::PAYMENTS_WAITING {
             return Err("too many of your payments wait to be looked for");
@@ -465,7 +469,8 @@ impl Context {
         if let Some(between) = self.payments.between.get_mut(&key) {
             between.unverified.pop_front();
             between.looking = false;
-            between.missed = if arrived == Amount::ZERO { between.missed.saturating_add(1) } else { 0 };
+            between.missed =
+                if arrived == Amount::ZERO { (between.missed.0.saturating_add(1), now) } else { (0, now) };
             between.answer = Some((ack.clone(), Some(ticket)));
             between.arrived = Some((settle, arrived.min(amount)));
         }

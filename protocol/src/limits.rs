@@ -220,5 +220,5 @@ pub const ACCOUNTS_PER_PEER: usize = 8;
 pub const PAYMENTS_PER_HOUR: u32 = 60;
 /// How often the answer to one payment may be corrected, no more than once a minute.
 pub const CORRECTIONS: u8 = 4;
-/// Payments of one peer that did not arrive, in all currencies, after which no more are taken until one does.
+/// Payments of one peer that did not arrive, in all currencies, after which but one an hour is taken until one does.
 pub const PAYMENTS_MISSED: u8 = 8;

@@ -61,8 +61,10 @@ pub(super) async fn account(context: &Context, args: &AccountArgs) -> Result<u8,
         }
         return Ok(0);
     }
-    let detail: AccountDetail = if args.forgive || args.waive.is_some() {
-        client.post(&format!("{path}/forgive"), &ForgiveRequest { lease: args.waive.clone() }).await?
+    let letting_go = args.forgive || args.waive.is_some() || args.lost || args.cancel.is_some();
+    let detail: AccountDetail = if letting_go {
+        let request = ForgiveRequest { lease: args.waive.clone(), lost: args.lost, cancel: args.cancel.clone() };
+        client.post(&format!("{path}/forgive"), &request).await?
     } else {
         client.get(&path).await?
     };

@@ -135,6 +135,14 @@ impl Market {
     /// Lets go what a peer has refused to sign for, or what it has not signed for yet of a lease.
     fn forgive(&mut self, peer: &str, request: &ForgiveRequest) -> Result<NodeId, CommandError> {
         let peer = self.peer_named(peer)?;
+        if let Some(reference) = &request.cancel {
+            self.cancel_payment(peer, reference)?;
+            return Ok(peer);
+        }
+        if request.lost {
+            self.write_off(peer)?;
+            return Ok(peer);
+        }
         if let Some(text) = &request.lease {
             let lease = self.find(&LeaseSelector(text.clone()))?;
             let hosted = self.engine.host().leases().get(&lease).is_some_and(|l| l.draft().renter == peer);
@@ -157,6 +165,34 @@ impl Market {
             self.input(Input::Command(EngineCommand::Forgive { token, peer, currency }));
         }
         Ok(peer)
+    }
+
+    /// The owner says that a payment was not made, and is not to be.
+    fn cancel_payment(&mut self, peer: NodeId, reference: &str) -> Result<(), CommandError> {
+        if self.money.payouts.get(reference).is_none_or(|row| row.peer != peer) {
+            return Err(CommandError::new(
+                ErrorCode::NotFound,
+                "no payment of the last days to that peer has that reference",
+            )
+            .hint(format!("souk account {peer}")));
+        }
+        let cancelled = self.money.payouts.cancel(reference);
+        cancelled.map_err(|why| CommandError::new(ErrorCode::WrongState, why.to_string()))
+    }
+
+    /// The owner holds for lost what a peer has not confirmed.
+    fn write_off(&mut self, peer: NodeId) -> Result<(), CommandError> {
+        let open = self.engine.accounts().iter().filter(|a| a.peer() == peer && a.flows().paid > a.flows().paid_acked);
+        let currencies: Vec<Currency> = open.map(|a| a.currency().clone()).collect();
+        if currencies.is_empty() {
+            let why = "that peer has confirmed every payment: nothing is lost";
+            return Err(CommandError::new(ErrorCode::BadRequest, why).hint(format!("souk account {peer}")));
+        }
+        for currency in currencies {
+            let token = self.token();
+            self.input(Input::Command(EngineCommand::WriteOff { token, peer, currency }));
+        }
+        Ok(())
     }
 
     fn view_of(&self, account: &Account) -> AccountView {

@@ -272,6 +272,10 @@ impl Engine {
             Command::CannotSettle { peer, currency, why } => {
                 self.renter.cannot_pay(&mut self.cx, &(peer, currency), &why, now);
             }
+            Command::WriteOff { token, peer, currency } => {
+                let result = self.cx.write_off(&(peer, currency)).map(|_| ());
+                self.cx.out(Output::Done { token, result });
+            }
             Command::Waive { token, lease } => self.host.waive(&mut self.cx, token, lease, now),
             Command::Forgive { token, peer, currency } => {
                 self.host.forgive(&mut self.cx, token, (peer, currency), now);

@@ -252,6 +252,15 @@ pub enum Command {
         /// A sentence for who waits for it.
         why: String,
     },
+    /// The owner holds for lost what a peer has not confirmed of this node's payments: it is owed again.
+    WriteOff {
+        /// For the result.
+        token: Token,
+        /// Whom.
+        peer: NodeId,
+        /// In what.
+        currency: Currency,
+    },
     /// Host's side: waive what the renter of a lease has not acknowledged.
     Waive {
         /// For the result.

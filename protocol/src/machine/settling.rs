@@ -4,6 +4,7 @@
 //! [`super::account`]. A peer's payments are looked for one at a time and in order, so that what has arrived in all never shrinks,
 //! and each is answered once.
 
+mod lost;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,10 @@ struct Sent {
     in_flight: bool,
     again_at: Timestamp,
     retry: Millis,
+    /// The payee has it, and looks for it: the next one may be told.
+    taken: bool,
+    /// The owner has written it off.
+    lost: bool,
 }
 
 /// A payment of a peer.
@@ -62,8 +67,8 @@ struct Between {
     answer: Option<(Verified<Entry>, Option<Ticket>)>,
     /// What had arrived of the payment answered last.
     arrived: Option<(DocumentId, Amount)>,
-    /// Payments in a row that did not arrive.
-    missed: u8,
+    /// Payments in a row that did not arrive, and when the last of them was answered.
+    missed: (u8, Timestamp),
     /// How often the answer to our newest payment was corrected, and when that, or the answer, was.
     corrected: (u8, Timestamp),
     /// When the newest payment was taken.
@@ -113,7 +118,8 @@ impl Payments {
     pub(super) fn restore(&mut self, row: &AccountRow, network: &NetworkId, now: Timestamp) -> Result<(), VerifyError> {
         let check = |signed: &Signed<Entry>| signed.verify(network);
         let optional = |signed: Option<&Signed<Entry>>| signed.map(check).transpose();
-        let sent = |entry| Sent { entry, ticket: None, in_flight: false, again_at: now, retry: RETRY.0 };
+        let lost = row.note.as_ref().and_then(|note| note.lost).map_or(0, |lost| lost.n);
+        let sent = |entry| Sent { lost: number(Some(&entry)) <= lost, ..Sent::new(entry, None, now) };
         let between = Between {
             paid: optional(row.paid.as_ref())?,
             unanswered: row.unanswered.iter().map(|s| check(s).map(sent)).collect::<Result<_, _>>()?,
@@ -126,7 +132,7 @@ impl Payments {
             looking: false,
             answer: optional(row.answer.as_ref())?.map(|entry| (entry, None)),
             arrived: None,
-            missed: 0,
+            missed: (0, now),
             corrected: (0, now),
             taken_at: now,
         };
@@ -134,9 +140,9 @@ impl Payments {
         Ok(())
     }
 
-    /// The newest payment of ours that is not answered: it goes with an open that waits for it.
+    /// The newest payment of ours that is not answered, nor written off: it goes with an open that waits for it.
     pub(super) fn newest_unanswered(&self, key: &Key) -> Option<&Verified<Entry>> {
-        self.between.get(key)?.unanswered.back().map(|sent| &sent.entry)
+        self.between.get(key)?.unanswered.back().filter(|sent| !sent.lost).map(|sent| &sent.entry)
     }
 
     /// Payments of peers and to peers that wait, as far as others can make them more.
@@ -179,8 +185,8 @@ impl Payments {
 
     /// When a payment is to be told again.
     pub(super) fn deadline(&self, connected: impl Fn(&NodeId) -> bool) -> Option<Timestamp> {
-        let first = |b: &Between| b.unanswered.front().filter(|s| !s.in_flight).map(|s| s.again_at);
-        self.between.iter().filter(|((peer, _), _)| connected(peer)).filter_map(|(_, b)| first(b)).min()
+        let reachable = self.between.iter().filter(|((peer, _), _)| connected(peer));
+        reachable.filter_map(|(_, b)| b.to_tell().and_then(|at| b.unanswered.get(at))).map(|s| s.again_at).min()
     }
 }
 
@@ -216,8 +222,7 @@ impl Context {
         self.accounts.change(&payment.peer, &payment.currency, |account| account.flows.paid = total);
         let between = self.payments.between.entry(key).or_default();
         between.paid = Some(entry.clone());
-        let sent = Sent { entry, ticket: Some(ticket), in_flight: false, again_at: now, retry: RETRY.0 };
-        between.unanswered.push_back(sent);
+        between.unanswered.push_back(Sent::new(entry, Some(ticket), now));
         Ok(ticket)
     }
 
@@ -226,8 +231,9 @@ impl Context {
         let mut due = Vec::new();
         for (key, between) in &mut self.payments.between {
             let reachable = self.connected.contains(&key.0);
-            if let Some(sent) =
-                between.unanswered.front_mut().filter(|s| reachable && !s.in_flight && s.again_at <= now)
+            if reachable
+                && let Some(place) = between.to_tell()
+                && let Some(sent) = between.unanswered.get_mut(place).filter(|s| s.again_at <= now)
             {
                 sent.in_flight = true;
                 due.push((key.clone(), sent.entry.clone(), sent.ticket));
@@ -245,6 +251,7 @@ impl Context {
             && let Some(sent) = between.unanswered.iter_mut().find(|s| number(Some(&s.entry)) == n)
         {
             sent.in_flight = false;
+            sent.taken |= matches!(response, Some(Response::Settled { .. }));
             sent.again_at = now + sent.retry;
             sent.retry = Millis((sent.retry.0 * 2).min(RETRY.1.0));
         }
@@ -282,29 +289,27 @@ impl Context {
             let may = times < limits::CORRECTIONS && now >= at.min(now) + MINUTE;
             let fits = may && newest.is_some_and(|s| s.n == ack.n && ack.total <= s.total);
             if fits {
+                let all = newest.map_or(Amount::ZERO, |s| s.total);
                 between.corrected = (times + 1, now);
-                self.settle_acked(&key, &entry, ack);
+                self.settle_acked(&key, &entry, ack, all);
             }
             return fits;
         };
-        let fits = between
-            .unanswered
-            .get(place)
-            .and_then(|sent| said(&sent.entry))
-            .is_some_and(|s| s.n == ack.n && ack.total <= s.total && ack.total >= before);
-        if !fits {
+        let told = between.unanswered.get(place).and_then(|sent| said(&sent.entry));
+        let fits = |s: &&Settle| s.n == ack.n && ack.total <= s.total && ack.total >= before;
+        let Some(all) = told.filter(fits).map(|s| s.total) else {
             self.false_receipt(from, "an answer to a payment that does not fit it");
             return false;
-        }
+        };
         between.unanswered.drain(..=place);
         between.corrected = (0, now);
-        self.settle_acked(&key, &entry, ack);
+        self.settle_acked(&key, &entry, ack, all);
         true
     }
 
-    fn settle_acked(&mut self, key: &Key, entry: &Verified<Entry>, ack: &SettleAck) {
+    fn settle_acked(&mut self, key: &Key, entry: &Verified<Entry>, ack: &SettleAck, said: Amount) {
         self.persist(Record::from(entry));
-        self.accounts.change(&key.0, &key.1, |account| account.flows.paid_acked = ack.total);
+        self.accounts.change(&key.0, &key.1, |account| account.paid_acked(said, ack.total));
     }
 
     /// A peer says to have paid us. It is kept, and looked for. `dealing` says what it is to us: of strangers
@@ -340,8 +345,12 @@ impl Context {
             return Ok((Told::Early, entry.id()));
         }
         let of_peer = || self.payments.of_peer(&from);
-        if of_peer().fold(0u8, |sum, b| sum.saturating_add(b.missed)) >= limits::PAYMENTS_MISSED {
-            return Err("too many of your payments did not arrive; ask the host");
+        // One more is looked for each hour: else what was once amiss would stay so until a restart.
+        let missed = of_peer().fold(0u8, |sum, b| sum.saturating_add(b.missed.0));
+        let newest = of_peer().filter(|b| b.missed.0 > 0).map(|b| b.missed.1).max().unwrap_or(now);
+        let waited = now.since(newest.min(now)) >= HOUR && of_peer().all(|b| b.unverified.is_empty());
+        if missed >= limits::PAYMENTS_MISSED && !waited {
+            return Err("too many of your payments did not arrive; ask the host, or tell this one again in an hour");
         }
         if of_peer().map(|b| b.unverified.len()).sum::<usize>() >= limits::PAYMENTS_WAITING {
             return Err("too many of your payments wait to be looked for");
@@ -465,7 +474,7 @@ impl Context {
         if let Some(between) = self.payments.between.get_mut(&key) {
             between.unverified.pop_front();
             between.looking = false;
-            between.missed = if arrived == Amount::ZERO { between.missed.saturating_add(1) } else { 0 };
+            between.missed = if arrived == Amount::ZERO { (between.missed.0.saturating_add(1), now) } else { (0, now) };
             between.answer = Some((ack.clone(), Some(ticket)));
             between.arrived = Some((settle, arrived.min(amount)));
         }

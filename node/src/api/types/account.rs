@@ -233,6 +233,12 @@ pub struct ForgiveRequest {
     /// Waive what its renter has not signed for of this lease, instead of forgetting what it has refused before.
     #[serde(default)]
     pub lease: Option<String>,
+    /// Hold for lost what the peer has not confirmed of this node's payments: it is owed again.
+    #[serde(default)]
+    pub lost: bool,
+    /// The reference of a payment of this node's that was not made, and is not to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<String>,
 }
 
 /// Which month, with whom.

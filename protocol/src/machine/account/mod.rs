@@ -65,6 +65,21 @@ pub struct Note {
     /// measure of whom it lends to: it is no part of what the two agree on, and the peer's own account knows nothing of it.
     #[serde(default, skip_serializing_if = "nothing")]
     pub refused: Amount,
+    /// What this node's owner has written off of its own payments. Only this node's own measure of what is still to be paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+}
+
+/// Payments of this node that its owner holds for lost: the payee has not confirmed them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lost {
+    /// The newest of them.
+    pub n: u32,
+    /// What was paid in all, up to that one.
+    pub total: Amount,
+    /// What of it is lost; less once the payee confirms it after all.
+    pub amount: Amount,
 }
 
 /// Left out of a [`Note`], so that notes of before it was counted are read, and written, as they were.
@@ -199,8 +214,16 @@ impl Account {
             paid: Amount::ZERO,
             paid_acked: Amount::ZERO,
         };
-        let note =
-            Note { peer, currency, lent: NONE, ahead: NONE, stopped_at: None, drawn: None, refused: Amount::ZERO };
+        let note = Note {
+            peer,
+            currency,
+            lent: NONE,
+            ahead: NONE,
+            stopped_at: None,
+            drawn: None,
+            refused: Amount::ZERO,
+            lost: None,
+        };
         Self { flows: NOTHING, note, told: None }
     }
 
@@ -254,11 +277,12 @@ impl Account {
     }
 
     /// What this node owes the peer by what it has signed for; negative if it has paid ahead. What the peer owes for leases the other
-    /// way is set off against it. This node's payments count when they are made, so that nothing is paid twice.
+    /// way is set off against it. This node's payments count when they are made, so that nothing is paid twice, unless its owner has
+    /// written them off.
     #[must_use]
     pub fn owing(&self) -> i128 {
         let f = &self.flows;
-        let to_them = i128::from(f.spent.0) - i128::from(f.paid.0);
+        let to_them = i128::from(f.spent.0) - i128::from(f.paid.saturating_sub(self.lost()).0);
         let to_us = i128::from(f.earned.0) - i128::from(f.received.0);
         to_them - to_us.max(0)
     }
@@ -272,7 +296,30 @@ impl Account {
     /// What of this node's payments was delivered.
     #[must_use]
     pub fn settled_by_us(&self) -> Amount {
-        self.flows.spent.min(self.flows.paid)
+        self.flows.spent.min(self.flows.paid.saturating_sub(self.lost()))
+    }
+
+    /// What of this node's payments its owner has written off, and the payee has not confirmed since.
+    #[must_use]
+    pub fn lost(&self) -> Amount {
+        self.note.lost.map_or(Amount::ZERO, |lost| lost.amount)
+    }
+
+    /// The owner holds all that is not confirmed, up to payment `n`, for lost: how much that is now.
+    pub(in super::super) fn write_off(&mut self, n: u32) -> Amount {
+        let amount = self.flows.paid.saturating_sub(self.flows.paid_acked);
+        self.note.lost = (amount > Amount::ZERO).then_some(Lost { n, total: self.flows.paid, amount });
+        amount
+    }
+
+    /// The payee has confirmed `acked` in all, of the `said` that were paid up to the payment it answers. What was lost and has
+    /// arrived after all is this node's again.
+    pub(in super::super) fn paid_acked(&mut self, said: Amount, acked: Amount) {
+        self.flows.paid_acked = acked;
+        if let Some(lost) = &mut self.note.lost {
+            lost.amount = lost.amount.min(said.max(lost.total).saturating_sub(acked));
+        }
+        self.note.lost = self.note.lost.filter(|lost| lost.amount > Amount::ZERO);
     }
 
     /// Whether the peer has not settled even a first slice yet.

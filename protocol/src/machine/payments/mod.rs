@@ -10,7 +10,7 @@ mod payouts;
 
 pub use self::{
     arrivals::{Arrivals, Claim, Found, HowFound, Look},
-    payouts::{Answer, By, Limits, NotOrdered, Payout, PayoutStep, Payouts, Stage},
+    payouts::{Answer, By, Limits, NotCancelled, NotOrdered, Payout, PayoutStep, Payouts, Stage},
 };
 
 use crate::time::Millis;

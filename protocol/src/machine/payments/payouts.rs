@@ -179,6 +179,23 @@ pub enum NotOrdered {
     TooMany,
 }
 
+/// Why a payment is not cancelled. Nothing has changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotCancelled {
+    /// No payment has the reference.
+    #[error("no payment has this reference; `souk account PEER` lists those of the last days")]
+    Unknown,
+    /// Money has moved, or the payment has failed already.
+    #[error("this payment is {0}: there is nothing to cancel")]
+    Over(&'static str),
+    /// The program may be paying it now.
+    #[error("the program is being asked to pay it now; try again once it has answered")]
+    Asking,
+    /// The program says that it is on its way.
+    #[error("the program says that this payment is on its way; cancel it there, and it is shown here as failed")]
+    OnItsWay,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Its row is being written.
@@ -199,6 +216,8 @@ struct Kept {
     phase: Phase,
     retry: Millis,
     problem: Option<String>,
+    /// Whether the program has said that it is on its way.
+    pending: bool,
 }
 
 /// All payments of ours that are under way, or were lately.
@@ -236,7 +255,7 @@ impl Payouts {
             }
             (None, Stage::Settled { .. } | Stage::Failed { .. }) => Phase::Over,
         };
-        let kept = Kept { row, phase, retry: AGAIN.0, problem: None };
+        let kept = Kept { row, phase, retry: AGAIN.0, problem: None, pending: false };
         self.kept.insert(kept.row.reference.clone(), kept);
     }
 
@@ -282,7 +301,7 @@ impl Payouts {
             }
         }
         self.steps.push_back(PayoutStep::Write(payout.clone()));
-        let kept = Kept { row: payout, phase: Phase::Writing, retry: AGAIN.0, problem: None };
+        let kept = Kept { row: payout, phase: Phase::Writing, retry: AGAIN.0, problem: None, pending: false };
         self.kept.insert(kept.row.reference.clone(), kept);
         Ok(())
     }
@@ -349,6 +368,7 @@ impl Payouts {
             Answer::Failed { why } => kept.row.stage = Stage::Failed { why },
             Answer::Pending { after } => {
                 kept.problem = None;
+                kept.pending = true;
                 return again(kept, after);
             }
             Answer::Unknown { why } => {
@@ -378,6 +398,28 @@ impl Payouts {
                 kept.retry = longer(kept.retry);
             }
         }
+    }
+
+    /// The owner says that an intended payment was not made, and is not to be. Only after the program was asked in this run of the
+    /// node, and could not say how it stands: what it says is paid or on its way is never cancelled. It fails, and its reference is
+    /// not asked for again.
+    ///
+    /// # Errors
+    /// [`NotCancelled`].
+    pub fn cancel(&mut self, reference: &str) -> Result<(), NotCancelled> {
+        let kept = self.kept.get_mut(reference).ok_or(NotCancelled::Unknown)?;
+        match (&kept.row.stage, kept.phase) {
+            (Stage::Intended, _) if kept.pending => return Err(NotCancelled::OnItsWay),
+            (Stage::Intended, Phase::Waiting(_)) if kept.problem.is_some() => {}
+            (Stage::Intended, _) => return Err(NotCancelled::Asking),
+            (stage @ (Stage::Paid { .. } | Stage::Settled { .. } | Stage::Failed { .. }), _) => {
+                return Err(NotCancelled::Over(stage.name()));
+            }
+        }
+        kept.row.stage = Stage::Failed { why: "its owner has cancelled it".to_owned() };
+        kept.phase = Phase::Writing;
+        self.steps.push_back(PayoutStep::Write(kept.row.clone()));
+        Ok(())
     }
 
     /// Time has passed.

@@ -81,6 +81,49 @@ fn an_answer_that_is_none_is_asked_for_again_with_the_same_reference_and_never_g
 }
 
 #[test]
+fn only_what_the_program_knows_nothing_of_is_cancelled_and_it_is_never_asked_again() {
+    let mut payouts = Payouts::default();
+    assert_eq!(payouts.cancel("a"), Err(NotCancelled::Unknown));
+    let p = payout("a", 5, By::Person);
+    payouts.order(p.clone(), NOW).unwrap();
+    assert_eq!(payouts.cancel("a"), Err(NotCancelled::Asking), "its row is not on disk");
+    payouts.written("a");
+    all(&mut payouts);
+    assert_eq!(payouts.cancel("a"), Err(NotCancelled::Asking), "the program may be paying it");
+    payouts.answered("a", Answer::Unknown { why: "junk".to_owned() }, NOW);
+    payouts.cancel("a").unwrap();
+    let steps = all(&mut payouts);
+    assert!(matches!(&steps[..], [PayoutStep::Write(p)] if matches!(p.stage, Stage::Failed { .. })));
+    payouts.written("a");
+    assert!(matches!(&all(&mut payouts)[..], [PayoutStep::Over(_)]));
+    payouts.answered("a", Answer::Paid { receipt: String::new() }, NOW);
+    payouts.order(p.clone(), NOW).unwrap();
+    payouts.tick(NOW + LATER_MOST);
+    assert_eq!(all(&mut payouts), [], "nothing asks the program for it again");
+    assert_eq!(payouts.cancel("a"), Err(NotCancelled::Over("failed")));
+    assert!(!payouts.is_under_way(&p.peer, &p.currency), "another payment may be made");
+}
+
+#[test]
+fn what_a_program_says_is_paid_or_on_its_way_is_not_cancelled() {
+    let mut payouts = Payouts::default();
+    payouts.order(payout("a", 5, By::Person), NOW).unwrap();
+    payouts.written("a");
+    payouts.answered("a", Answer::Pending { after: None }, NOW);
+    assert_eq!(payouts.cancel("a"), Err(NotCancelled::OnItsWay));
+    payouts.tick(NOW + LATER_MOST);
+    payouts.answered("a", Answer::Unknown { why: "junk".to_owned() }, NOW + LATER_MOST);
+    assert_eq!(payouts.cancel("a"), Err(NotCancelled::OnItsWay), "what it said before still counts");
+    payouts.tick(NOW + LATER_MOST + LATER_MOST);
+    payouts.answered("a", Answer::Paid { receipt: String::new() }, NOW + LATER_MOST + LATER_MOST);
+    assert_eq!(payouts.cancel("a"), Err(NotCancelled::Over("paid")));
+    // After a restart what the program said is not known: it is asked first.
+    let mut again = Payouts::default();
+    again.restore(payout("b", 5, By::Person), false, NOW);
+    assert_eq!(again.cancel("b"), Err(NotCancelled::Asking), "it was not asked in this run");
+}
+
+#[test]
 fn answers_to_questions_that_nobody_asked_change_nothing() {
     let mut payouts = Payouts::default();
     payouts.order(payout("a", 5, By::Person), NOW).unwrap();

@@ -124,3 +124,97 @@ fn an_answer_is_corrected_a_few_times_and_never_by_another_number() {
     }
     assert_eq!(says(1, 900, minutes(100)), 1 + u64::from(limits::CORRECTIONS));
 }
+
+fn pay(cx: &mut Context, amount: u64, reference: &str) -> Verified<Entry> {
+    let (peer, currency) = (key(2).node_id(), Currency::usd());
+    let (amount, method, reference) = (Amount(amount), "bank".to_owned(), reference.to_owned());
+    cx.pay(&MadePayment { peer, currency, amount, method, reference }, NOW).unwrap();
+    cx.payments.newest_unanswered(&(peer, Currency::usd())).unwrap().clone()
+}
+
+fn acked(cx: &mut Context, of: &Verified<Entry>, n: u32, total: u64) -> bool {
+    let ack = SettleAck { settle: of.id(), n, currency: Currency::usd(), total: Amount(total) };
+    cx.take_settle_ack(key(2).node_id(), &entry(2, Body::SettleAck(ack)).to_signed(), NOW)
+}
+
+#[test]
+fn what_is_written_off_is_owed_again_and_is_ours_again_if_it_arrives_after_all() {
+    let mut cx = context();
+    let of = (key(2).node_id(), Currency::usd());
+    assert!(cx.write_off(&of).is_err(), "nothing was paid");
+    cx.accounts.change(&of.0, &of.1, |a| a.has_spent(Amount(100)));
+    let first = pay(&mut cx, 100, "one");
+    let owing = |cx: &Context| cx.accounts.get(&of.0, &of.1).unwrap().owing();
+    assert_eq!(owing(&cx), 0, "it counts as paid until its owner says otherwise");
+    assert_eq!(cx.write_off(&of), Ok(Amount(100)));
+    assert_eq!(cx.write_off(&of), Ok(Amount(100)), "twice is once");
+    assert_eq!(owing(&cx), 100);
+    assert!(cx.payments.newest_unanswered(&of).is_none(), "what is lost holds up no payment");
+    let second = pay(&mut cx, 100, "two");
+    assert_eq!(said(&second).unwrap().total, Amount(200), "the totals in the chain go on");
+    assert_eq!(owing(&cx), 0);
+    assert!(acked(&mut cx, &first, 1, 100), "a late word on what was lost");
+    assert_eq!(owing(&cx), -100, "it is paid ahead now");
+    assert!(acked(&mut cx, &second, 2, 200));
+    assert_eq!(owing(&cx), -100);
+    assert!(cx.write_off(&of).is_err(), "all is confirmed");
+}
+
+#[test]
+fn what_is_lost_stays_lost_when_a_later_payment_arrives() {
+    let mut cx = context();
+    let of = (key(2).node_id(), Currency::usd());
+    cx.accounts.change(&of.0, &of.1, |a| a.has_spent(Amount(100)));
+    pay(&mut cx, 100, "one");
+    cx.write_off(&of).unwrap();
+    let second = pay(&mut cx, 100, "two");
+    assert!(acked(&mut cx, &second, 2, 100), "only the second has arrived");
+    let account = cx.accounts.get(&of.0, &of.1).unwrap();
+    assert_eq!((account.owing(), account.lost()), (0, Amount(100)));
+}
+
+#[test]
+fn a_payment_that_is_looked_for_or_lost_holds_up_no_later_one_and_one_that_is_not_taken_does() {
+    let mut cx = context();
+    let of = (key(2).node_id(), Currency::usd());
+    cx.connected.insert(of.0);
+    pay(&mut cx, 1, "one");
+    pay(&mut cx, 1, "two");
+    let told = |cx: &mut Context, now: Timestamp| {
+        cx.tell_payments(now);
+        let sent = &cx.payments.between[&of].unanswered;
+        sent.iter().filter(|s| s.in_flight).map(|s| number(Some(&s.entry))).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut cx, NOW), [1]);
+    let key = (key(2).node_id(), Currency::usd());
+    cx.payment_told(&key, 1, None, NOW);
+    assert_eq!(told(&mut cx, NOW), [0u32; 0], "nobody knows whether the first was taken");
+    assert_eq!(told(&mut cx, NOW + RETRY.0), [1]);
+    cx.payment_told(&key, 1, Some(&Response::Settled { ack: None }), NOW + RETRY.0);
+    assert_eq!(told(&mut cx, NOW + RETRY.0), [2]);
+    cx.payment_told(&key, 2, None, NOW + RETRY.0);
+    pay(&mut cx, 1, "three");
+    assert_eq!(told(&mut cx, NOW + RETRY.0), [0u32; 0], "the second was not taken");
+    cx.write_off(&key).unwrap();
+    pay(&mut cx, 1, "four");
+    assert_eq!(told(&mut cx, NOW + RETRY.0), [3], "what is lost is told all the same: it may be confirmed yet");
+    cx.payment_told(&key, 3, None, NOW + RETRY.0);
+    assert_eq!(told(&mut cx, NOW + RETRY.0), [4], "none of the lost was taken since, and they hold up nothing");
+}
+
+#[test]
+fn after_many_misses_one_payment_is_looked_for_each_hour_and_one_that_arrives_opens_the_door() {
+    let mut cx = context();
+    let mut take = |n: u32, arrives: u64, now: Timestamp| {
+        let told = entry(3, Body::Settle(settle(n, "USD")));
+        let taken = cx.take_settle(key(3).node_id(), &told.to_signed(), |_, _| KNOWN, None, now).is_ok();
+        taken && cx.settlement_verified(told.id(), Amount(arrives), now).is_some()
+    };
+    let most = u32::from(limits::PAYMENTS_MISSED);
+    assert_eq!((1..50).take_while(|n| take(*n, 0, NOW)).count(), usize::from(limits::PAYMENTS_MISSED));
+    assert!(!take(most + 1, 0, NOW + Millis(HOUR.0 - 1)));
+    assert!(take(most + 1, 0, NOW + HOUR));
+    assert!(!take(most + 2, 10, NOW + HOUR), "one an hour");
+    assert!(take(most + 2, 10, NOW + HOUR + HOUR));
+    assert!(take(most + 3, 10, NOW + HOUR + HOUR), "one has arrived");
+}

@@ -255,6 +255,7 @@ impl Ledger {
             self.journal.replaceable()
         };
         Ok(segment.map(|segment| Plan {
+            waste,
             disk: self.journal.disk(),
             generation: self.journal.generation(),
             backend: self.backend.clone(),
@@ -278,6 +279,25 @@ impl Ledger {
         let row: Option<(u64, Checkpoint)> =
             self.kv.get(keys::CHECKPOINT)?.map(|bytes| decode(&bytes, "checkpoint")).transpose()?;
         Ok(row.map(|(_, checkpoint)| checkpoint))
+    }
+
+    /// The number of the entry that says it.
+    ///
+    /// # Errors
+    /// [`StoreFailure::Store`].
+    pub fn checkpoint_seq(&self) -> Result<Option<u64>, StoreFailure> {
+        let row: Option<(u64, Checkpoint)> =
+            self.kv.get(keys::CHECKPOINT)?.map(|bytes| decode(&bytes, "checkpoint")).transpose()?;
+        Ok(row.map(|(seq, _)| seq))
+    }
+
+    /// Bytes on disk, replaced files that are still there included.
+    ///
+    /// # Errors
+    /// [`StoreFailure::Journal`] if the disk can't be read.
+    pub fn disk_bytes(&self) -> Result<u64, StoreFailure> {
+        let old = self.old.as_ref().map_or(0, |(kv, _)| kv.disk_bytes());
+        Ok(self.journal.bytes()?.saturating_add(self.kv.disk_bytes()).saturating_add(old))
     }
 
     /// Tells how far the journal is durable, from other threads.

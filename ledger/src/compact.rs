@@ -97,6 +97,8 @@ pub struct Plan {
     pub(crate) network: NetworkId,
     /// The newest segment that is to go.
     pub(crate) segment: u64,
+    /// Whether the store wastes space, which making it anew gives back.
+    pub(crate) waste: bool,
 }
 
 /// A base that is written, but not in place.
@@ -187,6 +189,20 @@ impl Prepared {
     #[must_use]
     pub const fn records(&self) -> (u64, u64) {
         (self.records, self.base.records())
+    }
+
+    /// Whether any record goes, or space that the store wastes.
+    #[must_use]
+    pub const fn gains(&self) -> bool {
+        self.plan.waste || self.records > self.base.records()
+    }
+
+    /// Removes the base that was made.
+    pub(crate) fn discard(self) {
+        // What stays is removed at the next start.
+        if let Err(error) = self.base.discard(&*self.plan.disk) {
+            tracing::warn!(%error, "can't remove a base that is not wanted");
+        }
     }
 
     /// Makes the store of the base, and brings it nearly up to the journal's end, which `durable` tells.

@@ -13,6 +13,7 @@ pub mod chain;
 pub mod check;
 pub mod commit;
 pub mod compact;
+pub mod compacted;
 pub mod earnings;
 pub mod export;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use souk_protocol::{NodeId, checkpoint::Checkpoint};
 
 use crate::{
     commit::{Ledger, StageError, StoreFailure},
+    compacted::{Asker, NotCompacted},
     housekeeping::Housekeeping,
     record::Fact,
     state::{Applied, Refusal},
@@ -88,8 +89,8 @@ struct Inner {
     durable: u64,
     refused: BTreeMap<u64, Refusal>,
     failed: Option<Arc<StoreFailure>>,
-    /// Somebody wants the journal compacted now.
-    compact: bool,
+    /// Who wants the journal compacted now, until the thread has seen it.
+    asker: Option<Asker>,
     closing: bool,
     ended: bool,
 }
@@ -175,8 +176,18 @@ impl LedgerHandle {
     }
 
     /// Has the journal compacted soon, whether or not it is worth it. [`Event::Checkpoint`] comes if there is anything to drop.
-    pub fn compact(&self) {
-        self.shared.lock().compact = true;
+    /// If that is under way already, its end is the answer. One asker at a time.
+    pub fn compact(&self, asker: Asker) {
+        let mut inner = self.shared.lock();
+        if inner.closing || inner.ended {
+            return;
+        }
+        if inner.asker.is_some() {
+            drop(inner);
+            return asker.answer(Err(NotCompacted::Asked));
+        }
+        inner.asker = Some(asker);
+        drop(inner);
         self.shared.work.notify_one();
     }
 
@@ -272,7 +283,10 @@ impl Drop for End<'_> {
         let mut inner = self.0.lock();
         inner.ended = true;
         inner.queue.clear();
+        let asker = inner.asker.take();
         drop(inner);
+        // Unanswered: the ledger is closed.
+        drop(asker);
         self.0.progress.notify_all();
     }
 }
@@ -282,7 +296,7 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
     let mut backlog = VecDeque::new();
     let mut ticket = 0;
     let mut housekeeping = Housekeeping::default();
-    housekeeping.go_on(&mut ledger, false, report)?;
+    housekeeping.go_on(&mut ledger, report)?;
     loop {
         if backlog.is_empty() {
             let wake = if housekeeping.is_working() {
@@ -292,12 +306,13 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
             };
             match next_work(shared, wake) {
                 Work::Facts(facts) => backlog = facts,
-                Work::Quiet { asked } => {
+                Work::Quiet => {
                     if unflushed > 0 {
                         ledger.flush_store()?;
                         unflushed = 0;
                     }
-                    housekeeping.go_on(&mut ledger, asked, report)?;
+                    housekeeping.ask(shared.lock().asker.take(), &ledger);
+                    housekeeping.go_on(&mut ledger, report)?;
                     continue;
                 }
                 Work::End => break,
@@ -332,8 +347,9 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
             ledger.flush_store()?;
             unflushed = 0;
         }
+        housekeeping.ask(shared.lock().asker.take(), &ledger);
         if flush || !housekeeping.is_idle() || ledger.is_worth_compacting() {
-            housekeeping.go_on(&mut ledger, false, report)?;
+            housekeeping.go_on(&mut ledger, report)?;
         }
     }
     drop(housekeeping);
@@ -342,7 +358,7 @@ fn run(shared: &Shared, mut ledger: Ledger, report: &dyn Fn(Event)) -> Result<()
 
 enum Work {
     Facts(VecDeque<Fact>),
-    Quiet { asked: bool },
+    Quiet,
     End,
 }
 
@@ -358,14 +374,14 @@ fn next_work(shared: &Shared, wake: Option<Duration>) -> Work {
         if inner.closing {
             return Work::End;
         }
-        if mem::take(&mut inner.compact) {
-            return Work::Quiet { asked: true };
+        if inner.asker.is_some() {
+            return Work::Quiet;
         }
         if let Some(wake) = wake {
             let (guard, timeout) = shared.work.wait_timeout(inner, wake).unwrap_or_else(PoisonError::into_inner);
             inner = guard;
             if timeout.timed_out() && inner.queue.is_empty() && !inner.closing {
-                return Work::Quiet { asked: false };
+                return Work::Quiet;
             }
         } else {
             inner = wait(&shared.work, inner);

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod asked;
+mod compacting;
 mod heads;
 mod money;
 mod older;
@@ -202,11 +203,6 @@ impl Ledger {
     #[must_use]
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         locked(&self.checkpoint).take()
-    }
-
-    /// Has old records dropped soon, whether or not it is worth it.
-    pub fn compact(&self) {
-        self.handle.compact();
     }
 
     /// What the engine's ticket is, up to which everything is durable.

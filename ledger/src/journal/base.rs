@@ -115,6 +115,11 @@ impl Base {
         self.records
     }
 
+    /// Removes its file, which nobody reads.
+    pub(crate) fn discard(&self, disk: &dyn Disk) -> Result<(), JournalError> {
+        disk.remove(&self.file).map_err(|e| io(disk, &self.file, "remove", e))
+    }
+
     pub(super) fn file(&self) -> &str {
         &self.file
     }

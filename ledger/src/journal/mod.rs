@@ -251,6 +251,22 @@ impl Journal {
         Ok(())
     }
 
+    /// Bytes of its files, replaced ones included; those of an unfinished base are not.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] if the disk can't be read.
+    pub fn bytes(&self) -> Result<u64, JournalError> {
+        let fail = |name: &str, e| JournalError::Io { file: self.disk.path(name), doing: "read", source: e };
+        let mut bytes: u64 = 0;
+        for name in self.disk.list().map_err(|e| fail("", e))? {
+            if !base::is_unfinished(&name) {
+                let file = self.disk.open(&name, false).map_err(|e| fail(&name, e))?;
+                bytes = bytes.saturating_add(file.len().map_err(|e| fail(&name, e))?);
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Bytes waiting for [`Journal::sync`].
     #[must_use]
     pub const fn pending_bytes(&self) -> usize {

@@ -13,6 +13,7 @@ use souk_protocol::{
     message::{Cause, EventCode, LeaseEvent},
 };
 
+mod asked;
 mod compact;
 mod damage;
 mod names;

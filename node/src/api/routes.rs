@@ -13,10 +13,10 @@ use super::{
     streams, terms, tether,
     types::{
         AcceptRequest, EarningsRequest, EarningsView, EventView, EventsRequest, HappenedView, HostView, IdleJobRequest,
-        IdleJobView, JupyterView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest,
-        MarketRequest, MarketView, OrderRequest, OrderView, PeerView, PriceRequest, QuoteView, ReceiptView,
-        ReceiptsRequest, RentRequest, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, ShutdownView,
-        SshKeysRequest, SshKeysView, SshView, StatusView,
+        IdleJobView, JupyterView, LabelRequest, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView,
+        LedgerCompactView, ListRequest, MarketRequest, MarketView, OrderRequest, OrderView, PeerView, PriceRequest,
+        QuoteView, ReceiptView, ReceiptsRequest, RentRequest, ScheduleRequest, ScheduleView, SearchRequest,
+        SearchResults, ShutdownView, SshKeysRequest, SshKeysView, SshView, StatusView,
     },
 };
 use crate::{
@@ -55,6 +55,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/receipts", get(receipts))
         .route("/events", get(all_events))
         .route("/ledger/check", get(ledger_check))
+        .route("/ledger/compact", post(ledger_compact))
         .route("/ledger/export", get(streams::export))
         .merge(super::owner::routes())
         .merge(super::trust::routes())
@@ -197,6 +198,10 @@ async fn host_earnings(State(shared): State<Shared>, Query(request): Query<Earni
 
 async fn ledger_check(State(shared): State<Shared>) -> Answer<LedgerCheckView> {
     answer(shared.market.ask(Command::LedgerCheck).await)
+}
+
+async fn ledger_compact(State(shared): State<Shared>) -> Answer<LedgerCompactView> {
+    answer(shared.market.ask(Command::LedgerCompact).await)
 }
 
 async fn host(State(shared): State<Shared>) -> Answer<HostView> {

@@ -1,10 +1,12 @@
-//! `souk receipts`, `ledger check`, `ledger export`.
+//! `souk receipts`, `ledger check`, `ledger compact`, `ledger export`.
 
 use std::{
-    io::Write,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{
@@ -17,10 +19,13 @@ use super::{
 use crate::{
     api::{
         client::{Pieces, escape},
-        types::{LedgerCheckView, ReceiptView},
+        types::{LedgerCheckView, LedgerCompactView, ReceiptView},
     },
     market::ErrorCode,
 };
+
+/// A compaction that takes longer is shown to be under way.
+const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) async fn receipts(context: &Context, args: &ReceiptsArgs) -> Result<u8, Failure> {
     let mut path = format!("receipts?limit={}", args.limit);
@@ -104,6 +109,55 @@ pub(super) async fn check(context: &Context) -> Result<u8, Failure> {
         }
     }
     Ok(if found.faults.is_empty() { 0 } else { FAILED })
+}
+
+pub(super) async fn compact(context: &Context) -> Result<u8, Failure> {
+    let (client, body) = (context.client()?, json!({}));
+    let asked = client.post::<LedgerCompactView>("ledger/compact", &body);
+    tokio::pin!(asked);
+    let done = match tokio::time::timeout(QUIET, &mut asked).await {
+        Ok(done) => done?,
+        Err(_) => {
+            let bar = under_way();
+            let done = asked.await;
+            bar.iter().for_each(ProgressBar::finish_and_clear);
+            done?
+        }
+    };
+    if context.json {
+        output::json(&done)?;
+        return Ok(0);
+    }
+    output::line(format!(
+        "{} of {} records dropped; {} on disk before, {} now",
+        done.dropped,
+        done.records,
+        output::bytes(done.bytes_before),
+        output::bytes(done.bytes_after)
+    ))?;
+    output::line(format!(
+        "entry {} of this node's chain is the checkpoint: it stands for those up to {}, of which {} are kept",
+        done.checkpoint, done.up_to, done.entries_kept
+    ))?;
+    if done.still_read {
+        output::note("replaced files are still being read; their space is free when that is over");
+    }
+    Ok(0)
+}
+
+/// That the node is at work: a clock on a terminal, a line elsewhere.
+fn under_way() -> Option<ProgressBar> {
+    let what = "compacting: the journal is read and what matters of it written anew; the node works on";
+    if !std::io::stderr().is_terminal() {
+        output::note(what);
+        return None;
+    }
+    let bar = ProgressBar::new_spinner().with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    Some(bar)
 }
 
 pub(super) async fn export(context: &Context, args: ExportArgs) -> Result<u8, Failure> {

@@ -176,6 +176,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Invoice(args) => invoice::invoice(context, &args).await,
         Command::Receipts(args) => ledger::receipts(context, &args).await,
         Command::Ledger(LedgerCommand::Check) => ledger::check(context).await,
+        Command::Ledger(LedgerCommand::Compact) => ledger::compact(context).await,
         Command::Ledger(LedgerCommand::Export(args)) => ledger::export(context, args).await,
         Command::Verify(args) => verify::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,

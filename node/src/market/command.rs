@@ -16,11 +16,11 @@ use tokio::{
 use crate::api::types::{
     AcceptRequest, AccountDetail, AccountsView, ClaimView, EarningsRequest, EarningsView, EventsRequest, ExecRequest,
     FilesRequest, ForgiveRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView,
-    JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, ListRequest, LogsRequest,
-    MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, MetricView, OwnerView, PayRequest,
-    PaymentView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest,
-    RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView,
-    SshView, StatusView, TunnelRequest,
+    JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, LedgerCompactView, ListRequest,
+    LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, MetricView, OwnerView,
+    PayRequest, PaymentView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest,
+    RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, SshKeysRequest,
+    SshKeysView, SshView, StatusView, TunnelRequest,
 };
 use crate::template::Template;
 
@@ -226,6 +226,8 @@ pub enum Command {
     },
     /// Checks the node's own ledger as a stranger would.
     LedgerCheck(Reply<LedgerCheckView>),
+    /// Drops records that later ones have replaced; answered when the space is free again, which may take minutes.
+    LedgerCompact(Reply<LedgerCompactView>),
     /// The ledger as a file. A piece that is an error ends it.
     LedgerExport {
         /// Only what concerns this lease.
@@ -407,6 +409,7 @@ impl fmt::Debug for Command {
             Self::Tunnel { .. } => "Tunnel",
             Self::Receipts { .. } => "Receipts",
             Self::LedgerCheck(_) => "LedgerCheck",
+            Self::LedgerCompact(_) => "LedgerCompact",
             Self::LedgerExport { .. } => "LedgerExport",
             Self::Events { .. } => "Events",
             Self::HostEarnings { .. } => "HostEarnings",

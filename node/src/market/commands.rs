@@ -64,6 +64,7 @@ impl Market {
             Command::Events { request, reply } => self.ledger.happened(request, reply),
             Command::HostEarnings { request, reply } => self.ledger.earnings(request, reply),
             Command::LedgerCheck(reply) => self.ledger.check(reply),
+            Command::LedgerCompact(reply) => self.ledger.compact(reply),
             Command::LedgerExport { id, reply } => match id.map(|id| self.find(&id)).transpose() {
                 Ok(lease) => self.ledger.export(lease, reply),
                 Err(error) => answer(reply, Err(error)),

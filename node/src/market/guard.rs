@@ -18,7 +18,7 @@ use souk_protocol::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{About, Command, early::Early};
+use super::{About, Command, CommandError, ErrorCode, early::Early};
 use crate::{
     api::types::{HostRole, Problem, StatusView},
     clock::{now, random},
@@ -161,6 +161,8 @@ pub async fn pass(post: Post<'_>, stop: &CancellationToken) -> anyhow::Result<Ou
             Some(command) = commands.recv() => {
                 if let Command::Status(reply) = command {
                     reply.send(Ok(status(about, me, network_id, network, guard.phase()))).ok();
+                } else if let Command::LedgerCompact(reply) = command {
+                    reply.send(Err(not_compacted(guard.phase()))).ok();
                 } else if waiting.len() < WAITING {
                     waiting.push(command);
                 }
@@ -214,6 +216,12 @@ fn sentence(phase: Phase) -> String {
             "this ledger is behind its own chain: it has {length} entries, peers have seen {known}; what they hold is fetched"
         ),
     }
+}
+
+/// The checkpoint that has to come first is an entry of our own chain.
+fn not_compacted(phase: Phase) -> CommandError {
+    let why = format!("the ledger can't be compacted while nothing is signed: {}", sentence(phase));
+    CommandError::new(ErrorCode::WrongState, why).hint("wait; `souk status` tells when that is over")
 }
 
 fn status(about: &About, node: NodeId, network_id: NetworkId, network: &NetworkHandle, phase: Phase) -> StatusView {

@@ -24,6 +24,8 @@ pub mod opinions;
 pub mod orders;
 pub mod payments;
 pub mod policy;
+#[cfg(test)]
+mod prepaid;
 pub mod pricing;
 pub mod record;
 pub mod regard;

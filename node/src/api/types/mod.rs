@@ -197,6 +197,27 @@ pub struct LedgerCheckView {
     pub faults: Vec<String>,
 }
 
+/// What a compaction of the ledger has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerCompactView {
+    /// Bytes of the ledger's files when it was asked for.
+    pub bytes_before: u64,
+    /// The same afterwards.
+    pub bytes_after: u64,
+    /// Whether files that are replaced are still being read, and counted in that; they go when that is over.
+    pub still_read: bool,
+    /// Records that were looked at.
+    pub records: u64,
+    /// How many of these were dropped.
+    pub dropped: u64,
+    /// The number of the checkpoint in this node's chain.
+    pub checkpoint: u64,
+    /// The number of the newest entry of this node's chain that the checkpoint stands for.
+    pub up_to: u64,
+    /// Entries of this node's chain that are left up to that one.
+    pub entries_kept: u64,
+}
+
 /// Answer to a stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShutdownView {

@@ -33,6 +33,12 @@ pub enum LedgerCommand {
     /// Check this node's ledger as a stranger would
     #[command(after_help = "Examples:\n  souk ledger check\n  souk ledger check --json")]
     Check,
+    /// Drop receipts and entries that later ones have replaced, and give their space back
+    #[command(after_help = "The node does this by itself when there is enough to gain; it works on meanwhile.\n\
+                      What is dropped is gone: take an export first if every single receipt matters.\n\n\
+                      Examples:\n  souk ledger compact\n  souk ledger compact --json | jq .bytes_after\n  \
+                      souk ledger export all.souk && souk ledger compact")]
+    Compact,
     /// Write it to a file that anyone can verify
     #[command(
         after_help = "Examples:\n  souk ledger export ledger.souk\n  souk ledger export --lease train train.souk\n  souk ledger export - | sha256sum"

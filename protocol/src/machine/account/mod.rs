@@ -388,6 +388,11 @@ impl Account {
         self.note.lent.miss(settled);
     }
 
+    /// What was paid ahead is used up. Nothing was lent, and nobody has lost anything: no doubling is lost.
+    pub(super) fn stop_used_up(&mut self, now: Timestamp) {
+        self.note.stopped_at.get_or_insert(now);
+    }
+
     /// It is paid again.
     pub(super) fn resume(&mut self) {
         self.note.stopped_at = None;

@@ -143,7 +143,10 @@ impl Host {
             }
             (_, Some(_)) => Some(PayLevel::Stopped),
             (Some(PayLevel::Stopped), None) => {
-                cx.accounts.change(&key.0, &key.1, |account| account.stop(now));
+                cx.accounts.change(&key.0, &key.1, |account| match limit.when {
+                    PayWhen::After => account.stop(now),
+                    PayWhen::Before => account.stop_used_up(now),
+                });
                 limit = Self::limit_of(cx, key, sum.when).unwrap_or(limit);
                 Some(PayLevel::Stopped)
             }

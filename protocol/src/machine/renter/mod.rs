@@ -273,7 +273,7 @@ impl Renter {
         }
         step(cx, token, Step::Drafted { draft: draft.clone() });
         let prepay = n.wish.prepay;
-        let Some((first, due)) = Self::first_payment(cx, &draft, prepay, now)? else {
+        let Some((first, due)) = self.first_payment(cx, &draft, prepay, now)? else {
             return self.open(cx, token, &draft, now);
         };
         if let Some(n) = self.negotiations.get_mut(&token) {

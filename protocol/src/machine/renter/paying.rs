@@ -71,18 +71,22 @@ fn key(draft: &LeaseDraft) -> Key {
 }
 
 impl Renter {
-    /// What is to be paid before this draft is opened, if anything is.
+    /// What is to be paid before this draft is opened, if anything is. What other leases with the host have used since it was last
+    /// signed for is not ahead any more: its host has counted it, and wants that much more.
     ///
     /// # Errors
     /// Why it is not opened: the host wants more than this node pays ahead.
     pub(super) fn first_payment(
+        &self,
         cx: &Context,
         draft: &Verified<LeaseDraft>,
         prepay: Option<Millis>,
         now: Timestamp,
     ) -> Result<Option<(FirstPayment, DuePayment)>, Refusal> {
         let Some(payment) = &draft.payment else { return Ok(None) };
-        let ahead = cx.accounts.get(&draft.host, &draft.currency).map_or(0, |a| -a.owing());
+        let with_it = self.leases.values().filter(|l| key(l.draft()) == key(draft));
+        let uncounted = with_it.fold(Amount::ZERO, |sum, lease| sum.saturating_add(lease.uncounted(now)));
+        let ahead = cx.accounts.get(&draft.host, &draft.currency).map_or(0, |a| -a.owing()) - i128::from(uncounted.0);
         let prepaid = prepay.map(|of| {
             let used = Counters { active: of, storage: of, ..Counters::default() };
             money::due(&draft.rates, draft.resources.disk_mb, &used, Amount::ZERO).unwrap_or(Amount(u64::MAX))

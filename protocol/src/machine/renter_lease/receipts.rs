@@ -73,6 +73,24 @@ impl RenterLease {
         cx.append(self.id(), self.draft.host, body, now);
     }
 
+    /// What it has used by our own clock since it was last counted, as far as that can be for two ticks: what its host may count
+    /// already, and we have not signed for yet.
+    pub(in super::super) fn uncounted(&self, now: Timestamp) -> Amount {
+        let running = self.state == LeaseState::Running;
+        if self.close.is_some() || self.state.is_ended() {
+            return Amount::ZERO;
+        }
+        let since = self.usage.as_ref().map_or(self.since, |usage| usage.time);
+        let passed = Millis(now.since(since).0.saturating_add(limits::METER_TOLERANCE.0).min(self.draft.tick.0 * 2));
+        let mut counters = self.usage.as_ref().map_or_else(Counters::default, |usage| usage.counters);
+        counters.storage = Millis(counters.storage.0.saturating_add(passed.0));
+        if running {
+            counters.active = Millis(counters.active.0.saturating_add(passed.0));
+        }
+        // One that can't be counted is none that more is paid for.
+        self.terms.due_in(&self.draft, &counters, self.state).unwrap_or(Amount::ZERO).saturating_sub(self.acked())
+    }
+
     /// What makes a usage false whenever it comes. One older than the newest is only late.
     fn check(&self, usage: &Usage) -> Result<(), &'static str> {
         if usage.host != self.draft.host || usage.lease != self.id() {

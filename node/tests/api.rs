@@ -41,10 +41,11 @@ fn done(output: &Output) -> String {
 #[test]
 fn every_answer_is_printed_and_parses_as_json() {
     let node = Scripted::start();
-    let words: [(&[&str], &str); 31] = [
+    let words: [(&[&str], &str); 32] = [
         (&["status"], "12D3KooW"),
         (&["peers"], "/ip4/127.0.0.1/tcp/1"),
         (&["metrics"], "souk_peers 1"),
+        (&["ledger", "compact"], "500"),
         (&["search", "num_gpus>=1", "--explain"], "RTX 4090"),
         (&["ps", "-a"], "paused(stopped)"),
         (&["show", "1"], "sha256:"),

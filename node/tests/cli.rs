@@ -115,7 +115,7 @@ fn a_wrong_configuration_is_named_by_file_and_line() {
 #[test]
 fn with_no_node_every_client_command_says_so_and_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 25] = [
+    let commands: [&[&str]; 26] = [
         &["status"],
         &["peers"],
         &["metrics"],
@@ -129,6 +129,7 @@ fn with_no_node_every_client_command_says_so_and_what_to_do() {
         &["destroy", "-y", "1"],
         &["receipts"],
         &["ledger", "check"],
+        &["ledger", "compact"],
         &["host", "show"],
         &["quote", "1"],
         &["bid", "1", "0.2"],

@@ -112,7 +112,7 @@ fn a_ledger_is_compacted_beside_a_running_lease_and_every_answer_stays() {
         node.finds(&over, "closed", |d| d["receipt"]["closed"] == true);
     }
     let _ = renter.json(&["pay", &host.id, "0.01", "--reference", "before it was compacted"]);
-    let _ = until("the payment is there to be confirmed", || {
+    until("the payment is there to be confirmed", || {
         host.json(&["account", &renter.id])["claims"].as_array().is_some_and(|c| !c.is_empty()).then_some(())
     });
     let _ = host.json(&["account", &renter.id, "--received", "0.01"]);

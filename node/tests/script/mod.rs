@@ -164,6 +164,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
                 answer(reply, request.span(views::at(0)).map(|_| views::earnings()));
             }
             Command::LedgerCheck(reply) => answer(reply, Ok(views::check())),
+            Command::LedgerCompact(reply) => answer(reply, Ok(views::compacted())),
             Command::LedgerExport { id, reply } => answer(reply, Ok(export(id))),
             Command::HostShow(reply) => answer(reply, Ok(views::host(false, false))),
             Command::HostList { reply, .. } => answer(reply, Ok(views::host(true, false))),

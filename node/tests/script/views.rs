@@ -484,3 +484,16 @@ pub fn earnings() -> EarningsView {
 pub fn metric() -> MetricView {
     MetricView::one("souk_peers", "Peers connected.", MetricKind::Gauge, 1.0)
 }
+
+pub fn compacted() -> LedgerCompactView {
+    LedgerCompactView {
+        bytes_before: 9_000_000,
+        bytes_after: 1_000_000,
+        still_read: false,
+        records: 600,
+        dropped: 500,
+        checkpoint: 12,
+        up_to: 11,
+        entries_kept: 3,
+    }
+}

@@ -59,7 +59,11 @@ fn main() {
     println!("compacted beside: {:?}, {stay} of {records} records stay", begin.elapsed());
     let begin = Instant::now();
     ledger.install(built).unwrap();
-    println!("put in place: {:?} in which nothing is appended; {} MB resident", begin.elapsed(), resident() >> 10);
+    println!(
+        "put in place: {:?} in which nothing is appended; {} MB resident",
+        begin.elapsed(),
+        resident("VmRSS:") >> 10
+    );
     while ledger.sweep() {}
     drop(ledger);
     sizes("compacted", &directory);
@@ -67,9 +71,13 @@ fn main() {
 }
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let begin = Instant::now();
+    // From here on the kernel counts the peak anew.
+    let counts = fs::write("/proc/self/clear_refs", "5").is_ok();
+    let (begin, before) = (Instant::now(), resident("VmRSS:"));
     let done = work();
-    println!("{what}: {:?}, {} MB resident", begin.elapsed(), resident() >> 10);
+    let (took, after, peak) = (begin.elapsed(), resident("VmRSS:"), resident("VmHWM:"));
+    let peak = if counts { format!("{} MB", peak >> 10) } else { "unknown".to_owned() };
+    println!("{what}: {took:?}, resident {} MB before, {} MB after, peak {peak}", before >> 10, after >> 10);
     done
 }
 
@@ -92,8 +100,8 @@ fn bytes(path: &Path) -> u64 {
     }
 }
 
-/// Resident memory in KB.
-fn resident() -> u64 {
+/// Resident memory in KB: `VmRSS:` now, `VmHWM:` at most.
+fn resident(field: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
+    status.lines().find_map(|l| l.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
 }

@@ -326,6 +326,7 @@ fn a_close_as_if_it_was_never_taken_up_counts_what_was_used() {
     let answer = bench.never_taken_up(lease);
     assert!(matches!(answer, Some(Response::Seen { .. })), "{answer:?}");
     assert_eq!((bench.refused(), bench.owed()), (used, before));
+    assert_eq!(bench.notes.last().map(|n| n.refused), Some(used), "a restart knows it");
     assert_eq!(bench.draft(2).unwrap().payment.as_ref().unwrap().first, used);
 }
 

@@ -90,14 +90,15 @@ impl Internet {
     #[must_use]
     pub fn new(delay_ms: u32, lost_per_mille: u32) -> Option<Self> {
         static MADE: AtomicU16 = AtomicU16::new(0);
-        if !have_all(&PARTS) || !crate::part::present("tun", Path::new("/dev/net/tun").exists()) {
+        if !have_all(&PARTS) {
             return None;
         }
         let tag = format!("sk{}x{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let mut made = Self { tag, namespaces: Vec::new(), cables: Vec::new(), delay_ms, lost_per_mille };
         let core = made.namespace("core");
         forwards(&core);
-        Some(made)
+        (crate::part::present("tun", has_tun(&core)) && crate::part::present("masquerade", has_nat(&core)))
+            .then_some(made)
     }
 
     fn namespace(&mut self, name: &str) -> String {
@@ -190,6 +191,24 @@ impl Drop for Internet {
             Command::new("ip").args(["netns", "del", namespace]).output().ok();
         }
     }
+}
+
+/// Whether devices whose packets a program carries can be made there.
+fn has_tun(namespace: &str) -> bool {
+    let make = |verb: &str| {
+        let mut command = Command::new("ip");
+        command.args(["-n", namespace, "tuntap", verb, "dev", "probe", "mode", "tun"]);
+        run(&mut command, &[]).code == 0
+    };
+    make("add") && make("del")
+}
+
+/// Whether the kernel has address translation in both kinds.
+fn has_nat(namespace: &str) -> bool {
+    let rules = "table ip probe { chain out { type nat hook postrouting priority srcnat;
+                 oifname a masquerade; oifname b masquerade random,fully-random; } }
+                 delete table ip probe";
+    run(inside(namespace, Path::new("nft")).args(["-f", "-"]), rules.as_bytes()).code == 0
 }
 
 fn ip(namespace: &str, line: &str) {

@@ -205,9 +205,10 @@ fn has_tun(namespace: &str) -> bool {
 
 /// Whether the kernel has address translation in both kinds.
 fn has_nat(namespace: &str) -> bool {
-    let rules = "table ip probe { chain out { type nat hook postrouting priority srcnat;
-                 oifname a masquerade; oifname b masquerade random,fully-random; } }
-                 delete table ip probe";
+    let rules = "table ip probe {
+            chain out { type nat hook postrouting priority srcnat; oifname a masquerade; oifname b masquerade random,fully-random; }
+        }
+        delete table ip probe";
     run(inside(namespace, Path::new("nft")).args(["-f", "-"]), rules.as_bytes()).code == 0
 }
 

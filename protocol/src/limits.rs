@@ -222,3 +222,5 @@ pub const PAYMENTS_PER_HOUR: u32 = 60;
 pub const CORRECTIONS: u8 = 4;
 /// Payments of one peer that did not arrive, in all currencies, after which but one an hour is taken until one does.
 pub const PAYMENTS_MISSED: u8 = 8;
+/// How old a payment of this node's, or its payee's last answer, is at least before its owner may hold it for lost.
+pub const LOST_AFTER: Millis = Millis::from_mins(10);

@@ -61,9 +61,10 @@ pub(super) async fn account(context: &Context, args: &AccountArgs) -> Result<u8,
         }
         return Ok(0);
     }
-    let letting_go = args.forgive || args.waive.is_some() || args.lost || args.cancel.is_some();
+    let letting_go = args.forgive || args.waive.is_some() || args.lost.is_some() || args.cancel.is_some();
     let detail: AccountDetail = if letting_go {
-        let request = ForgiveRequest { lease: args.waive.clone(), lost: args.lost, cancel: args.cancel.clone() };
+        let request =
+            ForgiveRequest { lease: args.waive.clone(), lost: args.lost.clone(), cancel: args.cancel.clone() };
         client.post(&format!("{path}/forgive"), &request).await?
     } else {
         client.get(&path).await?
@@ -71,6 +72,11 @@ pub(super) async fn account(context: &Context, args: &AccountArgs) -> Result<u8,
     if context.json {
         output::json(&detail)?;
     } else {
+        if args.lost.is_some() {
+            output::line(
+                "written off: the sum is owed again, and a payment program pays it again within its limits\n",
+            )?;
+        }
         output::line(one(&detail))?;
     }
     Ok(0)
@@ -148,6 +154,7 @@ fn one(detail: &AccountDetail) -> String {
             ("received", format!("{} of {} it says to have paid", m(a.received), m(a.received_claimed))),
             ("you have used", m(a.spent)),
             ("paid", format!("{}, of which it has confirmed {}", m(a.paid), m(a.paid_acked))),
+            ("of which lost", if a.lost == Amount::ZERO { String::new() } else { m(a.lost) }),
             ("pays", a.pays.clone()),
             ("slice", m(a.slice)),
             ("stopped since", stopped),
@@ -243,7 +250,9 @@ fn settlements(rows: &[SettlementView]) -> String {
     let mut table = Table::new(&columns);
     for s in rows {
         let who = if s.by_us { "you" } else { "peer" };
-        let arrived = s.arrived_total.map_or_else(|| "not confirmed".to_owned(), |a| money(a, &s.currency));
+        let arrived = s
+            .arrived_total
+            .map_or_else(|| format!("not confirmed for {}", output::ago(s.at_ms)), |a| money(a, &s.currency));
         table.row([
             output::time(s.at_ms),
             who.to_owned(),

@@ -139,8 +139,8 @@ impl Market {
             self.cancel_payment(peer, reference)?;
             return Ok(peer);
         }
-        if request.lost {
-            self.write_off(peer)?;
+        if let Some(reference) = &request.lost {
+            self.write_off(peer, reference)?;
             return Ok(peer);
         }
         if let Some(text) = &request.lease {
@@ -180,18 +180,27 @@ impl Market {
         cancelled.map_err(|why| CommandError::new(ErrorCode::WrongState, why.to_string()))
     }
 
-    /// The owner holds for lost what a peer has not confirmed.
-    fn write_off(&mut self, peer: NodeId) -> Result<(), CommandError> {
-        let open = self.engine.accounts().iter().filter(|a| a.peer() == peer && a.flows().paid > a.flows().paid_acked);
-        let currencies: Vec<Currency> = open.map(|a| a.currency().clone()).collect();
-        if currencies.is_empty() {
-            let why = "that peer has confirmed every payment: nothing is lost";
-            return Err(CommandError::new(ErrorCode::BadRequest, why).hint(format!("souk account {peer}")));
+    /// The owner holds a payment for lost that a peer has not confirmed.
+    fn write_off(&mut self, peer: NodeId, reference: &str) -> Result<(), CommandError> {
+        let refused = |why: String| CommandError::new(ErrorCode::WrongState, why).hint(format!("souk account {peer}"));
+        let mut rows = self.money.payouts.iter().filter(|(row, _)| row.peer == peer && row.reference == reference);
+        if rows.any(|(row, _)| matches!(row.stage, Stage::Intended | Stage::Paid { .. })) {
+            return Err(refused("this payment is not in the chain yet: wait until it is settled or failed".to_owned()));
         }
-        for currency in currencies {
-            let token = self.token();
-            self.input(Input::Command(EngineCommand::WriteOff { token, peer, currency }));
+        let currencies = self.engine.accounts().iter().filter(|a| a.peer() == peer).map(Account::currency);
+        let paid = currencies.filter_map(|c| self.ledger.paid_as(&peer, c, reference).map(|row| (c.clone(), row.n)));
+        let mut paid: Vec<(Currency, u32)> = paid.collect();
+        let Some((currency, n)) = paid.pop() else {
+            let why = "no signed payment of yours to that peer has that reference";
+            return Err(CommandError::new(ErrorCode::NotFound, why).hint(format!("souk account {peer}")));
+        };
+        if !paid.is_empty() {
+            let why = "that reference names payments in more than one currency: none is written off";
+            return Err(CommandError::new(ErrorCode::Ambiguous, why).hint(format!("souk account {peer}")));
         }
+        self.engine.would_lose(&peer, &currency, n, now()).map_err(|why| refused(why.to_string()))?;
+        let token = self.token();
+        self.input(Input::Command(EngineCommand::WriteOff { token, peer, currency, n }));
         Ok(())
     }
 
@@ -222,6 +231,7 @@ impl Market {
             received: flows.received,
             paid: flows.paid,
             paid_acked: flows.paid_acked,
+            lost: account.lost(),
             pays: word.to_owned(),
             slice: account.limit(when.unwrap_or(PayWhen::After), line).unit,
             stopped_since_ms: account.note().stopped_at,
@@ -336,7 +346,17 @@ impl Market {
         let stage = if by_hand { Stage::Paid { receipt: String::new() } } else { Stage::Intended };
         let amount = request.amount;
         let at = now();
-        let payout = Payout { reference: reference.clone(), peer, currency, amount, method, by: By::Person, at, stage };
+        let payout = Payout {
+            reference: reference.clone(),
+            peer,
+            currency,
+            amount,
+            method,
+            by: By::Person,
+            at,
+            stage,
+            pending: false,
+        };
         let ordered = self.money.payouts.order(payout, at);
         ordered.map_err(|why| CommandError::new(ErrorCode::WrongState, why.to_string()))?;
         Ok((reference, known.is_none()))

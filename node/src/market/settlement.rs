@@ -287,6 +287,7 @@ impl Market {
             by: By::Node,
             at: now(),
             stage: Stage::Intended,
+            pending: false,
         };
         self.money.payouts.order(payout, now()).map_err(|why| {
             if self.money.payouts.limits().is_empty() {

@@ -206,6 +206,7 @@ mod tests {
             by: By::Person,
             at: Timestamp(7),
             stage: Stage::Intended,
+            pending: false,
         }
     }
 

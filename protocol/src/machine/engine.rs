@@ -7,7 +7,7 @@ mod forks;
 use std::collections::BTreeMap;
 
 use super::{
-    account::Accounts,
+    account::{Accounts, NotLost},
     book::Book,
     chain::Chain,
     context::{Asked, Context},
@@ -272,8 +272,9 @@ impl Engine {
             Command::CannotSettle { peer, currency, why } => {
                 self.renter.cannot_pay(&mut self.cx, &(peer, currency), &why, now);
             }
-            Command::WriteOff { token, peer, currency } => {
-                let result = self.cx.write_off(&(peer, currency)).map(|_| ());
+            Command::WriteOff { token, peer, currency, n } => {
+                let lost = self.cx.write_off(&(peer, currency), n, now);
+                let result = lost.map(|_| ()).map_err(|why| Refusal::Malformed(why.to_string()));
                 self.cx.out(Output::Done { token, result });
             }
             Command::Waive { token, lease } => self.host.waive(&mut self.cx, token, lease, now),
@@ -528,6 +529,14 @@ impl Engine {
     #[must_use]
     pub fn owed_by(&self, peer: &NodeId, currency: &Currency, now: Timestamp) -> i128 {
         self.host.owed_by(&self.cx, &(*peer, currency.clone()), now)
+    }
+
+    /// What would be lost in all to a peer if this node's payment `n` to it were written off now.
+    ///
+    /// # Errors
+    /// [`NotLost`].
+    pub fn would_lose(&self, peer: &NodeId, currency: &Currency, n: u32, now: Timestamp) -> Result<Amount, NotLost> {
+        self.cx.would_lose(&(*peer, currency.clone()), n, now)
     }
 
     /// Payments of peers that wait to be looked for: bounded for each, and in their number.

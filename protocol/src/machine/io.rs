@@ -252,7 +252,7 @@ pub enum Command {
         /// A sentence for who waits for it.
         why: String,
     },
-    /// The owner holds for lost what a peer has not confirmed of this node's payments: it is owed again.
+    /// The owner holds one of this node's payments for lost: it is owed again. Refused as `Engine::would_lose` says.
     WriteOff {
         /// For the result.
         token: Token,
@@ -260,6 +260,8 @@ pub enum Command {
         peer: NodeId,
         /// In what.
         currency: Currency,
+        /// The payment's number in this direction and currency.
+        n: u32,
     },
     /// Host's side: waive what the renter of a lease has not acknowledged.
     Waive {

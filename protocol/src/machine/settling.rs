@@ -118,8 +118,8 @@ impl Payments {
     pub(super) fn restore(&mut self, row: &AccountRow, network: &NetworkId, now: Timestamp) -> Result<(), VerifyError> {
         let check = |signed: &Signed<Entry>| signed.verify(network);
         let optional = |signed: Option<&Signed<Entry>>| signed.map(check).transpose();
-        let lost = row.note.as_ref().and_then(|note| note.lost).map_or(0, |lost| lost.n);
-        let sent = |entry| Sent { lost: number(Some(&entry)) <= lost, ..Sent::new(entry, None, now) };
+        let lost = row.note.as_ref().and_then(|note| note.lost.as_ref()).map_or(&[][..], |lost| &lost.unanswered);
+        let sent = |entry| Sent { lost: lost.contains(&number(Some(&entry))), ..Sent::new(entry, None, now) };
         let between = Between {
             paid: optional(row.paid.as_ref())?,
             unanswered: row.unanswered.iter().map(|s| check(s).map(sent)).collect::<Result<_, _>>()?,
@@ -142,7 +142,7 @@ impl Payments {
 
     /// The newest payment of ours that is not answered, nor written off: it goes with an open that waits for it.
     pub(super) fn newest_unanswered(&self, key: &Key) -> Option<&Verified<Entry>> {
-        self.between.get(key)?.unanswered.back().filter(|sent| !sent.lost).map(|sent| &sent.entry)
+        self.between.get(key)?.unanswered.iter().rev().find(|sent| !sent.lost).map(|sent| &sent.entry)
     }
 
     /// Payments of peers and to peers that wait, as far as others can make them more.
@@ -309,7 +309,8 @@ impl Context {
 
     fn settle_acked(&mut self, key: &Key, entry: &Verified<Entry>, ack: &SettleAck, said: Amount) {
         self.persist(Record::from(entry));
-        self.accounts.change(&key.0, &key.1, |account| account.paid_acked(said, ack.total));
+        let open = self.payments.between.get(key).map_or(Amount::ZERO, Between::lost_open);
+        self.accounts.change(&key.0, &key.1, |account| account.paid_acked(ack.n, said, ack.total, open));
     }
 
     /// A peer says to have paid us. It is kept, and looked for. `dealing` says what it is to us: of strangers

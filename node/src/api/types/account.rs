@@ -63,6 +63,9 @@ pub struct AccountView {
     /// What of it has arrived, by the peer's word.
     #[serde(with = "decimal")]
     pub paid_acked: Amount,
+    /// What of it this node's owner has written off, and the peer has not confirmed since: it is owed again.
+    #[serde(with = "decimal")]
+    pub lost: Amount,
     /// When the peer pays for its use: `before`, `after` or `never`.
     pub pays: String,
     /// How far the peer may be unpaid, or pays ahead: its slice, or its line of credit.
@@ -233,9 +236,10 @@ pub struct ForgiveRequest {
     /// Waive what its renter has not signed for of this lease, instead of forgetting what it has refused before.
     #[serde(default)]
     pub lease: Option<String>,
-    /// Hold for lost what the peer has not confirmed of this node's payments: it is owed again.
-    #[serde(default)]
-    pub lost: bool,
+    /// The reference of a payment of this node's that the peer has not confirmed, to hold for lost: it is owed again, and a payment
+    /// program pays it again within its limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
     /// The reference of a payment of this node's that was not made, and is not to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,

@@ -285,7 +285,7 @@ pub enum Command {
                       Examples:\n  souk account\n  souk account 7KyQ                      all about one peer\n  \
                       souk account 7KyQ --received 5.00      its payment has arrived\n  \
                       souk account 7KyQ --forgive            forget what it used and would not sign for\n  \
-                      souk account 7KyQ --lost               what it never confirmed is owed again\n  \
+                      souk account 7KyQ --lost REFERENCE     a payment it never confirmed is owed, and paid, again\n  \
                       souk account --json | jq '.accounts[] | select(.to_confirm > 0)'"
     )]
     Account(AccountArgs),

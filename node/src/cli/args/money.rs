@@ -22,10 +22,10 @@ pub struct AccountArgs {
     /// Waive what the peer, as its renter, has not signed for of a lease: it runs on, or closes, without it
     #[arg(long, value_name = "LEASE", requires = "peer", conflicts_with_all = ["received", "forgive"])]
     pub waive: Option<String>,
-    /// Hold for lost what the peer has not confirmed of your payments: you owe it again, and a payment program pays it again,
-    /// within its limits. If it arrives after all, it is yours at that peer
-    #[arg(long, requires = "peer", conflicts_with_all = ["received", "forgive", "waive"])]
-    pub lost: bool,
+    /// Hold a payment of yours for lost that the peer has not confirmed for ten minutes: you owe the sum again, and a payment
+    /// program pays it again, within its limits. If the peer confirms it after all, it is paid ahead there
+    #[arg(long, value_name = "REFERENCE", requires = "peer", conflicts_with_all = ["received", "forgive", "waive"])]
+    pub lost: Option<String>,
     /// Say that a payment which its program can't tell of was not made, and is not to be
     #[arg(long, value_name = "REFERENCE", requires = "peer", conflicts_with_all = ["received", "forgive", "waive", "lost"])]
     pub cancel: Option<String>,

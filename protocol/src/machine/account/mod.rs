@@ -21,6 +21,7 @@ pub use self::{
 use crate::{
     entry::Entry,
     id::NodeId,
+    limits,
     money::{Amount, Currency},
     payment::{PayLevel, PayWhen},
     signed::Signed,
@@ -71,15 +72,33 @@ pub struct Note {
 }
 
 /// Payments of this node that its owner holds for lost: the payee has not confirmed them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lost {
-    /// The newest of them.
-    pub n: u32,
-    /// What was paid in all, up to that one.
-    pub total: Amount,
-    /// What of it is lost; less once the payee confirms it after all.
+    /// Those that the payee has not answered, by their numbers, in rising order.
+    pub unanswered: Vec<u32>,
+    /// What is lost in all, with what was answered as not arrived; less once the payee confirms it after all.
     pub amount: Amount,
+}
+
+/// Why a payment is not written off. Nothing has changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotLost {
+    /// There is no such payment.
+    #[error("no payment of this node's to this peer has this number; `souk account PEER` lists them")]
+    Unknown,
+    /// It has arrived.
+    #[error("the peer has confirmed this payment: nothing of it is lost")]
+    Confirmed,
+    /// It was written off before.
+    #[error("this payment is written off already")]
+    Already,
+    /// It may still arrive.
+    #[error(
+        "this payment was made, or answered, less than {} minutes ago and may still be confirmed; try again later",
+        limits::LOST_AFTER.0 / 60_000
+    )]
+    Young,
 }
 
 /// Left out of a [`Note`], so that notes of before it was counted are read, and written, as they were.
@@ -235,6 +254,11 @@ impl Account {
         if let Some(note) = row.note.clone().filter(|n| n.peer == row.peer && n.currency == row.currency) {
             account.note = note;
         }
+        // The payee's word is on disk before the note that follows from it.
+        let open = account.flows.paid.saturating_sub(account.flows.paid_acked);
+        if let Some(lost) = &mut account.note.lost {
+            lost.amount = lost.amount.min(open);
+        }
         account.grow();
         account
     }
@@ -302,24 +326,23 @@ impl Account {
     /// What of this node's payments its owner has written off, and the payee has not confirmed since.
     #[must_use]
     pub fn lost(&self) -> Amount {
-        self.note.lost.map_or(Amount::ZERO, |lost| lost.amount)
+        self.note.lost.as_ref().map_or(Amount::ZERO, |lost| lost.amount)
     }
 
-    /// The owner holds all that is not confirmed, up to payment `n`, for lost: how much that is now.
-    pub(in super::super) fn write_off(&mut self, n: u32) -> Amount {
-        let amount = self.flows.paid.saturating_sub(self.flows.paid_acked);
-        self.note.lost = (amount > Amount::ZERO).then_some(Lost { n, total: self.flows.paid, amount });
-        amount
+    /// So much is lost in all, of it the payments of these numbers that are not answered.
+    pub(in super::super) fn write_off(&mut self, unanswered: Vec<u32>, amount: Amount) {
+        self.note.lost = (amount > Amount::ZERO).then_some(Lost { unanswered, amount });
     }
 
-    /// The payee has confirmed `acked` in all, of the `said` that were paid up to the payment it answers. What was lost and has
-    /// arrived after all is this node's again.
-    pub(in super::super) fn paid_acked(&mut self, said: Amount, acked: Amount) {
+    /// The payee has confirmed `acked` in all, of the `said` that were paid up to payment `n`, which it answers. Of what is lost,
+    /// `open` is in payments after that one; the rest is at most what it says is missing.
+    pub(in super::super) fn paid_acked(&mut self, n: u32, said: Amount, acked: Amount, open: Amount) {
         self.flows.paid_acked = acked;
         if let Some(lost) = &mut self.note.lost {
-            lost.amount = lost.amount.min(said.max(lost.total).saturating_sub(acked));
+            lost.unanswered.retain(|lost| *lost > n);
+            lost.amount = lost.amount.min(said.saturating_sub(acked).saturating_add(open));
         }
-        self.note.lost = self.note.lost.filter(|lost| lost.amount > Amount::ZERO);
+        self.note.lost = self.note.lost.take().filter(|lost| lost.amount > Amount::ZERO);
     }
 
     /// Whether the peer has not settled even a first slice yet.

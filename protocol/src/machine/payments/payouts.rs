@@ -97,6 +97,9 @@ pub struct Payout {
     pub at: Timestamp,
     /// How far it has come.
     pub stage: Stage,
+    /// Whether its program has said that it is on its way. Rows of before it was kept have not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 impl Payout {
@@ -216,8 +219,6 @@ struct Kept {
     phase: Phase,
     retry: Millis,
     problem: Option<String>,
-    /// Whether the program has said that it is on its way.
-    pending: bool,
 }
 
 /// All payments of ours that are under way, or were lately.
@@ -255,7 +256,7 @@ impl Payouts {
             }
             (None, Stage::Settled { .. } | Stage::Failed { .. }) => Phase::Over,
         };
-        let kept = Kept { row, phase, retry: AGAIN.0, problem: None, pending: false };
+        let kept = Kept { row, phase, retry: AGAIN.0, problem: None };
         self.kept.insert(kept.row.reference.clone(), kept);
     }
 
@@ -301,7 +302,7 @@ impl Payouts {
             }
         }
         self.steps.push_back(PayoutStep::Write(payout.clone()));
-        let kept = Kept { row: payout, phase: Phase::Writing, retry: AGAIN.0, problem: None, pending: false };
+        let kept = Kept { row: payout, phase: Phase::Writing, retry: AGAIN.0, problem: None };
         self.kept.insert(kept.row.reference.clone(), kept);
         Ok(())
     }
@@ -368,8 +369,12 @@ impl Payouts {
             Answer::Failed { why } => kept.row.stage = Stage::Failed { why },
             Answer::Pending { after } => {
                 kept.problem = None;
-                kept.pending = true;
-                return again(kept, after);
+                again(kept, after);
+                // Kept, so that no restart makes it one that may be cancelled. It waits meanwhile: nothing rests on this row.
+                if !std::mem::replace(&mut kept.row.pending, true) {
+                    self.steps.push_back(PayoutStep::Write(kept.row.clone()));
+                }
+                return;
             }
             Answer::Unknown { why } => {
                 kept.problem = Some(why);
@@ -401,7 +406,7 @@ impl Payouts {
     }
 
     /// The owner says that an intended payment was not made, and is not to be. Only after the program was asked in this run of the
-    /// node, and could not say how it stands: what it says is paid or on its way is never cancelled. It fails, and its reference is
+    /// node, and could not say how it stands: what it has ever said to be paid or on its way is never cancelled. It fails, and its reference is
     /// not asked for again.
     ///
     /// # Errors
@@ -409,7 +414,7 @@ impl Payouts {
     pub fn cancel(&mut self, reference: &str) -> Result<(), NotCancelled> {
         let kept = self.kept.get_mut(reference).ok_or(NotCancelled::Unknown)?;
         match (&kept.row.stage, kept.phase) {
-            (Stage::Intended, _) if kept.pending => return Err(NotCancelled::OnItsWay),
+            (Stage::Intended, _) if kept.row.pending => return Err(NotCancelled::OnItsWay),
             (Stage::Intended, Phase::Waiting(_)) if kept.problem.is_some() => {}
             (Stage::Intended, _) => return Err(NotCancelled::Asking),
             (stage @ (Stage::Paid { .. } | Stage::Settled { .. } | Stage::Failed { .. }), _) => {

@@ -17,6 +17,7 @@ fn payout(reference: &str, amount: u64, by: By) -> Payout {
         by,
         at: NOW,
         stage: Stage::Intended,
+        pending: false,
     }
 }
 
@@ -111,13 +112,21 @@ fn what_a_program_says_is_paid_or_on_its_way_is_not_cancelled() {
     payouts.written("a");
     payouts.answered("a", Answer::Pending { after: None }, NOW);
     assert_eq!(payouts.cancel("a"), Err(NotCancelled::OnItsWay));
+    let row = payouts.get("a").unwrap().clone();
+    assert!(all(&mut payouts).contains(&PayoutStep::Write(row.clone())), "it is kept");
+    let row: Payout = crate::encode::from_bytes(&crate::encode::to_bytes(&row), 4096).unwrap();
+    let mut restarted = Payouts::default();
+    restarted.restore(row, false, NOW);
+    restarted.tick(NOW);
+    restarted.answered("a", Answer::Unknown { why: "junk".to_owned() }, NOW);
+    assert_eq!(restarted.cancel("a"), Err(NotCancelled::OnItsWay), "a restart does not forget it");
     payouts.tick(NOW + LATER_MOST);
     payouts.answered("a", Answer::Unknown { why: "junk".to_owned() }, NOW + LATER_MOST);
     assert_eq!(payouts.cancel("a"), Err(NotCancelled::OnItsWay), "what it said before still counts");
     payouts.tick(NOW + LATER_MOST + LATER_MOST);
     payouts.answered("a", Answer::Paid { receipt: String::new() }, NOW + LATER_MOST + LATER_MOST);
     assert_eq!(payouts.cancel("a"), Err(NotCancelled::Over("paid")));
-    // After a restart what the program said is not known: it is asked first.
+    // A program that was never heard is asked first.
     let mut again = Payouts::default();
     again.restore(payout("b", 5, By::Person), false, NOW);
     assert_eq!(again.cancel("b"), Err(NotCancelled::Asking), "it was not asked in this run");

@@ -3,8 +3,12 @@
 //! Owns no sums: those are the account's. Nothing is written off but by the owner's word, and nothing is signed for it: the totals
 //! in our chain go on, and what is lost is our own loss until the payee confirms it.
 
-use super::{Between, Context, Entry, Refusal, Sent, Ticket, Timestamp, Verified, number};
-use crate::{machine::account::Key, money::Amount};
+use super::{Between, Context, Entry, Sent, Ticket, Timestamp, Verified, number, said};
+use crate::{
+    limits,
+    machine::account::{Key, NotLost},
+    money::Amount,
+};
 
 impl Sent {
     /// To be told at once.
@@ -26,20 +30,57 @@ impl Between {
     }
 }
 
+impl Between {
+    /// What is lost of the payments that are not answered.
+    pub(super) fn lost_open(&self) -> Amount {
+        let lost = self.unanswered.iter().filter(|sent| sent.lost).filter_map(|sent| said(&sent.entry));
+        lost.fold(Amount::ZERO, |sum, s| sum.saturating_add(s.amount))
+    }
+}
+
 impl Context {
-    /// The owner holds for lost what a payee has not confirmed: it is owed again, and may be paid again. How much that is.
+    /// What would be lost in all if payment `n` to a payee were written off now. A payment that is not answered is written off by
+    /// itself. Of those that are answered a payee says only how much has arrived in all, so what it says is missing goes together.
     ///
     /// # Errors
-    /// [`Refusal::Payment`] if all is confirmed.
-    pub(in super::super) fn write_off(&mut self, key: &Key) -> Result<Amount, Refusal> {
-        let nothing = || Refusal::Payment("every payment to this peer is confirmed: nothing is lost".to_owned());
-        let between = self.payments.between.get_mut(key).ok_or_else(nothing)?;
-        let n = number(between.paid.as_ref());
-        let open = self.accounts.get(&key.0, &key.1).is_some_and(|a| a.flows().paid > a.flows().paid_acked);
-        if !open {
-            return Err(nothing());
+    /// [`NotLost`].
+    pub(in super::super) fn would_lose(&self, key: &Key, n: u32, now: Timestamp) -> Result<Amount, NotLost> {
+        let between = self.payments.between.get(key).ok_or(NotLost::Unknown)?;
+        let account = self.accounts.get(&key.0, &key.1).ok_or(NotLost::Unknown)?;
+        if n == 0 || n > number(between.paid.as_ref()) {
+            return Err(NotLost::Unknown);
         }
-        between.unanswered.iter_mut().for_each(|sent| sent.lost = true);
-        Ok(self.accounts.change(&key.0, &key.1, |account| account.write_off(n)))
+        let old = |at: Timestamp| now.since(at) >= limits::LOST_AFTER;
+        if let Some(sent) = between.unanswered.iter().find(|s| number(Some(&s.entry)) == n) {
+            let amount = said(&sent.entry).map_or(Amount::ZERO, |s| s.amount);
+            return match (sent.lost, old(sent.entry.time)) {
+                (true, _) => Err(NotLost::Already),
+                (false, false) => Err(NotLost::Young),
+                (false, true) => Ok(account.lost().saturating_add(amount)),
+            };
+        }
+        let front = between.unanswered.front().and_then(|sent| said(&sent.entry));
+        let answered = front.map_or(account.flows().paid, |s| s.total.saturating_sub(s.amount));
+        let missing = answered.saturating_sub(account.flows().paid_acked);
+        let all = missing.saturating_add(between.lost_open());
+        match (missing > Amount::ZERO, all > account.lost(), old(between.corrected.1)) {
+            (false, ..) => Err(NotLost::Confirmed),
+            (true, false, _) => Err(NotLost::Already),
+            (true, true, false) => Err(NotLost::Young),
+            (true, true, true) => Ok(all),
+        }
+    }
+
+    /// The owner holds a payment for lost: it is owed again, and may be paid again. How much is lost in all then.
+    ///
+    /// # Errors
+    /// [`NotLost`].
+    pub(in super::super) fn write_off(&mut self, key: &Key, n: u32, now: Timestamp) -> Result<Amount, NotLost> {
+        let all = self.would_lose(key, n, now)?;
+        let between = self.payments.between.entry(key.clone()).or_default();
+        between.unanswered.iter_mut().filter(|s| number(Some(&s.entry)) == n).for_each(|s| s.lost = true);
+        let lost = between.unanswered.iter().filter(|s| s.lost).map(|s| number(Some(&s.entry))).collect();
+        self.accounts.change(&key.0, &key.1, |account| account.write_off(lost, all));
+        Ok(all)
     }
 }

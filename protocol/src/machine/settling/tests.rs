@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::machine::account::{self, NotLost};
 use crate::machine::testkit::{NOW, context, key, network, outputs};
 
 fn settle(n: u32, currency: &str) -> Settle {
@@ -137,17 +138,23 @@ fn acked(cx: &mut Context, of: &Verified<Entry>, n: u32, total: u64) -> bool {
     cx.take_settle_ack(key(2).node_id(), &entry(2, Body::SettleAck(ack)).to_signed(), NOW)
 }
 
+const OLD: Timestamp = Timestamp(NOW.0 + limits::LOST_AFTER.0);
+
 #[test]
 fn what_is_written_off_is_owed_again_and_is_ours_again_if_it_arrives_after_all() {
     let mut cx = context();
     let of = (key(2).node_id(), Currency::usd());
-    assert!(cx.write_off(&of).is_err(), "nothing was paid");
+    assert_eq!(cx.write_off(&of, 1, OLD), Err(NotLost::Unknown), "nothing was paid");
     cx.accounts.change(&of.0, &of.1, |a| a.has_spent(Amount(100)));
     let first = pay(&mut cx, 100, "one");
     let owing = |cx: &Context| cx.accounts.get(&of.0, &of.1).unwrap().owing();
     assert_eq!(owing(&cx), 0, "it counts as paid until its owner says otherwise");
-    assert_eq!(cx.write_off(&of), Ok(Amount(100)));
-    assert_eq!(cx.write_off(&of), Ok(Amount(100)), "twice is once");
+    assert_eq!(cx.write_off(&of, 1, Timestamp(OLD.0 - 1)), Err(NotLost::Young));
+    assert_eq!(cx.write_off(&of, 1, Timestamp(0)), Err(NotLost::Young), "a clock that went back makes nothing old");
+    assert_eq!(cx.write_off(&of, 2, OLD), Err(NotLost::Unknown));
+    assert_eq!(owing(&cx), 0, "what is refused changes nothing");
+    assert_eq!(cx.write_off(&of, 1, OLD), Ok(Amount(100)));
+    assert_eq!(cx.write_off(&of, 1, OLD), Err(NotLost::Already));
     assert_eq!(owing(&cx), 100);
     assert!(cx.payments.newest_unanswered(&of).is_none(), "what is lost holds up no payment");
     let second = pay(&mut cx, 100, "two");
@@ -157,7 +164,7 @@ fn what_is_written_off_is_owed_again_and_is_ours_again_if_it_arrives_after_all()
     assert_eq!(owing(&cx), -100, "it is paid ahead now");
     assert!(acked(&mut cx, &second, 2, 200));
     assert_eq!(owing(&cx), -100);
-    assert!(cx.write_off(&of).is_err(), "all is confirmed");
+    assert_eq!(cx.write_off(&of, 1, OLD), Err(NotLost::Confirmed));
 }
 
 #[test]
@@ -166,11 +173,68 @@ fn what_is_lost_stays_lost_when_a_later_payment_arrives() {
     let of = (key(2).node_id(), Currency::usd());
     cx.accounts.change(&of.0, &of.1, |a| a.has_spent(Amount(100)));
     pay(&mut cx, 100, "one");
-    cx.write_off(&of).unwrap();
+    cx.write_off(&of, 1, OLD).unwrap();
     let second = pay(&mut cx, 100, "two");
     assert!(acked(&mut cx, &second, 2, 100), "only the second has arrived");
     let account = cx.accounts.get(&of.0, &of.1).unwrap();
     assert_eq!((account.owing(), account.lost()), (0, Amount(100)));
+}
+
+#[test]
+fn only_the_payment_that_is_named_is_lost_and_only_its_confirmation_finds_it() {
+    let mut cx = context();
+    let of = (key(2).node_id(), Currency::usd());
+    let first = pay(&mut cx, 100, "one");
+    let second = pay(&mut cx, 30, "two");
+    pay(&mut cx, 7, "three");
+    let lost = |cx: &Context| cx.accounts.get(&of.0, &of.1).unwrap().lost();
+    assert_eq!(cx.write_off(&of, 1, OLD), Ok(Amount(100)));
+    assert_eq!(cx.write_off(&of, 3, OLD), Ok(Amount(107)));
+    assert_eq!(cx.payments.newest_unanswered(&of).unwrap().id(), second.id(), "it is not lost");
+    assert!(acked(&mut cx, &first, 1, 100));
+    assert_eq!(lost(&cx), Amount(7));
+    assert!(acked(&mut cx, &second, 2, 100), "answered: it has not arrived");
+    assert_eq!(lost(&cx), Amount(7), "what did not arrive is lost by the owner's word alone");
+    assert_eq!(cx.write_off(&of, 2, NOW), Err(NotLost::Young), "the answer may be corrected");
+    assert_eq!(cx.write_off(&of, 2, OLD), Ok(Amount(37)));
+    assert_eq!(cx.write_off(&of, 2, OLD), Err(NotLost::Already));
+}
+
+#[test]
+fn what_is_lost_is_lost_after_a_restart_and_a_late_confirmation_finds_it_there() {
+    let mut cx = context();
+    let of = (key(2).node_id(), Currency::usd());
+    cx.accounts.change(&of.0, &of.1, |a| a.has_spent(Amount(100)));
+    let first = pay(&mut cx, 100, "one");
+    let second = pay(&mut cx, 30, "two");
+    cx.write_off(&of, 1, OLD).unwrap();
+    let note = cx.accounts.take_changed().remove(&of).unwrap();
+    let note: account::Note = crate::encode::from_bytes(&crate::encode::to_bytes(&note), 4096).unwrap();
+    let row = AccountRow {
+        peer: of.0,
+        currency: of.1.clone(),
+        flows: *cx.accounts.get(&of.0, &of.1).unwrap().flows(),
+        note: Some(note),
+        paid: Some(second.to_signed()),
+        unanswered: vec![first.to_signed(), second.to_signed()],
+        received: None,
+        unverified: Vec::new(),
+        answer: None,
+    };
+    let mut again = context();
+    again.accounts.restore(&row);
+    again.payments.restore(&row, &network(), OLD).unwrap();
+    let seen = |cx: &Context| cx.accounts.get(&of.0, &of.1).map(|a| (a.owing(), a.lost())).unwrap();
+    assert_eq!(seen(&again), (70, Amount(100)));
+    assert_eq!(again.write_off(&of, 1, OLD), Err(NotLost::Already));
+    assert!(acked(&mut again, &first, 1, 100), "a late word on what was lost before the restart");
+    assert_eq!(seen(&again), (-30, Amount::ZERO), "the payer has it back, as paid ahead");
+
+    // The power went between the payee's word and the note that follows from it.
+    let flows = account::Flows { paid_acked: Amount(130), ..row.flows };
+    let mut again = context();
+    again.accounts.restore(&AccountRow { flows, unanswered: Vec::new(), ..row });
+    assert_eq!(seen(&again), (-30, Amount::ZERO), "nothing that is confirmed is lost");
 }
 
 #[test]
@@ -195,7 +259,7 @@ fn a_payment_that_is_looked_for_or_lost_holds_up_no_later_one_and_one_that_is_no
     cx.payment_told(&key, 2, None, NOW + RETRY.0);
     pay(&mut cx, 1, "three");
     assert_eq!(told(&mut cx, NOW + RETRY.0), [0u32; 0], "the second was not taken");
-    cx.write_off(&key).unwrap();
+    (1..=3).for_each(|n| assert!(cx.write_off(&key, n, OLD).is_ok()));
     pay(&mut cx, 1, "four");
     assert_eq!(told(&mut cx, NOW + RETRY.0), [3], "what is lost is told all the same: it may be confirmed yet");
     cx.payment_told(&key, 3, None, NOW + RETRY.0);

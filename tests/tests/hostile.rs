@@ -100,8 +100,12 @@ impl Raw {
         }
     }
 
-    /// The host's own offer, out of its book.
+    /// The host's own offer, once it is in its book.
     fn offer(&self) -> Verified<Offer> {
+        until("its offer is in its book", || self.find_offer())
+    }
+
+    fn find_offer(&self) -> Option<Verified<Offer>> {
         let Response::BookPage { items, .. } = self.ask(&Request::BookPage { after: None }) else { panic!("no page") };
         let ids = items.iter().map(|i| i.id).collect();
         let Response::BookNotices { notices } = self.ask(&Request::BookFetch { ids }) else { panic!("no notices") };
@@ -109,7 +113,7 @@ impl Raw {
             Notice::Offer(offer) => offer.verify(&network()).ok(),
             Notice::Withdrawal(_) => None,
         });
-        offers.into_iter().find(|o| o.host == self.to).unwrap()
+        offers.into_iter().find(|o| o.host == self.to)
     }
 
     fn proposal(&self, nonce: u8, workload: &Workload) -> Proposal {

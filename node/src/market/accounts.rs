@@ -183,8 +183,10 @@ impl Market {
     /// The owner holds a payment for lost that a peer has not confirmed.
     fn write_off(&mut self, peer: NodeId, reference: &str) -> Result<(), CommandError> {
         let refused = |why: String| CommandError::new(ErrorCode::WrongState, why).hint(format!("souk account {peer}"));
-        let mut rows = self.money.payouts.iter().filter(|(row, _)| row.peer == peer && row.reference == reference);
-        if rows.any(|(row, _)| matches!(row.stage, Stage::Intended | Stage::Paid { .. })) {
+        let unfinished = self.money.payouts.iter().any(|(row, _)| {
+            row.peer == peer && row.reference == reference && matches!(row.stage, Stage::Intended | Stage::Paid { .. })
+        });
+        if unfinished {
             return Err(refused("this payment is not in the chain yet: wait until it is settled or failed".to_owned()));
         }
         let currencies = self.engine.accounts().iter().filter(|a| a.peer() == peer).map(Account::currency);

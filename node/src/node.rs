@@ -2,14 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use souk_ledger::lock::DirectoryLock;
 use souk_network::{Multiaddr, NetworkConfig};
 use souk_protocol::{NodeId, machine::engine::Engine};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +33,8 @@ use crate::{
     seal::Seal,
 };
 
+/// For so long no address must have been added, for the list to be whole.
+const LISTEN_SETTLES: Duration = Duration::from_millis(50);
 /// How long the first address may take to be listened on.
 const LISTEN_WITHIN: Duration = Duration::from_secs(10);
 /// Between two runs in one process: the first one's sockets are closed by then.
@@ -222,22 +224,18 @@ async fn once(
     result
 }
 
+/// Where it listens, once nothing was added for a moment: an address for all interfaces becomes one after the other.
 async fn listening(network: &souk_network::NetworkHandle, me: NodeId) -> Vec<String> {
-    let (tx, mut rx) = watch::channel(Vec::new());
-    let network = network.clone();
-    let poll = async move {
-        loop {
-            let addresses = network.listen_addrs();
-            if !addresses.is_empty() {
-                tx.send_replace(addresses);
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    let began = Instant::now();
+    let (mut known, mut since) = (Vec::new(), began);
+    while began.elapsed() < LISTEN_WITHIN && (known.is_empty() || since.elapsed() < LISTEN_SETTLES) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now: Vec<Multiaddr> = network.listen_addrs();
+        if now != known {
+            (known, since) = (now, Instant::now());
         }
-    };
-    tokio::time::timeout(LISTEN_WITHIN, poll).await.ok();
-    let addresses: Vec<Multiaddr> = rx.borrow_and_update().clone();
-    addresses.iter().map(|a| format!("{a}/p2p/{me}")).collect()
+    }
+    known.iter().map(|a| format!("{a}/p2p/{me}")).collect()
 }
 
 fn network_config(config: &Config, identity: &Identity) -> anyhow::Result<NetworkConfig> {

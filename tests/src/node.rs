@@ -68,6 +68,8 @@ impl Setup {
     pub fn at(mut self, place: &crate::homes::Place) -> Self {
         self.namespace = Some(place.namespace.clone());
         self.listen = vec!["/ip4/0.0.0.0/udp/7843/quic-v1", "/ip4/0.0.0.0/tcp/7843"];
+        // How it is reached is told in detail.
+        self.env.push(("SOUK_LOG".to_owned(), "info,souk_network::task::reaching=debug".to_owned()));
         self
     }
 

@@ -105,7 +105,15 @@ struct Task {
 impl Task {
     async fn run(self) {
         let mut way = None;
+        // Begun through a relay, it would keep that from being let go.
+        let mut through_relay = false;
         loop {
+            if through_relay && !self.network.is_relayed(&self.host) {
+                way = None;
+            }
+            if way.is_none() {
+                through_relay = self.network.is_relayed(&self.host);
+            }
             let (began, events) = (Instant::now(), self.events.load(Ordering::Relaxed));
             let old = way.is_some();
             let mut heard;

@@ -34,18 +34,21 @@ def main():
     names, (delay, lost, seed) = sys.argv[1:5], map(int, sys.argv[5:8])
     ends = [end(*names[:2]), end(*names[2:])]
     other = {ends[0]: ends[1], ends[1]: ends[0]}
-    chance, waiting, order, cut = random.Random(seed), [], 0, False
+    chance, waiting, order, cut, said = random.Random(seed), [], 0, False, b""
     commands = sys.stdin.fileno()
     print("ready", flush=True)
     while True:
         wait = max(0.0, waiting[0][0] - time.monotonic()) if waiting else 1.0
         for source in select.select([*ends, commands], [], [], wait)[0]:
             if source == commands:
-                words = os.read(commands, 100).split()
-                if not words:
+                text = os.read(commands, 100)
+                if not text:
                     return
-                cut = words[-1] == b"cut"
-                print("done", flush=True)
+                # A line may come in pieces.
+                *lines, said = (said + text).split(b"\n")
+                for line in lines:
+                    cut = line == b"cut"
+                    print("done", flush=True)
                 continue
             for _ in range(64):
                 try:

@@ -58,7 +58,7 @@ struct Cable {
 impl Cable {
     fn tell(&mut self, command: &str) {
         let commands = self.commands.as_mut().expect("a cable");
-        writeln!(commands, "{command}").expect("the cable is there");
+        commands.write_all(format!("{command}\n").as_bytes()).expect("the cable is there");
         self.answer("done");
     }
 

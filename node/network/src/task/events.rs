@@ -19,6 +19,7 @@ use crate::{
     behaviour::BehaviourEvent,
     error::DialError,
     event::{GossipVerdict, NetworkEvent},
+    exchange::Answer,
     limits::{MAX_ADDRESSES, MAX_VERDICTS},
     names, peers,
     schedule::jitter,
@@ -186,6 +187,7 @@ impl Task {
     }
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
+        self.end_dial_back(id, Answer::busy());
         if let Some(Dial::Command(reply)) = self.dials.remove(&id) {
             let why = "the node there is not of this network, or closed the connection at once";
             reply.send(Err(DialError::Failed(why.to_owned()))).ok();
@@ -218,6 +220,7 @@ impl Task {
             self.swarm.disconnect_peer_id(peer_id).ok();
             return;
         }
+        self.shown_back(connection_id);
         let Some(entry) = self.table.get_mut(&peer_id) else {
             return;
         };

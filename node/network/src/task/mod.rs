@@ -231,6 +231,7 @@ impl Task {
             self.next_sweep = now + SWEEP;
             self.sweep(now);
             self.part_with_spare(now);
+            self.end_silent_dial_backs(now);
         }
     }
 

@@ -35,6 +35,8 @@ use crate::{
 
 /// Bytes of the longest address that is dialled back.
 const MAX_ADDRESS: usize = 256;
+/// How long a peer that was dialled back may take to say who it is.
+const SILENT: Duration = Duration::from_secs(5);
 const REACHED: u8 = 1;
 const UNREACHED: u8 = 0;
 
@@ -49,6 +51,8 @@ pub(super) struct Reaching {
     tests: HashMap<OutboundRequestId, (Test, bool)>,
     /// Tests that this node makes for peers.
     dialling_back: usize,
+    /// Of those the ones that are connected, and not yet seen to be so by the peer.
+    connected_back: HashMap<ConnectionId, (ResponseChannel<Answer>, Instant)>,
     /// Whether to relay at all.
     relay: bool,
     /// When to tell all peers what this node does now.
@@ -68,6 +72,7 @@ impl Reaching {
             places: HashMap::new(),
             tests: HashMap::new(),
             dialling_back: 0,
+            connected_back: HashMap::new(),
             relay,
             tell_peers: None,
         }
@@ -308,11 +313,34 @@ impl Task {
         self.dial(opts, Dial::Back(channel));
     }
 
-    /// The peer was reached. The connection has served, and the two have another.
+    /// The peer was reached, as this side sees it. Were the connection closed now, a lost packet could keep the peer from ever
+    /// seeing it: it says who it is on each, and that is waited for.
     pub(super) fn dialled_back(&mut self, channel: ResponseChannel<Answer>, id: ConnectionId) {
-        self.reaching.dialling_back = self.reaching.dialling_back.saturating_sub(1);
-        self.answer_reach(channel, Answer::Body(vec![REACHED]));
-        self.swarm.close_connection(id);
+        self.reaching.connected_back.insert(id, (channel, Instant::now()));
+    }
+
+    /// A peer has said who it is. The connection has served if it was for that, and the two have another.
+    pub(super) fn shown_back(&mut self, id: ConnectionId) {
+        self.end_dial_back(id, Answer::Body(vec![REACHED]));
+    }
+
+    /// What was connected back and is closed, or was not seen by its peer for long.
+    pub(super) fn end_dial_back(&mut self, id: ConnectionId, answer: Answer) {
+        if let Some((channel, _)) = self.reaching.connected_back.remove(&id) {
+            self.reaching.dialling_back = self.reaching.dialling_back.saturating_sub(1);
+            self.answer_reach(channel, answer);
+            self.swarm.close_connection(id);
+        }
+    }
+
+    /// Gives up on dial-backs whose peer says nothing.
+    pub(super) fn end_silent_dial_backs(&mut self, now: Instant) {
+        let silent = |since: Instant| now.saturating_duration_since(since) >= SILENT;
+        let ids: Vec<ConnectionId> =
+            self.reaching.connected_back.iter().filter(|(_, (_, since))| silent(*since)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.end_dial_back(id, Answer::busy());
+        }
     }
 
     pub(super) fn dialled_back_in_vain(&mut self, channel: ResponseChannel<Answer>, error: &SwarmDialError) {

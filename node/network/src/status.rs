@@ -20,6 +20,19 @@ impl Counter {
     }
 }
 
+/// Bytes exchanged with a peer, or over a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) received: Counter,
+    pub(crate) sent: Counter,
+}
+
+impl Traffic {
+    pub(crate) fn sums(&self) -> (u64, u64) {
+        (self.received.get(), self.sent.get())
+    }
+}
+
 macro_rules! counters {
     ($(#[doc = $doc:literal] $name:ident),* $(,)?) => {
         /// The counters themselves, shared by the task, its connections and its handles.

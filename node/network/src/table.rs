@@ -15,6 +15,7 @@ use crate::{
     discovery::Target,
     limits::{DIAL_BACKS_PER_MINUTE, MAX_AGENT, RELAYED_SPARE_AFTER, SUPERSEDED_AFTER},
     rate::Bucket,
+    status::Traffic,
 };
 
 /// Who opened a connection.
@@ -58,6 +59,10 @@ pub struct PeerInfo {
     pub kept: bool,
     /// Whether every connection to it goes through a relay.
     pub relayed: bool,
+    /// Bytes received from it since then: streams, requests, answers and gossip, without framing and encryption.
+    pub received: u64,
+    /// Bytes sent to it since then: streams, requests and answers. Gossip goes out to many at once, and is not counted by peer.
+    pub sent: u64,
 }
 
 /// One connection.
@@ -91,6 +96,8 @@ pub(crate) struct Peer {
     pub(crate) dial_backs: Bucket,
     /// It says that it relays.
     pub(crate) relays: bool,
+    /// What was exchanged otherwise than by streams.
+    pub(crate) traffic: Traffic,
 }
 
 /// All connected peers.
@@ -100,6 +107,20 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Counts what came from a peer otherwise than by a stream.
+    pub(crate) fn received(&self, peer: &PeerId, bytes: usize) {
+        if let Some(entry) = self.peers.get(peer) {
+            entry.traffic.received.add(bytes);
+        }
+    }
+
+    /// Counts what went to a peer otherwise than by a stream.
+    pub(crate) fn sent(&self, peer: &PeerId, bytes: usize) {
+        if let Some(entry) = self.peers.get(peer) {
+            entry.traffic.sent.add(bytes);
+        }
+    }
+
     /// Notes a connection.
     pub(crate) fn established(
         &mut self,
@@ -121,6 +142,7 @@ impl Table {
             gossip: Bucket::new(limits.gossip_per_second, limits.gossip_per_second.saturating_mul(10), now),
             dial_backs: Bucket::per_minute(DIAL_BACKS_PER_MINUTE, 8, now),
             relays: false,
+            traffic: Traffic::default(),
         });
         entry.connections.push(Connection {
             id,
@@ -207,8 +229,9 @@ impl Table {
     }
 
     /// What is known of an admitted peer; none for another.
-    pub(crate) fn info(&self, peer: &PeerId, score: f64, kept: bool) -> Option<PeerInfo> {
+    pub(crate) fn info(&self, peer: &PeerId, score: f64, kept: bool, streams: (u64, u64)) -> Option<PeerInfo> {
         let entry = self.peers.get(peer).filter(|entry| entry.admitted)?;
+        let (received, sent) = entry.traffic.sums();
         let first = entry.connections.first()?;
         Some(PeerInfo {
             id: entry.node,
@@ -221,6 +244,8 @@ impl Table {
             score,
             kept,
             relayed: entry.connections.iter().all(|c| c.relayed),
+            received: received.saturating_add(streams.0),
+            sent: sent.saturating_add(streams.1),
         })
     }
 }

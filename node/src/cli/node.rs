@@ -39,6 +39,8 @@ use crate::{
 const LOG: &str = "souk.log";
 /// A log longer than this, in bytes, is put aside before a start.
 const LOG_BYTES: u64 = 16 * 1024 * 1024;
+/// The gossip score below which nothing of a peer is listened to.
+const NOT_LISTENED_TO: f64 = -80.0;
 /// How long a node may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked for.
@@ -416,6 +418,9 @@ pub(super) async fn peers(context: &Context) -> Result<u8, Failure> {
         ("SINCE", Align::Right),
         ("RTT", Align::Right),
         ("MACHINES", Align::Right),
+        ("RECEIVED", Align::Right),
+        ("SENT", Align::Right),
+        ("SCORE", Align::Right),
         ("AGENT", Align::Left),
     ]);
     for peer in &peers {
@@ -427,10 +432,19 @@ pub(super) async fn peers(context: &Context) -> Result<u8, Failure> {
             peer.since_ms.map_or("-".to_owned(), |at| output::ago(at).to_string()),
             peer.rtt_us.map_or("-".to_owned(), |us| format!("{}.{:02} ms", us / 1000, us % 1000 / 10)),
             peer.machines.to_string(),
+            output::bytes(peer.received_bytes),
+            output::bytes(peer.sent_bytes),
+            format!("{:.1}", peer.score),
             output::cut(&peer.agent, 32),
         ]);
     }
     output::line(table.text())?;
+    for peer in peers.iter().filter(|p| p.score < NOT_LISTENED_TO) {
+        output::note(format!(
+            "{} has sent invalid messages again and again, and is not listened to for now",
+            peer.node
+        ));
+    }
     for peer in peers.iter().filter(|p| p.forked) {
         output::note(format!("{} has signed two contradicting chains: no new leases are made with it", peer.node));
     }

@@ -136,6 +136,9 @@ impl Market {
                     .map(souk_protocol::Timestamp),
                 rtt_us: p.rtt.and_then(|d| u64::try_from(d.as_micros()).ok()),
                 agent: p.agent.unwrap_or_default(),
+                score: (p.score * 100.0).round() / 100.0,
+                received_bytes: p.received,
+                sent_bytes: p.sent,
                 machines: machines.get(&p.id).copied().unwrap_or(0),
             };
             answer(reply, Ok(peers.into_iter().map(view).collect()));

@@ -25,8 +25,9 @@ pub(super) fn view(reachability: &Reachability) -> ReachabilityView {
         }
         Reachability::Public => ("direct", Vec::new(), "directly: peers have dialled it from the internet".to_owned()),
         Reachability::Private { relays } if relays.is_empty() => {
-            let sentence = "not at all: a router or firewall lets nobody in, and no peer relays for this node";
-            ("relayed", Vec::new(), sentence.to_owned())
+            let sentence =
+                format!("not at all: a router or firewall lets nobody in, and no peer relays for this node; {REMEDY}");
+            ("relayed", Vec::new(), sentence)
         }
         Reachability::Private { relays } => {
             let peers =

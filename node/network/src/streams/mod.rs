@@ -62,6 +62,8 @@ pub(crate) struct Behaviour {
     connections: HashMap<PeerId, Vec<(Quality, ConnectionId)>>,
     /// Besides the handler and this map, each stream of the connection holds it.
     in_use: HashMap<ConnectionId, Arc<InUse>>,
+    /// Bytes received and sent over streams of connections that are closed, of peers that have others.
+    past: HashMap<PeerId, (u64, u64)>,
     established: u64,
     pending: VecDeque<ToSwarm<Inbound, Opening>>,
     waker: Option<Waker>,
@@ -75,6 +77,7 @@ impl Behaviour {
             gate: Gate { queue: Arc::new(Semaphore::new(STREAM_QUEUE)), events, counters },
             connections: HashMap::new(),
             in_use: HashMap::new(),
+            past: HashMap::new(),
             established: 0,
             pending: VecDeque::new(),
             waker: None,
@@ -103,6 +106,13 @@ impl Behaviour {
         }
     }
 
+    /// Bytes received from a peer and sent to it over streams, since it is connected.
+    pub(crate) fn traffic(&self, peer: &PeerId) -> (u64, u64) {
+        let past = self.past.get(peer).copied().unwrap_or_default();
+        let all = self.connections.get(peer).into_iter().flatten();
+        all.filter_map(|(_, id)| self.in_use.get(id)).map(|used| used.0.sums()).fold(past, plus)
+    }
+
     /// Whether nothing flows through a connection, and nothing is being opened on it.
     pub(crate) fn is_idle(&self, id: ConnectionId) -> bool {
         self.in_use.get(&id).is_none_or(|held| Arc::strong_count(held) <= 2)
@@ -118,6 +128,10 @@ impl Behaviour {
         let in_use = Arc::clone(self.in_use.entry(id).or_default());
         Handler::new(self.protocol.clone(), self.gate.clone(), in_use)
     }
+}
+
+fn plus(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
 }
 
 impl NetworkBehaviour for Behaviour {
@@ -162,11 +176,15 @@ impl NetworkBehaviour for Behaviour {
                 self.in_use.remove(&e.connection_id);
             }
             FromSwarm::ConnectionClosed(e) => {
-                self.in_use.remove(&e.connection_id);
+                let used = self.in_use.remove(&e.connection_id).map_or((0, 0), |used| used.0.sums());
                 if let Some(all) = self.connections.get_mut(&e.peer_id) {
                     all.retain(|(_, id)| *id != e.connection_id);
                     if all.is_empty() {
                         self.connections.remove(&e.peer_id);
+                        self.past.remove(&e.peer_id);
+                    } else {
+                        let past = self.past.entry(e.peer_id).or_default();
+                        *past = plus(*past, used);
                     }
                 }
             }

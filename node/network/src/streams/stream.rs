@@ -13,11 +13,11 @@ use tokio::{
 };
 use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt};
 
-use crate::status::Counters;
+use crate::status::{Counters, Traffic};
 
-/// Held by each stream of a connection, and by each that is being opened.
+/// Held by each stream of a connection, and by each that is being opened: what goes over them together.
 #[derive(Debug, Default)]
-pub(super) struct InUse;
+pub(super) struct InUse(pub(super) Traffic);
 
 /// What a stream holds of the bounds on inbound streams, and of its connection.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(super) struct Held {
     /// For as long as the stream lives.
     pub(super) _alive: Option<OwnedSemaphorePermit>,
     /// Shows that its connection is in use.
-    pub(super) _connection: Option<Arc<InUse>>,
+    pub(super) connection: Option<Arc<InUse>>,
 }
 
 /// A stream of bytes to or from a peer, encrypted and authenticated by its connection. `shutdown` closes this side only: the
@@ -56,7 +56,11 @@ impl AsyncRead for PeerStream {
         self.held.untouched = None;
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        self.counters.bytes_in.add(buf.filled().len() - before);
+        let length = buf.filled().len() - before;
+        self.counters.bytes_in.add(length);
+        if let Some(InUse(traffic)) = self.held.connection.as_deref() {
+            traffic.received.add(length);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -66,6 +70,9 @@ impl AsyncWrite for PeerStream {
         self.held.untouched = None;
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
         self.counters.bytes_out.add(written);
+        if let Some(InUse(traffic)) = self.held.connection.as_deref() {
+            traffic.sent.add(written);
+        }
         Poll::Ready(Ok(written))
     }
 

@@ -110,13 +110,13 @@ impl Task {
     }
 
     fn peers(&self) -> Vec<PeerInfo> {
-        let gossip = &self.swarm.behaviour().gossip;
+        let (gossip, streams) = (&self.swarm.behaviour().gossip, &self.swarm.behaviour().streams);
         let mut peers: Vec<PeerInfo> = self
             .table
             .iter()
             .filter_map(|(peer, _)| {
                 let score = gossip.peer_score(peer).unwrap_or_default();
-                self.table.info(peer, score, self.discovery.is_kept(peer))
+                self.table.info(peer, score, self.discovery.is_kept(peer), streams.traffic(peer))
             })
             .collect();
         peers.sort_unstable_by_key(|info| info.id);

@@ -315,6 +315,7 @@ impl Task {
         self.admit(peer);
         self.counters.gossip_received.one();
         self.counters.bytes_in.add(message.data.len());
+        self.table.received(&peer, message.data.len());
         let in_rate = self.table.get_mut(&peer).is_some_and(|peer| peer.gossip.take(Instant::now()));
         let topic = self.names.topic_of(&message.topic);
         let (Some(from), Some(topic), true) = (names::node_id(&peer), topic, in_rate) else {

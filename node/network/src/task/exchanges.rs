@@ -21,6 +21,7 @@ use crate::{
 
 impl Task {
     pub(super) fn send_request(&mut self, peer: PeerId, mut outgoing: Outgoing) {
+        self.table.sent(&peer, outgoing.body.len());
         let question = Question::Body(std::mem::take(&mut outgoing.body), None);
         let id = self.swarm.behaviour_mut().exchange.send_request(&peer, question);
         self.counters.requests_sent.one();
@@ -34,6 +35,9 @@ impl Task {
                 match message {
                     Message::Request { request, channel, .. } => self.on_request(peer, request, channel),
                     Message::Response { request_id, response } => {
+                        if let Answer::Body(body) = &response {
+                            self.table.received(&peer, body.len());
+                        }
                         if let Some(outgoing) = self.asked.remove(&request_id) {
                             outgoing.reply.send(outcome(response)).ok();
                         }
@@ -55,32 +59,36 @@ impl Task {
     fn on_request(&mut self, peer: PeerId, question: Question, channel: ResponseChannel<Answer>) {
         let (body, held) = match question {
             Question::Body(body, held) => (body, held),
-            Question::TooLarge => return self.on_reply(channel, Answer::RequestTooLarge),
-            Question::NoRoom => return self.busy(channel),
+            Question::TooLarge => return self.on_reply(&peer, channel, Answer::RequestTooLarge),
+            Question::NoRoom => return self.busy(&peer, channel),
         };
+        self.table.received(&peer, body.len());
         let in_rate = self.table.get_mut(&peer).is_some_and(|peer| peer.requests.take(Instant::now()));
         let Some(from) = names::node_id(&peer) else {
-            return self.busy(channel);
+            return self.busy(&peer, channel);
         };
         if !in_rate || self.replies.len() >= MAX_REPLIES {
-            return self.busy(channel);
+            return self.busy(&peer, channel);
         }
         let (reply, answer) = Reply::new(held);
         let event = NetworkEvent::Request { from, body: Bytes::from(body), reply };
         if self.outbox.send(event).is_err() {
-            return self.busy(channel);
+            return self.busy(&peer, channel);
         }
         self.counters.requests_received.one();
-        let answered = answer.map(|answer| (channel, answer.unwrap_or(Answer::None)));
+        let answered = answer.map(move |answer| (peer, channel, answer.unwrap_or(Answer::None)));
         self.replies.push(answered.boxed());
     }
 
-    fn busy(&mut self, channel: ResponseChannel<Answer>) {
+    fn busy(&mut self, peer: &PeerId, channel: ResponseChannel<Answer>) {
         self.counters.requests_busy.one();
-        self.on_reply(channel, Answer::busy());
+        self.on_reply(peer, channel, Answer::busy());
     }
 
-    pub(super) fn on_reply(&mut self, channel: ResponseChannel<Answer>, answer: Answer) {
+    pub(super) fn on_reply(&mut self, peer: &PeerId, channel: ResponseChannel<Answer>, answer: Answer) {
+        if let Answer::Body(body) = &answer {
+            self.table.sent(peer, body.len());
+        }
         // It fails only if the asker is gone, or has waited too long.
         self.swarm.behaviour_mut().exchange.send_response(channel, answer).ok();
     }

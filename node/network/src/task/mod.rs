@@ -152,7 +152,7 @@ struct Waiting {
 /// A verdict to come, with the message it is about.
 type VerdictFuture = BoxFuture<'static, (MessageId, PeerId, MessageAcceptance)>;
 /// A reply to come, with the channel it goes to.
-type ReplyFuture = BoxFuture<'static, (ResponseChannel<Answer>, Answer)>;
+type ReplyFuture = BoxFuture<'static, (PeerId, ResponseChannel<Answer>, Answer)>;
 
 struct Task {
     swarm: Swarm<Behaviour>,
@@ -200,7 +200,7 @@ impl Task {
                     // The consumer is still served.
                     None => handles_gone = true,
                 },
-                Some((channel, answer)) = self.replies.next() => self.on_reply(channel, answer),
+                Some((peer, channel, answer)) = self.replies.next() => self.on_reply(&peer, channel, answer),
                 Some((id, from, verdict)) = self.verdicts.next() => self.on_verdict(&id, &from, verdict),
                 Ok(permit) = queue.reserve(), if self.outbox.is_waiting() => {
                     drop(permit);

@@ -21,6 +21,11 @@ async fn a_request_is_answered() {
         }
         assert_eq!(a.handle.status().requests_answered, 4);
         assert_eq!(b.handle.status().requests_received, 4);
+        let bytes = 5_001 + MAX_REQUEST as u64;
+        for side in [&a.handle, &b.handle] {
+            let peer = side.peers().await.remove(0);
+            assert_eq!((peer.received, peer.sent), (bytes, bytes));
+        }
     }
 }
 

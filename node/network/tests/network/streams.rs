@@ -44,6 +44,11 @@ async fn sixty_four_mebibytes_come_back_and_each_side_closes_its_own() {
         }
         assert_eq!(hash.finalize(), expected.finalize());
         writer.await.unwrap();
+        // Both sides count it by peer, to the byte: there was nothing but this stream.
+        for side in [&a.handle, &b.handle] {
+            let peer = side.peers().await.remove(0);
+            assert_eq!((peer.received, peer.sent), (TOTAL as u64, TOTAL as u64));
+        }
     }
 }
 

@@ -150,7 +150,7 @@ pub struct Problem {
 }
 
 /// Another node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerView {
     /// Its key, as a peer id.
     pub node: NodeId,
@@ -166,6 +166,16 @@ pub struct PeerView {
     pub rtt_us: Option<u64>,
     /// What it calls itself.
     pub agent: String,
+    /// What its gossip is worth to this node: 0 for a stranger, up to 20 for one that brings news, below 0 for one that has sent
+    /// what is invalid; below -80 it is not listened to.
+    #[serde(default)]
+    pub score: f64,
+    /// Bytes received from it since it is connected.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Bytes sent to it since then, but for gossip.
+    #[serde(default)]
+    pub sent_bytes: u64,
     /// Machines of it in the offer book.
     pub machines: u32,
     /// Whether it is known to have signed two contradicting chains: no new leases with it.

@@ -80,6 +80,9 @@ pub fn peer() -> PeerView {
         rtt_us: Some(1234),
         // A peer may call itself anything.
         agent: "souk\u{1b}[2J/0.1".to_owned(),
+        score: 1.25,
+        received_bytes: 1_048_576,
+        sent_bytes: 2_048,
         machines: 1,
         forked: false,
     }

@@ -16,6 +16,7 @@ mod peers;
 #[cfg(feature = "sqlite")]
 mod search;
 mod ssh;
+mod swarm;
 mod tunnel;
 mod wire;
 
@@ -28,7 +29,7 @@ fn main() {
         ("intake", intake::run),
         ("search", search),
         ("network", wire::run),
-        ("visible", nodes::visible),
+        ("visible", swarm::run),
         ("lease", nodes::lease),
         ("start", nodes::start),
         ("ssh", ssh::run),

@@ -2,13 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    io::{BufRead, BufReader, Write},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use souk_tests::{
     docker::BUSYBOX,
     node::Node,
@@ -20,66 +19,9 @@ use souk_tests::{
 
 use crate::{median, quantiles, row};
 
-const NODES: usize = 16;
-const CHANGES: usize = 25;
 const LEASES: usize = 25;
 const STARTS: usize = 21;
 const IDLE: Duration = Duration::from_secs(60);
-
-/// A request to a node's API, without the command line's own start.
-fn post(node: &Node, path: &str, body: &Value) -> Value {
-    let body = body.to_string();
-    let mut socket = UnixStream::connect(node.dir().join("api.sock")).unwrap();
-    let head = format!(
-        "POST /v1/{path} HTTP/1.1\r\nhost: souk\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    socket.write_all((head + &body).as_bytes()).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let (_, content) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(content).unwrap_or_else(|e| panic!("{e}: {answer}"))
-}
-
-/// Offers among many nodes: from the owner's change until another node's search shows it.
-pub fn visible() {
-    if !have("docker") {
-        return;
-    }
-    let world = World::with_docker();
-    let host = world.watch(world.node("n0").host(1, "1.00").start());
-    let mut others: Vec<Node> = Vec::new();
-    for n in 1..NODES {
-        // Each knows the first and the one before it.
-        let before = others.last().map_or(&host, |n| n).listen[0].clone();
-        others.push(world.node(&format!("n{n}")).knows(&host.listen[0]).knows(&before).start());
-    }
-    for node in &others {
-        let _ = node.ask_of(&host, 1);
-    }
-    let mut times = Vec::new();
-    for change in 0..CHANGES {
-        let node = &others[change * 7 % others.len()];
-        let price = format!("1.{:03}", change + 1);
-        // An offer of one machine is taken every two seconds at most.
-        std::thread::sleep(Duration::from_millis(2100));
-        let began = Instant::now();
-        post(&host, "host/list", &json!({ "slot_hour": price }));
-        let query = json!({ "query": "", "storage_gb": 0 });
-        let wanted: f64 = price.parse().unwrap();
-        let end = began + Duration::from_secs(10);
-        loop {
-            let seen = post(node, "search", &query)["rows"][0]["dph"].as_f64();
-            if seen.is_some_and(|dph| (dph - wanted).abs() < 1e-6) {
-                break;
-            }
-            assert!(Instant::now() < end, "the change was not seen in 10 s");
-            std::thread::sleep(Duration::from_micros(300));
-        }
-        times.push(began.elapsed());
-    }
-    row(&format!("change → seen in search, {NODES} nodes"), &quantiles(&mut times));
-}
 
 /// Two flushes of a page, one after the other, in the folder where the ledgers are.
 fn two_flushes(folder: &std::path::Path) -> Duration {
@@ -184,7 +126,7 @@ fn resident_mb(node: &Node) -> f64 {
 }
 
 /// Processor time so far, in seconds.
-fn worked(node: &Node) -> f64 {
+pub fn worked(node: &Node) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();

@@ -29,7 +29,8 @@ struct Scene {
     world: World,
 }
 
-fn scene(hosts: Nat, renters: Nat) -> Option<Scene> {
+/// The two know the public node over this transport alone.
+fn scene(hosts: Nat, renters: Nat, over: &str) -> Option<Scene> {
     if !have_all(&["docker"]) {
         return None;
     }
@@ -37,8 +38,9 @@ fn scene(hosts: Nat, renters: Nat) -> Option<Scene> {
     let (public, host_home, renter_home) = (net.public("pub"), net.home("host", hosts), net.home("rent", renters));
     let world = World::with_docker();
     let start = |name: &str, place: &Place| world.node(name).at(place);
+    let public_at = public.address;
     let public = start("public", &public).start();
-    let address = public.address("/ip4/203.").to_owned();
+    let address = public.address(&format!("{public_at}/{over}/")).to_owned();
     let host = world.watch(start("host", &host_home).host(1, "1.00").knows(&address).start());
     let renter = start("renter", &renter_home).knows(&address).start();
     Some(Scene { public, host, host_home, renter, net, world })
@@ -97,7 +99,7 @@ fn ends(scene: &Scene, lease: &str) {
 
 #[test]
 fn two_homes_meet_at_a_relay_and_go_direct_through_a_hole() {
-    let Some(scene) = scene(Nat::Cone, Nat::Cone) else { return };
+    let Some(scene) = scene(Nat::Cone, Nat::Cone, "tcp") else { return };
     relays(&scene);
     let lease = works(&scene);
     // New streams go direct, and the relayed connection is let go.
@@ -113,7 +115,7 @@ fn two_homes_meet_at_a_relay_and_go_direct_through_a_hole() {
 
 #[test]
 fn where_no_hole_can_be_had_the_relay_carries_all() {
-    let Some(scene) = scene(Nat::Cone, Nat::Symmetric) else { return };
+    let Some(scene) = scene(Nat::Cone, Nat::Symmetric, "tcp") else { return };
     relays(&scene);
     let lease = works(&scene);
     let found = link(&scene.renter, &scene.host).unwrap();
@@ -124,7 +126,7 @@ fn where_no_hole_can_be_had_the_relay_carries_all() {
 
 #[test]
 fn a_home_cut_off_for_a_minute_loses_nothing() {
-    let Some(mut scene) = scene(Nat::Cone, Nat::Cone) else { return };
+    let Some(mut scene) = scene(Nat::Cone, Nat::Cone, "udp") else { return };
     relays(&scene);
     let lease = rent(
         &scene.renter,
@@ -153,7 +155,7 @@ fn a_home_cut_off_for_a_minute_loses_nothing() {
 
 #[test]
 fn a_home_whose_address_changes_is_found_again() {
-    let Some(mut scene) = scene(Nat::Cone, Nat::Cone) else { return };
+    let Some(mut scene) = scene(Nat::Cone, Nat::Cone, "udp") else { return };
     relays(&scene);
     let lease = rent(&scene.renter, &scene.host, 1, "sleep 600", &["--egress", "none", "--tick", "1s"]);
     until("it has a receipt", || scene.renter.json(&["receipts"])[0]["n"].as_u64().filter(|n| *n > 0));

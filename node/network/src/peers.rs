@@ -101,6 +101,11 @@ fn direct_scope(parts: &[Protocol<'_>]) -> Option<Scope> {
     }
 }
 
+/// Whether an address is dialled over QUIC, which runs over UDP.
+pub(crate) fn is_quic(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::QuicV1))
+}
+
 /// Whether an address, or the remote end of a connection, leads through a relay.
 pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|p| matches!(p, Protocol::P2pCircuit))

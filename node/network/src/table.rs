@@ -7,13 +7,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
 use souk_protocol::NodeId;
 
 use crate::{
     config::Limits,
     discovery::Target,
     limits::{DIAL_BACKS_PER_MINUTE, MAX_AGENT, RELAYED_SPARE_AFTER, SUPERSEDED_AFTER},
+    peers,
     rate::Bucket,
     status::Traffic,
 };
@@ -258,7 +259,7 @@ impl Peer {
 }
 
 fn transport_of(address: &Multiaddr) -> Transport {
-    if address.iter().any(|p| matches!(p, Protocol::QuicV1)) { Transport::Quic } else { Transport::Tcp }
+    if peers::is_quic(address) { Transport::Quic } else { Transport::Tcp }
 }
 
 #[cfg(test)]

@@ -136,6 +136,12 @@ impl Addresses {
         tests
     }
 
+    /// Whether to let a peer see this node over QUIC: behind a NAT that is the best way through, and who only ever dialled by TCP
+    /// is not known to anybody by a UDP port.
+    pub(crate) fn lacks_udp(&self) -> bool {
+        self.public() == Some(false) && !self.candidates.keys().any(peers::is_quic)
+    }
+
     /// When a test is due next, if a server can be had.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.candidates.values().filter(|c| !c.testing).map(|c| c.due).min()
@@ -203,6 +209,18 @@ mod tests {
         addresses.listening(&at("/ip4/127.0.0.1/tcp/1"), now);
         addresses.seen(&at("/ip4/192.168.1.5/udp/9/quic-v1"), now);
         assert_eq!((addresses.public(), addresses.deadline()), (None, None));
+    }
+
+    #[test]
+    fn behind_a_nat_a_udp_port_is_wanted() {
+        let now = Instant::now();
+        let mut addresses = Addresses::default();
+        addresses.listening(&at("/ip4/192.168.1.2/udp/9/quic-v1"), now);
+        assert!(!addresses.lacks_udp(), "nothing is known of a NAT");
+        addresses.seen(&at("/ip4/8.8.4.4/tcp/9"), now);
+        assert!(addresses.lacks_udp());
+        addresses.seen(&at("/ip4/8.8.4.4/udp/9/quic-v1"), now);
+        assert!(!addresses.lacks_udp());
     }
 
     #[test]

@@ -35,6 +35,8 @@ use crate::{
 
 /// Bytes of the longest address that is dialled back.
 const MAX_ADDRESS: usize = 256;
+/// Between two dials for a peer to see this node over QUIC.
+const SHOW_AGAIN: Duration = Duration::from_secs(10);
 /// How long a peer that was dialled back may take to say who it is.
 const SILENT: Duration = Duration::from_secs(5);
 const REACHED: u8 = 1;
@@ -53,6 +55,8 @@ pub(super) struct Reaching {
     dialling_back: usize,
     /// Of those the ones that are connected, and not yet seen to be so by the peer.
     connected_back: HashMap<ConnectionId, (ResponseChannel<Answer>, Instant)>,
+    /// When a peer was last dialled for it to see this node over QUIC.
+    shown_by_udp: Option<Instant>,
     /// Whether to relay at all.
     relay: bool,
     /// When to tell all peers what this node does now.
@@ -73,6 +77,7 @@ impl Reaching {
             tests: HashMap::new(),
             dialling_back: 0,
             connected_back: HashMap::new(),
+            shown_by_udp: None,
             relay,
             tell_peers: None,
         }
@@ -132,6 +137,7 @@ impl Task {
             let id = self.swarm.behaviour_mut().reach.send_request(&test.by, question);
             self.reaching.tests.insert(id, (test, false));
         }
+        self.show_by_udp(&servers, now);
         let closed = self.reaching.addresses.public() == Some(false);
         for step in self.reaching.relays.due(closed, &offered, now) {
             match step {
@@ -144,6 +150,29 @@ impl Task {
             self.reaching.tell_peers = None;
             let peers: Vec<PeerId> = self.table.iter().map(|(id, _)| *id).collect();
             self.swarm.behaviour_mut().identify.push(peers);
+        }
+    }
+
+    /// Dials a peer over QUIC that was dialled by TCP alone, where that is wanted: what it sees is what a hole is punched to.
+    fn show_by_udp(&mut self, servers: &[PeerId], now: Instant) {
+        let rested = self.reaching.shown_by_udp.is_none_or(|at| now.saturating_duration_since(at) >= SHOW_AGAIN);
+        let listens = self.swarm.listeners().any(peers::is_quic);
+        if !rested || !listens || !self.reaching.addresses.lacks_udp() {
+            return;
+        }
+        let found = servers.iter().find_map(|peer| {
+            let connections = &self.table.get_mut(peer)?.connections;
+            let dialled = connections.iter().find(|c| is_outward(c) && c.direction == Direction::Outbound)?;
+            let ip = peers::ip_of(&dialled.remote);
+            let known = self.book.of(peer).into_iter();
+            let mut known = known.filter(|a| peers::is_quic(a) && !peers::is_relayed(a) && peers::ip_of(a) == ip);
+            Some((*peer, known.next()?))
+        });
+        if let Some((peer, address)) = found {
+            self.reaching.shown_by_udp = Some(now);
+            let opts = DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::Always).build();
+            // If it does not come about, another's turn comes.
+            self.begin(opts).ok();
         }
     }
 

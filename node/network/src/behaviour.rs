@@ -67,6 +67,8 @@ impl Behaviour {
                 identify::Config::new(names.network.clone(), identity.public())
                     .with_agent_version(config.agent.clone())
                     .with_push_listen_addr_updates(true)
+                    // Pushes of changes are lost over QUIC: they are asked for, too.
+                    .with_interval(Duration::from_secs(60))
                     // The address book remembers addresses, after judging them.
                     .with_cache_size(0),
             ),

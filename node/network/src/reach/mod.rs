@@ -7,12 +7,14 @@
 //! dialled back to it, from a port that the node has never spoken to. A relay is reserved as soon as peers see the node under an
 //! address that it does not have itself, and given back when dialling back works.
 
+mod news;
 mod policy;
 mod relays;
 
 use souk_protocol::NodeId;
 
 pub(crate) use self::{
+    news::{MAX_ADDRESS, News},
     policy::{Addresses, Change, DialBack, Test},
     relays::{Relays, Step},
 };

@@ -228,20 +228,24 @@ impl Task {
         entry.relays = info.protocols.contains(&HOP_PROTOCOL_NAME);
         let remote = entry.connections.iter().find(|c| c.id == connection_id).map(|c| c.remote.clone());
         if let Some(remote) = remote {
-            let credible: Vec<Multiaddr> = info
-                .listen_addrs
-                .into_iter()
-                .filter(|address| peers::is_credible(address, &remote))
-                .map(peers::without_peer)
-                .take(MAX_ADDRESSES)
-                .collect();
-            self.tell_directory(&peer_id, &credible);
-            for address in credible {
-                self.book.add(peer_id, address);
-            }
+            self.learn_addresses(peer_id, info.listen_addrs, &remote);
         }
         self.admit(peer_id);
         self.reach_what_is_due(Instant::now());
+    }
+
+    /// A peer says where it is reached, over a connection from `remote`.
+    pub(super) fn learn_addresses(&mut self, peer: PeerId, told: Vec<Multiaddr>, remote: &Multiaddr) {
+        let credible: Vec<Multiaddr> = told
+            .into_iter()
+            .filter(|address| peers::is_credible(address, remote))
+            .map(peers::without_peer)
+            .take(MAX_ADDRESSES)
+            .collect();
+        self.tell_directory(&peer, &credible);
+        for address in credible {
+            self.book.add(peer, address);
+        }
     }
 
     /// Replaces what the directory knows of a peer: it would keep every address ever told.

@@ -25,16 +25,14 @@ use tokio::sync::watch;
 use super::{Dial, Task};
 use crate::{
     exchange::{Answer, Event, Question},
-    limits::DIAL_BACKS,
+    limits::{DIAL_BACKS, MAX_ADDRESSES},
     names,
     peers::{self, Scope},
-    reach::{Addresses, Change, DialBack, Reachability, Relays, Step, Test},
+    reach::{Addresses, Change, DialBack, MAX_ADDRESS, News, Reachability, Relays, Step, Test},
     schedule::jitter,
     table::{Connection, Direction, Peer},
 };
 
-/// Bytes of the longest address that is dialled back.
-const MAX_ADDRESS: usize = 256;
 /// Between two dials for a peer to see this node over QUIC.
 const SHOW_AGAIN: Duration = Duration::from_secs(10);
 /// How long a peer that was dialled back may take to say who it is.
@@ -148,9 +146,22 @@ impl Task {
         self.tell_reachability();
         if self.reaching.tell_peers.is_some_and(|at| at <= now) {
             self.reaching.tell_peers = None;
-            let peers: Vec<PeerId> = self.table.iter().map(|(id, _)| *id).collect();
-            self.swarm.behaviour_mut().identify.push(peers);
+            self.tell_what_it_does();
         }
+    }
+
+    /// By a request of its own, and by identify's push, which tells of all protocols where it arrives.
+    fn tell_what_it_does(&mut self) {
+        let peers: Vec<PeerId> = self.table.iter().map(|(id, _)| *id).collect();
+        let relays = self.reaching.relay && *self.reaching.told.borrow() == Reachability::Public;
+        let addresses: Vec<Multiaddr> =
+            self.swarm.external_addresses().chain(self.swarm.listeners()).take(MAX_ADDRESSES).cloned().collect();
+        let news = News { relays, addresses }.to_bytes();
+        let behaviour = self.swarm.behaviour_mut();
+        for peer in &peers {
+            behaviour.reach.send_request(peer, Question::Body(news.clone(), None));
+        }
+        behaviour.identify.push(peers);
     }
 
     /// Dials a peer over QUIC that was dialled by TCP alone, where that is wanted: what it sees is what a hole is punched to.
@@ -285,7 +296,7 @@ impl Task {
     pub(super) fn on_reach(&mut self, event: Event) {
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.dial_back(peer, request, channel);
+                self.on_asked(peer, request, channel);
             }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 let outcome = match response {
@@ -300,6 +311,33 @@ impl Task {
             Event::OutboundFailure { request_id, .. } => self.on_tested(request_id, DialBack::Refused),
             Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
         }
+    }
+
+    fn on_asked(&mut self, peer: PeerId, question: Question, channel: ResponseChannel<Answer>) {
+        match &question {
+            Question::Body(bytes, _) if News::is_meant(bytes) => {
+                let heard = News::from_bytes(bytes).is_some_and(|news| self.hear(peer, news));
+                let answer = if heard { Answer::Body(Vec::new()) } else { Answer::busy() };
+                self.answer_reach(channel, answer);
+            }
+            Question::Body(..) | Question::TooLarge | Question::NoRoom => self.dial_back(peer, question, channel),
+        }
+    }
+
+    /// False if a peer tells too much.
+    fn hear(&mut self, peer: PeerId, news: News) -> bool {
+        let now = Instant::now();
+        let Some(entry) = self.table.get_mut(&peer) else { return false };
+        if !entry.dial_backs.take(now) {
+            return false;
+        }
+        entry.relays = news.relays;
+        let remote = entry.connections.iter().min_by_key(|c| c.relayed).map(|c| c.remote.clone());
+        if let Some(remote) = remote {
+            self.learn_addresses(peer, news.addresses, &remote);
+        }
+        self.reach_what_is_due(now);
+        true
     }
 
     fn on_tested(&mut self, id: OutboundRequestId, outcome: DialBack) {

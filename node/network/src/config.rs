@@ -84,7 +84,8 @@ pub struct Limits {
     pub connections: u32,
     /// Established connections that others opened. Default 256, so that strangers can't take every place.
     pub connections_inbound: u32,
-    /// Connections of one peer. Default 4: both sides dialling each other over QUIC and TCP at once.
+    /// Connections of one peer. Default 12: both sides dial each other over QUIC and TCP at once, or through a relay by both, and
+    /// each of those may bring a direct one, which must find room.
     pub connections_per_peer: u32,
     /// Connections being set up, in each direction. Default 64: a handshake costs CPU before anything is known of the peer.
     pub connections_pending: u32,
@@ -110,7 +111,7 @@ impl Default for Limits {
             max_peers: 128,
             connections: 384,
             connections_inbound: 256,
-            connections_per_peer: 4,
+            connections_per_peer: 12,
             connections_pending: 64,
             events: 2048,
             requests_per_second: 4_000,

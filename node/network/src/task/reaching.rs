@@ -289,6 +289,8 @@ impl Task {
         for id in self.table.spare(now) {
             if self.swarm.behaviour().streams.is_idle(id) {
                 self.swarm.close_connection(id);
+            } else {
+                tracing::debug!(?id, "a relayed connection is still in use");
             }
         }
     }

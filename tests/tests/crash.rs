@@ -198,8 +198,12 @@ fn killed_at_any_moment(side: Side, seed: u64) {
         let met = restarted.elapsed();
         let agreed = poll(PATIENCE, || {
             let (ours, theirs) = (open(&renter), open(&host));
-            let both = ours == theirs
-                && ours.iter().all(|l| [&renter, &host].iter().all(|n| state_of(&n.show(l)) == "running"));
+            // One may have ended before both were asked.
+            let runs = |node: &Node, lease: &String| {
+                let shown = node.souk(&["show", lease], &[]);
+                shown.code == 0 && state_of(&shown.json()) == "running"
+            };
+            let both = ours == theirs && ours.iter().all(|l| [&renter, &host].iter().all(|n| runs(n, l)));
             both.then_some(ours)
         });
         let Some(leases) = agreed else {

@@ -2,18 +2,18 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
-    io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use serde_json::Value;
 use souk_tests::{
     docker::BUSYBOX,
+    echo::echoed,
     netns::{Elsewhere, within},
     node::{Node, state_of},
     part::have_all,
-    wait::{PATIENCE, until},
+    wait::until,
     world::{World, rent},
 };
 
@@ -23,22 +23,6 @@ const ECHO: &str = "env | grep -E 'PUBLIC|_PORT_' | sort; nc -ll -p 7000 -e cat 
 /// Ports of this test process, below those that the kernel gives out by itself.
 fn first_port() -> u16 {
     20_000 + u16::try_from(std::process::id() % 1_400).unwrap() * 8
-}
-
-/// Sends everything, ends its own direction, and reads to the end.
-fn echoed(address: SocketAddr, data: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let (mut writing, sent) = (stream.try_clone()?, data.to_vec());
-    let writer = std::thread::spawn(move || {
-        writing.write_all(&sent)?;
-        writing.shutdown(Shutdown::Write)
-    });
-    let mut back = Vec::new();
-    let read = stream.read_to_end(&mut back);
-    let outcome = writer.join().unwrap().and(read);
-    assert!(back.is_empty() || outcome.is_ok(), "cut after {} bytes: {outcome:?}", back.len());
-    outcome.map(|_| back)
 }
 
 /// Public port by port inside.
@@ -113,7 +97,6 @@ fn public_ports_lead_into_the_instance_and_nowhere_else() {
         let each = |n: usize| {
             std::thread::spawn(move || {
                 let data: Vec<u8> = (0..500_000 + n).map(|i| (i * 31 + n) as u8).collect();
-                // Busybox's server has room for two that wait: who finds none for ten seconds is turned away, with nothing.
                 let back = until("an echo", || echoed((at, tcp).into(), &data).ok());
                 assert!(back == data);
             })

@@ -3,19 +3,19 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     path::Path,
     process::Stdio,
     time::Duration,
 };
 
 use souk_tests::{
+    echo::echoed,
     node::Node,
     part::have,
     program::{mortal, must, run},
     ssh::{Client, Running},
-    wait::{PATIENCE, until},
+    wait::until,
     world::{World, rent},
 };
 
@@ -32,22 +32,6 @@ fn noise(length: usize) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
-}
-
-/// Sends everything, ends its own direction, and reads to the end.
-fn echoed(address: SocketAddr, data: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut writing = stream.try_clone().unwrap();
-    let sent = data.to_vec();
-    let writer = std::thread::spawn(move || {
-        writing.write_all(&sent).unwrap();
-        writing.shutdown(Shutdown::Write).unwrap();
-    });
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).unwrap();
-    writer.join().unwrap();
-    back
 }
 
 /// `souk forward`, and where it listens.
@@ -148,7 +132,7 @@ fn ports_of_an_instance_are_reached_from_inside_it() {
     let threads: Vec<_> = (0..8)
         .map(|n| {
             let data = data[..1_000_000 + n].to_vec();
-            std::thread::spawn(move || assert!(echoed(address, &data) == data))
+            std::thread::spawn(move || assert!(until("an echo", || echoed(address, &data).ok()) == data))
         })
         .collect();
     for thread in threads {
@@ -180,7 +164,7 @@ fn ports_of_an_instance_are_reached_from_inside_it() {
     let _local = Running(client.program("ssh").args(["-N", "-L", &local, "job"]).stdin(Stdio::null()).spawn().unwrap());
     let address: SocketAddr = ([127, 0, 0, 1], port).into();
     until("ssh's listener", || TcpStream::connect(address).ok());
-    assert!(echoed(address, &data) == data);
+    assert!(until("an echo", || echoed(address, &data).ok()) == data);
 
     // The host's own ports are none of the instance's.
     let own = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

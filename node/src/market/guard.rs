@@ -197,6 +197,8 @@ fn happened(
             };
             reply.send(response.to_bytes()).ok();
         }
+        // The network says busy, and who knocks comes again.
+        NetworkEvent::Knock { .. } => {}
         NetworkEvent::Stream { from, stream } => early.push(from, stream),
     }
 }

@@ -7,6 +7,7 @@ mod access;
 mod accounts;
 mod avoid;
 pub mod chains;
+pub mod clustered;
 pub mod command;
 mod commands;
 mod containers;

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chains::Chains,
+    clustered::Clustered,
     command::Command,
     early::Early,
     idle::IdleSide,
@@ -124,6 +125,8 @@ pub(super) enum Internal {
     },
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
+    /// What a member said of its list of members.
+    Listed(NodeId, Option<souk_protocol::cluster::ClusterAnswer>),
     /// What came of asking a peer for evidence.
     Pulled(NodeId, Pulled),
     /// New scores; none if they could not be computed.
@@ -153,6 +156,8 @@ pub struct Parts {
     pub locks: SlotLocks,
     /// The owner, and the owner's other machines.
     pub owned: Owned,
+    /// The private cluster, if the node is in one.
+    pub cluster: Option<Clustered>,
     /// What a status tells of the node.
     pub about: super::About,
     /// Where the owner's hooks are told what happens.
@@ -179,6 +184,7 @@ pub(super) struct Market {
     pub(super) host: Option<HostSide>,
     pub(super) locks: SlotLocks,
     pub(super) owned: Owned,
+    pub(super) cluster: Option<Clustered>,
     pub(super) about: super::About,
     pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
@@ -248,6 +254,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         host,
         locks,
         owned,
+        cluster,
         about,
         hooks,
         logins,
@@ -267,6 +274,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         host,
         locks,
         owned,
+        cluster,
         about,
         hooks,
         index: AskIndex::default(),
@@ -306,6 +314,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     market.begin_money();
     market.remember_failures();
     market.begin_trust();
+    market.begin_cluster();
     market.tell_heard_of();
     market.ask_pulses();
     let public_ends = CancellationToken::new();
@@ -380,6 +389,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
                 market.ask_traffic();
                 market.controls_overdue();
                 market.owned.tick();
+                market.mind_the_door();
                 market.tell_machines();
                 market.waiters_overdue();
                 market.follow_market();
@@ -641,6 +651,7 @@ impl Market {
                 self.give_logins(peer);
                 self.score_connection(peer);
                 self.hand_over_opinions(peer);
+                self.compare_lists(peer);
             }
             NetworkEvent::Disconnected(peer) => {
                 self.owned.disconnected(peer);
@@ -683,6 +694,7 @@ impl Market {
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
             },
+            NetworkEvent::Knock { peer, body, reply, .. } => self.knocked(peer, &body, reply),
             NetworkEvent::Stream { from, stream } => self.stream(from, stream),
         }
     }
@@ -716,6 +728,7 @@ impl Market {
             Internal::Paid { reference, answer } => self.paid(&reference, answer),
             Internal::Found { claim, found } => self.found(&claim, found),
             Internal::LookAgain => self.adopt = true,
+            Internal::Listed(peer, answer) => self.listed(peer, answer),
             Internal::Pulled(peer, pulled) => self.pulled(peer, pulled),
             Internal::Scored(computed) => self.scored(computed),
             Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),

@@ -81,6 +81,10 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
                 tracing::warn!("{why}; starting anew");
                 tokio::time::sleep(ANEW).await;
             }
+            End::Rekeyed => {
+                tracing::info!("the cluster has a new key; starting anew with it");
+                tokio::time::sleep(ANEW).await;
+            }
         }
     }
 }
@@ -127,6 +131,7 @@ async fn once(
         started: now(),
         network_name: config.network.name.clone(),
         dir: dir.clone(),
+        on_removal: config.cluster.on_removal.into(),
         external: config.network.external.clone(),
         has_bootstrap: !config.network.bootstrap.is_empty(),
         currency: config.renter.currency.clone(),

@@ -1,6 +1,7 @@
 //! The files of a cluster in a node's data directory.
 //!
-//! `cluster.list` is the signed list of members as it came; `cluster.key` the key that members share, in hexadecimal; and
+//! `cluster.list` is the signed list of members as it came; `cluster.key` the key that members share, in hexadecimal, a line each while a new one takes
+//! its place; and
 //! `cluster.tickets` the keeper's tickets. All are written whole or not at all, durably, and only their owner may read them.
 
 use std::{
@@ -25,6 +26,8 @@ pub const KEY: &str = "cluster.key";
 pub const TICKETS: &str = "cluster.tickets";
 /// Bytes that are read of the list: the largest one with its signature, and room.
 const LIST_BYTES: u64 = 1024 * 1024;
+/// Bytes of the keys' file.
+const KEYS_BYTES: u64 = 256;
 /// Bytes that are read of the tickets.
 const TICKETS_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -96,14 +99,21 @@ impl ClusterFiles {
         let Some(bytes) = read(&dir.join(LIST), LIST_BYTES)? else { return Ok(None) };
         let damaged = |name: &str, why: String| ClusterError::Damaged { path: dir.join(name), why };
         let list = verified(&bytes).map_err(|why| damaged(LIST, why))?;
-        let key = match read(&dir.join(KEY), 256)? {
-            None => None,
-            Some(text) => Some(parse_key(&text).ok_or_else(|| damaged(KEY, "it is not 64 hexadecimal digits".to_owned()))?),
-        };
-        if list.fence.is_some() && key.is_none() {
-            return Err(ClusterError::NoKey { dir: dir.to_owned() });
+        let Some(fence) = list.fence else { return Ok(Some(Self { list, key: None })) };
+        let mut keys = Vec::new();
+        if let Some(text) = read(&dir.join(KEY), KEYS_BYTES)? {
+            for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                keys.push(parse_key(line).ok_or_else(|| damaged(KEY, "a line is not 64 hexadecimal digits".to_owned()))?);
+            }
         }
-        Ok(Some(Self { list, key }))
+        let fits = keys.iter().position(|key| key.fence() == fence);
+        // The newest one, where it is not yet, or no more, the one that others have: somebody may still use it.
+        let at = fits.or_else(|| keys.len().checked_sub(1)).ok_or_else(|| ClusterError::NoKey { dir: dir.to_owned() })?;
+        if fits.is_some() && keys.len() > 1 {
+            save_keys(dir, &[&keys[at]])?;
+        }
+        let key = keys.swap_remove(at);
+        Ok(Some(Self { list, key: Some(key) }))
     }
 
     /// Whether the key here is the one that the list says members have. Not so where the key was changed while this node was away.
@@ -118,15 +128,26 @@ impl ClusterFiles {
     /// [`ClusterError::Io`].
     pub fn save(&self, dir: &Path) -> Result<(), ClusterError> {
         match &self.key {
-            Some(key) => {
-                let text = Zeroizing::new(hex::encode(key.as_bytes()));
-                write(&dir.join(KEY), text.as_bytes())?;
-            }
+            Some(key) => save_keys(dir, &[key])?,
             None => remove(&dir.join(KEY))?,
         }
         // Last: without it there is no cluster.
         save_list(dir, &self.list)
     }
+}
+
+/// Writes the keys alone, the newest last: two while one takes the place of the other, so that a crash between this and the new list
+/// loses neither.
+///
+/// # Errors
+/// [`ClusterError::Io`].
+pub fn save_keys(dir: &Path, keys: &[&PreSharedKey]) -> Result<(), ClusterError> {
+    let mut text = Zeroizing::new(String::with_capacity(KEYS_BYTES as usize));
+    for key in keys {
+        text.push_str(&Zeroizing::new(hex::encode(key.as_bytes())));
+        text.push('\n');
+    }
+    write(&dir.join(KEY), text.as_bytes())
 }
 
 /// Writes the list alone.
@@ -207,5 +228,63 @@ fn remove(path: &Path) -> Result<(), ClusterError> {
             Err(ClusterError::Io { path: path.to_owned(), source: e })
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use souk_protocol::{Keypair, Timestamp, cluster::Founding};
+
+    fn key(seed: u8) -> PreSharedKey {
+        PreSharedKey::new([seed; 32])
+    }
+
+    fn list(fence: Option<&PreSharedKey>) -> Verified<MemberList> {
+        let keeper = Keypair::from_seed(&[1; 32]);
+        let founding = Founding { name: "lab".to_owned(), keeper: keeper.node_id(), salt: [2; 16] };
+        let network = founding.network();
+        let list = MemberList::first(founding, "k".to_owned(), fence.map(PreSharedKey::fence), Timestamp(1));
+        Verified::sign(list, &keeper, &network).unwrap()
+    }
+
+    #[test]
+    fn they_come_back_and_what_is_damaged_or_open_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(ClusterFiles::load(dir.path()).unwrap().is_none());
+        ClusterFiles { list: list(Some(&key(1))), key: Some(key(1)) }.save(dir.path()).unwrap();
+        let back = ClusterFiles::load(dir.path()).unwrap().unwrap();
+        assert!(back.key == Some(key(1)) && back.list.id() == list(Some(&key(1))).id() && back.key_fits());
+        assert_eq!(load_tickets(dir.path()).unwrap(), Tickets::default());
+
+        let whole = fs::read(dir.path().join(LIST)).unwrap();
+        for bad in [&whole[..whole.len() - 1], b"", b"x"] {
+            fs::write(dir.path().join(LIST), bad).unwrap();
+            assert!(matches!(ClusterFiles::load(dir.path()), Err(ClusterError::Damaged { .. })));
+        }
+        fs::write(dir.path().join(LIST), &whole).unwrap();
+        fs::set_permissions(dir.path().join(KEY), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(ClusterFiles::load(dir.path()), Err(ClusterError::Open { .. })));
+        fs::remove_file(dir.path().join(KEY)).unwrap();
+        assert!(matches!(ClusterFiles::load(dir.path()), Err(ClusterError::NoKey { .. })));
+    }
+
+    #[test]
+    fn a_crash_while_keys_change_loses_neither() {
+        let dir = tempfile::tempdir().unwrap();
+        ClusterFiles { list: list(Some(&key(1))), key: Some(key(1)) }.save(dir.path()).unwrap();
+        save_keys(dir.path(), &[&key(1), &key(2)]).unwrap();
+        // Before the list: the old one is in force, and the new one goes with the next start.
+        assert!(ClusterFiles::load(dir.path()).unwrap().unwrap().key == Some(key(1)));
+        save_keys(dir.path(), &[&key(1), &key(2)]).unwrap();
+        save_list(dir.path(), &list(Some(&key(2)))).unwrap();
+        assert!(ClusterFiles::load(dir.path()).unwrap().unwrap().key == Some(key(2)));
+        let left = fs::read_to_string(dir.path().join(KEY)).unwrap();
+        assert_eq!(left.lines().count(), 1);
+        // A list that names a key which never came.
+        save_list(dir.path(), &list(Some(&key(3)))).unwrap();
+        let late = ClusterFiles::load(dir.path()).unwrap().unwrap();
+        assert!(late.key == Some(key(2)) && !late.key_fits());
     }
 }

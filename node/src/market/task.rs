@@ -126,7 +126,7 @@ pub(super) enum Internal {
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
     /// What a member said of its list of members.
-    Listed(NodeId, Option<souk_protocol::cluster::ClusterAnswer>),
+    Listed(NodeId, Box<souk_protocol::cluster::ClusterAnswer>),
     /// What came of asking a peer for evidence.
     Pulled(NodeId, Pulled),
     /// New scores; none if they could not be computed.
@@ -224,7 +224,7 @@ pub(super) struct Market {
     pub(super) recalls: super::heads::Asked,
     pub(super) meetings: super::heads::Asked,
     pub(super) recalling: Arc<tokio::sync::Semaphore>,
-    halted: Option<OwnKey>,
+    halted: Option<End>,
 }
 
 /// How a market ended.
@@ -234,6 +234,8 @@ pub enum End {
     Stopped,
     /// It may not sign any more, and begins anew behind its guard.
     Anew(OwnKey),
+    /// Its cluster has another key, which its connections are sealed with from the next start on.
+    Rekeyed,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -416,7 +418,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     }
     let ledger = market.ledger;
     tokio::task::spawn_blocking(move || ledger.shutdown()).await.ok();
-    Ok(market.halted.map_or(End::Stopped, End::Anew))
+    Ok(market.halted.unwrap_or(End::Stopped))
 }
 
 async fn next(reports: &mut Option<mpsc::Receiver<ContainerReport>>) -> Option<ContainerReport> {
@@ -436,6 +438,13 @@ async fn sleep_until(at: Option<Instant>) {
 impl Market {
     pub(super) fn input(&mut self, input: Input) {
         self.engine.handle(input, now());
+    }
+
+    /// Ends the task after this turn, in order. The first reason holds.
+    pub(super) const fn halt(&mut self, end: End) {
+        if self.halted.is_none() {
+            self.halted = Some(end);
+        }
     }
 
     pub(super) const fn token(&mut self) -> Token {
@@ -574,7 +583,7 @@ impl Market {
             Output::Forked { author, proof, found, .. } => self.forked(author, &proof, found),
             Output::Halted(why) => {
                 tracing::error!("{why}; nothing is signed any more");
-                self.halted = Some(why);
+                self.halt(End::Anew(why));
             }
             Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
         }
@@ -728,7 +737,7 @@ impl Market {
             Internal::Paid { reference, answer } => self.paid(&reference, answer),
             Internal::Found { claim, found } => self.found(&claim, found),
             Internal::LookAgain => self.adopt = true,
-            Internal::Listed(peer, answer) => self.listed(peer, answer),
+            Internal::Listed(peer, answer) => self.listed(peer, *answer),
             Internal::Pulled(peer, pulled) => self.pulled(peer, pulled),
             Internal::Scored(computed) => self.scored(computed),
             Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),

@@ -10,6 +10,7 @@ mod founding;
 mod keeper;
 pub mod knock;
 mod list;
+mod message;
 mod roster;
 mod secret;
 mod ticket;
@@ -20,6 +21,7 @@ pub use self::{
     keeper::{Keeper, Outcome, Unchanged},
     knock::{Answer, Knock, Proof, Refusal},
     list::{Member, MemberList, Quota},
+    message::{ClusterAnswer, ClusterRequest, SharedKey},
     roster::{Adoption, AnotherCluster, NotFound, Roster},
     secret::{Fence, PreSharedKey, Token, TokenId},
     ticket::{BadTicket, Ticket},

@@ -180,6 +180,8 @@ pub enum PauseReason {
     Maintenance,
     /// A volume that it has attached is not to be had any more: over, or used up by its limit.
     VolumeEnded,
+    /// The renter has used up the slot hours that its private cluster gives it on this host.
+    QuotaUsed,
 }
 
 /// Why a lease has ended.
@@ -216,6 +218,8 @@ pub enum EndReason {
     Disputed,
     /// The host was not heard of any more.
     HostVanished,
+    /// The renter was removed from the private cluster that both were in.
+    MemberRemoved,
 }
 
 impl EndReason {
@@ -273,6 +277,7 @@ impl fmt::Display for PauseReason {
             Self::Outbid => "outbid",
             Self::Maintenance => "maintenance",
             Self::VolumeEnded => "volume_ended",
+            Self::QuotaUsed => "quota_used",
         })
     }
 }
@@ -295,6 +300,7 @@ impl fmt::Display for EndReason {
             Self::Unpaid => "unpaid",
             Self::Disputed => "disputed",
             Self::HostVanished => "host_vanished",
+            Self::MemberRemoved => "member_removed",
         })
     }
 }

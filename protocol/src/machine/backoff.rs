@@ -73,6 +73,7 @@ impl Failure {
             | EndReason::Expired
             | EndReason::Unpaid
             | EndReason::Disputed
+            | EndReason::MemberRemoved
             | EndReason::ImageFailed => None,
         }
     }

@@ -119,6 +119,8 @@ pub struct HostLease {
     waived: bool,
     /// Whether a difference was waived, and what is left is not agreed on yet.
     unsettled: bool,
+    /// What of its use counts in its renter's quota already.
+    noted: Millis,
     /// What was complained of in our chain.
     complained: BTreeSet<DisputeCode>,
 }
@@ -200,6 +202,7 @@ impl HostLease {
             disputed_at: None,
             waived: false,
             unsettled: false,
+            noted: Millis(0),
             complained: BTreeSet::new(),
             draft,
             accept,
@@ -250,6 +253,8 @@ impl HostLease {
         lease.amended = amended.into_iter().skip(known).collect();
         let quantum = quantum_of(&lease.draft);
         lease.meter = Meter::new(counters, counted, ran, lease.terms.ends_at, quantum, now);
+        // The ledger tells of this.
+        lease.noted = Millis(counters.active.0.saturating_sub(counters.waived.0));
         lease.usage = usage;
         lease.ack = ack;
         lease.placement = placement;
@@ -336,6 +341,17 @@ impl HostLease {
         let expected = meter.expected();
         let state = self.ending.as_ref().map_or(self.state, |(reason, ..)| LeaseState::Ended(*reason));
         (expected, self.terms.due_in(&self.draft, &expected, state).unwrap_or(Amount(u64::MAX)))
+    }
+
+    /// Slots times milliseconds that it has used since this was last asked, for its renter's quota. What is waived does not count.
+    pub(super) fn newly_used(&mut self, now: Timestamp) -> u64 {
+        let mut meter = self.meter.clone();
+        meter.advance(now);
+        let counters = meter.expected();
+        let used = counters.active.0.saturating_sub(counters.waived.0);
+        let new = used.saturating_sub(self.noted.0);
+        self.noted.0 = self.noted.0.max(used);
+        new.saturating_mul(u64::from(self.draft.resources.slots))
     }
 
     /// Whether nothing is left to do: over, and agreed on.
@@ -504,6 +520,7 @@ const fn caused_by(reason: EndReason) -> Cause {
         | EndReason::CreateFailed
         | EndReason::ContainerLost
         | EndReason::VolumeLost
+        | EndReason::MemberRemoved
         | EndReason::Disputed => Cause::Host,
     }
 }

@@ -683,6 +683,8 @@ impl Market {
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
             },
+            // This node keeps no cluster's door: whoever knocks is told that there is no answer.
+            NetworkEvent::Knock { peer, .. } => tracing::debug!(%peer, "knocks at no door"),
             NetworkEvent::Stream { from, stream } => self.stream(from, stream),
         }
     }

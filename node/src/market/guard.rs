@@ -197,8 +197,8 @@ fn happened(
             };
             reply.send(response.to_bytes()).ok();
         }
-        // The network says busy, and who knocks comes again.
-        NetworkEvent::Knock { .. } => {}
+        // Nobody is let in before the ledger is there.
+        NetworkEvent::Knock { reply, .. } => reply.busy(std::time::Duration::from_millis(ASK_AGAIN_MS.into())),
         NetworkEvent::Stream { from, stream } => early.push(from, stream),
     }
 }

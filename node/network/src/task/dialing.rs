@@ -96,6 +96,7 @@ impl Task {
             }
             Dial::Requests(peer) => self.cannot_reach(peer, error),
             Dial::Back(channel) => self.dialled_back_in_vain(channel, error),
+            Dial::Knock(knock) => self.knocked_in_vain(knock, dial_reason(error)),
         }
     }
 

@@ -250,11 +250,7 @@ async fn listening(network: &souk_network::NetworkHandle, me: NodeId) -> Vec<Str
     known.iter().map(|a| format!("{a}/p2p/{me}")).collect()
 }
 
-fn network_config(
-    config: &Config,
-    identity: &Identity,
-    cluster: Option<&Clustered>,
-) -> anyhow::Result<NetworkConfig> {
+fn network_config(config: &Config, identity: &Identity, cluster: Option<&Clustered>) -> anyhow::Result<NetworkConfig> {
     let addresses = |what: &str, list: &[String]| {
         let parse = |text: &String| {
             text.parse::<Multiaddr>().with_context(|| {

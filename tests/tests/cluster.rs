@@ -53,8 +53,14 @@ fn one_line_leads_to_a_lease_for_nothing_within_a_quota() {
     let mut keeper = keeper(&world, 3, &[]);
     let renter = member(&world, "alice", &ticket(&keeper, &[]));
     renter.meets(&keeper);
-    until("both know both", || (names(&keeper) == ["alice", "keeper"] && names(&renter) == names(&keeper)).then_some(()));
-    assert!(keeper.listen.iter().chain(&renter.listen).all(|a| a.contains("/tcp/")), "a key needs TCP: {:?}", renter.listen);
+    until("both know both", || {
+        (names(&keeper) == ["alice", "keeper"] && names(&renter) == names(&keeper)).then_some(())
+    });
+    assert!(
+        keeper.listen.iter().chain(&renter.listen).all(|a| a.contains("/tcp/")),
+        "a key needs TCP: {:?}",
+        renter.listen
+    );
 
     // For nothing, with receipts of both.
     let lease = rent(&renter, &keeper, 1, "sleep 600", &["--tick", "1s"]);
@@ -85,7 +91,9 @@ fn one_line_leads_to_a_lease_for_nothing_within_a_quota() {
     assert_eq!(names(&keeper), ["keeper"]);
     let ended = keeper.finds(&lease, "its end", |l| state_of(l).starts_with("ended"));
     assert!(state_of(&ended).contains("removed"), "{}", state_of(&ended));
-    until("it has no peers", || renter.json(&["peers"]).as_array().unwrap().iter().all(|p| p["connected"] != true).then_some(()));
+    until("it has no peers", || {
+        renter.json(&["peers"]).as_array().unwrap().iter().all(|p| p["connected"] != true).then_some(())
+    });
     let mut renter = renter;
     renter.stop();
     let (code, why) = renter.refused(&["cluster", "join", &common]);

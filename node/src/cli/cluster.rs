@@ -75,8 +75,7 @@ fn fresh(context: &Context, of: Option<&Founding>) -> Result<(), Failure> {
         if of == Some(&files.list.founding) {
             return Ok(());
         }
-        let message =
-            format!("{} is of the cluster `{}` already", context.dir.display(), files.list.founding.name);
+        let message = format!("{} is of the cluster `{}` already", context.dir.display(), files.list.founding.name);
         return Err(Failure::new(message).code(ErrorCode::WrongState).hint(ANOTHER));
     }
     let ledger = context.dir.join("ledger");
@@ -194,8 +193,7 @@ async fn join(context: &Context, args: JoinClusterArgs) -> Result<u8, Failure> {
 }
 
 async fn invite(context: &Context, args: InviteArgs) -> Result<u8, Failure> {
-    let request =
-        InviteRequest { uses: args.uses, valid_ms: args.expires.unwrap_or(EXPIRES), addresses: args.address };
+    let request = InviteRequest { uses: args.uses, valid_ms: args.expires.unwrap_or(EXPIRES), addresses: args.address };
     let made: InviteView = context.client()?.post("cluster/invite", &request).await?;
     if context.json {
         output::json(&made)?;
@@ -203,13 +201,17 @@ async fn invite(context: &Context, args: InviteArgs) -> Result<u8, Failure> {
     }
     output::line(&made.ticket)?;
     let nodes = if made.uses == 1 { "one node".to_owned() } else { format!("{} nodes", made.uses) };
-    output::note(format!("lets in {nodes}, until {}; there: souk cluster join TICKET", output::time(made.expires_at_ms)));
+    output::note(format!(
+        "lets in {nodes}, until {}; there: souk cluster join TICKET",
+        output::time(made.expires_at_ms)
+    ));
     output::note(format!("it names this node at {}", made.addresses.join(", ")));
     Ok(0)
 }
 
 async fn remove(context: &Context, args: RemoveArgs) -> Result<u8, Failure> {
-    let question = format!("Put {} out of the cluster? Its connections and leases end now.", output::plain(&args.member));
+    let question =
+        format!("Put {} out of the cluster? Its connections and leases end now.", output::plain(&args.member));
     if !args.yes && !output::confirm(&question, false, false)? {
         return Err(Failure::new("nobody was removed").hint("souk cluster remove MEMBER -y"));
     }
@@ -254,9 +256,18 @@ fn shown(context: &Context, view: &ClusterView) -> Result<u8, Failure> {
     }
     output::line(table.text())?;
     let key = if view.has_key { "a shared key and the list" } else { "the list alone" };
-    output::note(format!("cluster `{}`, guarded by {key}; list {} of {}", view.name, view.list, output::time(view.issued_at_ms)));
+    output::note(format!(
+        "cluster `{}`, guarded by {key}; list {} of {}",
+        view.name,
+        view.list,
+        output::time(view.issued_at_ms)
+    ));
     for ticket in &view.tickets {
-        output::note(format!("a ticket is out: {} more, until {}", ticket.uses_left, output::time(ticket.expires_at_ms)));
+        output::note(format!(
+            "a ticket is out: {} more, until {}",
+            ticket.uses_left,
+            output::time(ticket.expires_at_ms)
+        ));
     }
     Ok(0)
 }

@@ -73,7 +73,10 @@ impl ClusterError {
         match self {
             Self::Open { path, .. } => format!("chmod 600 {}", path.display()),
             Self::Damaged { path, .. } => {
-                format!("restore {} from a backup, or join again with a new ticket: souk cluster join TICKET", path.display())
+                format!(
+                    "restore {} from a backup, or join again with a new ticket: souk cluster join TICKET",
+                    path.display()
+                )
             }
             Self::NoKey { .. } => "join again with a new ticket: souk cluster join TICKET".to_owned(),
             Self::Io { path, .. } => format!("ls -l {}", path.display()),
@@ -103,12 +106,15 @@ impl ClusterFiles {
         let mut keys = Vec::new();
         if let Some(text) = read(&dir.join(KEY), KEYS_BYTES)? {
             for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
-                keys.push(parse_key(line).ok_or_else(|| damaged(KEY, "a line is not 64 hexadecimal digits".to_owned()))?);
+                keys.push(
+                    parse_key(line).ok_or_else(|| damaged(KEY, "a line is not 64 hexadecimal digits".to_owned()))?,
+                );
             }
         }
         let fits = keys.iter().position(|key| key.fence() == fence);
         // The newest one, where it is not yet, or no more, the one that others have: somebody may still use it.
-        let at = fits.or_else(|| keys.len().checked_sub(1)).ok_or_else(|| ClusterError::NoKey { dir: dir.to_owned() })?;
+        let at =
+            fits.or_else(|| keys.len().checked_sub(1)).ok_or_else(|| ClusterError::NoKey { dir: dir.to_owned() })?;
         if fits.is_some() && keys.len() > 1 {
             save_keys(dir, &[&keys[at]])?;
         }
@@ -224,9 +230,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), ClusterError> {
 
 fn remove(path: &Path) -> Result<(), ClusterError> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(ClusterError::Io { path: path.to_owned(), source: e })
-        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ClusterError::Io { path: path.to_owned(), source: e }),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -66,8 +66,7 @@ pub async fn redeem(key: &Keypair, ticket: &Ticket, name: Option<String>) -> Res
     config.relay = false;
     let stop = CancellationToken::new();
     let _ends = stop.clone().drop_guard();
-    let (network, mut events) =
-        souk_network::spawn(config, stop).map_err(|e| JoinError::Network(e.to_string()))?;
+    let (network, mut events) = souk_network::spawn(config, stop).map_err(|e| JoinError::Network(e.to_string()))?;
     // Nothing that happens there is of interest, but the channel must not fill.
     tokio::spawn(async move { while events.recv().await.is_some() {} });
     let asked = knock(&network, key, ticket, name);

@@ -3,6 +3,7 @@
 //! Members trust each other: every one may rent, for nothing, also where disk limits can't be enforced.
 
 use serde::{Deserialize, Serialize};
+use souk_protocol::machine::policy;
 use toml::{Table, Value};
 
 /// How this node is in its private cluster.
@@ -30,6 +31,15 @@ pub enum OnRemoval {
     Ends,
     /// They run to their contract's end. Nobody reaches the instances any more.
     RunsOut,
+}
+
+impl From<OnRemoval> for policy::OnRemoval {
+    fn from(setting: OnRemoval) -> Self {
+        match setting {
+            OnRemoval::Ends => Self::Ends,
+            OnRemoval::RunsOut => Self::RunsOut,
+        }
+    }
 }
 
 /// Settings that mean something else in a cluster, where the owner has not set them.

@@ -148,7 +148,9 @@ impl Market {
         let keeper = cluster.keeper.as_mut().ok_or(elsewhere)?;
         let founding = keeper.list().founding.clone();
         let ticket = Ticket { founding, key, token: Token::new(token), expires, addresses: addresses.clone() };
-        let line = ticket.to_line().map_err(|e| CommandError::new(ErrorCode::BadRequest, format!("no ticket can be made: {e}")))?;
+        let line = ticket
+            .to_line()
+            .map_err(|e| CommandError::new(ErrorCode::BadRequest, format!("no ticket can be made: {e}")))?;
         let before = keeper.clone();
         keeper.invite(ticket.token, request.uses, expires, at).map_err(unchanged)?;
         if let Err(why) = cluster.save_tickets() {
@@ -166,7 +168,8 @@ impl Market {
         let next = match &request.change {
             MemberChange::Admit { name, quota } => {
                 let node = request.member.trim().parse().map_err(|e: souk_protocol::id::ParseIdError| {
-                    CommandError::new(ErrorCode::BadRequest, e.to_string()).hint("souk status on that machine shows its node")
+                    CommandError::new(ErrorCode::BadRequest, e.to_string())
+                        .hint("souk status on that machine shows its node")
                 })?;
                 keeper.admit(node, name.as_deref(), *quota, now())
             }
@@ -184,8 +187,7 @@ impl Market {
             return Err(wrong("this cluster has no key: its list alone keeps others out")
                 .hint("souk cluster remove MEMBER is all that it takes"));
         }
-        let drawn: [u8; 32] =
-            random().map_err(|e| CommandError::new(ErrorCode::Internal, format!("{e:#}")))?;
+        let drawn: [u8; 32] = random().map_err(|e| CommandError::new(ErrorCode::Internal, format!("{e:#}")))?;
         let key = PreSharedKey::new(drawn);
         let next = keeper.rotate(&key, now()).map_err(unchanged)?;
         self.proclaim(next, Some(key)).map_err(not_saved)

@@ -3,24 +3,24 @@
 //! Owns the cluster's files while the node runs. The rules are `Roster` and `Keeper` of the protocol crate. A list is on disk before
 //! anybody hears of it; the network and the engine follow it at once. What people ask is in `cluster_commands`.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::VecDeque, path::PathBuf, time::Duration};
 
-use souk_network::{FenceKey, NetworkHandle, Reply as PeerReply};
+use souk_network::{FenceKey, NetworkHandle, Reply as PeerReply, RequestError};
 use souk_protocol::{
     Keypair, Millis, NodeId, Timestamp, Verified,
     cluster::{
-        Adoption, Answer, ClusterAnswer, ClusterRequest, Keeper, MemberList, Nonce, Outcome, PreSharedKey, Refusal, Roster,
-        SharedKey, TokenId, Unchanged,
+        Adoption, Answer, ClusterAnswer, ClusterRequest, Keeper, MemberList, Outcome, PreSharedKey, Refusal, Roster,
+        SharedKey, TokenId, Unchanged, knock::Nonce,
     },
+    limits,
     machine::io::{Command as EngineCommand, Input},
 };
 
+use tokio::sync::mpsc::Sender;
+
 use super::task::{End, Internal, Market};
 use crate::{
+    api::types::Problem,
     clock::{now, random},
     cluster::{ClusterError, ClusterFiles, files},
 };
@@ -31,6 +31,12 @@ const NONCES: usize = 256;
 const NONCE_LIFE: Millis = Millis::from_secs(30);
 /// How long members go on with the old key, once they have the new one: others get it from them meanwhile.
 const PASS_ON: Millis = Millis::from_secs(5);
+
+/// How often a member that is busy is asked, and how long it is waited for it in between at most.
+const TRIES: usize = 5;
+const WAIT_MOST: Duration = Duration::from_secs(2);
+/// Between two comparisons of lists with everybody connected: what was lost on the way is made up for.
+const COMPARE_EVERY: Millis = Millis::from_mins(1);
 
 /// A knock that was answered with a nonce.
 #[derive(Debug)]
@@ -59,6 +65,7 @@ pub struct Clustered {
     knocked: VecDeque<Knocked>,
     /// Whether strangers may knock, as the network was told.
     door: bool,
+    compare_at: Timestamp,
 }
 
 impl Clustered {
@@ -85,6 +92,7 @@ impl Clustered {
             keeper,
             knocked: VecDeque::new(),
             door: false,
+            compare_at: now() + COMPARE_EVERY,
         }))
     }
 
@@ -167,14 +175,24 @@ impl Clustered {
     }
 }
 
-/// Asks a member about the cluster, and brings its answer to the task.
-fn ask(network: &NetworkHandle, internal: &tokio::sync::mpsc::Sender<Internal>, peer: NodeId, request: &ClusterRequest) {
-    let (network, internal, body) = (network.clone(), internal.clone(), request.to_bytes());
+/// Asks a member about the cluster, one question after the other, and brings its answers to the task. A member that is busy is asked
+/// again; one that gives no answer is met again, or asked with the next comparison.
+fn ask(network: &NetworkHandle, internal: &Sender<Internal>, peer: NodeId, requests: Vec<ClusterRequest>) {
+    let (network, internal) = (network.clone(), internal.clone());
     tokio::spawn(async move {
-        let bytes = network.knock(peer, Vec::new(), body).await.ok();
-        let answer = bytes.and_then(|bytes| ClusterAnswer::from_bytes(&bytes).ok());
-        if let Some(answer) = answer {
-            internal.send(Internal::Listed(peer, Box::new(answer))).await.ok();
+        for request in requests {
+            for _ in 0..TRIES {
+                match network.knock(peer, Vec::new(), request.to_bytes()).await {
+                    Ok(bytes) => {
+                        if let Ok(answer) = ClusterAnswer::from_bytes(&bytes) {
+                            internal.send(Internal::Listed(peer, Box::new(answer))).await.ok();
+                        }
+                        break;
+                    }
+                    Err(RequestError::Busy { retry_after }) => tokio::time::sleep(retry_after.min(WAIT_MOST)).await,
+                    Err(_) => break,
+                }
+            }
         }
     });
 }
@@ -199,10 +217,45 @@ impl Market {
             let network = self.network.clone();
             tokio::spawn(async move { network.open_door(open).await.ok() });
         }
+        let compare = cluster.compare_at <= at;
+        if compare {
+            cluster.compare_at = at + COMPARE_EVERY;
+        }
         if cluster.anew_at.is_some_and(|due| due <= at) {
             cluster.anew_at = None;
             self.halt(End::Rekeyed);
         }
+        if compare {
+            self.tell_list();
+        }
+    }
+
+    /// What members had used here before this start counts for their quotas.
+    fn remember_quotas(&mut self) {
+        for (node, slot_ms, at) in self.ledger.used_here(Timestamp(now().0.saturating_sub(limits::QUOTA_WINDOW.0))) {
+            self.input(Input::Command(EngineCommand::RememberUse { node, slot_ms, at }));
+        }
+    }
+
+    /// What is wrong with this node's place in its cluster.
+    pub(super) fn cluster_problem(&self) -> Option<Problem> {
+        let cluster = self.cluster.as_ref()?;
+        let invite = "ask the cluster's keeper: souk cluster admit, and a new ticket (souk cluster invite)";
+        let alone = self.engine.connected().next().is_none() && cluster.roster.list().members.len() > 1;
+        let sentence = if !cluster.roster.is_member(&cluster.me) {
+            "this node was put out of its cluster, so its members have nothing to do with it"
+        } else if cluster.lacks_key() {
+            "the cluster's key was changed while this node was away, so it reaches nobody"
+        } else if alone {
+            let fix = "are their nodes up, and on the same network as this one? souk cluster members";
+            return Some(Problem {
+                sentence: "no other member of the cluster is connected".to_owned(),
+                fix: fix.to_owned(),
+            });
+        } else {
+            return None;
+        };
+        Some(Problem { sentence: sentence.to_owned(), fix: invite.to_owned() })
     }
 
     /// The network lets in who is on it, and the engine deals with nobody else.
@@ -211,7 +264,7 @@ impl Market {
         let network = self.network.clone();
         tokio::spawn(async move { network.members(members).await.ok() });
         let on_removal = self.about.on_removal;
-        self.input(Input::Command(EngineCommand::Members { list: Box::new(list.clone()), on_removal }));
+        self.input(Input::Command(EngineCommand::Members { list: list.clone(), on_removal }));
     }
 
     /// A list that is newer, by the keeper's signature: it is on disk already where this node is the keeper.
@@ -249,15 +302,16 @@ impl Market {
     pub(super) fn compare_lists(&self, peer: NodeId) {
         let Some(cluster) = &self.cluster else { return };
         let have = cluster.roster.list().seq;
-        ask(&self.network, &self.internal, peer, &ClusterRequest::Newest { have });
-        self.want_key(peer);
+        if cluster.roster.is_member(&peer) {
+            ask(&self.network, &self.internal, peer, vec![ClusterRequest::Newest { have }]);
+        }
     }
 
     fn want_key(&self, peer: NodeId) {
         if let Some(cluster) = self.cluster.as_ref().filter(|c| c.lacks_key())
             && let Some(fence) = cluster.roster.list().fence
         {
-            ask(&self.network, &self.internal, peer, &ClusterRequest::Key { fence });
+            ask(&self.network, &self.internal, peer, vec![ClusterRequest::Key { fence }]);
         }
     }
 
@@ -371,9 +425,7 @@ impl Market {
                 }
                 Some(answer)
             }
-            ClusterRequest::Key { fence } if member => {
-                Some(ClusterAnswer::Key(cluster.key_of(&fence).map(SharedKey)))
-            }
+            ClusterRequest::Key { fence } if member => Some(ClusterAnswer::Key(cluster.key_of(&fence).map(SharedKey))),
             ClusterRequest::Newest { .. } | ClusterRequest::Key { .. } => None,
         }
     }

@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, AccountDetail, AccountsView, ClaimView, ClusterView, EarningsRequest, EarningsView, EventsRequest, ExecRequest,
-    FilesRequest, ForgiveRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView, InviteRequest, InviteView,
-    JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, LedgerCompactView, ListRequest,
-    LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, MemberRequest, MetricView, OwnerView,
-    PayRequest, PaymentView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest,
-    RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, SshKeysRequest,
-    SshKeysView, SshView, StatusView, TunnelRequest,
+    AcceptRequest, AccountDetail, AccountsView, ClaimView, ClusterView, EarningsRequest, EarningsView, EventsRequest,
+    ExecRequest, FilesRequest, ForgiveRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InviteRequest,
+    InviteView, InvoiceRequest, InvoiceView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest,
+    LedgerCheckView, LedgerCompactView, ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView,
+    MarketRequest, MarketView, MemberRequest, MetricView, OwnerView, PayRequest, PaymentView, PeerView, PriceRequest,
+    QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
+    ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
 use crate::template::Template;
 

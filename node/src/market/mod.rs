@@ -59,7 +59,7 @@ pub struct About {
     /// Where its data is.
     pub dir: std::path::PathBuf,
     /// What becomes of the leases of who is put out of this node's private cluster.
-    pub on_removal: souk_protocol::cluster::OnRemoval,
+    pub on_removal: souk_protocol::machine::policy::OnRemoval,
     /// Addresses its owner says it is reached at.
     pub external: Vec<String>,
     /// Whether it was told of peers to begin with.

@@ -180,7 +180,9 @@ impl Task {
         let (Some(node), Some(address)) = (names::node_id(&peer), remote) else {
             return self.refuse_knock(channel);
         };
-        let in_rate = Source::of(&address).is_some_and(|source| self.knocking.rates.take(source, Instant::now()));
+        // Members compare lists, and are bounded by being few.
+        let in_rate = self.swarm.behaviour().lan.roster().is_member(&peer)
+            || Source::of(&address).is_some_and(|source| self.knocking.rates.take(source, Instant::now()));
         if !in_rate || self.knocking.replies.len() >= MAX_REPLIES {
             return self.refuse_knock(channel);
         }

@@ -9,9 +9,11 @@ use super::values::duration;
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Found a cluster: this node keeps its list of members
-    #[command(after_help = "Needs a data directory without a ledger: one network a directory. Then: souk up -d --host && souk cluster invite\n\n\
+    #[command(
+        after_help = "Needs a data directory without a ledger: one network a directory. Then: souk up -d --host && souk cluster invite\n\n\
                       Examples:\n  souk cluster new lab\n  souk cluster new lab --no-key      QUIC too, guarded by the list alone\n  \
-                      souk --dir ~/lab cluster new lab   beside a node of the public network")]
+                      souk --dir ~/lab cluster new lab   beside a node of the public network"
+    )]
     New(NewClusterArgs),
     /// Print a ticket that lets a node in; run on the keeper's node, while it is up
     #[command(after_help = "The ticket is a secret until it is used or has expired: whoever has it gets in.\n\n\
@@ -19,15 +21,21 @@ pub enum ClusterCommand {
                       souk cluster invite --address /ip4/203.0.113.7/tcp/7843")]
     Invite(InviteArgs),
     /// Become a member by a ticket
-    #[command(after_help = "Makes a node here if there is none. Then: souk up -d, or souk up -d --host to share this machine.\n\n\
-                      Examples:\n  souk cluster join soukcluster… --name alice && souk up -d --host")]
+    #[command(
+        after_help = "Makes a node here if there is none. Then: souk up -d, or souk up -d --host to share this machine.\n\n\
+                      Examples:\n  souk cluster join soukcluster… --name alice && souk up -d --host"
+    )]
     Join(JoinClusterArgs),
     /// Who is in, and what each may use
-    #[command(after_help = "Examples:\n  souk cluster members\n  souk cluster members --json | jq -r '.members[].node'")]
+    #[command(
+        after_help = "Examples:\n  souk cluster members\n  souk cluster members --json | jq -r '.members[].node'"
+    )]
     Members,
     /// Make a node a member without a ticket, also one that was removed
-    #[command(after_help = "The node needs a ticket all the same to know where to find the cluster, if it has never been in it.\n\n\
-                      Examples:\n  souk cluster admit 12D3KooW… --name bob --slots 2")]
+    #[command(
+        after_help = "The node needs a ticket all the same to know where to find the cluster, if it has never been in it.\n\n\
+                      Examples:\n  souk cluster admit 12D3KooW… --name bob --slots 2"
+    )]
     Admit(AdmitArgs),
     /// Put a member out, at once: its connections and its leases end
     #[command(after_help = "The key that members share stays; souk cluster rotate makes a new one.\n\n\

@@ -8,20 +8,13 @@ use crate::{
     LeaseId, Millis, NodeId, Timestamp, Verified,
     cluster::{Adoption, MemberList, Roster},
     lease::{EndReason, LeaseState, PauseReason},
-    machine::{
-        context::Context,
-        host_lease::HostLease,
-        io::Token,
-        policy::OnRemoval,
-        quota::slot_hours,
-    },
+    machine::{context::Context, host_lease::HostLease, io::Token, policy::OnRemoval, quota::slot_hours},
     message::{Cause, Request},
     negotiation::{Reject, RejectCode},
 };
 
 /// What a stranger is told.
-const STRANGER: &str =
-    "this node deals with the members of its private cluster only, and you are not on their list: ask its keeper for a ticket \
+const STRANGER: &str = "this node deals with the members of its private cluster only, and you are not on their list: ask its keeper for a ticket \
      (souk cluster invite)";
 
 /// The cluster that this host is in.
@@ -163,7 +156,9 @@ impl Host {
             at if at > now => format!("some are free again in {}", at.since(now)),
             _ => "its keeper can raise that".to_owned(),
         };
-        Some(format!("your cluster lets you use {hours} slot hours of a host in 30 days, and they are used up: {again}"))
+        Some(format!(
+            "your cluster lets you use {hours} slot hours of a host in 30 days, and they are used up: {again}"
+        ))
     }
 
     /// Slots that a renter has, or gets without asking again: running, waiting for their turn, or on their way.
@@ -214,7 +209,8 @@ impl Host {
             let Some(why) = self.hours_used_up(&renter, hours, now) else {
                 let left = slot_hours(hours).saturating_sub(self.uses.within(&renter, now));
                 let running = |l: &&HostLease| l.draft().renter == renter && l.state() == LeaseState::Running;
-                let slots = self.leases.values().filter(running).map(|l| u64::from(l.draft().resources.slots)).sum::<u64>();
+                let slots =
+                    self.leases.values().filter(running).map(|l| u64::from(l.draft().resources.slots)).sum::<u64>();
                 if slots > 0 {
                     let at = now + Millis(left.div_ceil(slots).max(1));
                     self.quota_at = Some(self.quota_at.map_or(at, |other| other.min(at)));

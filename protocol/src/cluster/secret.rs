@@ -113,9 +113,10 @@ impl Drop for PreSharedKey {
 }
 
 /// What admits to a cluster whoever has it, so often as its ticket says. Overwritten when dropped. It never crosses the wire:
-/// who has it proves so by [`Token::mac`].
-#[derive(Clone)]
-pub struct Token([u8; 16]);
+/// who has it proves so by [`Token::mac`]. Serialisable for its keeper's private file.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(#[serde(with = "bytes_or_hex")] [u8; 16]);
 
 impl Token {
     /// From 16 random bytes.

@@ -22,6 +22,6 @@ pub use self::{
     list::{Member, MemberList, Quota},
     roster::{Adoption, AnotherCluster, NotFound, Roster},
     secret::{Fence, PreSharedKey, Token, TokenId},
-    ticket::{BadTicket, Ticket},
+    ticket::{BadTicket, Expired, Ticket},
     tickets::{OpenTicket, Tickets},
 };

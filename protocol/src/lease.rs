@@ -223,7 +223,8 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// Whether the host caused it.
+    /// Whether the host caused it. Ending the leases of removed members is its own policy; and in a public network, where nobody is a
+    /// member of anything, these words excuse nothing.
     #[must_use]
     pub const fn is_hosts_doing(self) -> bool {
         matches!(
@@ -235,6 +236,7 @@ impl EndReason {
                 | Self::EngineLost
                 | Self::VolumeLost
                 | Self::HostVanished
+                | Self::MemberRemoved
         )
     }
 }

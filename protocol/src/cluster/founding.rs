@@ -18,7 +18,7 @@ pub struct Founding {
     /// The only node that signs its member list.
     pub keeper: NodeId,
     /// Drawn at random, so that a keeper's second cluster of the same name is another one.
-    #[serde(with = "serde_bytes")]
+    #[serde(with = "super::secret::bytes_or_hex")]
     pub salt: [u8; 16],
 }
 

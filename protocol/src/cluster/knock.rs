@@ -27,14 +27,14 @@ pub struct Knock {
 /// Second, by the keeper, whatever it was told: 32 random bytes, for one proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Nonce(#[serde(with = "serde_bytes")] pub [u8; 32]);
+pub struct Nonce(#[serde(with = "super::secret::bytes_or_hex")] pub [u8; 32]);
 
 /// Third, by the knocker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
     /// [`Token::mac`] over the nonce, the keeper's id and the knocker's.
-    #[serde(with = "serde_bytes")]
+    #[serde(with = "super::secret::bytes_or_hex")]
     pub mac: [u8; 32],
     /// What it would like to be called; none leaves that to the keeper.
     pub name: Option<String>,

@@ -24,6 +24,6 @@ pub use self::{
     message::{ClusterAnswer, ClusterRequest, SharedKey},
     roster::{Adoption, AnotherCluster, NotFound, Roster},
     secret::{Fence, PreSharedKey, Token, TokenId},
-    ticket::{BadTicket, Ticket},
+    ticket::{BadTicket, Expired, Ticket},
     tickets::{OpenTicket, Tickets},
 };

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::id::NodeId;
@@ -11,8 +11,9 @@ use crate::id::NodeId;
 macro_rules! hex_text {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub [u8; 8]);
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(#[serde(with = "bytes_or_hex")] pub [u8; 8]);
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,18 +24,6 @@ macro_rules! hex_text {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!(stringify!($name), "({})"), self)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                if s.is_human_readable() { s.collect_str(self) } else { s.serialize_bytes(&self.0) }
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                Ok(Self(bytes_or_hex(d)?))
             }
         }
     };
@@ -49,14 +38,28 @@ hex_text!(
     TokenId
 );
 
-fn bytes_or_hex<'de, const N: usize, D: Deserializer<'de>>(d: D) -> Result<[u8; N], D::Error> {
-    if d.is_human_readable() {
-        let text = Zeroizing::new(String::deserialize(d)?);
-        let mut bytes = [0; N];
-        hex::decode_to_slice(text.as_bytes(), &mut bytes).map_err(de::Error::custom)?;
-        return Ok(bytes);
+/// Bytes of a fixed length: a byte string in CBOR, hexadecimal text in JSON.
+pub(super) mod bytes_or_hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+    use zeroize::Zeroizing;
+
+    pub(in super::super) fn serialize<const N: usize, S: Serializer>(bytes: &[u8; N], s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() {
+            s.serialize_str(&Zeroizing::new(hex::encode(bytes)))
+        } else {
+            s.serialize_bytes(bytes)
+        }
     }
-    Ok(serde_bytes::ByteArray::<N>::deserialize(d)?.into_array())
+
+    pub(in super::super) fn deserialize<'de, const N: usize, D: Deserializer<'de>>(d: D) -> Result<[u8; N], D::Error> {
+        if d.is_human_readable() {
+            let text = Zeroizing::new(String::deserialize(d)?);
+            let mut bytes = [0; N];
+            hex::decode_to_slice(text.as_bytes(), &mut bytes).map_err(de::Error::custom)?;
+            return Ok(bytes);
+        }
+        Ok(serde_bytes::ByteArray::<N>::deserialize(d)?.into_array())
+    }
 }
 
 fn first_eight(digest: [u8; 32]) -> [u8; 8] {
@@ -110,9 +113,10 @@ impl Drop for PreSharedKey {
 }
 
 /// What admits to a cluster whoever has it, so often as its ticket says. Overwritten when dropped. It never crosses the wire:
-/// who has it proves so by [`Token::mac`].
-#[derive(Clone)]
-pub struct Token([u8; 16]);
+/// who has it proves so by [`Token::mac`]. Serialisable for its keeper's private file.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(#[serde(with = "bytes_or_hex")] [u8; 16]);
 
 impl Token {
     /// From 16 random bytes.
@@ -162,22 +166,6 @@ impl Eq for Token {}
 impl Drop for Token {
     fn drop(&mut self) {
         self.0.zeroize();
-    }
-}
-
-/// For the keeper's private file.
-impl Serialize for Token {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() {
-            return s.serialize_str(&Zeroizing::new(hex::encode(self.0)));
-        }
-        s.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Token {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Ok(Self(bytes_or_hex(d)?))
     }
 }
 

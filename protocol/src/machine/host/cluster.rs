@@ -6,7 +6,7 @@
 use super::{Host, reject_for_now};
 use crate::{
     LeaseId, Millis, NodeId, Timestamp, Verified,
-    cluster::{Adoption, MemberList, Roster},
+    cluster::{MemberList, Roster},
     lease::{EndReason, LeaseState, PauseReason},
     machine::{context::Context, host_lease::HostLease, io::Token, policy::OnRemoval, quota::slot_hours},
     message::{Cause, Request},
@@ -58,10 +58,8 @@ impl Host {
         match &mut self.cluster {
             Some(cluster) => {
                 cluster.on_removal = on_removal;
-                let adopted = cluster.roster.adopt(list);
-                if matches!(adopted, Ok(Adoption::Stale) | Err(_)) {
-                    return;
-                }
+                // One that is older, or another cluster's, changes nothing.
+                let _adopted = cluster.roster.adopt(list);
             }
             None => self.cluster = Some(Cluster { roster: Roster::new(list), on_removal }),
         }

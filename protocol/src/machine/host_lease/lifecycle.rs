@@ -322,11 +322,6 @@ impl HostLease {
         }
     }
 
-    /// Its renter's slot hours are used up: it stops, and its disk is kept.
-    pub(in super::super) fn quota_used(&mut self, cx: &mut Context, why: String, now: Timestamp) {
-        self.pause_with(cx, PauseReason::QuotaUsed, Cause::Clock, why, now);
-    }
-
     /// When the renter is told that the contract ends soon.
     fn expiry_due(&self) -> Option<Timestamp> {
         let lives = self.wants_slots() || (self.state == LeaseState::Kept && self.ending.is_none());

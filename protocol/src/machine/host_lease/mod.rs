@@ -12,6 +12,7 @@ mod hostile;
 mod inside;
 mod lifecycle;
 mod news;
+mod quota;
 mod receipts;
 #[cfg(test)]
 mod tests;
@@ -341,17 +342,6 @@ impl HostLease {
         let expected = meter.expected();
         let state = self.ending.as_ref().map_or(self.state, |(reason, ..)| LeaseState::Ended(*reason));
         (expected, self.terms.due_in(&self.draft, &expected, state).unwrap_or(Amount(u64::MAX)))
-    }
-
-    /// Slots times milliseconds that it has used since this was last asked, for its renter's quota. What is waived does not count.
-    pub(super) fn newly_used(&mut self, now: Timestamp) -> u64 {
-        let mut meter = self.meter.clone();
-        meter.advance(now);
-        let counters = meter.expected();
-        let used = counters.active.0.saturating_sub(counters.waived.0);
-        let new = used.saturating_sub(self.noted.0);
-        self.noted.0 = self.noted.0.max(used);
-        new.saturating_mul(u64::from(self.draft.resources.slots))
     }
 
     /// Whether nothing is left to do: over, and agreed on.

@@ -110,7 +110,7 @@ impl Task {
         if outgoing.reply.is_closed() {
             return;
         }
-        if self.swarm.is_connected(&peer) {
+        if self.can_be_asked(&peer) {
             self.send_request(peer, outgoing);
             return;
         }
@@ -135,6 +135,11 @@ impl Task {
         }
     }
 
+    /// Whether there is a connection to a peer on which requests are spoken: a stranger's is none.
+    fn can_be_asked(&self, peer: &PeerId) -> bool {
+        self.swarm.behaviour().exchange.is_connected(peer)
+    }
+
     fn take_waiting(&mut self, peer: PeerId) -> Vec<Outgoing> {
         let waiting = self.waiting.remove(&peer).unwrap_or_default().requests;
         self.waiting_requests -= waiting.len();
@@ -149,7 +154,7 @@ impl Task {
 
     /// The dial for waiting requests failed: the directory may know better addresses, but is asked once only.
     fn cannot_reach(&mut self, peer: PeerId, error: &SwarmDialError) {
-        if self.swarm.is_connected(&peer) {
+        if self.can_be_asked(&peer) {
             self.send_waiting(peer);
             return;
         }

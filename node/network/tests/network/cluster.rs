@@ -163,18 +163,11 @@ async fn at_an_open_door_a_stranger_may_knock_and_gets_nothing_else() {
         assert_eq!(refused.unwrap_err(), StreamError::Unsupported);
         assert!(stranger.handle.connected().is_empty() && a.handle.connected().is_empty());
         assert!(a.handle.peers().await.is_empty());
-        assert_eq!(
-            a.handle.request(stranger.id(), vec![1], Duration::from_secs(2)).await.unwrap_err(),
-            unreachable_peer()
-        );
+        let refused = within("a refusal", a.handle.request(stranger.id(), vec![1], DEADLINE)).await.unwrap_err();
+        assert!(refused.to_string().contains("no member"), "{refused}");
         assert_eq!((a.handle.status().gossip_published, a.handle.status().gossip_received), (0, 0));
         assert_eq!((stranger.handle.status().gossip_published, stranger.handle.status().gossip_received), (0, 0));
     }
-}
-
-/// What a keeper hears that asks a stranger which is connected.
-fn unreachable_peer() -> RequestError {
-    RequestError::NotConnected
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,7 +235,8 @@ async fn who_is_admitted_connects_anew_and_is_a_member_like_any_other() {
     reply.send(vec![9; MAX_KNOCK_ANSWER]).unwrap();
     assert_eq!(within("an answer", asking).await.unwrap(), Ok(vec![9; MAX_KNOCK_ANSWER]));
     joiner.connect(&a).await;
-    for (from, to) in [(&joiner.handle, &mut a), (&a.handle.clone(), &mut joiner)] {
+    let handles = (joiner.handle.clone(), a.handle.clone());
+    for (from, to) in [(handles.0, &mut a), (handles.1, &mut joiner)] {
         let said = from.local_id().to_string().into_bytes();
         from.publish(Topic::Offers, said.clone()).await.unwrap();
         assert_eq!(to.next("gossip", gossip).await, said);
@@ -261,8 +255,9 @@ async fn who_knocks_too_often_is_told_to_wait() {
     let (id, address) = (a.id(), a.address());
     let handle = a.handle.clone();
     let answering = tokio::spawn({
-        let mut a = a;
+        let mut a = Box::new(a);
         async move {
+            let a = &mut *a;
             while let Some(event) = a.events.recv().await {
                 if let Some((_, _, body, reply)) = knock(event) {
                     reply.send(body).unwrap();
@@ -297,7 +292,7 @@ async fn own_address() -> Option<std::net::Ipv4Addr> {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_find_each_other_on_the_local_network_and_strangers_are_left_alone() {
     let Some(ip) = own_address().await else {
-        eprintln!("skipped: this machine is in no network");
+        skipped("this machine is in no network");
         return;
     };
     let listen: Vec<Multiaddr> = vec![format!("/ip4/{ip}/tcp/0").parse().unwrap()];
@@ -313,4 +308,9 @@ async fn members_find_each_other_on_the_local_network_and_strangers_are_left_alo
     a.handle.disconnect(b.id()).await.unwrap();
     until("they part", || a.handle.status().connections_established >= 1 && !a.handle.is_connected(&b.id())).await;
     until("they meet again", || a.handle.is_connected(&b.id())).await;
+}
+
+#[allow(clippy::print_stderr, reason = "what a test left out is to be seen")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
 }

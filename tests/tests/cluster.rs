@@ -72,18 +72,18 @@ fn one_line_leads_to_a_lease_for_nothing_within_a_quota() {
     // No more than the quota, also after a restart of the host.
     let view = keeper.json(&["cluster", "quota", "alice", "--slots", "1"]);
     assert_eq!(view["members"][0]["quota"]["slots_at_once"], 1, "{view:#}");
-    let more = |why: &str| {
-        let ask = renter.ask_of(&keeper, 1);
+    let more = |keeper: &Node, why: &str| {
+        let ask = renter.ask_of(keeper, 1);
         let (code, sentence) = renter.refused(&["rent", &ask, "--image", BUSYBOX, "--disk", "1", "-y"]);
         assert!(code == "rejected" && sentence.contains("quota"), "{why}: {code}: {sentence}");
     };
-    more("a second slot at once");
+    more(&keeper, "a second slot at once");
     keeper.stop();
     keeper.start();
     renter.meets(&keeper);
     renter.reaches(&lease, "running");
     until("the exec answers", || (renter.souk(&["exec", &lease, "--", "true"], &[]).code == 0).then_some(()));
-    more("a second slot at once, after a restart");
+    more(&keeper, "a second slot at once, after a restart");
 
     // Whoever is put out loses its lease, its peers and the market; a ticket does not bring it back, the keeper's word does.
     let common = ticket(&keeper, &["--uses", "5"]);

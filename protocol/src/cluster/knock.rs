@@ -86,7 +86,7 @@ pub enum Refusal {
     Expired,
     /// The knocker was a member, and was removed.
     #[error(
-        "this node was removed from the cluster, and no ticket brings it back: its keeper can (souk cluster members add)"
+        "this node was removed from the cluster, and no ticket brings it back: its keeper can (souk cluster admit)"
     )]
     Removed,
     /// There is no room on the list.

@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 /// How long all of it may take. A keeper behind a slow line answers in a second; an address that is gone takes all of it.
 pub const WITHIN: Duration = Duration::from_secs(20);
 
+/// Between two attempts to reach the keeper.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Why a node was not let in.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -69,8 +72,19 @@ pub async fn redeem(key: &Keypair, ticket: &Ticket, name: Option<String>) -> Res
     let (network, mut events) = souk_network::spawn(config, stop).map_err(|e| JoinError::Network(e.to_string()))?;
     // Nothing that happens there is of interest, but the channel must not fill.
     tokio::spawn(async move { while events.recv().await.is_some() {} });
-    let asked = knock(&network, key, ticket, name);
-    tokio::time::timeout(WITHIN, asked).await.unwrap_or_else(|_| Err(unreachable(ticket, "no answer in time")))
+    let mut last = unreachable(ticket, "no answer in time");
+    let tried = async {
+        loop {
+            match knock(&network, key, ticket, name.clone()).await {
+                // The keeper may have been started a moment ago, or be starting anew with another key.
+                Err(error @ JoinError::Unreachable { .. }) => last = error,
+                ended => return ended,
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    let ended = tokio::time::timeout(WITHIN, tried).await;
+    ended.unwrap_or(Err(last))
 }
 
 fn unreachable(ticket: &Ticket, why: &str) -> JoinError {

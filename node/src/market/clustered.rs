@@ -211,7 +211,7 @@ impl Market {
     pub(super) fn mind_the_door(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         let at = now();
-        let open = cluster.keeper.as_ref().is_some_and(|keeper| keeper.open_tickets(at).next().is_some());
+        let open = cluster.keeper.as_ref().is_some_and(|keeper| keeper.is_awaiting(at));
         if open != cluster.door {
             cluster.door = open;
             let network = self.network.clone();

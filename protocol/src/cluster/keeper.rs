@@ -103,6 +103,12 @@ impl Keeper {
         self.tickets.open(now)
     }
 
+    /// Whether anybody may still come with a ticket; if only to be told that it is used up. Of an expired one its holder knows by itself.
+    #[must_use]
+    pub fn is_awaiting(&self, now: Timestamp) -> bool {
+        self.tickets.may_come(now)
+    }
+
     /// A ticket with this token, drawn at random, admits so many nodes until it expires. Holds at once, and is to be stored.
     ///
     /// # Errors

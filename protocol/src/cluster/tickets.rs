@@ -65,6 +65,11 @@ impl Tickets {
         })
     }
 
+    /// Whether a ticket may still come: also one that is used up, so that it can be said of it.
+    pub(super) fn may_come(&self, now: Timestamp) -> bool {
+        self.issued.iter().any(|t| now < t.expires)
+    }
+
     pub(super) fn find(&self, id: TokenId) -> Option<&Issued> {
         self.issued.iter().find(|t| t.token.id() == id)
     }

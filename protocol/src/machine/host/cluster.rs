@@ -137,8 +137,9 @@ impl Host {
         let held = self.slots_of(renter, lease);
         let most = quota.slots_at_once.filter(|most| slots > 0 && held.saturating_add(u32::from(slots)) > *most);
         if let Some(most) = most {
+            let most = if most == 1 { "one slot".to_owned() } else { format!("{most} slots") };
             let sentence = format!(
-                "your cluster lets you have {most} slots of a host at once; you have {held} here, and want {slots} more: stop or destroy some"
+                "your cluster lets you have {most} of a host at once; you have {held} here, and want {slots} more: stop or destroy some"
             );
             return Some(Reject::passing(RejectCode::Quota, sentence));
         }

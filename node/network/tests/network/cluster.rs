@@ -248,6 +248,26 @@ async fn who_is_admitted_connects_anew_and_is_a_member_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_stays_connected_is_let_go_when_it_is_admitted_and_comes_back_as_a_member() {
+    for over in Over::BOTH {
+        let mut a = Node::start(cluster(1, over, &[])).await;
+        a.handle.open_door(true).await.unwrap();
+        let joiner = Node::start(cluster(2, over, &[1])).await;
+        joiner.handle.add_address(a.id(), a.address()).await.unwrap();
+        joiner.handle.keep(a.id()).await.unwrap();
+        until("it is at the door", || a.handle.status().connections_established == 1).await;
+        assert!(a.handle.connected().is_empty() && joiner.handle.connected().is_empty());
+        a.handle.members(vec![joiner.id()]).await.unwrap();
+        until("it is in", || a.handle.is_connected(&joiner.id()) && joiner.handle.is_connected(&a.id())).await;
+        joiner.handle.publish(Topic::Offers, b"here".to_vec()).await.unwrap();
+        assert_eq!(a.next("gossip", gossip).await, b"here");
+        let (id, a) = (a.id(), a.echo());
+        assert_eq!(joiner.handle.request(id, vec![1], DEADLINE).await, Ok(vec![1]), "{over:?}");
+        drop(a);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_knocks_too_often_is_told_to_wait() {
     let a = Node::start(cluster(1, Over::Tcp, &[])).await;
     a.handle.open_door(true).await.unwrap();

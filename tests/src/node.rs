@@ -82,6 +82,13 @@ impl Setup {
             .env("SOUK_HOST_ACCEPT_ANYONE", "true")
     }
 
+    /// It shares its machine, with so many slots, at the price that its cluster's members have by default: none.
+    #[must_use]
+    pub fn sharing(mut self, slots: u16) -> Self {
+        self.host = true;
+        self.env("SOUK_HOST_SLOTS", &slots.to_string())
+    }
+
     /// It listens over QUIC only.
     #[must_use]
     pub fn quic(mut self) -> Self {

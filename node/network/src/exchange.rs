@@ -3,8 +3,8 @@
 //! Owns the codec and the budget of inbound bodies. Which peer may ask what, and what the answer is, belongs to the consumer.
 //!
 //! ```text
-//! request:  length u32 BE | body                        at most MAX_REQUEST
-//! answer:   0 | length u32 BE | body                    at most MAX_ANSWER
+//! request:  length u32 BE | body                        at most MAX_REQUEST; a knock MAX_KNOCK
+//! answer:   0 | length u32 BE | body                    at most MAX_ANSWER; to a knock MAX_KNOCK_ANSWER
 //!           1 | milliseconds u32 BE                     busy, ask again after that
 //!           2                                           the request was read and given up
 //!           3                                           the request is too large, it was not read
@@ -15,13 +15,16 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{StreamProtocol, request_response};
+use libp2p::{
+    StreamProtocol,
+    request_response::{self, ProtocolSupport},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     limits::{
-        DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, MAX_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT,
-        RETRY_AFTER,
+        DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, KNOCK_INTAKE_KIB, KNOCK_STREAMS, KNOCK_TIMEOUT,
+        MAX_ANSWER, MAX_KNOCK, MAX_KNOCK_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT, RETRY_AFTER,
     },
     names::Names,
     status::Counters,
@@ -70,35 +73,60 @@ pub(crate) type Behaviour = request_response::Behaviour<Codec>;
 /// Its events.
 pub(crate) type Event = request_response::Event<Question, Answer>;
 
+/// The most that is read of one body, in bytes, and written.
+#[derive(Debug, Clone, Copy)]
+struct Caps {
+    request: usize,
+    answer: usize,
+}
+
+impl Caps {
+    const ORDINARY: Self = Self { request: MAX_REQUEST, answer: MAX_ANSWER };
+    const KNOCK: Self = Self { request: MAX_KNOCK, answer: MAX_KNOCK_ANSWER };
+}
+
 /// The exchange of a network.
 pub(crate) fn behaviour(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    exchange(names.exchange.clone(), INTAKE_KIB, REQUEST_TIMEOUT, EXCHANGE_STREAMS, counters)
+    let codec = Codec::new(Caps::ORDINARY, INTAKE_KIB, counters);
+    exchange(codec, names.exchange.clone(), ProtocolSupport::Full, REQUEST_TIMEOUT, EXCHANGE_STREAMS)
 }
 
 /// The exchange by which nodes ask one another to dial back.
 pub(crate) fn dial_back(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    exchange(names.reach.clone(), DIAL_BACKS, DIAL_BACK_TIMEOUT, DIAL_BACKS, counters)
+    let codec = Codec::new(Caps::ORDINARY, DIAL_BACKS, counters);
+    exchange(codec, names.reach.clone(), ProtocolSupport::Full, DIAL_BACK_TIMEOUT, DIAL_BACKS)
+}
+
+/// The exchange by which strangers ask to become members. A public network has no door to knock at.
+pub(crate) fn knock(names: &Names, is_cluster: bool, counters: Arc<Counters>) -> Behaviour {
+    let codec = Codec::new(Caps::KNOCK, KNOCK_INTAKE_KIB, counters);
+    let support = if is_cluster { ProtocolSupport::Full } else { ProtocolSupport::Outbound };
+    exchange(codec, names.knock.clone(), support, KNOCK_TIMEOUT, KNOCK_STREAMS)
 }
 
 fn exchange(
+    codec: Codec,
     protocol: StreamProtocol,
-    intake_kib: usize,
+    support: ProtocolSupport,
     timeout: Duration,
     streams: usize,
-    counters: Arc<Counters>,
 ) -> Behaviour {
-    Behaviour::with_codec(
-        Codec { intake: Arc::new(Semaphore::new(intake_kib)), counters },
-        [(protocol, request_response::ProtocolSupport::Full)],
-        request_response::Config::default().with_request_timeout(timeout).with_max_concurrent_streams(streams),
-    )
+    let config = request_response::Config::default().with_request_timeout(timeout).with_max_concurrent_streams(streams);
+    Behaviour::with_codec(codec, [(protocol, support)], config)
 }
 
 /// Reads and writes exchanges.
 #[derive(Debug, Clone)]
 pub(crate) struct Codec {
+    caps: Caps,
     intake: Arc<Semaphore>,
     counters: Arc<Counters>,
+}
+
+impl Codec {
+    fn new(caps: Caps, intake_kib: usize, counters: Arc<Counters>) -> Self {
+        Self { caps, intake: Arc::new(Semaphore::new(intake_kib)), counters }
+    }
 }
 
 impl request_response::Codec for Codec {
@@ -111,7 +139,7 @@ impl request_response::Codec for Codec {
         T: AsyncRead + Unpin + Send,
     {
         let length = read_u32(io).await? as usize;
-        if length > MAX_REQUEST {
+        if length > self.caps.request {
             return Ok(Question::TooLarge);
         }
         // Every request holds a KiB at least, which also bounds how many there are.
@@ -133,8 +161,9 @@ impl request_response::Codec for Codec {
         match status[0] {
             BODY => {
                 let length = read_u32(io).await? as usize;
-                if length > MAX_ANSWER {
-                    return Err(malformed(format!("it announces {length} bytes, over the limit of {MAX_ANSWER}")));
+                if length > self.caps.answer {
+                    let limit = self.caps.answer;
+                    return Err(malformed(format!("it announces {length} bytes, over the limit of {limit}")));
                 }
                 let body = read_body(io, length).await?;
                 self.counters.bytes_in.add(length);
@@ -158,7 +187,7 @@ impl request_response::Codec for Codec {
         let Question::Body(body, _) = request else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        write_body(io, &[], &body, MAX_REQUEST).await?;
+        write_body(io, &[], &body, self.caps.request).await?;
         self.counters.bytes_out.add(body.len());
         Ok(())
     }
@@ -169,7 +198,7 @@ impl request_response::Codec for Codec {
     {
         match answer {
             Answer::Body(body) => {
-                write_body(io, &[BODY], &body, MAX_ANSWER).await?;
+                write_body(io, &[BODY], &body, self.caps.answer).await?;
                 self.counters.bytes_out.add(body.len());
             }
             Answer::Busy(wait) => {
@@ -233,7 +262,7 @@ mod tests {
     use super::*;
 
     fn codec(kib: usize) -> Codec {
-        Codec { intake: Arc::new(Semaphore::new(kib)), counters: Arc::default() }
+        Codec::new(Caps::ORDINARY, kib, Arc::default())
     }
 
     const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/1");

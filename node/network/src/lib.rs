@@ -18,6 +18,8 @@
 //! | `gossip` | gossipsub's parameters, publications that wait for a first reader |
 //! | `discovery`, `peers`, `schedule` | pure policy: whom to dial and when, which addresses to believe, backoff |
 //! | `reach` | pure policy: which own addresses to believe, and who relays while others can't dial this node |
+//! | `door` | who is a member of a private cluster, what others get of this node, and knocking |
+//! | `lan` | members found by multicast DNS |
 //! | `fence` | which dials peers can bring about |
 //! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
 //!
@@ -29,12 +31,14 @@
 mod behaviour;
 pub mod config;
 mod discovery;
+mod door;
 pub mod error;
 mod event;
 mod exchange;
 mod fence;
 mod gossip;
 mod handle;
+mod lan;
 pub mod limits;
 mod names;
 mod outbox;
@@ -51,7 +55,7 @@ mod transport;
 pub use libp2p::{Multiaddr, multiaddr};
 
 pub use self::{
-    config::{Admission, Limits, NetworkConfig},
+    config::{Admission, FenceKey, Limits, NetworkConfig},
     error::{AnswerTooLarge, Closed, DialError, PublishError, RequestError, StartError, StreamError},
     event::{GossipVerdict, NetworkEvent, Reply},
     handle::NetworkHandle,

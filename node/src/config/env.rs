@@ -15,7 +15,7 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 80] = [
+const SETTINGS: [&str; 82] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
@@ -92,6 +92,8 @@ const SETTINGS: [&str; 80] = [
     "renter.payment.ahead_most",
     "payment.name",
     "owner.offline_after",
+    "cluster.mdns",
+    "cluster.on_removal",
     "api.socket",
     "api.tcp",
     "log.level",
@@ -106,7 +108,7 @@ fn variable(setting: &str) -> String {
 pub(super) fn settings(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, ConfigError> {
-    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "PAYMENT", "OWNER", "API", "LOG"];
+    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "PAYMENT", "OWNER", "TRUST", "CLUSTER", "API", "LOG"];
     let mut found = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str().map(str::to_owned) else {

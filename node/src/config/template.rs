@@ -200,6 +200,12 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # Another machine of the same owner is offline when its connection has been gone for so long, without a word.
 # offline_after = "90s"
 
+[cluster]
+# For a node of a private cluster. Whether it looks for members on the local network, and shows itself there, by mDNS.
+# mdns = true
+# What becomes of the leases of a member that is put out: "ends" at once, or "runs_out" at the contract's end.
+# on_removal = "ends"
+
 [api]
 # The local API's socket; without this, api.sock beside this file.
 #? socket = "/run/souk/api.sock"

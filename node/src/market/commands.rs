@@ -81,6 +81,7 @@ impl Market {
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
             Command::Owner(command) => self.owner_command(command),
+            Command::Cluster(command) => self.cluster_command(command),
             Command::Trust(command) => self.trust_command(command),
             Command::Money(command) => self.money_command(command),
         }

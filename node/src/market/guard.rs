@@ -197,6 +197,8 @@ fn happened(
             };
             reply.send(response.to_bytes()).ok();
         }
+        // Nobody is let in before the ledger is there.
+        NetworkEvent::Knock { reply, .. } => reply.busy(std::time::Duration::from_millis(ASK_AGAIN_MS)),
         NetworkEvent::Stream { from, stream } => early.push(from, stream),
     }
 }

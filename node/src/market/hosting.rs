@@ -57,8 +57,11 @@ impl Market {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.key_problems();
+        problems.extend(self.cluster_problem());
         let mut add = |sentence: String, fix: &str| problems.push(Problem { sentence, fix: fix.to_owned() });
-        if self.engine.connected().next().is_none() && self.about.has_bootstrap {
+        if self.cluster.is_some() {
+            // Who is missing is said already.
+        } else if self.engine.connected().next().is_none() && self.about.has_bootstrap {
             add(
                 "no peer is connected".to_owned(),
                 "check the bootstrap addresses in the configuration and the firewall",

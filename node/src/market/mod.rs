@@ -7,6 +7,8 @@ mod access;
 mod accounts;
 mod avoid;
 pub mod chains;
+mod cluster_commands;
+pub mod clustered;
 pub mod command;
 mod commands;
 mod containers;
@@ -56,6 +58,8 @@ pub struct About {
     pub network_name: String,
     /// Where its data is.
     pub dir: std::path::PathBuf,
+    /// What becomes of the leases of who is put out of this node's private cluster.
+    pub on_removal: souk_protocol::machine::policy::OnRemoval,
     /// Addresses its owner says it is reached at.
     pub external: Vec<String>,
     /// Whether it was told of peers to begin with.

@@ -15,7 +15,7 @@ use crate::{
     event::{NetworkEvent, Reply},
     exchange::{Answer, Event, Question},
     handle::Outgoing,
-    limits::{MAX_REPLIES, MAX_REQUEST, REQUEST_TIMEOUT},
+    limits::{MAX_ANSWER, MAX_REPLIES, MAX_REQUEST, REQUEST_TIMEOUT},
     names,
 };
 
@@ -70,7 +70,7 @@ impl Task {
         if !in_rate || self.replies.len() >= MAX_REPLIES {
             return self.busy(&peer, channel);
         }
-        let (reply, answer) = Reply::new(held);
+        let (reply, answer) = Reply::new(held, MAX_ANSWER);
         let event = NetworkEvent::Request { from, body: Bytes::from(body), reply };
         if self.outbox.send(event).is_err() {
             return self.busy(&peer, channel);
@@ -94,7 +94,7 @@ impl Task {
     }
 }
 
-fn outcome(answer: Answer) -> Result<Vec<u8>, RequestError> {
+pub(super) fn outcome(answer: Answer) -> Result<Vec<u8>, RequestError> {
     match answer {
         Answer::Body(body) => Ok(body),
         Answer::Busy(retry_after) => Err(RequestError::Busy { retry_after }),
@@ -106,7 +106,7 @@ fn outcome(answer: Answer) -> Result<Vec<u8>, RequestError> {
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "every other kind of I/O error means that the stream was lost")]
-fn failure(error: &OutboundFailure) -> RequestError {
+pub(super) fn failure(error: &OutboundFailure) -> RequestError {
     match error {
         OutboundFailure::DialFailure => RequestError::Unreachable("its last connection has just gone".to_owned()),
         OutboundFailure::Timeout => RequestError::Timeout(REQUEST_TIMEOUT),

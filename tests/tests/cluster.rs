@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde_json::Value;
 use souk_tests::{
     docker::{BUSYBOX, nothing_left},
+    homes::inside,
+    lan::Lan,
     node::{Node, state_of},
     part::have,
+    program::{run, souk},
     wait::{until, within},
     world::{World, rent},
 };
@@ -41,6 +44,11 @@ fn member(world: &World, name: &str, ticket: &str) -> Node {
 fn names(node: &Node) -> Vec<String> {
     let view = node.json(&["cluster", "members"]);
     view["members"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether it is connected to nobody.
+fn alone(node: &Node) -> bool {
+    node.json(&["peers"]).as_array().unwrap().is_empty()
 }
 
 fn settled(lease: &Value) -> bool {
@@ -97,9 +105,7 @@ fn one_line_leads_to_a_lease_for_nothing_within_a_quota() {
     assert_eq!(names(&keeper), ["keeper"]);
     let ended = keeper.finds(&lease, "its end", |l| state_of(l).starts_with("ended"));
     assert!(state_of(&ended).contains("removed"), "{}", state_of(&ended));
-    until("it has no peers", || {
-        renter.json(&["peers"]).as_array().unwrap().iter().all(|p| p["connected"] != true).then_some(())
-    });
+    until("it has no peers", || alone(&renter).then_some(()));
     let mut renter = renter;
     renter.stop();
     let (code, why) = renter.refused(&["cluster", "join", &common]);
@@ -169,7 +175,7 @@ fn tickets_say_what_is_wrong_with_them_and_strangers_get_nothing() {
     let stranger = world.node("stranger").knows(&keeper.listen[0]).start();
     let joined = member(&world, "second", &good);
     joined.meets(&keeper);
-    assert!(stranger.json(&["peers"]).as_array().unwrap().iter().all(|p| p["connected"] != true));
+    assert!(alone(&stranger));
     until("all know all", || (names(&first) == ["first", "keeper", "second"]).then_some(()));
 
     // Without the keeper the members go on, and know each other after a restart.
@@ -192,7 +198,7 @@ fn a_list_alone_keeps_quic_and_a_new_key_shuts_out_who_was_removed() {
     // A stranger with the address and without the list.
     let stranger = world.node("stranger").knows(&open.listen[0]).start();
     std::thread::sleep(Duration::from_secs(2));
-    assert!(stranger.json(&["peers"]).as_array().unwrap().iter().all(|p| p["connected"] != true));
+    assert!(alone(&stranger));
     drop((open, other));
 
     let world = World::new();
@@ -217,4 +223,41 @@ fn a_list_alone_keeps_quic_and_a_new_key_shuts_out_who_was_removed() {
     let _ = away.json(&["cluster", "join", &again]);
     away.start();
     away.meets(&keeper);
+}
+
+#[test]
+fn on_a_local_network_without_a_way_out_members_find_each_other() {
+    let Some(mut lan) = Lan::new() else { return };
+    let (one, two) = (lan.machine(), lan.machine());
+    let world = World::new();
+    let mut keeper = world.node("keeper").within(&one.namespace).stopped();
+    let _ = keeper.json(&["cluster", "new", "lab"]);
+    keeper.start();
+    let ticket = ticket(&keeper, &[]);
+    let mut member = world.node("member").within(&two.namespace).stopped();
+    let mut join = inside(&two.namespace, souk());
+    join.arg("--dir").arg(member.dir()).args(["--json", "cluster", "join", &ticket]);
+    assert_eq!(run(&mut join, &[]).json()["members"], 2);
+    member.start();
+    member.meets(&keeper);
+
+    // With nothing but the list and the key: no address is known.
+    for node in [&mut keeper, &mut member] {
+        node.stop();
+        std::fs::remove_file(node.dir().join("peers.json")).ok();
+    }
+    keeper.start();
+    member.start();
+    member.meets(&keeper);
+
+    // Where it is switched off it does not happen.
+    for node in [&mut keeper, &mut member] {
+        node.stop();
+        std::fs::remove_file(node.dir().join("peers.json")).ok();
+        node.set("SOUK_CLUSTER_MDNS", "false");
+    }
+    keeper.start();
+    member.start();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(alone(&member));
 }

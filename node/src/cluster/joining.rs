@@ -100,9 +100,12 @@ async fn knock(
     let keeper = ticket.founding.keeper;
     let addresses: Vec<Multiaddr> = ticket.addresses.iter().filter_map(|a| a.parse().ok()).collect();
     let ask = async |request: ClusterRequest| {
-        let answer = network.knock(keeper, addresses.clone(), request.to_bytes()).await.map_err(|e| match e {
-            RequestError::Closed => JoinError::Network("it has ended".to_owned()),
-            other => unreachable(ticket, &other.to_string()),
+        let answer = network.knock(keeper, addresses.clone(), request.to_bytes()).await.map_err(|e| {
+            if e == RequestError::Closed {
+                JoinError::Network("it has ended".to_owned())
+            } else {
+                unreachable(ticket, &e.to_string())
+            }
         })?;
         ClusterAnswer::from_bytes(&answer).map_err(|e| JoinError::Nonsense(e.to_string()))
     };

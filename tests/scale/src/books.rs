@@ -129,9 +129,8 @@ impl Books {
             let mut waiting = 0;
             for (node, after) in flight.arrival.iter().enumerate() {
                 if *after == NEVER {
-                    let behind = self.behind[node]
-                        .entry(machine)
-                        .or_insert_with(|| Behind { held: prior, awaited: Vec::new() });
+                    let behind =
+                        self.behind[node].entry(machine).or_insert_with(|| Behind { held: prior, awaited: Vec::new() });
                     if online[node] {
                         behind.awaited.push(doc);
                         waiting += 1;

@@ -63,6 +63,12 @@ pub(crate) struct Spread<'a> {
     pub(crate) unwanted_from: usize,
 }
 
+impl Spread<'_> {
+    fn loses(&self, dice: &mut Dice) -> bool {
+        self.loss > 0 && dice.below(1000) < self.loss
+    }
+}
+
 impl Flood {
     /// Spreads it; gives back when each node has it, in milliseconds from now, and when the last has.
     pub(crate) fn run(&mut self, spread: &Spread<'_>, dice: &mut Dice) -> (Vec<u32>, u32) {
@@ -137,7 +143,7 @@ impl Flood {
             }
             self.copies[node as usize].sent += 1;
             turn += 1;
-            if dice.below(1000) < spread.loss {
+            if spread.loses(dice) {
                 continue;
             }
             self.copies[p].received += 1;
@@ -153,19 +159,12 @@ impl Flood {
     }
 
     /// Only those who lack it matter; the bytes to all are counted elsewhere.
-    fn tell(
-        &mut self,
-        spread: &Spread<'_>,
-        (node, n): (u32, u32),
-        now: u32,
-        arrival: &[u32],
-        dice: &mut Dice,
-    ) {
+    fn tell(&mut self, spread: &Spread<'_>, (node, n): (u32, u32), now: u32, arrival: &[u32], dice: &mut Dice) {
         let others = spread.net.others.of(node);
         let skip = if others.len() > LAZY { dice.below(others.len() as u64) as usize } else { 0 };
         for &(peer, ms) in others.iter().cycle().skip(skip).take(LAZY.min(others.len())) {
             let lacks = spread.online[peer as usize] && arrival[peer as usize] == NEVER;
-            if lacks && dice.below(1000) >= spread.loss {
+            if lacks && !spread.loses(dice) {
                 self.push(now + u32::from(ms), Step::Told { node: peer, by: node, ms });
             }
         }
@@ -177,12 +176,12 @@ impl Flood {
     fn want(&mut self, spread: &Spread<'_>, (node, by, ms): (u32, u32, u16), now: u32, dice: &mut Dice) {
         self.asked[node as usize] = now + FOLLOW_UP;
         self.copies[node as usize].notes.1 += 1;
-        if dice.below(1000) < spread.loss {
+        if spread.loses(dice) {
             return;
         }
         self.copies[by as usize].notes.0 += 1;
         self.copies[by as usize].sent += 1;
-        if dice.below(1000) < spread.loss {
+        if spread.loses(dice) {
             return;
         }
         self.copies[node as usize].received += 1;

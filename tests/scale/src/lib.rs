@@ -19,7 +19,7 @@ mod run;
 mod topics;
 mod world;
 
-pub use charts::plots;
+pub use charts::{plots, tables};
 pub use costs::{Measured, measure};
 pub use figures::{CatchUp, Figures, Percentiles};
 pub use run::{Plan, run};

@@ -76,6 +76,7 @@ fn main() -> anyhow::Result<()> {
             for (name, text) in souk_scale::plots(&runs) {
                 fs::write(out.join(name), text)?;
             }
+            println!("{}", souk_scale::tables(&runs));
             Ok(())
         }
     }

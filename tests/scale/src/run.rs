@@ -163,8 +163,7 @@ impl Sum {
         };
         self.figures.received = each(&|t| t.received.iter().sum(), 1000.0);
         self.figures.sent = each(&|t| t.sent, 1000.0);
-        self.figures.received_by_kind =
-            [mean(&|t| t.received[0]), mean(&|t| t.received[1]), mean(&|t| t.received[2])];
+        self.figures.received_by_kind = [mean(&|t| t.received[0]), mean(&|t| t.received[1]), mean(&|t| t.received[2])];
         self.figures.cpu = each(&|t| t.ns + costs::MESSAGE_NS * t.messages, 1_000_000.0);
         self.figures.offers_per_second = round(self.offers as f64 / seconds);
         self.figures.offer_bytes = round(self.offer_bytes as f64 / self.offers.max(1) as f64);

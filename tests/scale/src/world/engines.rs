@@ -138,36 +138,43 @@ impl World<'_> {
             let from = self.ids[from as usize];
             return self.handle(to, Input::Request { from, token: mine, request });
         }
-        let response = match request {
-            Request::BookSummary => {
-                let (count, root) = self.books.summary(to, self.now);
-                Response::BookSummary { count, root }
-            }
-            Request::BookPage { after } => {
-                let (items, more) = self.books.page(to, after, limits::BOOK_PAGE, self.now);
-                Response::BookPage { items, more }
-            }
-            Request::BookFetch { ids } => {
-                let docs = ids.iter().filter_map(|id| self.books.find(to, id, self.now));
-                let bytes = docs.map(|doc| &self.books.docs[doc as usize].bytes);
-                let notices = bytes.filter_map(|b| souk_protocol::encode::from_bytes::<Notice>(b, 8192).ok());
-                Response::BookNotices { notices: notices.collect() }
-            }
-            _ => return,
+        let response = if let Request::BookPage { after } = request {
+            let (items, more) = self.books.page(to, after, limits::BOOK_PAGE, self.now);
+            Response::BookPage { items, more }
+        } else if let Request::BookFetch { ids } = request {
+            let docs = ids.iter().filter_map(|id| self.books.find(to, id, self.now));
+            let bytes = docs.map(|doc| &self.books.docs[doc as usize].bytes);
+            let notices = bytes.filter_map(|b| souk_protocol::encode::from_bytes::<Notice>(b, 8192).ok());
+            Response::BookNotices { notices: notices.collect() }
+        } else {
+            // Nothing but these three is sent.
+            let (count, root) = self.books.summary(to, self.now);
+            Response::BookSummary { count, root }
         };
         self.reply(to, from, token, response);
     }
 
     fn reply(&mut self, by: u32, to: u32, token: Token, response: Response) {
-        self.count_exchange(by, to, response.to_bytes().len() as u64);
+        let bytes = response.to_bytes().len() as u64;
+        self.count_exchange(by, to, bytes);
         if let Response::BookPage { items, .. } = &response {
             self.count_lines(by, to, items.len() as u64);
         }
         let (at, response) = match self.way(by, to) {
-            Some(ms) => (self.now + ms, Some(Box::new(response))),
+            Some(ms) => (self.through_lines(by, to, bytes, ms), Some(Box::new(response))),
             None => (self.now + TIMEOUT, None),
         };
         self.plan_at(at, Event::Answered { to, token, response });
+    }
+
+    /// When an answer has come: it waits for those before it, on the line of who sends and on that of who receives.
+    fn through_lines(&mut self, by: u32, to: u32, bytes: u64, ms: u64) -> u64 {
+        let up = &mut self.busy[by as usize].0;
+        *up = self.now.max(*up) + u64::from(costs::line_ms(bytes as usize));
+        let there = *up + ms;
+        let down = &mut self.busy[to as usize].1;
+        *down = there.max(*down) + costs::receive_ms(bytes);
+        *down
     }
 
     pub(super) fn count_lines(&mut self, by: u32, to: u32, lines: u64) {

@@ -133,6 +133,8 @@ pub(crate) struct World<'a> {
     traffic: Vec<Traffic>,
     turn: Vec<u32>,
     waiting: HashMap<(u32, Token), (u32, Token)>,
+    /// Until when a node's lines are busy with answers: its own, and those to it.
+    busy: Vec<(u64, u64)>,
     tokens: u64,
     away: BTreeMap<u32, away::Return>,
     verdicts: [u64; 3],
@@ -160,12 +162,12 @@ impl<'a> World<'a> {
         let began = BASE - WARM_UP;
         let (mut engines, mut setups, mut machine_of) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let mut keys = Vec::new();
-        for n in 0..nodes {
+        for (n, id) in ids.iter().enumerate() {
             let class = members.get(n).and_then(|m| m.offers.as_ref());
             if let Some(class) = class {
-                let setup = hosts::setup(ids[n], class, &mut dice);
+                let setup = hosts::setup(*id, class, &mut dice);
                 machine_of.insert(n as u32, keys.len() as u32);
-                keys.push((ids[n], setup.machine));
+                keys.push((*id, setup.machine));
                 setups.insert(n as u32, setup);
             }
             let engine = (class.is_some() || n >= members.len())
@@ -195,6 +197,7 @@ impl<'a> World<'a> {
             traffic: vec![Traffic::default(); nodes],
             turn: (0..nodes).map(|_| dice.below(64) as u32).collect(),
             waiting: HashMap::new(),
+            busy: vec![(0, 0); nodes],
             tokens: 0,
             away: BTreeMap::new(),
             verdicts: [0; 3],
@@ -223,7 +226,7 @@ impl<'a> World<'a> {
         let (late, cut) = (self.ids.len() as u32 - 1, self.ids.len() as u32 - 2);
         self.plan_at(BASE + seconds / 3, Event::Comes(late));
         self.plan_at(BASE + seconds / 6, Event::Goes(cut));
-        self.plan_at(BASE + seconds / 6 + (seconds / 3).min(600_000), Event::Comes(cut));
+        self.plan_at(BASE + seconds / 6 + (seconds * 2 / 3).min(600_000), Event::Comes(cut));
         for node in 0..self.watched {
             let at = BASE + self.dice.below(COMPARE_EVERY);
             self.plan_at(at, Event::Compare(node));

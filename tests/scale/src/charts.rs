@@ -203,7 +203,7 @@ fn topics(runs: &[Figures]) -> String {
         let x = left + each * n as f64;
         for (m, (value, colour)) in [(run.received.p50, COLOURS[0]), (run.received.p99, COLOURS[1])].iter().enumerate()
         {
-            let high = (HEIGHT - above - bottom) * value / top;
+            let high = (HEIGHT - above - bottom) * value / (1.1 * top);
             let (x, y) = (x + each * (0.1 + 0.4 * m as f64), HEIGHT - bottom - high);
             let wide = each * 0.36;
             let _ =

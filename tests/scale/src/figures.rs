@@ -83,9 +83,9 @@ pub struct CatchUp {
     pub seconds: Option<f64>,
     /// What it received for that, kB.
     pub received_kb: f64,
-    /// Offers it asked for, and how many of them of more than one peer.
+    /// Offers it asked for.
     pub fetched: u64,
-    /// …
+    /// Of them, those that it asked more than one peer for.
     pub fetched_twice: u64,
     /// Lines of indexes it read.
     pub lines: u64,

@@ -6,7 +6,7 @@ use crate::{money::Amount, time::Millis};
 pub const OFFER_BYTES: usize = 4096;
 /// Machines one host may offer, so that one key can't fill other people's books.
 pub const MACHINES_PER_HOST: usize = 64;
-/// Offers and tombstones a book keeps: some 100 MB at the usual size.
+/// Offers and tombstones a book keeps: some 330 MB at the usual size, by the books of `tests/scale`.
 pub const BOOK_OFFERS: usize = 100_000;
 /// How far ahead of our clock an offer may be dated before it is put aside.
 pub const CLOCK_SKEW: Millis = Millis::from_mins(2);

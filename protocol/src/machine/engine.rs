@@ -215,7 +215,7 @@ impl Engine {
         for key in self.book.expire(now) {
             self.cx.out(Output::BookChanged { key });
         }
-        self.sync.tick(&mut self.cx, now);
+        self.sync.tick(&mut self.cx, &self.book, now);
         self.heads.tick(&mut self.cx, now);
         self.renter.tick(&mut self.cx, &self.book, now);
         self.host.tick(&mut self.cx, &mut self.book, now);

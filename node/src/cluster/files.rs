@@ -115,11 +115,19 @@ impl ClusterFiles {
         // The newest one, where it is not yet, or no more, the one that others have: somebody may still use it.
         let at =
             fits.or_else(|| keys.len().checked_sub(1)).ok_or_else(|| ClusterError::NoKey { dir: dir.to_owned() })?;
-        if fits.is_some() && keys.len() > 1 {
-            save_keys(dir, &[&keys[at]])?;
-        }
         let key = keys.swap_remove(at);
         Ok(Some(Self { list, key: Some(key) }))
+    }
+
+    /// Forgets keys that were used before this one. Only for the node: whoever else reads here may do so while it changes them.
+    ///
+    /// # Errors
+    /// [`ClusterError::Io`].
+    pub fn forget_old_keys(&self, dir: &Path) -> Result<(), ClusterError> {
+        match &self.key {
+            Some(key) if self.key_fits() => save_keys(dir, &[key]),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Whether the key here is the one that the list says members have. Not so where the key was changed while this node was away.
@@ -279,11 +287,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         ClusterFiles { list: list(Some(&key(1))), key: Some(key(1)) }.save(dir.path()).unwrap();
         save_keys(dir.path(), &[&key(1), &key(2)]).unwrap();
-        // Before the list: the old one is in force, and the new one goes with the next start.
+        // Before the list: the old one is in force.
         assert!(ClusterFiles::load(dir.path()).unwrap().unwrap().key == Some(key(1)));
-        save_keys(dir.path(), &[&key(1), &key(2)]).unwrap();
         save_list(dir.path(), &list(Some(&key(2)))).unwrap();
-        assert!(ClusterFiles::load(dir.path()).unwrap().unwrap().key == Some(key(2)));
+        let files = ClusterFiles::load(dir.path()).unwrap().unwrap();
+        assert!(files.key == Some(key(2)));
+        files.forget_old_keys(dir.path()).unwrap();
         let left = fs::read_to_string(dir.path().join(KEY)).unwrap();
         assert_eq!(left.lines().count(), 1);
         // A list that names a key which never came.

@@ -75,6 +75,7 @@ impl Clustered {
     /// [`ClusterError`].
     pub fn open(dir: PathBuf, signing: Keypair) -> Result<Option<Self>, ClusterError> {
         let Some(files) = ClusterFiles::load(&dir)? else { return Ok(None) };
+        files.forget_old_keys(&dir)?;
         let me = signing.node_id();
         let keeper = if files.list.founding.keeper == me {
             Some(Keeper::new(files.list.clone(), files::load_tickets(&dir)?))
@@ -235,6 +236,11 @@ impl Market {
         for (node, slot_ms, at) in self.ledger.used_here(Timestamp(now().0.saturating_sub(limits::QUOTA_WINDOW.0))) {
             self.input(Input::Command(EngineCommand::RememberUse { node, slot_ms, at }));
         }
+    }
+
+    /// The cluster's name, if the node is in one.
+    pub(super) fn cluster_name(&self) -> Option<String> {
+        self.cluster.as_ref().map(|c| c.roster.list().founding.name.clone())
     }
 
     /// What is wrong with this node's place in its cluster.

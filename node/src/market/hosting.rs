@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     api::types::{
-        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, PublicView, ScheduleRequest,
-        ScheduleView,
+        AcceptsView, ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, PublicView,
+        ScheduleRequest, ScheduleView,
     },
     host::HostSide,
 };
@@ -107,7 +107,7 @@ impl Market {
             min_slots: host.config().host.min_slots,
             prices: prices(host),
             pricing: self.pricing_view(host),
-            accepts: accepts(&host.accept_policy()),
+            accepts: AcceptsView { cluster: self.cluster_name(), ..accepts(&host.accept_policy()) },
             conditions: self.conditions_view(host),
             egress: setup.map(|s| s.terms.egress.clone()).unwrap_or_default(),
             registries: host.config().host.registries.clone(),

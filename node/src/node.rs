@@ -123,9 +123,8 @@ async fn once(
     let keep_until = stop.child_token();
     let keeping = tokio::spawn(acquaintances::keep(dir.clone(), network.clone(), known, keep_until));
     let (mapped, mapping) = watch::channel(PortMapping::default());
-    let mapping_ports = (config.network.port_mapping).then(|| {
-        tokio::spawn(souk_network::map_ports(network.clone(), mapped, stop.child_token()))
-    });
+    let mapping_ports = (config.network.port_mapping)
+        .then(|| tokio::spawn(souk_network::map_ports(network.clone(), mapped, stop.child_token())));
     let (market, mut commands) = MarketHandle::channel();
     let (hooks, feed, hooks_task) = {
         let (dir, key) = (dir.clone(), identity.keypair.clone());

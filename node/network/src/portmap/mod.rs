@@ -7,10 +7,7 @@
 mod policy;
 mod router;
 
-use std::{
-    net::IpAddr,
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -81,8 +78,12 @@ pub async fn keep(network: NetworkHandle, told: watch::Sender<PortMapping>, stop
             match &state {
                 PortMapping::Off => {}
                 PortMapping::NoRouter => tracing::debug!("no router answers to UPnP"),
-                PortMapping::Mapped { outside, ports } => tracing::info!(%outside, ports, "the router maps ports to this node"),
-                PortMapping::Nested { outside } => tracing::info!(%outside, "the router is behind another one, so its ports help nobody"),
+                PortMapping::Mapped { outside, ports } => {
+                    tracing::info!(%outside, ports, "the router maps ports to this node")
+                }
+                PortMapping::Nested { outside } => {
+                    tracing::info!(%outside, "the router is behind another one, so its ports help nobody")
+                }
                 PortMapping::Refused { why } => tracing::info!(why, "the router maps no ports"),
             }
             told.send_replace(state);

@@ -36,7 +36,8 @@ pub(super) fn is_at_home(listening: &[Multiaddr]) -> bool {
 pub(super) fn wanted(listening: &[Multiaddr], inside: Ipv4Addr) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
     for address in listening {
-        let number = port_of(address).filter(|_| ip_of(address) == Some(IpAddr::V4(inside)) && is_private(inside.into()));
+        let number =
+            port_of(address).filter(|_| ip_of(address) == Some(IpAddr::V4(inside)) && is_private(inside.into()));
         let port = number.map(|number| Port { udp: is_quic(address), ip: inside, number });
         if let Some(port) = port.filter(|port| !ports.contains(port) && ports.len() < PORTS) {
             ports.push(port);

@@ -120,7 +120,8 @@ impl Router {
         for _ in 0..=TRIES {
             let local = SocketAddr::from((port.ip, port.number));
             let asked = self.gateway.add_port(protocol(port), outside, local, seconds, DESCRIPTION);
-            let answer = timeout(ANSWER, asked).await.map_err(|_| RouterError::Silent("it takes too long".to_owned()))?;
+            let answer =
+                timeout(ANSWER, asked).await.map_err(|_| RouterError::Silent("it takes too long".to_owned()))?;
             match answer {
                 Ok(()) => return Ok(Given { port, outside }),
                 // Given back at the end; lost to nobody after a crash, since the next start asks for the same.

@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::Context;
 use souk_ledger::lock::DirectoryLock;
-use souk_network::{Admission, Multiaddr, NetworkConfig};
+use souk_network::{Admission, Multiaddr, NetworkConfig, PortMapping};
 use souk_protocol::{NodeId, machine::engine::Engine};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -122,6 +122,9 @@ async fn once(
     // The list is taken before the network ends: its own end comes after this one's.
     let keep_until = stop.child_token();
     let keeping = tokio::spawn(acquaintances::keep(dir.clone(), network.clone(), known, keep_until));
+    let (mapped, mapping) = watch::channel(PortMapping::default());
+    let mapping_ports = (config.network.port_mapping)
+        .then(|| tokio::spawn(souk_network::map_ports(network.clone(), mapped, stop.child_token())));
     let (market, mut commands) = MarketHandle::channel();
     let (hooks, feed, hooks_task) = {
         let (dir, key) = (dir.clone(), identity.keypair.clone());
@@ -134,6 +137,7 @@ async fn once(
         on_removal: config.cluster.on_removal.into(),
         external: config.network.external.clone(),
         has_bootstrap: !config.network.bootstrap.is_empty(),
+        mapping,
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
         ssh: crate::access::ssh::SshSeed::of(&identity.keypair),
@@ -230,6 +234,9 @@ async fn once(
     let result = running.await.context("the market task broke")?;
     stop.cancel();
     keeping.await.ok();
+    if let Some(task) = mapping_ports {
+        task.await.ok();
+    }
     server.await.ok();
     hooks_stop.cancel();
     telling.await.ok();

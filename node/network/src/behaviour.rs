@@ -88,7 +88,7 @@ impl Behaviour {
             streams: roster.inside(streams::Behaviour::new(names.stream.clone(), events, Arc::clone(counters))),
             reach: roster.inside(exchange::dial_back(names, Arc::clone(counters))),
             relayed: roster.inside(relayed),
-            relay: roster.inside(relay_service(local)),
+            relay: roster.inside(relay_service(local)).direct_only(),
             punch: roster.inside(dcutr::Behaviour::new(local)),
         })
     }

@@ -47,6 +47,7 @@ pub(crate) enum Command {
     OpenStream(NodeId, oneshot::Sender<Result<PeerStream, StreamError>>),
     Dial(Multiaddr, oneshot::Sender<Result<NodeId, DialError>>),
     AddAddress(NodeId, Multiaddr),
+    AddCandidate(Multiaddr),
     Keep(NodeId),
     Unkeep(NodeId),
     Disconnect(NodeId),
@@ -232,6 +233,14 @@ impl NetworkHandle {
     /// [`Closed`].
     pub async fn add_address(&self, peer: NodeId, address: Multiaddr) -> Result<(), Closed> {
         self.command(Command::AddAddress(peer, address)).await
+    }
+
+    /// Notes an address under which this node may be reached. It counts once peers have dialled back to it.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn add_candidate(&self, address: Multiaddr) -> Result<(), Closed> {
+        self.command(Command::AddCandidate(address)).await
     }
 
     /// Stays in touch with a peer: dials it now if it is not connected, and again, with backoff, whenever its last connection

@@ -20,6 +20,7 @@
 //! | `reach` | pure policy: which own addresses to believe, and who relays while others can't dial this node |
 //! | `door` | who is a member of a private cluster, what others get of this node, and knocking |
 //! | `lan` | members found by multicast DNS |
+//! | `portmap` | ports that the router is asked for |
 //! | `fence` | which dials peers can bring about |
 //! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
 //!
@@ -43,6 +44,7 @@ pub mod limits;
 mod names;
 mod outbox;
 mod peers;
+mod portmap;
 mod rate;
 mod reach;
 mod schedule;
@@ -60,6 +62,7 @@ pub use self::{
     event::{GossipVerdict, NetworkEvent, Reply},
     handle::NetworkHandle,
     names::Topic,
+    portmap::{PortMapping, keep as map_ports},
     reach::Reachability,
     status::NetworkStatus,
     streams::PeerStream,

@@ -15,12 +15,13 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 82] = [
+const SETTINGS: [&str; 83] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
     "network.external",
     "network.relay",
+    "network.port_mapping",
     "host.enabled",
     "host.prices.slot_hour",
     "host.prices.min_bid",

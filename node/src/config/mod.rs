@@ -76,6 +76,8 @@ pub struct Network {
     pub external: Vec<String>,
     /// Whether to relay, within limits, for peers that nobody can dial.
     pub relay: bool,
+    /// Whether a router at home is asked (UPnP) to let others through to this node.
+    pub port_mapping: bool,
     /// The private cluster that the data directory is of: then this is the network, whatever `name` says.
     #[serde(skip)]
     pub founding: Option<Founding>,
@@ -89,6 +91,7 @@ impl Default for Network {
             bootstrap: Vec::new(),
             external: Vec::new(),
             relay: true,
+            port_mapping: true,
             founding: None,
         }
     }

@@ -21,6 +21,8 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # external = []
 # Whether this node, when others can dial it, relays for peers that nobody can dial: at most 128 circuits of 64 GB and a day each.
 # relay = true
+# Whether a router at home is asked (UPnP) to let others through to this node. What it gives is given back when the node stops.
+# port_mapping = true
 
 [host]
 # Whether `souk up` rents this machine out, as with --host.

@@ -99,7 +99,7 @@ impl Market {
             dir: self.about.dir.clone(),
             listen: self.network.listen_addrs().iter().map(|a| format!("{a}/p2p/{}", self.engine.me())).collect(),
             external: self.about.external.clone(),
-            reachability: super::reach::view(&self.network.reachability()),
+            reachability: super::reach::view(&self.network.reachability(), &self.about.mapping.borrow()),
             peers: self.engine.connected().count() as u64,
             offers: self.engine.book().offers().count() as u64,
             host: match (&self.host, self.engine.host().offer()) {

@@ -237,7 +237,7 @@ fn status(about: &About, node: NodeId, network_id: NetworkId, network: &NetworkH
         dir: about.dir.clone(),
         listen: network.listen_addrs().iter().map(|a| format!("{a}/p2p/{node}")).collect(),
         external: about.external.clone(),
-        reachability: super::reach::view(&network.reachability()),
+        reachability: super::reach::view(&network.reachability(), &about.mapping.borrow()),
         peers: network.connected().len() as u64,
         offers: 0,
         host: HostRole::Off,

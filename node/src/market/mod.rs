@@ -64,6 +64,8 @@ pub struct About {
     pub external: Vec<String>,
     /// Whether it was told of peers to begin with.
     pub has_bootstrap: bool,
+    /// What the router at home does for this node.
+    pub mapping: tokio::sync::watch::Receiver<souk_network::PortMapping>,
     /// The currency searched and paid in.
     pub currency: souk_protocol::Currency,
     /// Counter-offers up to this are taken unasked, unless a rental says otherwise.

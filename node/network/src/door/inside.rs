@@ -20,12 +20,16 @@ use libp2p::{
 };
 
 use super::Roster;
+use crate::peers::is_relayed;
 
 /// See the module.
 pub(crate) struct Inside<B> {
     inner: B,
     roster: Roster,
-    /// Strangers' connections, of which the behaviour within knows nothing; bounded as strangers and this node's own knocks are.
+    /// Whether connections through relays are none of its business either.
+    direct_only: bool,
+    /// Strangers' connections, and relayed ones where they don't count, of which the behaviour within knows nothing; bounded as
+    /// connections are.
     strange: HashSet<ConnectionId>,
     /// Members' connections, the oldest first.
     members: HashMap<PeerId, Vec<ConnectionId>>,
@@ -33,11 +37,17 @@ pub(crate) struct Inside<B> {
 
 impl<B> Inside<B> {
     pub(super) fn new(inner: B, roster: Roster) -> Self {
-        Self { inner, roster, strange: HashSet::new(), members: HashMap::new() }
+        Self { inner, roster, direct_only: false, strange: HashSet::new(), members: HashMap::new() }
     }
 
-    fn is_strange(&mut self, id: ConnectionId, peer: &PeerId) -> bool {
-        let strange = self.roster.is_stranger(id, peer);
+    /// The same for a behaviour that is to know nothing of connections through relays. libp2p's relay service gives these no handler,
+    /// and then speaks to it when its status changes, which is a panic.
+    pub(crate) fn direct_only(self) -> Self {
+        Self { direct_only: true, ..self }
+    }
+
+    fn is_strange(&mut self, id: ConnectionId, peer: &PeerId, over: &Multiaddr) -> bool {
+        let strange = self.roster.is_stranger(id, peer) || (self.direct_only && is_relayed(over));
         if strange {
             self.strange.insert(id);
         }
@@ -108,7 +118,8 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Inside<B> {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if self.is_strange(id, &peer) {
+        // The listener is the relay's, whatever the remote end is called.
+        if self.is_strange(id, &peer, local) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         self.inner.handle_established_inbound_connection(id, peer, local, remote).map(Either::Left)
@@ -132,7 +143,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Inside<B> {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        if self.is_strange(id, &peer) {
+        if self.is_strange(id, &peer, address) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
         self.inner.handle_established_outbound_connection(id, peer, address, role, port).map(Either::Left)

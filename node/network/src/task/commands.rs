@@ -46,6 +46,7 @@ impl Task {
                 task.book.add(peer, address);
                 task.discovery.learned(peer, Instant::now());
             }),
+            Command::AddCandidate(address) => self.on_seen(&address),
             Command::Keep(node) => self.about(&node, |task, peer| {
                 task.book.pin(peer, true);
                 let connected = task.table.is_connected(&peer);

@@ -22,6 +22,9 @@ use crate::engine::{self, Flavour};
 use crate::message::{Line, Order, Word};
 use crate::report::{End, Usage, reason};
 
+/// Bytes that a worker adds to a log that it cuts.
+pub(crate) const CUT_MARK_BYTES: u64 = output::CUT_MARK.len() as u64;
+
 /// The exit code of a worker that could not even speak.
 const MUTE: u8 = 70;
 

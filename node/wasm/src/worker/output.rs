@@ -13,7 +13,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use super::ticker::Shared;
 
 /// What a log ends with that was cut.
-pub(crate) const CUT_MARK: &[u8] = b"\n[souk: the log's limit is reached; what follows is dropped]\n";
+pub(super) const CUT_MARK: &[u8] = b"\n[souk: the log's limit is reached; what follows is dropped]\n";
 /// What is taken at once.
 const CHUNK: usize = 64 * 1024;
 

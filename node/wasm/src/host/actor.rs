@@ -30,8 +30,6 @@ const EVENTS: usize = 4;
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How long a worker may take to end its guest by itself.
 const STOP_WITHIN: Duration = Duration::from_millis(600);
-/// How long words of a worker that has ended are waited for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A run that has begun. Dropping the last [`Handle`] kills it.
 #[derive(Debug)]
@@ -161,7 +159,7 @@ impl Actor {
             // What it said last is better than this.
             Ok(Err(_)) | Err(_) => self.process.signal(Signal::KILL),
         }
-        let (mut heard_all, mut untold) = (false, false);
+        let mut untold = false;
         loop {
             let kill_at = self.kill_at;
             let patience = async {
@@ -172,11 +170,11 @@ impl Actor {
             };
             tokio::select! {
                 biased;
-                word = words.recv(), if !heard_all => match word {
+                word = words.recv() => match word {
                     Some(word) => self.hear(word),
-                    None => heard_all = true,
+                    // Its end of the socket is closed: it has ended, or is to.
+                    None => break,
                 },
-                () = self.process.ended() => break,
                 command = commands.recv(), if !untold => match command {
                     Some(command) => self.carry_out(command).await,
                     None => {
@@ -193,7 +191,7 @@ impl Actor {
                 }
             }
         }
-        self.finish(words).await;
+        self.finish().await;
     }
 
     fn hear(&mut self, word: io::Result<Word>) {
@@ -295,11 +293,9 @@ impl Actor {
         Ok(())
     }
 
-    /// The process has ended, but can still be asked for its times.
-    async fn finish(mut self, mut words: mpsc::Receiver<io::Result<Word>>) {
-        while let Ok(Some(word)) = tokio::time::timeout(LAST_WORDS, words.recv()).await {
-            self.hear(word);
-        }
+    /// All was heard. The process can still be asked for its times.
+    async fn finish(mut self) {
+        self.process.end().await;
         let usage = self.used();
         let status = self.process.reap();
         let end = match (self.said.take(), status) {

@@ -1,13 +1,11 @@
 //! A worker as the kernel sees it: whether it runs, stands or has ended, and the processor time it has had.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 
 use super::spawn::Worker;
 
@@ -19,7 +17,7 @@ const STAND_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Process {
     worker: Worker,
     pid: u32,
-    fd: AsyncFd<OwnedFd>,
+    fd: OwnedFd,
 }
 
 impl Process {
@@ -27,13 +25,17 @@ impl Process {
         let pid = worker.child.id();
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         let fd = pidfd_open(raw, PidfdFlags::empty())?;
-        Ok(Self { worker, pid, fd: AsyncFd::with_interest(fd, Interest::READABLE)? })
+        Ok(Self { worker, pid, fd })
     }
 
-    /// Waits for its end. It isn't reaped by this, so its times can still be read.
-    pub(super) async fn ended(&self) {
-        // An error would mean that the descriptor is none; then `reap` waits.
-        let _ = self.fd.readable().await;
+    /// Kills what is left of it and waits for its end. It isn't reaped by this, so its times can still be read.
+    pub(super) async fn end(&self) {
+        self.signal(Signal::KILL);
+        if let Ok(fd) = self.fd.try_clone() {
+            let wait = move || waitid(WaitId::PidFd(fd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            // Whatever it says, `reap` waits, too.
+            let _ = tokio::task::spawn_blocking(wait).await;
+        }
     }
 
     pub(super) fn reap(&mut self) -> io::Result<ExitStatus> {
@@ -42,7 +44,7 @@ impl Process {
 
     pub(super) fn signal(&self, signal: Signal) {
         // Fails only where it has ended.
-        let _ = pidfd_send_signal(self.fd.get_ref(), signal);
+        let _ = pidfd_send_signal(&self.fd, signal);
     }
 
     /// Lets it stand, and waits until it does: from then on it uses nothing.

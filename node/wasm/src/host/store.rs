@@ -118,7 +118,7 @@ impl Store {
     /// A module as it was put; one that was changed since is missing.
     pub(super) fn module(&self, module: &ModuleId) -> Result<File, WasmError> {
         let path = self.path(module);
-        let read = || {
+        let read = || -> io::Result<_> {
             let mut file = File::open(&path)?;
             let digest = blake3::Hasher::new().update_reader(&mut file)?.finalize();
             file.rewind()?;
@@ -240,7 +240,7 @@ impl Store {
 }
 
 fn write(folder: &Path, path: &Path, bytes: &[u8]) -> Result<(), WasmError> {
-    let write = || {
+    let write = || -> io::Result<()> {
         let mut file = NamedTempFile::new_in(folder)?;
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error)?;

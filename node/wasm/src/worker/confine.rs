@@ -106,7 +106,7 @@ pub(super) fn landlock(write: Option<BorrowedFd<'_>>, read: Option<BorrowedFd<'_
     let status = rules.restrict_self()?;
     match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => Ok(None),
-        (_, LandlockStatus::Available { effective_abi, .. }) => Ok(u32::try_from(effective_abi as i32).ok()),
+        (_, LandlockStatus::Available { effective_abi, .. }) => Ok(u32::try_from((effective_abi as i32).min(LANDLOCK as i32)).ok()),
         (_, LandlockStatus::NotEnabled | LandlockStatus::NotImplemented) => Ok(None),
     }
 }

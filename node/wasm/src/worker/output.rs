@@ -65,9 +65,12 @@ impl Pollable for Output {
 impl OutputStream for Output {
     /// Waits for the reader: a guest that nobody hears stands still, as a program in a terminal does.
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.put(&bytes).map_err(|error| match error.kind() {
-            std::io::ErrorKind::BrokenPipe => StreamError::Closed,
-            _ => StreamError::LastOperationFailed(error.into()),
+        self.put(&bytes).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::BrokenPipe {
+                StreamError::Closed
+            } else {
+                StreamError::LastOperationFailed(error.into())
+            }
         })
     }
 

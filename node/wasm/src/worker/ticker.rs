@@ -99,7 +99,7 @@ pub(super) fn tick(engine: &Engine, shared: &Shared) {
         std::thread::sleep(TICK);
         let ticks = shared.ticks.fetch_add(1, Ordering::Relaxed);
         engine.increment_epoch();
-        if ticks % SAMPLE == 0 && shared.began_us.load(Ordering::Relaxed) != u64::MAX {
+        if ticks.is_multiple_of(SAMPLE) && shared.began_us.load(Ordering::Relaxed) != u64::MAX {
             shared.say(&Word::Usage(shared.usage(None)));
         }
     }

@@ -71,7 +71,11 @@ fn text() -> String {
     for n in 0..7000 {
         let _ = write!(text, "(func $f{n} (param i32) (result i32) (local i32 i32)");
         for k in 0..12 {
-            let _ = write!(text, "(local.set 1 (i32.add (i32.mul (local.get 0) (i32.const {})) (local.get 2)))", n * 31 + k);
+            let _ = write!(
+                text,
+                "(local.set 1 (i32.add (i32.mul (local.get 0) (i32.const {})) (local.get 2)))",
+                n * 31 + k
+            );
             let _ = write!(text, "(i32.store (i32.and (local.get 1) (i32.const 65532)) (local.get 2))");
         }
         text.push_str("(local.get 1))\n");

@@ -169,7 +169,8 @@ async fn a_million_files_are_not_made() {
     let mut spec = spec(&["many"], &workspace);
     spec.limits.files = 500;
     let done = run(&wasm, module, &spec).await;
-    let expected = "500 files, ENOSPC\na folder refused, a link refused\nafter removing one: made\none that is there: opened\n";
+    let expected =
+        "500 files, ENOSPC\na folder refused, a link refused\nafter removing one: made\none that is there: opened\n";
     assert_eq!(done.stdout, expected, "{done:?}");
     assert_eq!(std::fs::read_dir(&workspace).unwrap().count(), 500);
     assert!(done.usage.disk_refused);
@@ -202,7 +203,11 @@ async fn a_flood_of_output_is_cut_with_a_mark() {
     spec.limits.log_bytes = 100_000;
     let done = run(&wasm, module, &spec).await;
     assert_eq!(done.end, End::Exited { code: 0 });
-    assert!(done.stdout.len() < 100_200 && done.stdout.ends_with("what follows is dropped]\n"), "{}", done.stdout.len());
+    assert!(
+        done.stdout.len() < 100_200 && done.stdout.ends_with("what follows is dropped]\n"),
+        "{}",
+        done.stdout.len()
+    );
     assert!(done.usage.log_bytes > 10_000_000);
 }
 
@@ -229,7 +234,7 @@ async fn a_worker_killed_from_outside_is_told() {
     std::fs::create_dir(&workspace).unwrap();
     let mut running = wasm.start(module, &spec(&["spin"], &workspace)).await.unwrap();
     while running.events.recv().await.unwrap() != Event::Started {}
-    let worker = support::standing_in(&workspace);
+    let worker = support::standing_in(&workspace).unwrap();
     rustix::process::kill_process(worker, rustix::process::Signal::KILL).unwrap();
     assert_eq!(finish(running).await.end, End::Killed { signal: 9 });
 }
@@ -246,4 +251,45 @@ async fn a_handle_let_go_is_the_end() {
     drop(running.handle);
     let ended = tokio::time::timeout(WITHIN, running.events.recv()).await.unwrap().unwrap();
     assert!(matches!(ended, Event::Ended { end: End::Stopped, .. }), "{ended:?}");
+}
+
+/// Where the next test's process finds its workspace; unset, it is no such process.
+const PARENT_OF: &str = "SOUK_TEST_PARENT_OF";
+
+#[tokio::test]
+async fn a_parent_that_is_killed_takes_its_workers_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let workspace = folder.path().join("w");
+    std::fs::create_dir(&workspace).unwrap();
+    let mut parent = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_parent_in_a_process_of_its_own", "--nocapture"])
+        .env(PARENT_OF, &workspace)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + WITHIN;
+    let seen = |there: bool| {
+        while support::standing_in(&workspace).is_some() != there {
+            assert!(Instant::now() < until, "the worker is there: {}", !there);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    seen(true);
+    // Stopped, it could not hear that the parent has gone; the kernel sees to it.
+    rustix::process::kill_process(support::standing_in(&workspace).unwrap(), rustix::process::Signal::STOP).unwrap();
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    seen(false);
+}
+
+#[tokio::test]
+async fn the_parent_in_a_process_of_its_own() {
+    let Some(workspace) = std::env::var_os(PARENT_OF) else { return };
+    let (_folder, wasm) = house().await;
+    let forever = "(module (func (export \"_start\") (loop br 0)))";
+    let module = wasm.put(wat::parse_str(forever).unwrap()).await.unwrap();
+    let mut spec = souk_wasm::Spec::new("m");
+    spec.workspace = Some(workspace.into());
+    let running = wasm.start(module, &spec).await.unwrap();
+    finish(running).await;
 }

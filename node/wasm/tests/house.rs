@@ -30,7 +30,8 @@ async fn a_worker_is_confined_and_says_so() {
     assert!(held.seccomp && held.capabilities_dropped && held.no_new_privileges, "{held:?}");
     assert!(held.landlock.is_some() || !kernel_has("landlock"), "{held:?}");
     while running.events.recv().await.unwrap() != Event::Started {}
-    let status = std::fs::read_to_string(format!("/proc/{}/status", standing_in(&workspace).as_raw_pid())).unwrap();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", standing_in(&workspace).unwrap().as_raw_pid())).unwrap();
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Seccomp:"), "2");
@@ -50,7 +51,9 @@ async fn a_worker_becomes_another_user_where_it_can() {
     let (house, workspace) = (folder.path().join("wasm"), folder.path().join("w"));
     std::fs::create_dir(&workspace).unwrap();
     std::os::unix::fs::chown(&workspace, Some(54_321), Some(54_321)).unwrap();
-    let wasm = Wasm::open(Config { user: Some((54_321, 54_321)), ..Config::new(&house, reachable(folder.path())) }).await.unwrap();
+    let wasm = Wasm::open(Config { user: Some((54_321, 54_321)), ..Config::new(&house, reachable(folder.path())) })
+        .await
+        .unwrap();
     let Some(module) = support::guest() else { return };
     let module = wasm.put(module.to_vec()).await.unwrap();
     std::fs::write(workspace.join("given"), "given").unwrap();

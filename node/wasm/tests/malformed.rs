@@ -24,7 +24,8 @@ async fn run_text(wasm: &Wasm, text: &str) -> Done {
 async fn what_is_no_module_is_refused() {
     let (_folder, wasm) = house().await;
     let component = wat::parse_str("(component)").unwrap();
-    for bytes in [vec![], b"#!/bin/sh\n".to_vec(), b"\0asm\x01\0\0\0\xff\xff".to_vec(), b"(module)".to_vec(), component] {
+    for bytes in [vec![], b"#!/bin/sh\n".to_vec(), b"\0asm\x01\0\0\0\xff\xff".to_vec(), b"(module)".to_vec(), component]
+    {
         let error = refused(&wasm, bytes).await;
         assert!(matches!(error, WasmError::Invalid { .. }), "{error:?}");
     }
@@ -103,7 +104,8 @@ async fn hostile_code_traps_or_is_cut() {
 async fn a_compiler_is_ended_at_its_limits() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::new(&folder.path().join("wasm"), program());
-    config.compile = CompileLimits { cpu_seconds: 1, memory_bytes: 64 << 20, module_bytes: 8 << 20, ..CompileLimits::default() };
+    config.compile =
+        CompileLimits { cpu_seconds: 1, memory_bytes: 64 << 20, module_bytes: 8 << 20, ..CompileLimits::default() };
     let wasm = Wasm::open(config).await.unwrap();
     // One function of a million operations.
     let body = "(local.set 0 (i32.add (local.get 0) (i32.mul (local.get 0) (i32.const 3))))".repeat(500_000);
@@ -150,10 +152,8 @@ async fn mutant(wasm: &Wasm, module: Vec<u8>, folder: &std::path::Path) {
         Err(error) => panic!("{error:?}"),
         Ok(running) => {
             let done = finish(running).await;
-            let known = matches!(
-                done.end,
-                End::Exited { .. } | End::Trapped { .. } | End::CpuSpent | End::Refused { .. }
-            );
+            let known =
+                matches!(done.end, End::Exited { .. } | End::Trapped { .. } | End::CpuSpent | End::Refused { .. });
             assert!(known, "{done:?}");
         }
     }

@@ -153,7 +153,12 @@ pub(super) fn start(
 }
 
 impl Actor {
-    async fn live(mut self, body: Vec<u8>, mut words: mpsc::Receiver<io::Result<Word>>, mut commands: mpsc::Receiver<Command>) {
+    async fn live(
+        mut self,
+        body: Vec<u8>,
+        mut words: mpsc::Receiver<io::Result<Word>>,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
         match tokio::time::timeout(READY_WITHIN, self.socket.write_all(&body)).await {
             Ok(Ok(())) => {}
             // What it said last is better than this.

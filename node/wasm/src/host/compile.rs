@@ -64,7 +64,9 @@ pub(super) async fn compile(
         Ok(Ok(Some(Word::Ready(_) | Word::Started | Word::Usage(_) | Word::Ended { .. }) | None)) => {
             let _ = worker.child.kill();
             let how = match worker.child.wait() {
-                Ok(status) => status.signal().map_or_else(|| status.to_string(), |signal| format!("by signal {signal}")),
+                Ok(status) => {
+                    status.signal().map_or_else(|| status.to_string(), |signal| format!("by signal {signal}"))
+                }
                 Err(error) => error.to_string(),
             };
             Err(WasmError::CompilerEnded { how })

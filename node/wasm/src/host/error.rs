@@ -21,7 +21,9 @@ pub enum WasmError {
         module: ModuleId,
     },
     /// It is too large.
-    #[error("the module has more than {most} bytes, which is the most that this host takes; build it without debug information")]
+    #[error(
+        "the module has more than {most} bytes, which is the most that this host takes; build it without debug information"
+    )]
     TooLarge {
         /// Most bytes.
         most: u64,
@@ -33,7 +35,9 @@ pub enum WasmError {
         reason: String,
     },
     /// Compiling takes more than allowed, or kills the compiler.
-    #[error("compiling the module took more time or memory than this host gives, and was ended ({how}); make it smaller")]
+    #[error(
+        "compiling the module took more time or memory than this host gives, and was ended ({how}); make it smaller"
+    )]
     CompilerEnded {
         /// How it ended.
         how: String,

@@ -182,7 +182,9 @@ fn folder(path: &Path) -> Result<OwnedFd, WasmError> {
     rustix::fs::open(path, flags, Bits::empty()).map_err(|error| WasmError::io(path, error.into()))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, WasmError> + Send + 'static) -> Result<T, WasmError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WasmError> + Send + 'static,
+) -> Result<T, WasmError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(WasmError::Worker { source: std::io::Error::other(error) }),

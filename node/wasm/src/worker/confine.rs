@@ -5,8 +5,8 @@
 use std::os::fd::BorrowedFd;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath, Ruleset,
-    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus, PathBeneath,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
@@ -37,12 +37,7 @@ pub(super) fn at_start(user: Option<(u32, u32)>) -> std::io::Result<Confinement>
     // After the change of user, which clears both.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    Ok(Confinement {
-        user: user.is_some(),
-        capabilities_dropped,
-        no_new_privileges: true,
-        ..Confinement::default()
-    })
+    Ok(Confinement { user: user.is_some(), capabilities_dropped, no_new_privileges: true, ..Confinement::default() })
 }
 
 fn become_user(uid: u32, gid: u32) -> std::io::Result<()> {
@@ -89,7 +84,8 @@ fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
 
 /// Closes the file system but for these folders, the network, and others' processes. Gives the version in force.
 pub(super) fn landlock(write: Option<BorrowedFd<'_>>, read: Option<BorrowedFd<'_>>) -> wasmtime::Result<Option<u32>> {
-    let unusable = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock | AccessFs::MakeFifo | AccessFs::Execute;
+    let unusable =
+        AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock | AccessFs::MakeFifo | AccessFs::Execute;
     let writing: BitFlags<AccessFs> = AccessFs::from_all(LANDLOCK) & !(unusable | AccessFs::IoctlDev);
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
@@ -106,7 +102,9 @@ pub(super) fn landlock(write: Option<BorrowedFd<'_>>, read: Option<BorrowedFd<'_
     let status = rules.restrict_self()?;
     match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, _) => Ok(None),
-        (_, LandlockStatus::Available { effective_abi, .. }) => Ok(u32::try_from((effective_abi as i32).min(LANDLOCK as i32)).ok()),
+        (_, LandlockStatus::Available { effective_abi, .. }) => {
+            Ok(u32::try_from((effective_abi as i32).min(LANDLOCK as i32)).ok())
+        }
         (_, LandlockStatus::NotEnabled | LandlockStatus::NotImplemented) => Ok(None),
     }
 }

@@ -15,6 +15,8 @@ mod readdir;
 mod run;
 mod shims;
 mod ticker;
+#[cfg(test)]
+mod walls;
 
 use std::process::ExitCode;
 

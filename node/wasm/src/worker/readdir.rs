@@ -36,7 +36,8 @@ pub(super) fn sorted(
     let mut entries = loop {
         let mut own = vec![0_u8; room + 8];
         let length = i32::try_from(room).unwrap_or(i32::MAX);
-        let errno = in_tokio(wasi::fd_readdir(&mut guest.wasi, &mut GuestMemory::Unshared(&mut own), fd, 8, length, 0, 0))?;
+        let errno =
+            in_tokio(wasi::fd_readdir(&mut guest.wasi, &mut GuestMemory::Unshared(&mut own), fd, 8, length, 0, 0))?;
         if errno != 0 {
             return Ok(errno);
         }

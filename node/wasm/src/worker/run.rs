@@ -124,9 +124,8 @@ fn live(ready: &Ready, order: &RunOrder, folders: Folders, code: OwnedFd, shared
     if counted && let Err(error) = store.set_fuel(tank) {
         shared.end(End::Failed { reason: reason(&format!("{error:#}")) }, None);
     }
-    let end = call(ready, &mut store, code, shared).unwrap_or_else(|refused| End::Refused {
-        reason: reason(&format!("{refused:#}")),
-    });
+    let end = call(ready, &mut store, code, shared)
+        .unwrap_or_else(|refused| End::Refused { reason: reason(&format!("{refused:#}")) });
     let fuel = if counted { store.get_fuel().ok().map(|left| tank.saturating_sub(left)) } else { None };
     shared.end(end, fuel)
 }

@@ -42,11 +42,32 @@ fn add_making(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap(
         MODULE,
         "path_open",
-        |mut call: Call<'_>, fd: i32, dir: i32, path: i32, len: i32, open: i32, base: i64, inherit: i64, flags: i32, to: i32| {
+        |mut call: Call<'_>,
+         fd: i32,
+         dir: i32,
+         path: i32,
+         len: i32,
+         open: i32,
+         base: i64,
+         inherit: i64,
+         flags: i32,
+         to: i32| {
             with(&mut call, |guest, memory| {
                 if open & CREATE != 0 && !guest.quota.take_file() {
                     // One that is there may be opened all the same.
-                    let there = wasi::path_open(&mut guest.wasi, memory, fd, dir, path, len, open & !CREATE, base, inherit, flags, to);
+                    let there = wasi::path_open(
+                        &mut guest.wasi,
+                        memory,
+                        fd,
+                        dir,
+                        path,
+                        len,
+                        open & !CREATE,
+                        base,
+                        inherit,
+                        flags,
+                        to,
+                    );
                     let errno = in_tokio(there)?;
                     return Ok(if errno == 0 { 0 } else { no_room(guest) });
                 }

@@ -182,6 +182,7 @@ int main(int argc, char **argv) {
     if (IS("files")) return files();
     if (IS("escape")) return escape();
     if (IS("memory")) return memory();
+    if (IS("memory")) return memory();
     if (IS("many")) return many();
     if (IS("fill")) return fill();
     if (IS("flood")) return flood();

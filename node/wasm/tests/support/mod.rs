@@ -98,13 +98,10 @@ pub fn spec(what: &[&str], workspace: &Path) -> Spec {
 }
 
 /// The worker whose working directory this is.
-pub fn standing_in(folder: &Path) -> rustix::process::Pid {
+pub fn standing_in(folder: &Path) -> Option<rustix::process::Pid> {
     let folder = folder.canonicalize().unwrap();
-    for process in std::fs::read_dir("/proc").unwrap().flatten() {
-        if std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder) {
-            let pid = process.file_name().to_string_lossy().parse().unwrap();
-            return rustix::process::Pid::from_raw(pid).unwrap();
-        }
-    }
-    panic!("no worker stands in {}", folder.display());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut there =
+        processes.filter(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder));
+    there.find_map(|entry| rustix::process::Pid::from_raw(entry.file_name().to_string_lossy().parse().ok()?))
 }

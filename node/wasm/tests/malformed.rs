@@ -105,11 +105,13 @@ async fn a_compiler_is_ended_at_its_limits() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::new(&folder.path().join("wasm"), program());
     config.compile =
-        CompileLimits { cpu_seconds: 1, memory_bytes: 64 << 20, module_bytes: 8 << 20, ..CompileLimits::default() };
+        CompileLimits { cpu_seconds: 1, memory_bytes: 1 << 20, module_bytes: 8 << 20, ..CompileLimits::default() };
     let wasm = Wasm::open(config).await.unwrap();
-    // One function of a million operations.
-    let body = "(local.set 0 (i32.add (local.get 0) (i32.mul (local.get 0) (i32.const 3))))".repeat(500_000);
-    let text = format!("(module (func (export \"_start\") (local i32) {body}))");
+    // One function, in which everything depends on everything before it.
+    let body = "(i32.store (i32.and (local.get 0) (i32.const 65532))
+        (local.tee 0 (i32.add (i32.mul (local.get 0) (local.get 1)) (i32.load (local.get 0)))))"
+        .repeat(300_000);
+    let text = format!("(module (memory 1) (func (export \"_start\") (local i32 i32) {body}))");
     let error = refused(&wasm, wat::parse_str(text).unwrap()).await;
     assert!(matches!(error, WasmError::CompilerEnded { .. }), "{error:?}");
     let error = wasm.put(vec![0; 9 << 20]).await.unwrap_err();

@@ -30,6 +30,8 @@ const EVENTS: usize = 4;
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How long a worker may take to end its guest by itself.
 const STOP_WITHIN: Duration = Duration::from_millis(600);
+/// What the kernel's count of processor time may lack, in microseconds: a tick at each of its two readings.
+const CPU_GRAIN_US: u64 = 20_000;
 
 /// A run that has begun. Dropping the last [`Handle`] kills it.
 #[derive(Debug)]
@@ -214,14 +216,21 @@ impl Actor {
                     let _ = self.events.try_send(Event::Started);
                 }
             }
-            Ok(Word::Usage(usage)) => self.usage.advance(&usage),
+            Ok(Word::Usage(usage)) => self.take(usage),
             Ok(Word::Ended { end, usage }) => {
-                self.usage.advance(&usage);
+                self.take(usage);
                 self.said.get_or_insert(end);
             }
             Ok(Word::Compiled | Word::Invalid { .. }) => self.distrust("it was asked to run, not to compile"),
             Err(error) => self.distrust(&error.to_string()),
         }
+    }
+
+    /// Takes a sample, but no more processor time than the kernel has seen.
+    fn take(&mut self, mut usage: Usage) {
+        let seen = self.process.cpu_us().zip(self.began_us).map(|(now, began)| now.saturating_sub(began));
+        usage.cpu_us = usage.cpu_us.min(seen.unwrap_or(0).saturating_add(CPU_GRAIN_US));
+        self.usage.advance(&usage);
     }
 
     /// What a worker says can't be understood: the guest may have it.

@@ -37,7 +37,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// How a worker is started.
     pub program: Program,
-    /// The user and group that workers become; needs root. They must be able to write to the workspaces they are given.
+    /// The user and group that workers become; needs root. They must be able to write to the workspaces they are given,
+    /// and to read the notices; not to walk there.
     pub user: Option<(u32, u32)>,
     /// Workers that are started ahead.
     pub spares: usize,

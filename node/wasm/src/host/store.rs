@@ -66,6 +66,8 @@ pub(super) struct Store {
     secret: [u8; 32],
     most: u64,
     opened: Mutex<Opened>,
+    /// Of the engines used so far; to make one takes a while.
+    keys: Mutex<HashMap<Flavour, String>>,
 }
 
 /// Where a compiler writes to, before it has a name.
@@ -86,7 +88,7 @@ impl Store {
         }
         let file = folder.join("key");
         let secret = secret(&file).map_err(|error| WasmError::io(&file, error))?;
-        Ok(Self { modules, compiled, secret, most, opened: Mutex::default() })
+        Ok(Self { modules, compiled, secret, most, opened: Mutex::default(), keys: Mutex::default() })
     }
 
     pub(super) fn put(&self, module: &[u8]) -> Result<ModuleId, WasmError> {
@@ -201,7 +203,15 @@ impl Store {
     }
 
     fn names(&self, module: &ModuleId, flavour: Flavour) -> Result<(PathBuf, PathBuf), WasmError> {
-        let key = engine::key(flavour).map_err(|error| WasmError::Engine { reason: error.to_string() })?;
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = match keys.get(&flavour) {
+            Some(key) => key.clone(),
+            None => {
+                let key = engine::key(flavour).map_err(|error| WasmError::Engine { reason: error.to_string() })?;
+                keys.insert(flavour, key.clone());
+                key
+            }
+        };
         let name = self.compiled.join(format!("{module}-{key}"));
         Ok((name.with_extension(CODE), name.with_extension(DIGEST)))
     }

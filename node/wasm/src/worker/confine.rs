@@ -15,8 +15,9 @@ use crate::report::Confinement;
 
 /// Most descriptors at once; each file that a guest has open takes one.
 const DESCRIPTORS: u64 = 512;
-/// What a worker needs besides the guest: its own heap, the stacks, tables of the host. Folders are listed in it.
-const OWN_BYTES: u64 = 96 << 20;
+/// What a worker may need besides the guest: its stacks and heap, and what one call of the guest makes the host hold (128 MiB at most, by
+/// Wasmtime).
+const OWN_BYTES: u64 = 256 << 20;
 /// Addresses set aside besides: the reservation of a memory with its guards, compiled code, libraries, stacks, allocator arenas.
 const OWN_ADDRESSES: u64 = 12 << 30;
 /// The newest Landlock that this was written for.
@@ -65,7 +66,8 @@ pub(super) fn bounds(bounds: Bounds) -> std::io::Result<()> {
     limit(Resource::As, data.saturating_add(OWN_ADDRESSES))?;
     limit(Resource::Fsize, bounds.file)?;
     match bounds.cpu_seconds {
-        Some(seconds) => limit(Resource::Cpu, seconds),
+        // A second before the kernel kills without a word, it sends SIGXCPU.
+        Some(seconds) => between(Resource::Cpu, seconds, seconds.saturating_add(1)),
         None => Ok(()),
     }
 }
@@ -76,9 +78,12 @@ pub(super) fn no_more_threads() -> std::io::Result<()> {
 }
 
 fn limit(resource: Resource, most: u64) -> std::io::Result<()> {
-    let hard = rustix::process::getrlimit(resource).maximum;
-    let most = hard.map_or(most, |hard| hard.min(most));
-    setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+    between(resource, most, most)
+}
+
+fn between(resource: Resource, soft: u64, hard: u64) -> std::io::Result<()> {
+    let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    setrlimit(resource, Rlimit { current: Some(soft.min(most)), maximum: Some(hard.min(most)) })?;
     Ok(())
 }
 

@@ -114,6 +114,12 @@ fn add_filling(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.func_wrap(MODULE, "fd_write", |mut call: Call<'_>, fd: i32, list: i32, count: i32, to: i32| {
         with(&mut call, |guest, memory| {
             let Some(bytes) = gather(memory, list, count) else { return Ok(FAULT) };
+            if let Some(at) = position(guest, fd)?
+                && !guest.quota.fits(at.saturating_add(bytes))
+            {
+                guest.quota.refused();
+                return Ok(FBIG);
+            }
             if !guest.quota.take_bytes(bytes) && is_file(guest, fd)? {
                 return Ok(no_room(guest));
             }
@@ -208,6 +214,13 @@ fn gather(memory: &GuestMemory<'_>, list: i32, count: i32) -> Option<u64> {
     let to = from.checked_add(place(count).checked_mul(8)?)?;
     let lengths = bytes.get(from..to)?.chunks_exact(8).filter_map(|buffer| buffer.get(4..8)?.try_into().ok());
     Some(lengths.map(|length| u64::from(u32::from_le_bytes(length))).fold(0, u64::saturating_add))
+}
+
+/// Where in its file a descriptor stands; none where it is no file.
+fn position(guest: &mut Guest, fd: i32) -> wasmtime::Result<Option<u64>> {
+    let mut at = [0_u8; 8];
+    let errno = wasi::fd_tell(&mut guest.wasi, &mut GuestMemory::Unshared(&mut at), fd, 0)?;
+    Ok((errno == 0).then_some(u64::from_le_bytes(at)))
 }
 
 /// Whether a descriptor is a file on disk, rather than an output.

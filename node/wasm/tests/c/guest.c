@@ -108,10 +108,25 @@ static int fill(void) {
     printf("%ld KiB, %s\n", total >> 10, errno == ENOSPC ? "ENOSPC" : strerror(errno));
     printf("beyond: %s\n", pwrite(fd, block, 1, 1L << 30) == 1 ? "WRITTEN" : "refused");
     printf("longer: %s\n", ftruncate(fd, 1L << 30) ? "refused" : "DONE");
+    lseek(fd, 1L << 30, SEEK_SET);
+    printf("after a hole: %s\n", write(fd, block, 1) == 1 ? "WRITTEN" : "refused");
     close(fd);
     unlink("/workspace/full");
     fd = open("/workspace/again", O_WRONLY | O_CREAT, 0666);
     printf("after removing it: %s\n", write(fd, block, sizeof block) > 0 ? "written" : "refused");
+    return 0;
+}
+
+static int gulp(void) {
+    size_t size = 100 << 20;
+    char *volatile all = malloc(size);
+    int fd = open("/workspace/large", O_RDONLY);
+    if (!all || fd < 0) return 1;
+    ssize_t n = read(fd, all, size);
+    printf("%s\n", n > 0 ? "read" : strerror(errno));
+    int out = open("/workspace/copy", O_WRONLY | O_CREAT, 0666);
+    n = write(out, all, size);
+    printf("%s\n", n > 0 ? "written" : strerror(errno));
     return 0;
 }
 
@@ -188,6 +203,7 @@ int main(int argc, char **argv) {
     if (IS("list")) return listed();
     if (IS("notice")) return notice();
     if (IS("drip")) return drip();
+    if (IS("gulp")) return gulp();
     if (IS("deep")) return deep(0);
     if (IS("trap")) __builtin_trap();
     if (IS("sleep")) { sleep(3600); return 0; }

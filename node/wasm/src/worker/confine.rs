@@ -19,7 +19,7 @@ const DESCRIPTORS: u64 = 512;
 /// Wasmtime).
 const OWN_BYTES: u64 = 256 << 20;
 /// Addresses set aside besides: the reservation of a memory with its guards, compiled code, libraries, stacks, allocator arenas.
-const OWN_ADDRESSES: u64 = 12 << 30;
+const OWN_ADDRESSES: u64 = 6 << 30;
 /// The newest Landlock that this was written for.
 const LANDLOCK: ABI = ABI::V6;
 

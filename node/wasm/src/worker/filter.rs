@@ -58,7 +58,6 @@ const CALLS: &[i64] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_brk,
-    libc::SYS_memfd_create,
     libc::SYS_membarrier,
     // Time and random bytes.
     libc::SYS_clock_gettime,
@@ -89,7 +88,7 @@ const CALLS: &[i64] = &[
 
 /// What only older architectures have.
 #[cfg(target_arch = "x86_64")]
-const OLD_CALLS: &[i64] = &[libc::SYS_poll, libc::SYS_epoll_wait, libc::SYS_stat, libc::SYS_lstat, libc::SYS_readlink];
+const OLD_CALLS: &[i64] = &[libc::SYS_poll, libc::SYS_epoll_wait];
 #[cfg(not(target_arch = "x86_64"))]
 const OLD_CALLS: &[i64] = &[];
 

@@ -115,6 +115,7 @@ struct Actor {
     /// The process's time when the guest began, by the kernel.
     began_us: Option<u64>,
     said: Option<End>,
+    ready: bool,
     paused: bool,
     /// It was told to end; when patience ends, it is killed.
     told: bool,
@@ -146,6 +147,7 @@ pub(super) fn start(
         usage: Usage::default(),
         began_us: None,
         said: None,
+        ready: false,
         paused: false,
         told: false,
         kill_at: Some(Instant::now() + READY_WITHIN),
@@ -204,6 +206,7 @@ impl Actor {
     fn hear(&mut self, word: io::Result<Word>) {
         match word {
             Ok(Word::Ready(confinement)) => {
+                self.ready = true;
                 if !self.told {
                     self.kill_at = None;
                 }
@@ -245,12 +248,17 @@ impl Actor {
                 if !self.told {
                     self.process.stand().await;
                     self.paused = true;
+                    // Standing, it can't get ready.
+                    self.kill_at = None;
                 }
                 let _ = answer.send(self.used());
             }
             Command::Resume(answer) => {
                 self.process.signal(Signal::CONT);
                 self.paused = false;
+                if !self.ready && !self.told {
+                    self.kill_at = Some(Instant::now() + READY_WITHIN);
+                }
                 let _ = answer.send(self.used());
             }
             Command::Usage(answer) => {

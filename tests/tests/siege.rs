@@ -161,6 +161,14 @@ impl Process {
     }
 }
 
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 struct Siege<'a> {
     victim: &'a Node,
     host: &'a Node,
@@ -168,12 +176,16 @@ struct Siege<'a> {
     asker: &'a Asker,
     process: Process,
     price: u32,
+    changed: Instant,
     rows: Vec<String>,
 }
 
 impl Siege<'_> {
     /// Changes the second host's price, and waits until the renter's search has it.
     fn price_seen(&mut self) -> Duration {
+        // As often as a machine's offers are taken in.
+        thread::sleep(Duration::from_millis(2500).saturating_sub(self.changed.elapsed()));
+        self.changed = Instant::now();
         self.price += 1;
         let price = format!("{}.{:02}", self.price / 100, self.price % 100);
         let wanted: f64 = price.parse().unwrap();
@@ -198,6 +210,8 @@ impl Siege<'_> {
         let over = AtomicBool::new(false);
         let asker = self.asker;
         let (outcome, prices, (took, lost), most) = thread::scope(|scope| {
+            // A check that fails ends what runs beside it, too.
+            let ended = Ended(&over);
             let asking = scope.spawn(|| asker.round_trips(&over));
             let (over, pid) = (&over, self.process.0);
             let watching = scope.spawn(move || {
@@ -212,11 +226,11 @@ impl Siege<'_> {
             let attacking = scope.spawn(move || attack(end));
             thread::sleep(Duration::from_millis(500));
             let mut prices = vec![self.price_seen()];
-            while Instant::now() + Duration::from_secs(1) < end {
+            while self.changed + Duration::from_secs(3) < end {
                 prices.push(self.price_seen());
             }
             let outcome = attacking.join().unwrap();
-            over.store(true, Ordering::Relaxed);
+            drop(ended);
             (outcome, prices, asking.join().unwrap(), watching.join().unwrap())
         });
         let used = self.process.cpu() - cpu;
@@ -325,7 +339,8 @@ fn a_node_under_siege_serves_those_who_trade() {
     let world = World::with_docker();
     let victim = world.watch(world.node("victim").everywhere().host(1, "1.00").start());
     let reached = |place: &Elsewhere| victim.address(&format!("/ip4/{}/tcp", place.host)).to_owned();
-    let host = world.watch(world.node("host").host(2, "1.00").knows(victim.address("/ip4/127.0.0.1/udp")).start());
+    let host = world.node("host").host(2, "1.00").env("SOUK_HOST_PRICES_STORAGE_GB_MONTH", "0");
+    let host = world.watch(host.knows(victim.address("/ip4/127.0.0.1/udp")).start());
     let renter = world.node("renter").elsewhere(&home).knows(&reached(&home)).start();
     host.meets(&victim);
     renter.meets(&victim);
@@ -357,6 +372,7 @@ fn a_node_under_siege_serves_those_who_trade() {
         asker: &asker,
         process: Process(victim.pid()),
         price: 100,
+        changed: Instant::now(),
         rows: Vec::new(),
     };
     let _ = siege.stage("nothing", |end| {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::{Admission, Limits, NetworkConfig},
+    crowd,
     error::StartError,
     event::NetworkEvent,
     exchange, fence, gossip, limits,
@@ -22,6 +23,8 @@ use crate::{
 /// Every protocol of a node. Those that may refuse a connection come first.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
+    /// Before the limits on all: a place is not to be counted that a crowd does not get.
+    pub(crate) crowd: crowd::Behaviour,
     pub(crate) limits: conns::Behaviour,
     pub(crate) blocked: lists::Behaviour<lists::BlockedPeers>,
     /// Present in a private cluster only.
@@ -56,6 +59,7 @@ impl Behaviour {
         let limits = &config.limits;
         let local = identity.public().to_peer_id();
         Ok(Self {
+            crowd: crowd::Behaviour::new(limits.connections_pending_per_source, limits.connections_per_source),
             limits: conns::Behaviour::new(connection_limits(limits)),
             blocked: lists::Behaviour::default(),
             members: members(&config.admission).into(),

@@ -19,6 +19,7 @@
 //! | `discovery`, `peers`, `schedule` | pure policy: whom to dial and when, which addresses to believe, backoff |
 //! | `reach` | pure policy: which own addresses to believe, and who relays while others can't dial this node |
 //! | `fence` | which dials peers can bring about |
+//! | `crowd` | how many connections one address may have |
 //! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
 //!
 //! What holds whatever happens: every request ends in an answer or a typed error; every queue is bounded and says what happens
@@ -28,6 +29,7 @@
 
 mod behaviour;
 pub mod config;
+mod crowd;
 mod discovery;
 pub mod error;
 mod event;

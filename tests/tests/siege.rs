@@ -192,10 +192,15 @@ impl Siege<'_> {
         let _ = self.host.json(&["host", "price", "--price", &price]);
         let begun = Instant::now();
         let seen = poll(BY_GOSSIP, || {
-            let asks = self.renter.asks();
-            let ask = asks.iter().find(|a| a["host_id"] == self.host.id.as_str() && a["slots"] == 1)?;
+            let found = self.renter.json(&["search", &format!("host_id={}", self.host.id)]);
+            let ask = found["rows"].as_array()?.iter().find(|a| a["slots"] == 1)?;
             (ask["dph"].as_f64() == Some(wanted)).then_some(())
         });
+        if seen.is_none() {
+            for node in [self.victim, self.renter] {
+                println!("{}", node.souk(&["status"], &[]).out);
+            }
+        }
         assert!(seen.is_some(), "the price {price} is not seen through the besieged node");
         begun.elapsed()
     }

@@ -20,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     limits::{
-        DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, MAX_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT,
-        RETRY_AFTER,
+        CONNECTION_INTAKE_KIB, DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, MAX_ANSWER, MAX_REQUEST,
+        REQUEST_TIMEOUT, RETRY_AFTER,
     },
     names::Names,
     status::Counters,
@@ -36,8 +36,12 @@ const ANSWER_TOO_LARGE: u8 = 4;
 /// A body grows by this much at a time as it arrives, so that a length alone reserves no memory.
 const CHUNK: usize = 64 * 1024;
 
-/// The share of the intake budget that one inbound request holds until its reply.
-pub(crate) type IntakePermit = OwnedSemaphorePermit;
+/// The shares of the intake budgets, of all and of its connection, that one inbound request holds until its reply.
+#[derive(Debug)]
+pub(crate) struct IntakePermit {
+    _all: OwnedSemaphorePermit,
+    _connection: OwnedSemaphorePermit,
+}
 
 /// A request, as it goes out or came in.
 #[derive(Debug)]
@@ -72,33 +76,62 @@ pub(crate) type Event = request_response::Event<Question, Answer>;
 
 /// The exchange of a network.
 pub(crate) fn behaviour(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    exchange(names.exchange.clone(), INTAKE_KIB, REQUEST_TIMEOUT, EXCHANGE_STREAMS, counters)
+    exchange(names.exchange.clone(), (INTAKE_KIB, CONNECTION_INTAKE_KIB), REQUEST_TIMEOUT, EXCHANGE_STREAMS, counters)
 }
 
 /// The exchange by which nodes ask one another to dial back.
 pub(crate) fn dial_back(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    exchange(names.reach.clone(), DIAL_BACKS, DIAL_BACK_TIMEOUT, DIAL_BACKS, counters)
+    exchange(names.reach.clone(), (DIAL_BACKS, DIAL_BACKS), DIAL_BACK_TIMEOUT, DIAL_BACKS, counters)
 }
 
 fn exchange(
     protocol: StreamProtocol,
-    intake_kib: usize,
+    (intake, connection): (usize, usize),
     timeout: Duration,
     streams: usize,
     counters: Arc<Counters>,
 ) -> Behaviour {
     Behaviour::with_codec(
-        Codec { intake: Arc::new(Semaphore::new(intake_kib)), counters },
+        Codec::new(intake, connection, counters),
         [(protocol, request_response::ProtocolSupport::Full)],
         request_response::Config::default().with_request_timeout(timeout).with_max_concurrent_streams(streams),
     )
 }
 
 /// Reads and writes exchanges.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Codec {
+    /// The budget of inbound bodies, over all connections.
     intake: Arc<Semaphore>,
+    /// That of this connection; none in the behaviour's own, which reads nothing.
+    share: Option<Arc<Semaphore>>,
+    connection_kib: usize,
     counters: Arc<Counters>,
+}
+
+impl Codec {
+    fn new(intake_kib: usize, connection_kib: usize, counters: Arc<Counters>) -> Self {
+        Self { intake: Arc::new(Semaphore::new(intake_kib)), share: None, connection_kib, counters }
+    }
+
+    fn room(&self, kib: u32) -> Option<IntakePermit> {
+        let connection = Arc::clone(self.share.as_ref()?).try_acquire_many_owned(kib).ok()?;
+        let all = Arc::clone(&self.intake).try_acquire_many_owned(kib).ok()?;
+        Some(IntakePermit { _all: all, _connection: connection })
+    }
+}
+
+/// The behaviour clones its codec for each connection, which gets a share of its own, and a connection its own for each stream.
+impl Clone for Codec {
+    fn clone(&self) -> Self {
+        let share = self.share.clone().unwrap_or_else(|| Arc::new(Semaphore::new(self.connection_kib)));
+        Self {
+            intake: Arc::clone(&self.intake),
+            share: Some(share),
+            connection_kib: self.connection_kib,
+            counters: Arc::clone(&self.counters),
+        }
+    }
 }
 
 impl request_response::Codec for Codec {
@@ -116,7 +149,7 @@ impl request_response::Codec for Codec {
         }
         // Every request holds a KiB at least, which also bounds how many there are.
         let share = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
-        let Ok(permit) = Arc::clone(&self.intake).try_acquire_many_owned(share) else {
+        let Some(permit) = self.room(share) else {
             return Ok(Question::NoRoom);
         };
         let body = read_body(io, length).await?;
@@ -233,7 +266,19 @@ mod tests {
     use super::*;
 
     fn codec(kib: usize) -> Codec {
-        Codec { intake: Arc::new(Semaphore::new(kib)), counters: Arc::default() }
+        Codec::new(kib, kib, Arc::default()).clone()
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_a_share_and_its_streams_have_one_together() {
+        let all = Codec::new(10, 2, Arc::default());
+        let bytes = [&1_500u32.to_be_bytes()[..], &[1; 1_500]].concat();
+        let (one, other) = (all.clone(), all.clone());
+        let first = question(&mut one.clone(), &bytes).await.unwrap();
+        assert!(matches!(first, Question::Body(_, Some(_))));
+        assert!(matches!(question(&mut one.clone(), &bytes).await.unwrap(), Question::NoRoom));
+        assert!(matches!(question(&mut other.clone(), &bytes).await.unwrap(), Question::Body(_, Some(_))));
+        assert_eq!(all.intake.available_permits(), 8, "what is refused takes nothing from others");
     }
 
     const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/1");

@@ -17,6 +17,7 @@ use crate::{
     peers,
     rate::Bucket,
     status::Traffic,
+    turns::Turn,
 };
 
 /// Who opened a connection.
@@ -95,6 +96,8 @@ pub(crate) struct Peer {
     pub(crate) requests: Bucket,
     pub(crate) gossip: Bucket,
     pub(crate) dial_backs: Bucket,
+    /// What it has asked, and what of our answers it has not taken.
+    pub(crate) turn: Turn,
     /// It says that it relays.
     pub(crate) relays: bool,
     /// What was exchanged otherwise than by streams.
@@ -142,6 +145,7 @@ impl Table {
             requests: Bucket::new(limits.requests_per_second, limits.requests_per_second.saturating_mul(2), now),
             gossip: Bucket::new(limits.gossip_per_second, limits.gossip_per_second.saturating_mul(10), now),
             dial_backs: Bucket::per_minute(DIAL_BACKS_PER_MINUTE, 8, now),
+            turn: Turn::default(),
             relays: false,
             traffic: Traffic::default(),
         });

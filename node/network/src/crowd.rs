@@ -76,7 +76,7 @@ impl Places {
 }
 
 /// Whom a connection from there is counted with; nobody for this machine and for relays' circuits.
-fn source(remote: &Multiaddr) -> Option<IpAddr> {
+pub(crate) fn source(remote: &Multiaddr) -> Option<IpAddr> {
     let ip = match remote.iter().next() {
         Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
         Some(Protocol::Ip6(ip)) => match ip.to_ipv4_mapped() {

@@ -41,6 +41,10 @@ pub const INTAKE_KIB: usize = 64 * 1024;
 /// The same for one connection: four of the largest. One address has at most 48 connections, so it can't spend the whole budget.
 pub const CONNECTION_INTAKE_KIB: usize = 1024;
 
+/// Requests of all nodes behind one address that wait or are with the consumer; more are answered `busy`. Each can keep a yamux
+/// window of 256 KiB from being read meanwhile: 32 MiB in all. Two nodes' [`WINDOW`]s.
+pub const SOURCE_REQUESTS: usize = 2 * WINDOW;
+
 /// Requests of one peer that the consumer has at once. More of them wait, up to a [`WINDOW`], while others' get their turn; small
 /// enough that the sixteen nodes of one crowded address delay others by some 256 answers at most.
 pub const PEER_TURN: usize = 16;

@@ -3,16 +3,21 @@
 //! Owns the requests of a peer that wait for the consumer, and the bytes of answers that their askers have not taken. Pure counts and
 //! queues: the task hands requests on and sends the answers.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    sync::{Arc, Weak},
+};
 
 use libp2p::{
     PeerId,
     request_response::{InboundRequestId, ResponseChannel},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     exchange::{Answer, IntakePermit},
-    limits::{ANSWERS, MAX_ANSWER, PEER_ANSWERS, PEER_TURN, WINDOW},
+    limits::{ANSWERS, MAX_ANSWER, PEER_ANSWERS, PEER_TURN, SOURCE_REQUESTS, WINDOW},
 };
 
 /// A request as it came.
@@ -22,6 +27,29 @@ pub(crate) struct Asked {
     pub(crate) body: Vec<u8>,
     pub(crate) held: Option<IntakePermit>,
     pub(crate) channel: ResponseChannel<Answer>,
+    /// Its place among the requests of its address, until it is answered.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// Places for requests, by the address they come from: [`SOURCE_REQUESTS`] each.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    of: HashMap<IpAddr, Weak<Semaphore>>,
+}
+
+impl Sources {
+    /// The places of a source; who has none, as on this machine, has them for itself.
+    pub(crate) fn places(&mut self, source: Option<IpAddr>) -> Arc<Semaphore> {
+        let fresh = || Arc::new(Semaphore::new(SOURCE_REQUESTS));
+        let Some(source) = source else { return fresh() };
+        let known = self.of.get(&source).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            self.of.retain(|_, places| places.strong_count() > 0);
+            let places = fresh();
+            self.of.insert(source, Arc::downgrade(&places));
+            places
+        })
+    }
 }
 
 /// One peer's requests: at most [`PEER_TURN`] with the consumer, at most a [`WINDOW`] behind them.
@@ -131,6 +159,22 @@ mod tests {
         assert_eq!(handed, (0..PEER_TURN).collect::<Vec<_>>());
         turn.done();
         assert_eq!((turn.next(), turn.next()), (Some(PEER_TURN), None));
+    }
+
+    #[test]
+    fn an_address_has_its_places_whoever_comes_from_it() {
+        let mut sources = Sources::default();
+        let at = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let (one, same, other) =
+            (sources.places(at("8.8.8.8")), sources.places(at("8.8.8.8")), sources.places(at("8.8.4.4")));
+        let all = one.try_acquire_many(u32::try_from(SOURCE_REQUESTS).unwrap()).unwrap();
+        assert!(same.try_acquire().is_err() && other.try_acquire().is_ok());
+        drop(all);
+        assert!(same.try_acquire().is_ok());
+        drop((one, same, other));
+        let _ = sources.places(at("1.1.1.1"));
+        assert_eq!(sources.of.len(), 1, "those who have gone are forgotten");
+        assert!(!Arc::ptr_eq(&sources.places(None), &sources.places(None)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Requests in both directions, once their peer is connected.
 
-use std::{io, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -68,15 +68,15 @@ impl Task {
         };
         self.table.received(&peer, body.len());
         let spent = self.answers.is_full(&peer);
-        let asked = Asked { id, body, held, channel };
-        let waits = match self.table.get_mut(&peer) {
-            Some(entry) => {
-                let in_rate = entry.requests.take(Instant::now());
-                if in_rate && !spent { entry.turn.wait(asked) } else { Err(Box::new(asked)) }
-            }
-            None => Err(Box::new(asked)),
+        let Some(entry) = self.table.get_mut(&peer) else {
+            return self.busy(&peer, channel);
         };
-        match waits {
+        let in_rate = entry.requests.take(Instant::now());
+        let place = Arc::clone(&entry.places).try_acquire_owned().ok().filter(|_| in_rate && !spent);
+        let Some(place) = place else {
+            return self.busy(&peer, channel);
+        };
+        match entry.turn.wait(Asked { id, body, held, channel, place }) {
             Ok(()) => self.hand_on(peer),
             Err(asked) => self.busy(&peer, asked.channel),
         }
@@ -84,7 +84,7 @@ impl Task {
 
     /// Hands a peer's requests to the consumer, as many as it may have there at once.
     fn hand_on(&mut self, peer: PeerId) {
-        while let Some(Asked { id, body, held, channel }) =
+        while let Some(Asked { id, body, held, channel, place }) =
             self.table.get_mut(&peer).and_then(|entry| entry.turn.next())
         {
             let (reply, answer) = Reply::new(held);
@@ -100,7 +100,10 @@ impl Task {
                 continue;
             }
             self.counters.requests_received.one();
-            let answered = answer.map(move |answer| (peer, id, channel, answer.unwrap_or(Answer::None)));
+            let answered = answer.map(move |answer| {
+                drop(place);
+                (peer, id, channel, answer.unwrap_or(Answer::None))
+            });
             self.replies.push(answered.boxed());
         }
     }

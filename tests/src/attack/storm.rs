@@ -213,7 +213,8 @@ impl Target {
             1 => [rpc::graft(&self.offers()), rpc::prune(&self.offers(), u64::MAX)].concat(),
             2 => rpc::ihave(&self.offers(), &ids),
             3 => rpc::iwant(&ids),
-            _ => [rpc::subscription(&self.offers(), n % 2 == 0), rpc::graft("/junk"), rpc::prune("/junk", 0)].concat(),
+            _ => [rpc::subscription(&self.offers(), n.is_multiple_of(2)), rpc::graft("/junk"), rpc::prune("/junk", 0)]
+                .concat(),
         }
     }
 

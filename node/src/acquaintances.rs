@@ -78,6 +78,17 @@ pub async fn keep(dir: std::path::PathBuf, network: NetworkHandle, mut written: 
     }
 }
 
+/// Adds one that was found before there was a node; the first of all.
+///
+/// # Errors
+/// The file system's.
+pub fn add(dir: &Path, node: NodeId, addresses: Vec<Multiaddr>) -> std::io::Result<()> {
+    let mut known = load(dir);
+    known.retain(|(peer, _)| *peer != node);
+    known.insert(0, (node, addresses));
+    save(dir, known)
+}
+
 fn save(dir: &Path, known: Vec<Known>) -> std::io::Result<()> {
     let peers = known.into_iter().map(|(node, addresses)| Acquaintance { node, addresses }).collect();
     let mut file = tempfile::NamedTempFile::new_in(dir)?;

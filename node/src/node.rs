@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::Context;
 use souk_ledger::lock::DirectoryLock;
-use souk_network::{Multiaddr, NetworkConfig};
+use souk_network::{Admission, Multiaddr, NetworkConfig, PortMapping};
 use souk_protocol::{NodeId, machine::engine::Engine};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,7 +21,9 @@ use crate::{
     identity::Identity,
     ledger::Ledger,
     market::{
-        About, MarketHandle, guard,
+        About, MarketHandle,
+        clustered::Clustered,
+        guard,
         logins::Logins,
         owned::Owned,
         settlement::Money,
@@ -79,6 +81,10 @@ pub async fn run(config: Config, options: Options, stop: CancellationToken) -> a
                 tracing::warn!("{why}; starting anew");
                 tokio::time::sleep(ANEW).await;
             }
+            End::Rekeyed => {
+                tracing::info!("the cluster has a new key; starting anew with it");
+                tokio::time::sleep(ANEW).await;
+            }
         }
     }
 }
@@ -106,12 +112,19 @@ async fn once(
         let dir = dir.clone();
         tokio::task::spawn_blocking(move || acquaintances::load(&dir)).await?
     };
-    let mut network_config = network_config(config, &identity)?;
+    let cluster = {
+        let (dir, key) = (dir.clone(), identity.keypair.clone());
+        tokio::task::spawn_blocking(move || Clustered::open(dir, key)).await??
+    };
+    let mut network_config = network_config(config, &identity, cluster.as_ref())?;
     network_config.known.clone_from(&known);
     let (network, mut events) = souk_network::spawn(network_config, network_stop)?;
     // The list is taken before the network ends: its own end comes after this one's.
     let keep_until = stop.child_token();
     let keeping = tokio::spawn(acquaintances::keep(dir.clone(), network.clone(), known, keep_until));
+    let (mapped, mapping) = watch::channel(PortMapping::default());
+    let mapping_ports = (config.network.port_mapping)
+        .then(|| tokio::spawn(souk_network::map_ports(network.clone(), mapped, stop.child_token())));
     let (market, mut commands) = MarketHandle::channel();
     let (hooks, feed, hooks_task) = {
         let (dir, key) = (dir.clone(), identity.keypair.clone());
@@ -121,8 +134,10 @@ async fn once(
         started: now(),
         network_name: config.network.name.clone(),
         dir: dir.clone(),
+        on_removal: config.cluster.on_removal.into(),
         external: config.network.external.clone(),
         has_bootstrap: !config.network.bootstrap.is_empty(),
+        mapping,
         currency: config.renter.currency.clone(),
         max_price: config.renter.max_price,
         ssh: crate::access::ssh::SshSeed::of(&identity.keypair),
@@ -198,6 +213,7 @@ async fn once(
         host,
         locks,
         owned,
+        cluster,
         about,
         hooks: feed,
         logins,
@@ -218,6 +234,9 @@ async fn once(
     let result = running.await.context("the market task broke")?;
     stop.cancel();
     keeping.await.ok();
+    if let Some(task) = mapping_ports {
+        task.await.ok();
+    }
     server.await.ok();
     hooks_stop.cancel();
     telling.await.ok();
@@ -238,7 +257,7 @@ async fn listening(network: &souk_network::NetworkHandle, me: NodeId) -> Vec<Str
     known.iter().map(|a| format!("{a}/p2p/{me}")).collect()
 }
 
-fn network_config(config: &Config, identity: &Identity) -> anyhow::Result<NetworkConfig> {
+fn network_config(config: &Config, identity: &Identity, cluster: Option<&Clustered>) -> anyhow::Result<NetworkConfig> {
     let addresses = |what: &str, list: &[String]| {
         let parse = |text: &String| {
             text.parse::<Multiaddr>().with_context(|| {
@@ -253,5 +272,10 @@ fn network_config(config: &Config, identity: &Identity) -> anyhow::Result<Networ
     network.bootstrap = addresses("network.bootstrap", &config.network.bootstrap)?;
     network.external = addresses("network.external", &config.network.external)?;
     network.relay = config.network.relay;
+    if let Some(cluster) = cluster {
+        network.admission = Admission::Members(cluster.members());
+        network.fence = cluster.fence();
+        network.mdns = config.cluster.mdns;
+    }
     Ok(network)
 }

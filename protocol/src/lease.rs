@@ -180,6 +180,8 @@ pub enum PauseReason {
     Maintenance,
     /// A volume that it has attached is not to be had any more: over, or used up by its limit.
     VolumeEnded,
+    /// The renter has used up the slot hours that its private cluster gives it on this host.
+    QuotaUsed,
 }
 
 /// Why a lease has ended.
@@ -216,10 +218,13 @@ pub enum EndReason {
     Disputed,
     /// The host was not heard of any more.
     HostVanished,
+    /// The renter was removed from the private cluster that both were in.
+    MemberRemoved,
 }
 
 impl EndReason {
-    /// Whether the host caused it.
+    /// Whether the host caused it. Ending the leases of removed members is its own policy; and in a public network, where nobody is a
+    /// member of anything, these words excuse nothing.
     #[must_use]
     pub const fn is_hosts_doing(self) -> bool {
         matches!(
@@ -231,6 +236,7 @@ impl EndReason {
                 | Self::EngineLost
                 | Self::VolumeLost
                 | Self::HostVanished
+                | Self::MemberRemoved
         )
     }
 }
@@ -273,6 +279,7 @@ impl fmt::Display for PauseReason {
             Self::Outbid => "outbid",
             Self::Maintenance => "maintenance",
             Self::VolumeEnded => "volume_ended",
+            Self::QuotaUsed => "quota_used",
         })
     }
 }
@@ -295,6 +302,7 @@ impl fmt::Display for EndReason {
             Self::Unpaid => "unpaid",
             Self::Disputed => "disputed",
             Self::HostVanished => "host_vanished",
+            Self::MemberRemoved => "member_removed",
         })
     }
 }

@@ -6,6 +6,7 @@
 //! and leases can be tested in virtual time.
 
 pub mod checkpoint;
+pub mod cluster;
 pub mod cost;
 pub mod encode;
 pub mod entry;

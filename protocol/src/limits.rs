@@ -6,7 +6,7 @@ use crate::{money::Amount, time::Millis};
 pub const OFFER_BYTES: usize = 4096;
 /// Machines one host may offer, so that one key can't fill other people's books.
 pub const MACHINES_PER_HOST: usize = 64;
-/// Offers and tombstones a book keeps: some 100 MB at the usual size.
+/// Offers and tombstones a book keeps: some 330 MB at the usual size, by the books of `tests/scale`.
 pub const BOOK_OFFERS: usize = 100_000;
 /// How far ahead of our clock an offer may be dated before it is put aside.
 pub const CLOCK_SKEW: Millis = Millis::from_mins(2);
@@ -224,3 +224,34 @@ pub const CORRECTIONS: u8 = 4;
 pub const PAYMENTS_MISSED: u8 = 8;
 /// How old a payment of this node's, or its payee's last answer, is at least before its owner may hold it for lost.
 pub const LOST_AFTER: Millis = Millis::from_mins(10);
+
+/// Members of a private cluster: a list of so many, with the longest names, has some 125 KB, and fits in one answer.
+pub const CLUSTER_MEMBERS: usize = 1024;
+/// Bytes of a signed member list: [`CLUSTER_MEMBERS`] members of at most 125 bytes each, and what is around them.
+pub const MEMBER_LIST_BYTES: usize = 160 * 1024;
+/// Characters of a cluster's name, and of a member's.
+pub const CLUSTER_NAME_BYTES: usize = 32;
+/// Addresses in a ticket: some for each way of reaching the keeper.
+pub const TICKET_ADDRESSES: usize = 8;
+/// Bytes of one of them, as text: through a relay, with two peer ids, it takes some 200.
+pub const TICKET_ADDRESS_BYTES: usize = 256;
+/// Characters of a ticket, so that it stays one line that a person can send …
+pub const TICKET_CHARS: usize = 2048;
+/// … and its bytes before they are written in base58, which makes three of them some four characters.
+pub const TICKET_BYTES: usize = 1440;
+/// The longest life of a ticket: it holds secrets, and is to be forgotten.
+pub const TICKET_LIFE: Millis = Millis::from_hours(30 * 24);
+/// Tickets of a cluster that can still be redeemed, at once; …
+pub const TICKETS_OPEN: usize = 256;
+/// … and those used up or expired that are remembered, so that who comes with one is told …
+pub const TICKETS_PAST: usize = 256;
+/// … for so long.
+pub const TICKET_REMEMBERED: Millis = Millis::from_hours(30 * 24);
+/// Removed nodes that a cluster's keeper remembers, 32 bytes each: no ticket brings them back.
+pub const REMOVED_REMEMBERED: usize = 4096;
+/// Bytes of a message of the exchange by which a ticket is redeemed, but for the last: at most some 90.
+pub const KNOCK_BYTES: usize = 256;
+/// Bytes of the last one, which brings the member list.
+pub const KNOCK_ANSWER_BYTES: usize = MEMBER_LIST_BYTES + 256;
+/// The time over which a member's slot hours are counted: a month, whenever it begins.
+pub const QUOTA_WINDOW: Millis = Millis::from_hours(30 * 24);

@@ -229,6 +229,10 @@ pub enum RejectCode {
     Unavailable,
     /// The one who asks, or the one it is about, is known to have signed two chains.
     Forked,
+    /// The asker is not in the private cluster that the host is in.
+    NotMember,
+    /// The asker has used up what its private cluster gives it on this host.
+    Quota,
     /// The request makes no sense.
     Malformed,
 }

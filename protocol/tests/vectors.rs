@@ -12,6 +12,7 @@ use souk_protocol::{
     Amount, AskId, Currency, Digest, Document, DocumentId, Keypair, LeaseId, MachineId, Millis, NetworkId, NodeId,
     Nonce, Rates, Signed, Timestamp, Verified,
     checkpoint::{Checkpoint, Ids, Totals},
+    cluster::{Founding, Member, MemberList, PreSharedKey, Proof, Quota, Ticket, Token, knock},
     encode,
     entry::{About, Body, Entry, VoidCode},
     fork::{ForkProof, ForksAsked, ForksTold},
@@ -673,8 +674,68 @@ fn vectors() -> Value {
         },
         "documents": { "network": network(), "all": documents() },
         "messages": messages(),
+        "cluster": cluster(),
         "due": dues(),
         "refused": { "kind": Withdrawal::NAME, "all": refused() },
+    })
+}
+
+fn founding() -> Founding {
+    Founding { name: "lab".to_owned(), keeper: host().node_id(), salt: [9; 16] }
+}
+
+fn shared_key() -> PreSharedKey {
+    PreSharedKey::new([0x5a; 32])
+}
+
+fn token() -> Token {
+    Token::new([0x5b; 16])
+}
+
+fn member_list() -> Verified<MemberList> {
+    let mut list = MemberList::first(founding(), "desk".to_owned(), Some(shared_key().fence()), NOON);
+    let quota = Quota { slots_at_once: Some(2), slot_hours: None };
+    list.members.push(Member { node: renter().node_id(), name: "laptop-2".to_owned(), quota });
+    list.members.sort_by_key(|m| m.node);
+    list.seq = 2;
+    Verified::sign(list, &host(), &founding().network()).unwrap()
+}
+
+fn ticket() -> Ticket {
+    Ticket {
+        founding: founding(),
+        key: Some(shared_key()),
+        token: token(),
+        expires: NOON + Millis::from_hours(24),
+        addresses: vec!["/ip4/192.0.2.7/tcp/4100".to_owned()],
+    }
+}
+
+const KNOCKED: knock::Nonce = knock::Nonce([0x77; 32]);
+
+fn cluster() -> Value {
+    let keeper = host().node_id();
+    let name = Some("laptop-2".to_owned());
+    let proof = Proof::of(&token(), &KNOCKED, &keeper, &renter().node_id(), name);
+    json!({
+        "founding": message("founding: its digest is the network's id", &founding()),
+        "network": founding().network(),
+        "key": hex::encode(shared_key().as_bytes()),
+        "fence": shared_key().fence(),
+        "list": document("member list", &member_list()),
+        "ticket": {
+            "line": *ticket().to_line().unwrap(),
+            "token": "5b".repeat(16),
+            "expires": ticket().expires,
+            "addresses": ticket().addresses,
+        },
+        "knock": [
+            message("knock", &knock::Knock { token_id: token().id() }),
+            message("nonce", &KNOCKED),
+            message("proof, by the renter", &proof),
+            message("admitted", &knock::Answer::Admitted { list: member_list().to_signed() }),
+            message("refused", &knock::Answer::Refused(knock::Refusal::Used)),
+        ],
     })
 }
 
@@ -762,6 +823,41 @@ fn every_published_message_reads() {
     reads::<Request>(&messages["requests"]);
     reads::<Response>(&messages["answers"]);
     reads::<StreamOpen>(&messages["streams"]);
+}
+
+#[test]
+fn the_published_cluster_holds_by_the_rules_of_the_documentation() {
+    let cluster = &published()["cluster"];
+    let derived = |context: &str, bytes: &[u8]| hex::encode(blake3::derive_key(context, bytes));
+    let id = derived("souk 2026-11 cluster v1", &bytes_at(&cluster["founding"], "cbor"));
+    assert_eq!(cluster["network"], id);
+    let key = bytes_at(cluster, "key");
+    assert_eq!(cluster["fence"], derived("souk 2026-11 cluster fence v1", &key)[..16]);
+
+    let network: NetworkId = serde_json::from_value(cluster["network"].clone()).unwrap();
+    let signed: Signed<MemberList> = encode::from_bytes(&bytes_at(&cluster["list"], "signed"), 8192).unwrap();
+    let list = signed.verify(&network).unwrap();
+    assert_eq!(serde_json::from_value::<MemberList>(cluster["list"]["value"].clone()).unwrap(), *list);
+    assert!(signed.verify(&self::network()).is_err());
+
+    // The ticket, taken apart.
+    let line = cluster["ticket"]["line"].as_str().unwrap();
+    let bytes = bs58::decode(line.strip_prefix("soukcluster").unwrap()).into_vec().unwrap();
+    let (said, check) = bytes.split_last_chunk::<4>().unwrap();
+    assert_eq!((said[0], &blake3::hash(said).as_bytes()[..4]), (1, &check[..]));
+    let ticket: Ticket = line.parse().unwrap();
+    assert_eq!((ticket.founding.network(), ticket.key.map(|k| k.as_bytes().to_vec())), (network, Some(key)));
+
+    let knock = cluster["knock"].as_array().unwrap();
+    let token = bytes_at(&cluster["ticket"], "token");
+    assert_eq!(knock[0]["value"]["token_id"], derived("souk 2026-11 cluster token v1", &token)[..16]);
+    let said = [&KNOCKED.0[..], &host().node_id().0, &renter().node_id().0].concat();
+    let mac = blake3::keyed_hash(&blake3::derive_key("souk 2026-11 cluster admission v1", &token), &said);
+    assert_eq!(knock[2]["value"]["mac"], mac.to_hex().as_str());
+    reads::<knock::Knock>(&json!([knock[0]]));
+    reads::<knock::Nonce>(&json!([knock[1]]));
+    reads::<Proof>(&json!([knock[2]]));
+    reads::<knock::Answer>(&json!(knock[3..]));
 }
 
 #[test]

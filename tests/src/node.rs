@@ -65,8 +65,14 @@ impl Setup {
 
     /// It runs there, listening at every address, at the usual port.
     #[must_use]
-    pub fn at(mut self, place: &crate::homes::Place) -> Self {
-        self.namespace = Some(place.namespace.clone());
+    pub fn at(self, place: &crate::homes::Place) -> Self {
+        self.within(&place.namespace)
+    }
+
+    /// The same by the name of the namespace.
+    #[must_use]
+    pub fn within(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
         self.listen = vec!["/ip4/0.0.0.0/udp/7843/quic-v1", "/ip4/0.0.0.0/tcp/7843"];
         // How it is reached is told in detail.
         self.env.push(("SOUK_LOG".to_owned(), "info,souk_network::task::reaching=debug".to_owned()));
@@ -94,6 +100,13 @@ impl Setup {
     pub fn elsewhere(mut self, place: &crate::netns::Elsewhere) -> Self {
         self.namespace = Some(place.name().to_owned());
         self.everywhere()
+    }
+
+    /// It shares its machine, with so many slots, at the price that its cluster's members have by default: none.
+    #[must_use]
+    pub fn sharing(mut self, slots: u16) -> Self {
+        self.host = true;
+        self.env("SOUK_HOST_SLOTS", &slots.to_string())
     }
 
     /// It listens over QUIC only.

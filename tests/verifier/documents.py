@@ -95,9 +95,9 @@ COUNTERS = fields(
     **{name: number(U64) for name in ("active", "waived", "paused", "storage", "rx_bytes", "tx_bytes")}
 )
 END = ("destroyed left_early expired asked_from_inside host_aborted image_failed create_failed prepare_timeout "
-       "container_lost engine_lost unconfirmed volume_lost unpaid disputed host_vanished").split()
+       "container_lost engine_lost unconfirmed volume_lost unpaid disputed host_vanished member_removed").split()
 PAUSE = ("stopped exited no_credit max_spend expired host_restart engine_restart disk_full outbid maintenance "
-         "volume_ended").split()
+         "volume_ended quota_used").split()
 STATE = word("preparing", "running", "kept", paused=word(*PAUSE), ended=word(*END))
 TERMS = fields(
     n=number(U32), compute_hour=AMOUNT, bid_at=TIME, ends_at=TIME, max_spend=maybe(AMOUNT), extend_until=maybe(TIME),

@@ -234,6 +234,7 @@ fn failures_of(lease: &Lease) -> BTreeSet<Failure> {
                 | EndReason::VolumeLost
                 | EndReason::Unpaid
                 | EndReason::Disputed
+                | EndReason::MemberRemoved
                 | EndReason::HostVanished => Cause::HostAbort,
             };
             failures.insert(Failure { cause, against: Side::Host, admitted });

@@ -117,6 +117,7 @@ fn node(seed: u8, listen: &Multiaddr, stop: &CancellationToken) -> NetworkHandle
                 NetworkEvent::Listening(_)
                 | NetworkEvent::Connected(_)
                 | NetworkEvent::Disconnected(_)
+                | NetworkEvent::Knock { .. }
                 | NetworkEvent::Gossip { .. } => {}
             }
         }

@@ -1,49 +1,53 @@
 //! The protocols of a node, put together.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use libp2p::{
     PeerId, StreamProtocol, allow_block_list as lists, connection_limits as conns, dcutr, identify, identity, kad,
-    ping, relay,
-    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    ping, relay, swarm::NetworkBehaviour,
 };
 use tokio::sync::mpsc;
 
 use crate::{
     config::{Admission, Limits, NetworkConfig},
     crowd,
+    door::{self, Inside},
     error::StartError,
     event::NetworkEvent,
-    exchange, fence, gossip, limits,
+    exchange, fence, gossip, lan, limits,
     names::{Names, peer_id},
     status::Counters,
     streams,
 };
 
-/// Every protocol of a node. Those that may refuse a connection come first.
+/// Every protocol of a node. Those that may refuse a connection come first. Strangers to a private cluster get of all this what is
+/// not [`Inside`]: the knocker.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     /// Before the limits on all: a place is not to be counted that a crowd does not get.
     pub(crate) crowd: crowd::Behaviour,
     pub(crate) limits: conns::Behaviour,
     pub(crate) blocked: lists::Behaviour<lists::BlockedPeers>,
-    /// Present in a private cluster only.
-    pub(crate) members: Toggle<lists::Behaviour<lists::AllowedPeers>>,
+    pub(crate) door: door::Behaviour,
     pub(crate) fence: fence::Behaviour,
-    pub(crate) ping: ping::Behaviour,
-    pub(crate) identify: identify::Behaviour,
-    pub(crate) kad: kad::Behaviour<kad::store::MemoryStore>,
-    pub(crate) gossip: gossip::Behaviour,
-    pub(crate) exchange: exchange::Behaviour,
-    pub(crate) streams: streams::Behaviour,
+    /// Asks to become a member, and is asked.
+    pub(crate) knock: exchange::Behaviour,
+    /// Finds members on the local network; it speaks over no connection.
+    pub(crate) lan: lan::Behaviour,
+    pub(crate) ping: Inside<ping::Behaviour>,
+    pub(crate) identify: Inside<identify::Behaviour>,
+    pub(crate) kad: Inside<kad::Behaviour<kad::store::MemoryStore>>,
+    pub(crate) gossip: Inside<gossip::Behaviour>,
+    pub(crate) exchange: Inside<exchange::Behaviour>,
+    pub(crate) streams: Inside<streams::Behaviour>,
     /// Asks peers to dial back, and does it for them.
-    pub(crate) reach: exchange::Behaviour,
+    pub(crate) reach: Inside<exchange::Behaviour>,
     /// Is relayed for.
-    pub(crate) relayed: relay::client::Behaviour,
+    pub(crate) relayed: Inside<relay::client::Behaviour>,
     /// Relays for others, while they can dial this node.
-    pub(crate) relay: relay::Behaviour,
+    pub(crate) relay: Inside<relay::Behaviour>,
     /// Turns relayed connections into direct ones where both NATs let it.
-    pub(crate) punch: dcutr::Behaviour,
+    pub(crate) punch: Inside<dcutr::Behaviour>,
 }
 
 impl Behaviour {
@@ -58,16 +62,22 @@ impl Behaviour {
     ) -> Result<Self, StartError> {
         let limits = &config.limits;
         let local = identity.public().to_peer_id();
+        let members = members(&config.admission);
+        let is_cluster = members.is_some();
+        let door = door::Behaviour::new(members);
+        let roster = door.roster();
         Ok(Self {
             crowd: crowd::Behaviour::new(limits.connections_pending_per_source, limits.connections_per_source),
             limits: conns::Behaviour::new(connection_limits(limits)),
             blocked: lists::Behaviour::default(),
-            members: members(&config.admission).into(),
+            door,
             fence: fence::Behaviour::default(),
-            ping: ping::Behaviour::new(
+            knock: exchange::knock(names, is_cluster, Arc::clone(counters)),
+            lan: lan::Behaviour::new(config.mdns && is_cluster, local, roster.clone()),
+            ping: roster.inside(ping::Behaviour::new(
                 ping::Config::new().with_interval(limits.ping_interval).with_timeout(limits.ping_timeout),
-            ),
-            identify: identify::Behaviour::new(
+            )),
+            identify: roster.inside(identify::Behaviour::new(
                 identify::Config::new(names.network.clone(), identity.public())
                     .with_agent_version(config.agent.clone())
                     .with_push_listen_addr_updates(true)
@@ -75,15 +85,15 @@ impl Behaviour {
                     .with_interval(Duration::from_secs(60))
                     // The address book remembers addresses, after judging them.
                     .with_cache_size(0),
-            ),
-            kad: directory(names.kad.clone(), identity),
-            gossip: gossip::behaviour(names)?,
-            exchange: exchange::behaviour(names, Arc::clone(counters)),
-            streams: streams::Behaviour::new(names.stream.clone(), events, Arc::clone(counters)),
-            reach: exchange::dial_back(names, Arc::clone(counters)),
-            relayed,
-            relay: relay_service(local),
-            punch: dcutr::Behaviour::new(local),
+            )),
+            kad: roster.inside(directory(names.kad.clone(), identity)),
+            gossip: roster.inside(gossip::behaviour(names)?),
+            exchange: roster.inside(exchange::behaviour(names, Arc::clone(counters))),
+            streams: roster.inside(streams::Behaviour::new(names.stream.clone(), events, Arc::clone(counters))),
+            reach: roster.inside(exchange::dial_back(names, Arc::clone(counters))),
+            relayed: roster.inside(relayed),
+            relay: roster.inside(relay_service(local)).direct_only(),
+            punch: roster.inside(dcutr::Behaviour::new(local)),
         })
     }
 }
@@ -121,16 +131,10 @@ fn connection_limits(limits: &Limits) -> conns::ConnectionLimits {
         .with_max_established_per_peer(Some(limits.connections_per_peer))
 }
 
-fn members(admission: &Admission) -> Option<lists::Behaviour<lists::AllowedPeers>> {
+fn members(admission: &Admission) -> Option<HashSet<PeerId>> {
     match admission {
         Admission::Public => None,
-        Admission::Members(nodes) => {
-            let mut list = lists::Behaviour::<lists::AllowedPeers>::default();
-            for peer in nodes.iter().filter_map(peer_id) {
-                list.allow_peer(peer);
-            }
-            Some(list)
-        }
+        Admission::Members(nodes) => Some(nodes.iter().filter_map(peer_id).collect()),
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! Owns the settings and their defaults; it reads no file and opens no socket.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use souk_protocol::{Keypair, NetworkId, NodeId};
+use zeroize::Zeroize;
+
+use crate::peers;
 
 /// Everything [`crate::spawn`] needs.
 #[derive(Debug, Clone)]
@@ -32,6 +35,12 @@ pub struct NetworkConfig {
     pub relay: bool,
     /// Who may connect.
     pub admission: Admission,
+    /// The key of a private cluster: who lacks it can't even begin a handshake. With it everything runs over TCP, for libp2p has
+    /// no such fence for QUIC; QUIC addresses of this configuration are dropped.
+    pub fence: Option<FenceKey>,
+    /// Whether to look for members on the local network by multicast DNS, and to be found by it; with [`Admission::Members`] only.
+    /// What that tells everybody on the local network: a peer id, and the addresses and ports on which it listens. Not the cluster.
+    pub mdns: bool,
     /// Bounds on peers, connections, queues and rates.
     pub limits: Limits,
 }
@@ -51,8 +60,28 @@ impl NetworkConfig {
             agent: concat!("souk/", env!("CARGO_PKG_VERSION")).to_owned(),
             relay: true,
             admission: Admission::Public,
+            fence: None,
+            mdns: false,
             limits: Limits::default(),
         }
+    }
+
+    /// Without the addresses that can't be used behind a fence, if there is one.
+    pub(crate) fn within_its_fence(mut self) -> Self {
+        if self.fence.is_some() {
+            for (what, addresses) in
+                [("listen", &mut self.listen), ("bootstrap", &mut self.bootstrap), ("external", &mut self.external)]
+            {
+                addresses.retain(|address| {
+                    let usable = !peers::is_quic(address);
+                    if !usable {
+                        tracing::info!(%address, what, "a cluster with a key runs over TCP: this address is left out");
+                    }
+                    usable
+                });
+            }
+        }
+        self
     }
 }
 
@@ -62,13 +91,43 @@ fn any_address() -> Vec<Multiaddr> {
     vec![any.clone().with(Protocol::Udp(0)).with(Protocol::QuicV1), any.with(Protocol::Tcp(0))]
 }
 
+/// The pre-shared key of a private cluster. Wiped from memory when dropped; never shown. libp2p's own copy of it lives as long as
+/// the network.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FenceKey([u8; 32]);
+
+impl FenceKey {
+    /// A key of these bytes, which are best random.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) const fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl Drop for FenceKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for FenceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FenceKey(…)")
+    }
+}
+
 /// Who may connect. Blocked peers never may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {
     /// Everybody of the network.
     Public,
     /// Only these nodes (a private cluster); changed at run time by [`crate::NetworkHandle::allow`] and
-    /// [`crate::NetworkHandle::disallow`].
+    /// [`crate::NetworkHandle::disallow`] and [`crate::NetworkHandle::members`]. Others may knock while the door is open: see
+    /// [`crate::NetworkHandle::open_door`].
     Members(Vec<NodeId>),
 }
 

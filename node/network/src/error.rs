@@ -159,7 +159,7 @@ pub(crate) fn dial_reason(error: &libp2p::swarm::DialError) -> String {
         E::WrongPeerId { obtained, address } => {
             format!("at {address} there is another node, {obtained}")
         }
-        E::Denied { cause } => format!("refused by this node: {cause}"),
+        E::Denied { cause } => format!("refused by this node: {}", deepest(cause)),
         E::Transport(tried) => {
             let mut reasons: Vec<String> =
                 tried.iter().take(3).map(|(address, e)| format!("{address}: {}", deepest(e))).collect();

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use crate::{
     error::AnswerTooLarge,
     exchange::{Answer, IntakePermit},
-    limits::MAX_ANSWER,
     names::Topic,
     streams::PeerStream,
 };
@@ -42,6 +41,17 @@ pub enum NetworkEvent {
         /// Its question: at most [`crate::limits::MAX_REQUEST`] bytes.
         body: Bytes,
         /// Where the answer goes.
+        reply: Reply,
+    },
+    /// Somebody knocks at this private cluster's door: a stranger, or a member. See [`crate::NetworkHandle::knock`].
+    Knock {
+        /// Who knocks.
+        peer: NodeId,
+        /// Where it is seen.
+        address: Multiaddr,
+        /// What it says: at most [`crate::limits::MAX_KNOCK`] bytes.
+        body: Bytes,
+        /// Where the answer goes: at most [`crate::limits::MAX_KNOCK_ANSWER`] bytes.
         reply: Reply,
     },
     /// A peer opened a stream.
@@ -88,26 +98,29 @@ impl fmt::Debug for GossipVerdict {
 /// Answers one request. Dropped, it tells the asker that no answer will come.
 pub struct Reply {
     tx: oneshot::Sender<Answer>,
+    /// Bytes of the longest answer.
+    limit: usize,
     /// Frees the request's share of the intake budget with the reply.
     _held: Option<IntakePermit>,
 }
 
 impl Reply {
-    pub(crate) fn new(held: Option<IntakePermit>) -> (Self, oneshot::Receiver<Answer>) {
+    pub(crate) fn new(held: Option<IntakePermit>, limit: usize) -> (Self, oneshot::Receiver<Answer>) {
         let (tx, rx) = oneshot::channel();
-        (Self { tx, _held: held }, rx)
+        (Self { tx, limit, _held: held }, rx)
     }
 
     /// Sends the answer. It is lost without a word if the asker is gone, as with any request that timed out.
     ///
     /// # Errors
-    /// [`AnswerTooLarge`] beyond [`MAX_ANSWER`]; the asker is told that the answer is too large.
+    /// [`AnswerTooLarge`] beyond [`crate::limits::MAX_ANSWER`], or [`crate::limits::MAX_KNOCK_ANSWER`] to a knock; the asker is told that the answer is too large.
     pub fn send(self, body: impl Into<Vec<u8>>) -> Result<(), AnswerTooLarge> {
         let body = body.into();
         let size = body.len();
-        if size > MAX_ANSWER {
+        if size > self.limit {
+            let limit = self.limit;
             self.tx.send(Answer::TooLarge).ok();
-            return Err(AnswerTooLarge { size, limit: MAX_ANSWER });
+            return Err(AnswerTooLarge { size, limit });
         }
         self.tx.send(Answer::Body(body)).ok();
         Ok(())

@@ -3,8 +3,8 @@
 //! Owns the codec and the budget of inbound bodies. Which peer may ask what, and what the answer is, belongs to the consumer.
 //!
 //! ```text
-//! request:  length u32 BE | body                        at most MAX_REQUEST
-//! answer:   0 | length u32 BE | body                    at most MAX_ANSWER
+//! request:  length u32 BE | body                        at most MAX_REQUEST; a knock MAX_KNOCK
+//! answer:   0 | length u32 BE | body                    at most MAX_ANSWER; to a knock MAX_KNOCK_ANSWER
 //!           1 | milliseconds u32 BE                     busy, ask again after that
 //!           2                                           the request was read and given up
 //!           3                                           the request is too large, it was not read
@@ -15,13 +15,17 @@
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{StreamProtocol, request_response};
+use libp2p::{
+    StreamProtocol,
+    request_response::{self, ProtocolSupport},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     limits::{
-        CONNECTION_INTAKE_KIB, DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, MAX_ANSWER, MAX_REQUEST,
-        REQUEST_TIMEOUT, RETRY_AFTER,
+        CONNECTION_INTAKE_KIB, DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, KNOCK_INTAKE_KIB,
+        KNOCK_STREAMS, KNOCK_TIMEOUT, MAX_ANSWER, MAX_KNOCK, MAX_KNOCK_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT,
+        RETRY_AFTER,
     },
     names::Names,
     status::Counters,
@@ -74,33 +78,52 @@ pub(crate) type Behaviour = request_response::Behaviour<Codec>;
 /// Its events.
 pub(crate) type Event = request_response::Event<Question, Answer>;
 
+/// The most that is read of one body, in bytes, and written.
+#[derive(Debug, Clone, Copy)]
+struct Caps {
+    request: usize,
+    answer: usize,
+}
+
+impl Caps {
+    const ORDINARY: Self = Self { request: MAX_REQUEST, answer: MAX_ANSWER };
+    const KNOCK: Self = Self { request: MAX_KNOCK, answer: MAX_KNOCK_ANSWER };
+}
+
 /// The exchange of a network.
 pub(crate) fn behaviour(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    exchange(names.exchange.clone(), (INTAKE_KIB, CONNECTION_INTAKE_KIB), REQUEST_TIMEOUT, EXCHANGE_STREAMS, counters)
+    let codec = Codec::new(Caps::ORDINARY, (INTAKE_KIB, CONNECTION_INTAKE_KIB), counters);
+    exchange(codec, names.exchange.clone(), ProtocolSupport::Full, REQUEST_TIMEOUT, EXCHANGE_STREAMS)
 }
 
 /// The exchange by which nodes ask one another to dial back.
 pub(crate) fn dial_back(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    exchange(names.reach.clone(), (DIAL_BACKS, DIAL_BACKS), DIAL_BACK_TIMEOUT, DIAL_BACKS, counters)
+    let codec = Codec::new(Caps::ORDINARY, (DIAL_BACKS, DIAL_BACKS), counters);
+    exchange(codec, names.reach.clone(), ProtocolSupport::Full, DIAL_BACK_TIMEOUT, DIAL_BACKS)
+}
+
+/// The exchange by which strangers ask to become members. A public network has no door to knock at.
+pub(crate) fn knock(names: &Names, is_cluster: bool, counters: Arc<Counters>) -> Behaviour {
+    let codec = Codec::new(Caps::KNOCK, (KNOCK_INTAKE_KIB, KNOCK_INTAKE_KIB), counters);
+    let support = if is_cluster { ProtocolSupport::Full } else { ProtocolSupport::Outbound };
+    exchange(codec, names.knock.clone(), support, KNOCK_TIMEOUT, KNOCK_STREAMS)
 }
 
 fn exchange(
+    codec: Codec,
     protocol: StreamProtocol,
-    (intake, connection): (usize, usize),
+    support: ProtocolSupport,
     timeout: Duration,
     streams: usize,
-    counters: Arc<Counters>,
 ) -> Behaviour {
-    Behaviour::with_codec(
-        Codec::new(intake, connection, counters),
-        [(protocol, request_response::ProtocolSupport::Full)],
-        request_response::Config::default().with_request_timeout(timeout).with_max_concurrent_streams(streams),
-    )
+    let config = request_response::Config::default().with_request_timeout(timeout).with_max_concurrent_streams(streams);
+    Behaviour::with_codec(codec, [(protocol, support)], config)
 }
 
 /// Reads and writes exchanges.
 #[derive(Debug)]
 pub(crate) struct Codec {
+    caps: Caps,
     /// The budget of inbound bodies, over all connections.
     intake: Arc<Semaphore>,
     /// That of this connection; none in the behaviour's own, which reads nothing.
@@ -110,8 +133,8 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    fn new(intake_kib: usize, connection_kib: usize, counters: Arc<Counters>) -> Self {
-        Self { intake: Arc::new(Semaphore::new(intake_kib)), share: None, connection_kib, counters }
+    fn new(caps: Caps, (intake_kib, connection_kib): (usize, usize), counters: Arc<Counters>) -> Self {
+        Self { caps, intake: Arc::new(Semaphore::new(intake_kib)), share: None, connection_kib, counters }
     }
 
     fn room(&self, kib: u32) -> Option<IntakePermit> {
@@ -126,6 +149,7 @@ impl Clone for Codec {
     fn clone(&self) -> Self {
         let share = self.share.clone().unwrap_or_else(|| Arc::new(Semaphore::new(self.connection_kib)));
         Self {
+            caps: self.caps,
             intake: Arc::clone(&self.intake),
             share: Some(share),
             connection_kib: self.connection_kib,
@@ -144,7 +168,7 @@ impl request_response::Codec for Codec {
         T: AsyncRead + Unpin + Send,
     {
         let length = read_u32(io).await? as usize;
-        if length > MAX_REQUEST {
+        if length > self.caps.request {
             return Ok(Question::TooLarge);
         }
         // Every request holds a KiB at least, which also bounds how many there are.
@@ -166,8 +190,9 @@ impl request_response::Codec for Codec {
         match status[0] {
             BODY => {
                 let length = read_u32(io).await? as usize;
-                if length > MAX_ANSWER {
-                    return Err(malformed(format!("it announces {length} bytes, over the limit of {MAX_ANSWER}")));
+                if length > self.caps.answer {
+                    let limit = self.caps.answer;
+                    return Err(malformed(format!("it announces {length} bytes, over the limit of {limit}")));
                 }
                 let body = read_body(io, length).await?;
                 self.counters.bytes_in.add(length);
@@ -191,7 +216,7 @@ impl request_response::Codec for Codec {
         let Question::Body(body, _) = request else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        write_body(io, &[], &body, MAX_REQUEST).await?;
+        write_body(io, &[], &body, self.caps.request).await?;
         self.counters.bytes_out.add(body.len());
         Ok(())
     }
@@ -202,7 +227,7 @@ impl request_response::Codec for Codec {
     {
         match answer {
             Answer::Body(body) => {
-                write_body(io, &[BODY], &body, MAX_ANSWER).await?;
+                write_body(io, &[BODY], &body, self.caps.answer).await?;
                 self.counters.bytes_out.add(body.len());
             }
             Answer::Busy(wait) => {
@@ -266,12 +291,12 @@ mod tests {
     use super::*;
 
     fn codec(kib: usize) -> Codec {
-        Codec::new(kib, kib, Arc::default()).clone()
+        Codec::new(Caps::ORDINARY, (kib, kib), Arc::default()).clone()
     }
 
     #[tokio::test]
     async fn a_connection_has_a_share_and_its_streams_have_one_together() {
-        let all = Codec::new(10, 2, Arc::default());
+        let all = Codec::new(Caps::ORDINARY, (10, 2), Arc::default());
         let bytes = [&1_500u32.to_be_bytes()[..], &[1; 1_500]].concat();
         let (one, other) = (all.clone(), all.clone());
         let first = question(&mut one.clone(), &bytes).await.unwrap();

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     error::{Closed, DialError, PublishError, RequestError, StreamError},
-    limits::{MAX_GOSSIP, MAX_REQUEST, REQUEST_TIMEOUT, WINDOW},
+    limits::{KNOCK_TIMEOUT, MAX_GOSSIP, MAX_KNOCK, MAX_REQUEST, REQUEST_TIMEOUT, WINDOW},
     names::Topic,
     reach::Reachability,
     status::{Counters, NetworkStatus},
@@ -47,6 +47,7 @@ pub(crate) enum Command {
     OpenStream(NodeId, oneshot::Sender<Result<PeerStream, StreamError>>),
     Dial(Multiaddr, oneshot::Sender<Result<NodeId, DialError>>),
     AddAddress(NodeId, Multiaddr),
+    AddCandidate(Multiaddr),
     Keep(NodeId),
     Unkeep(NodeId),
     Disconnect(NodeId),
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     Unblock(NodeId),
     Allow(NodeId),
     Disallow(NodeId),
+    Members(Vec<NodeId>),
+    OpenDoor(bool),
+    Knock(NodeId, Vec<Multiaddr>, Vec<u8>, oneshot::Sender<RequestOutcome>),
     Score(NodeId, f64),
     Known(oneshot::Sender<Vec<(NodeId, Vec<Multiaddr>)>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
@@ -231,6 +235,14 @@ impl NetworkHandle {
         self.command(Command::AddAddress(peer, address)).await
     }
 
+    /// Notes an address under which this node may be reached. It counts once peers have dialled back to it.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn add_candidate(&self, address: Multiaddr) -> Result<(), Closed> {
+        self.command(Command::AddCandidate(address)).await
+    }
+
     /// Stays in touch with a peer: dials it now if it is not connected, and again, with backoff, whenever its last connection
     /// goes. For peers with open leases.
     ///
@@ -272,7 +284,8 @@ impl NetworkHandle {
         self.command(Command::Unblock(peer)).await
     }
 
-    /// Makes a node a member of this private cluster. Without effect in a public network.
+    /// Makes a node a member of this private cluster. Without effect in a public network. A connection that it has as a stranger
+    /// is closed, after the answer that it waits for: it connects anew.
     ///
     /// # Errors
     /// [`Closed`].
@@ -286,6 +299,47 @@ impl NetworkHandle {
     /// [`Closed`].
     pub async fn disallow(&self, peer: NodeId) -> Result<(), Closed> {
         self.command(Command::Disallow(peer)).await
+    }
+
+    /// Makes these nodes the members of this private cluster, and no others, as [`Self::allow`] and [`Self::disallow`] would one by
+    /// one. Without effect in a public network.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn members(&self, set: Vec<NodeId>) -> Result<(), Closed> {
+        self.command(Command::Members(set)).await
+    }
+
+    /// Lets strangers come as far as to knock, or no more. They are [`crate::limits::STRANGERS`] at most, for
+    /// [`KNOCK_TIMEOUT`] at most, and get nothing but answers to their knocks. Closed at the start. Without effect in a public
+    /// network.
+    ///
+    /// # Errors
+    /// [`Closed`].
+    pub async fn open_door(&self, open: bool) -> Result<(), Closed> {
+        self.command(Command::OpenDoor(open)).await
+    }
+
+    /// Knocks at the door of another node's private cluster, and waits for the answer, [`KNOCK_TIMEOUT`] at most. A peer that is
+    /// not connected is dialled at `addresses`, or at those known of it if there are none; it need be no member in this node's
+    /// eyes. The connection made for it serves for nothing else, and is closed before the answer is given: whoever was admitted by
+    /// it dials, or keeps, the peer then.
+    ///
+    /// # Errors
+    /// Every failure is a [`RequestError`]; [`RequestError::Busy`], too, if this node knocks there already.
+    pub async fn knock(&self, peer: NodeId, addresses: Vec<Multiaddr>, body: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+        if body.len() > MAX_KNOCK {
+            return Err(RequestError::TooLarge { size: body.len(), limit: MAX_KNOCK });
+        }
+        let knock = async {
+            let (reply, answer) = oneshot::channel();
+            let command = Command::Knock(peer, addresses, body, reply);
+            self.command(command).await.map_err(|Closed| RequestError::Closed)?;
+            let gone = || if self.0.commands.is_closed() { RequestError::Closed } else { RequestError::Disconnected };
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        };
+        let deadline = tokio::time::Instant::now() + KNOCK_TIMEOUT;
+        timeout_at(deadline, knock).await.unwrap_or(Err(RequestError::Timeout(KNOCK_TIMEOUT)))
     }
 
     /// Adds so much to a connected peer's gossip score, in place of what was added before; within [`crate::limits::APPLICATION_SCORE`]

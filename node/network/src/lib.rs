@@ -18,6 +18,9 @@
 //! | `gossip` | gossipsub's parameters, publications that wait for a first reader |
 //! | `discovery`, `peers`, `schedule` | pure policy: whom to dial and when, which addresses to believe, backoff |
 //! | `reach` | pure policy: which own addresses to believe, and who relays while others can't dial this node |
+//! | `door` | who is a member of a private cluster, what others get of this node, and knocking |
+//! | `lan` | members found by multicast DNS |
+//! | `portmap` | ports that the router is asked for |
 //! | `fence` | which dials peers can bring about |
 //! | `crowd` | how many connections one address may have |
 //! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
@@ -32,16 +35,19 @@ mod behaviour;
 pub mod config;
 mod crowd;
 mod discovery;
+mod door;
 pub mod error;
 mod event;
 mod exchange;
 mod fence;
 mod gossip;
 mod handle;
+mod lan;
 pub mod limits;
 mod names;
 mod outbox;
 mod peers;
+mod portmap;
 mod rate;
 mod reach;
 mod schedule;
@@ -55,11 +61,12 @@ mod turns;
 pub use libp2p::{Multiaddr, multiaddr};
 
 pub use self::{
-    config::{Admission, Limits, NetworkConfig},
+    config::{Admission, FenceKey, Limits, NetworkConfig},
     error::{AnswerTooLarge, Closed, DialError, PublishError, RequestError, StartError, StreamError},
     event::{GossipVerdict, NetworkEvent, Reply},
     handle::NetworkHandle,
     names::Topic,
+    portmap::{PortMapping, keep as map_ports},
     reach::Reachability,
     status::NetworkStatus,
     streams::PeerStream,

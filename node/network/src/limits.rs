@@ -154,3 +154,42 @@ pub const CLOSING: Duration = Duration::from_millis(500);
 
 /// Peer lookups under way at once for requests to peers with no known address; more fail as not connected.
 pub const MAX_LOOKUPS: usize = 16;
+
+/// Bytes of one knock: a ticket's token, a signed plea and a name.
+pub const MAX_KNOCK: usize = 2 * 1024;
+
+/// Bytes of the answer to a knock: the whole signed list of a cluster's members.
+pub const MAX_KNOCK_ANSWER: usize = 512 * 1024;
+
+/// How long a knock may take with its answer, and how long a stranger may stay connected: half a MiB over a poor uplink.
+pub const KNOCK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Strangers connected at once, while the door is open. One of them is awaited.
+pub const STRANGERS: usize = 16;
+
+/// Strangers connected at once from one source: an IPv4 address, or the /64 of an IPv6 address.
+pub const STRANGERS_PER_SOURCE: usize = 2;
+
+/// How long a stranger that has become a member may keep its old connection after the answer, which may still be on its way.
+pub const STRANGER_LINGERS: Duration = Duration::from_secs(1);
+
+/// Knocks a minute from one source, on average and at once; more are answered `busy`. Who mistypes a ticket knocks twice.
+pub const KNOCKS_PER_MINUTE: u32 = 30;
+
+/// Knocks a minute from everybody together: each costs the check of a signature.
+pub const ALL_KNOCKS_PER_MINUTE: u32 = 300;
+
+/// Sources of knocks that are remembered for their rate. Beyond, a source that is not among them is answered `busy`.
+pub const KNOCK_SOURCES: usize = 1024;
+
+/// Knock streams of one connection at once.
+pub const KNOCK_STREAMS: usize = 2;
+
+/// Knock bodies held at once, in KiB: more than all strangers together can hold, so that they take no member's place.
+pub const KNOCK_INTAKE_KIB: usize = 256;
+
+/// Knocks of this node under way at once; more fail as busy.
+pub const MAX_KNOCKING: usize = 16;
+
+/// Members found on the local network that are remembered, with four addresses each.
+pub const MAX_FOUND: usize = 256;

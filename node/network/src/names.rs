@@ -32,6 +32,8 @@ pub(crate) struct Names {
     pub(crate) stream: StreamProtocol,
     /// Dialling back.
     pub(crate) reach: StreamProtocol,
+    /// Asking to become a member.
+    pub(crate) knock: StreamProtocol,
     /// The peer directory.
     pub(crate) kad: StreamProtocol,
     /// Gossipsub adds its own version to it.
@@ -53,6 +55,7 @@ impl Names {
             exchange: protocol("exchange")?,
             stream: protocol("stream")?,
             reach: protocol("reach")?,
+            knock: protocol("knock")?,
             kad: protocol("kad")?,
             mesh: format!("{base}/mesh"),
             offers: IdentTopic::new(format!("{base}/offers/1")),

@@ -55,7 +55,7 @@ fn scope_of_v6(ip: Ipv6Addr) -> Option<Scope> {
 }
 
 /// The scope of an IP address; none if nobody can be dialled there.
-fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
+pub(crate) fn scope_of_ip(ip: IpAddr) -> Option<Scope> {
     match ip {
         IpAddr::V4(ip) => scope_of_v4(ip),
         IpAddr::V6(ip) => scope_of_v6(ip),
@@ -109,6 +109,15 @@ pub(crate) fn is_quic(address: &Multiaddr) -> bool {
 /// Whether an address, or the remote end of a connection, leads through a relay.
 pub(crate) fn is_relayed(address: &Multiaddr) -> bool {
     address.iter().any(|p| matches!(p, Protocol::P2pCircuit))
+}
+
+/// The TCP or UDP port of an address.
+#[allow(clippy::wildcard_enum_match_arm, reason = "multiaddr knows some forty protocols; two of them have ports")]
+pub(crate) fn port_of(address: &Multiaddr) -> Option<u16> {
+    address.iter().find_map(|part| match part {
+        Protocol::Tcp(port) | Protocol::Udp(port) => Some(port),
+        _ => None,
+    })
 }
 
 /// The IP address with which an address begins.

@@ -22,6 +22,12 @@ impl Bucket {
         Self { rate: f64::from(rate) / 60.0, ..Self::new(rate, burst, now) }
     }
 
+    /// Whether it is as one that was never used.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        elapsed.mul_add(self.rate, self.tokens) >= self.burst
+    }
+
     /// Takes one token, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();

@@ -119,4 +119,8 @@ counters! {
     dialled_back,
     /// Circuits begun through this node for others.
     circuits_relayed,
+    /// Knocks at the door of a private cluster, handed to the consumer.
+    knocks_received,
+    /// Knocks answered `busy`.
+    knocks_busy,
 }

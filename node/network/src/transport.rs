@@ -1,4 +1,5 @@
-//! How bytes travel: QUIC first, TCP with Noise and yamux beside it, names resolved by DNS.
+//! How bytes travel: QUIC first, TCP with Noise and yamux beside it, names resolved by DNS. In a private cluster with a key: TCP
+//! within that key's encryption, and nothing else.
 //!
 //! Owns the choice and settings of transports and the assembly of the swarm.
 
@@ -9,13 +10,24 @@ use std::{
     time::Duration,
 };
 
+use futures::future::Either;
 use libp2p::{
-    Multiaddr, Swarm, SwarmBuilder, core::upgrade::Version, dns, identity, multiaddr::Protocol, noise, quic, relay,
-    swarm, tcp, yamux,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport as _,
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, OrTransport},
+        upgrade::Version,
+    },
+    dns, identity,
+    multiaddr::Protocol,
+    noise,
+    pnet::{PnetConfig, PreSharedKey},
+    quic, relay, swarm, tcp, yamux,
 };
 
 use crate::{
     behaviour::Behaviour,
+    config::FenceKey,
     error::StartError,
     limits::{NEGOTIATING, STREAMS},
 };
@@ -72,18 +84,42 @@ pub(crate) fn check_free(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
+/// Connections of this node, encrypted and shared by streams, to addresses without names.
+fn connections(
+    identity: &identity::Keypair,
+    fence: Option<&FenceKey>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, StartError> {
+    let noise = noise::Config::new(identity).map_err(|e| StartError::Config(e.to_string()))?;
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    let Some(key) = fence.map(|key| PreSharedKey::new(key.bytes())) else {
+        let quic = quic::tokio::Transport::new(quic_config(quic::Config::new(identity)));
+        let tcp = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux_config());
+        return Ok(OrTransport::new(quic, tcp)
+            .map(|either, _| match either {
+                Either::Left((peer, connection)) => (peer, StreamMuxerBox::new(connection)),
+                Either::Right((peer, connection)) => (peer, StreamMuxerBox::new(connection)),
+            })
+            .boxed());
+    };
+    // Without the key each side reads noise where the other's handshake should be.
+    let tcp = tcp.and_then(move |socket, _| PnetConfig::new(key).handshake(socket));
+    let tcp = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(yamux_config());
+    Ok(tcp.map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection))).boxed())
+}
+
 /// A swarm of these behaviours. Without a readable system resolver, names are not resolved and addresses still work.
 pub(crate) fn swarm(
     identity: identity::Keypair,
+    fence: Option<&FenceKey>,
     behaviour: impl FnOnce(&identity::Keypair, relay::client::Behaviour) -> Result<Behaviour, StartError>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     let config = |e: &dyn std::fmt::Display| StartError::Config(e.to_string());
     let transports = |identity: identity::Keypair| {
+        let connections = connections(&identity, fence)?;
         SwarmBuilder::with_existing_identity(identity)
             .with_tokio()
-            .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, yamux_config)
-            .map(|builder| builder.with_quic_config(quic_config))
-            .map_err(|e| StartError::Config(e.to_string()))
+            .with_other_transport(|_| connections)
+            .map_err(|e| config(&e))
     };
     let mut failed = None;
     let all = |identity: &identity::Keypair, relayed| {

@@ -19,6 +19,7 @@
 //! | `GET receipts` `ledger/check` `ledger/export` | the ledger |
 //! | `GET host`, `POST host/{list,unlist,accept}` | renting out |
 //! | `GET owner`, `POST owner/{join,leave,refresh}` | whose this node is |
+//! | `GET cluster`, `POST cluster/{invite,member,rotate}` | the private cluster it is in |
 //! | `GET host/machines`, `POST host/machines/order` | the owner's machines, and what they are told |
 //! | `GET host/schedule`, `POST host/schedule` | slots held, maintenance |
 //! | `GET hooks` `hooks/log`, `POST hooks` `hooks/{name}/{remove,test}` | who hears of what happens |
@@ -28,6 +29,7 @@
 
 mod accounts;
 pub mod client;
+mod cluster;
 mod error;
 mod follow;
 pub mod frames;

@@ -58,6 +58,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route("/ledger/compact", post(ledger_compact))
         .route("/ledger/export", get(streams::export))
         .merge(super::owner::routes())
+        .merge(super::cluster::routes())
         .merge(super::trust::routes())
         .merge(super::accounts::router())
         .route("/host", get(host))

@@ -133,6 +133,12 @@ impl From<IdentityError> for Failure {
     }
 }
 
+impl From<crate::cluster::ClusterError> for Failure {
+    fn from(error: crate::cluster::ClusterError) -> Self {
+        Self::new(with_source(&error)).code(ErrorCode::Unavailable).hint(error.hint())
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         let silent = error.kind() == io::ErrorKind::BrokenPipe;

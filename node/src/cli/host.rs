@@ -261,7 +261,10 @@ fn describe(view: &HostView) -> String {
     });
     let named = view.accepts.peers.len();
     let accepts = match (view.accepts.anyone, named) {
-        (true, _) => "anyone".to_owned(),
+        (true, _) => {
+            let members = |cluster: &String| format!("every member of `{cluster}`");
+            view.accepts.cluster.as_ref().map_or_else(|| "anyone".to_owned(), members)
+        }
         (false, 0) => "nobody yet (souk host accept PEER, or anyone)".to_owned(),
         (false, _) => {
             let names: Vec<String> = view.accepts.peers.iter().take(4).map(ToString::to_string).collect();

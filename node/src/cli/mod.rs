@@ -4,6 +4,7 @@
 
 mod account;
 pub mod args;
+mod cluster;
 mod config;
 mod copy;
 mod copy_display;
@@ -181,6 +182,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Verify(args) => verify::verify(context, &args.file),
         Command::Host(command) => host::host(context, command).await,
         Command::Owner(command) => owner::owner(context, command).await,
+        Command::Cluster(command) => cluster::cluster(context, command).await,
         Command::Trust(args) => trust::trust(context, args).await,
         Command::Block(args) => trust::block(context, args).await,
         Command::Attest(args) => trust::attest(context, args).await,

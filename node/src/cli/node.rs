@@ -107,6 +107,13 @@ pub(super) fn prepare(context: &Context, network: Option<&str>) -> Result<(Ident
 pub(super) async fn up(context: &Context, args: UpArgs) -> Result<u8, Failure> {
     let (_, new) = prepare(context, args.network.as_deref())?;
     let mut config = context.config()?;
+    if let (Some(cluster), Some(name)) = (&config.network.founding, &args.network) {
+        let message =
+            format!("{} is of the cluster `{}`, not of a network `{name}`", context.dir.display(), cluster.name);
+        return Err(Failure::new(message)
+            .code(ErrorCode::WrongState)
+            .hint("leave out --network, or: souk --dir ANOTHER up"));
+    }
     apply(&args, &mut config);
     config::load::check(&config)?;
     if new {

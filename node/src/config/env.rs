@@ -15,12 +15,13 @@ use super::{
 const OTHERS: [&str; 3] = ["SOUK_HOST", "SOUK_LOG", "SOUK_API"];
 
 /// Every setting that a variable can hold.
-const SETTINGS: [&str; 80] = [
+const SETTINGS: [&str; 83] = [
     "network.name",
     "network.listen",
     "network.bootstrap",
     "network.external",
     "network.relay",
+    "network.port_mapping",
     "host.enabled",
     "host.prices.slot_hour",
     "host.prices.min_bid",
@@ -92,6 +93,8 @@ const SETTINGS: [&str; 80] = [
     "renter.payment.ahead_most",
     "payment.name",
     "owner.offline_after",
+    "cluster.mdns",
+    "cluster.on_removal",
     "api.socket",
     "api.tcp",
     "log.level",
@@ -106,7 +109,7 @@ fn variable(setting: &str) -> String {
 pub(super) fn settings(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, ConfigError> {
-    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "PAYMENT", "OWNER", "API", "LOG"];
+    let sections = ["NETWORK", "HOST", "RUNTIME", "RENTER", "PAYMENT", "OWNER", "TRUST", "CLUSTER", "API", "LOG"];
     let mut found = Vec::new();
     for (name, value) in variables {
         let Some(name) = name.to_str().map(str::to_owned) else {

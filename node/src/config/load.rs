@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{Config, FILE, env};
+use crate::cluster::{ClusterError, ClusterFiles};
 
 /// The longest configuration file, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -44,6 +45,9 @@ pub enum ConfigError {
         /// What to do.
         hint: String,
     },
+    /// The cluster that the data directory is of can't be made out.
+    #[error("the cluster of this node")]
+    Cluster(#[source] ClusterError),
     /// A value out of its bounds.
     #[error("{key}: {message}")]
     Value {
@@ -61,6 +65,7 @@ impl ConfigError {
         match self {
             Self::Read { path, .. } => format!("ls -l {}", path.display()),
             Self::Malformed { hint, .. } | Self::Variable { hint, .. } => hint.clone(),
+            Self::Cluster(error) => error.hint(),
             Self::Value { key, .. } => {
                 format!("set {key} in {FILE}; `souk config show` prints what is in force")
             }
@@ -84,12 +89,20 @@ pub fn load(dir: &Path, variables: impl IntoIterator<Item = (OsString, OsString)
     for (name, value) in env::settings(variables)? {
         env::overlay(&mut table, &name, &value)?;
     }
-    let config: Config = table.try_into().map_err(|e: toml::de::Error| ConfigError::Malformed {
+    let founding = ClusterFiles::load(dir).map_err(ConfigError::Cluster)?.map(|files| files.list.founding.clone());
+    if founding.is_some() {
+        super::cluster::default_in(&mut table);
+    }
+    let mut config: Config = table.try_into().map_err(|e: toml::de::Error| ConfigError::Malformed {
         path: path.clone(),
         line: 1,
         message: e.message().to_owned(),
         hint: repair(&path),
     })?;
+    if let Some(founding) = &founding {
+        config.network.name.clone_from(&founding.name);
+    }
+    config.network.founding = founding;
     check(&config)?;
     Ok(config)
 }

@@ -3,6 +3,7 @@
 //! Owns names, defaults and checks ([`Config`]), reading ([`mod@load`]) and the commented file that `souk init` writes
 //! ([`template`]). What an owner says later with `souk host list` is kept apart, in [`listing`].
 
+mod cluster;
 mod env;
 pub mod listing;
 pub mod load;
@@ -16,13 +17,16 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use souk_protocol::{Amount, Currency, Millis, NetworkId, NodeId, Timestamp, limits, resources::Egress};
+use souk_protocol::{
+    Amount, Currency, Millis, NetworkId, NodeId, Timestamp, cluster::Founding, limits, resources::Egress,
+};
 use souk_runtime::reference::Reference;
 
 /// Words of an idle job's command, and their bytes together.
 const MAX_IDLE_WORDS: usize = 256;
 const MAX_IDLE_BYTES: usize = 16 * 1024;
 
+pub use cluster::{Cluster, OnRemoval};
 pub use load::{ConfigError, load};
 pub use payment::{Disputed, HostPayment, MANUAL, PayWhen, Payment, PaymentProgram, RenterPayment};
 pub use pricing::{Images, OnFailure, Pricing, Strategy};
@@ -50,6 +54,8 @@ pub struct Config {
     pub owner: Owner,
     /// Whose word counts, and what this node shows of itself.
     pub trust: Trust,
+    /// How this node is in its private cluster, if it is in one.
+    pub cluster: Cluster,
     /// The local API.
     pub api: Api,
     /// What is logged.
@@ -70,6 +76,11 @@ pub struct Network {
     pub external: Vec<String>,
     /// Whether to relay, within limits, for peers that nobody can dial.
     pub relay: bool,
+    /// Whether a router at home is asked (UPnP) to let others through to this node.
+    pub port_mapping: bool,
+    /// The private cluster that the data directory is of: then this is the network, whatever `name` says.
+    #[serde(skip)]
+    pub founding: Option<Founding>,
 }
 
 impl Default for Network {
@@ -80,6 +91,8 @@ impl Default for Network {
             bootstrap: Vec::new(),
             external: Vec::new(),
             relay: true,
+            port_mapping: true,
+            founding: None,
         }
     }
 }
@@ -88,7 +101,7 @@ impl Network {
     /// The network's id.
     #[must_use]
     pub fn id(&self) -> NetworkId {
-        NetworkId::of_name(&self.name)
+        self.founding.as_ref().map_or_else(|| NetworkId::of_name(&self.name), Founding::network)
     }
 }
 

@@ -21,6 +21,8 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 # external = []
 # Whether this node, when others can dial it, relays for peers that nobody can dial: at most 128 circuits of 64 GB and a day each.
 # relay = true
+# Whether a router at home is asked (UPnP) to let others through to this node. What it gives is given back when the node stops.
+# port_mapping = true
 
 [host]
 # Whether `souk up` rents this machine out, as with --host.
@@ -199,6 +201,12 @@ const TEMPLATE: &str = r#"# souk's configuration. A line that begins with `# ` a
 [owner]
 # Another machine of the same owner is offline when its connection has been gone for so long, without a word.
 # offline_after = "90s"
+
+[cluster]
+# For a node of a private cluster. Whether it looks for members on the local network, and shows itself there, by mDNS.
+# mdns = true
+# What becomes of the leases of a member that is put out: "ends" at once, or "runs_out" at the contract's end.
+# on_removal = "ends"
 
 [api]
 # The local API's socket; without this, api.sock beside this file.

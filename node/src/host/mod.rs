@@ -383,7 +383,8 @@ impl HostSide {
     /// What is wrong with disk limits that hold like this.
     #[must_use]
     pub fn disk_problem(&self, info: &RuntimeInfo) -> Option<Problem> {
-        if quota(info) == DiskQuota::Hard {
+        // In a cluster nobody is a stranger.
+        if quota(info) == DiskQuota::Hard || self.config.network.founding.is_some() {
             return None;
         }
         let host = &self.config.host;

@@ -2,7 +2,7 @@
 //! however many leases there are.
 
 use souk_ledger::{lease::Lease, view::View};
-use souk_protocol::{LeaseId, Nonce, machine::record::LeaseRow};
+use souk_protocol::{LeaseId, NodeId, Nonce, Timestamp, machine::record::LeaseRow};
 
 use super::{Ledger, logged, row};
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 
 /// Leases of one name that are looked at: more than a person wants to read.
 const NAMED: usize = 17;
+/// Leases that are looked at for quotas: so many at once, and so often.
+const USED_PAGE: usize = 500;
+const USED_PAGES: usize = 20;
 
 impl Ledger {
     /// Leases that a person's words may mean, for [`select::resolve`] to choose from.
@@ -52,6 +55,29 @@ impl Ledger {
     pub fn page(&self, before: Option<u64>, limit: usize) -> Vec<LeaseRow> {
         let leases = logged(self.view().page(before, limit)).unwrap_or_default();
         leases.into_iter().filter_map(|l| logged(row(self.view(), &self.seal, l))).collect()
+    }
+
+    /// What others have used of this host since then: who, slots times milliseconds, and when at the latest; of the newest leases.
+    #[must_use]
+    pub fn used_here(&self, since: Timestamp) -> Vec<(NodeId, u64, Timestamp)> {
+        let mut used = Vec::new();
+        let mut before = None;
+        for _ in 0..USED_PAGES {
+            let page = logged(self.view().page(before, USED_PAGE)).unwrap_or_default();
+            before = page.last().map(|lease| lease.number);
+            for lease in page.iter().filter(|lease| lease.host() == self.me()) {
+                let Some(usage) = lease.receipts.recent.last().map(|held| &held.value) else { continue };
+                let active = usage.counters.active.0.saturating_sub(usage.counters.waived.0);
+                let slots = u64::from(lease.draft.value.resources.slots);
+                if usage.time >= since && active > 0 {
+                    used.push((lease.renter(), active.saturating_mul(slots), usage.time));
+                }
+            }
+            if page.len() < USED_PAGE {
+                break;
+            }
+        }
+        used
     }
 
     /// Events of all leases.

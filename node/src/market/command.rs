@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use crate::api::types::{
-    AcceptRequest, AccountDetail, AccountsView, ClaimView, EarningsRequest, EarningsView, EventsRequest, ExecRequest,
-    FilesRequest, ForgiveRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InvoiceRequest, InvoiceView,
-    JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest, LedgerCheckView, LedgerCompactView, ListRequest,
-    LogsRequest, MachineOrder, MachineResult, MachineView, MarketRequest, MarketView, MetricView, OwnerView,
-    PayRequest, PaymentView, PeerView, PriceRequest, QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest,
-    RefreshRequest, RentRequest, RentStep, ScheduleRequest, ScheduleView, SearchRequest, SearchResults, SshKeysRequest,
-    SshKeysView, SshView, StatusView, TunnelRequest,
+    AcceptRequest, AccountDetail, AccountsView, ClaimView, ClusterView, EarningsRequest, EarningsView, EventsRequest,
+    ExecRequest, FilesRequest, ForgiveRequest, HappenedView, HostView, IdleJobRequest, IdleJobView, InviteRequest,
+    InviteView, InvoiceRequest, InvoiceView, JoinRequest, JupyterView, LeaseDetail, LeaseView, LeasesRequest,
+    LedgerCheckView, LedgerCompactView, ListRequest, LogsRequest, MachineOrder, MachineResult, MachineView,
+    MarketRequest, MarketView, MemberRequest, MetricView, OwnerView, PayRequest, PaymentView, PeerView, PriceRequest,
+    QuoteView, ReceiptView, ReceiptsRequest, ReceivedRequest, RefreshRequest, RentRequest, RentStep, ScheduleRequest,
+    ScheduleView, SearchRequest, SearchResults, SshKeysRequest, SshKeysView, SshView, StatusView, TunnelRequest,
 };
 use crate::template::Template;
 
@@ -290,6 +290,8 @@ pub enum Command {
     },
     /// About the owner of this node, and the owner's other machines.
     Owner(OwnerCommand),
+    /// About the private cluster of this node.
+    Cluster(ClusterCommand),
     /// About trust and reputation.
     Trust(super::trust::TrustCommand),
     /// About accounts and payments.
@@ -383,6 +385,29 @@ pub enum OwnerCommand {
     },
 }
 
+/// One thing asked about the private cluster of this node.
+#[derive(Debug)]
+pub enum ClusterCommand {
+    /// Who is in.
+    Show(Reply<ClusterView>),
+    /// Makes a ticket. Answered once it is on disk.
+    Invite {
+        /// For how many, and how long.
+        request: InviteRequest,
+        /// The ticket.
+        reply: Reply<InviteView>,
+    },
+    /// Changes a member, or makes a node one.
+    Member {
+        /// Which, and how.
+        request: MemberRequest,
+        /// The cluster after that.
+        reply: Reply<ClusterView>,
+    },
+    /// Makes a new key for all members.
+    Rotate(Reply<ClusterView>),
+}
+
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -421,6 +446,7 @@ impl fmt::Debug for Command {
             Self::HostSchedule { .. } => "HostSchedule",
             Self::HostAccept { .. } => "HostAccept",
             Self::Owner(_) => "Owner",
+            Self::Cluster(_) => "Cluster",
             Self::Trust(_) => "Trust",
             Self::Money(_) => "Money",
             Self::HostIdleJob { .. } => "HostIdleJob",

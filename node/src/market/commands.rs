@@ -81,6 +81,7 @@ impl Market {
                 answer(reply, changed.and_then(|()| self.host_view()));
             }
             Command::Owner(command) => self.owner_command(command),
+            Command::Cluster(command) => self.cluster_command(command),
             Command::Trust(command) => self.trust_command(command),
             Command::Money(command) => self.money_command(command),
         }
@@ -98,7 +99,7 @@ impl Market {
             dir: self.about.dir.clone(),
             listen: self.network.listen_addrs().iter().map(|a| format!("{a}/p2p/{}", self.engine.me())).collect(),
             external: self.about.external.clone(),
-            reachability: super::reach::view(&self.network.reachability()),
+            reachability: super::reach::view(&self.network.reachability(), &self.about.mapping.borrow()),
             peers: self.engine.connected().count() as u64,
             offers: self.engine.book().offers().count() as u64,
             host: match (&self.host, self.engine.host().offer()) {

@@ -197,6 +197,8 @@ fn happened(
             };
             reply.send(response.to_bytes()).ok();
         }
+        // Nobody is let in before the ledger is there.
+        NetworkEvent::Knock { reply, .. } => reply.busy(std::time::Duration::from_millis(ASK_AGAIN_MS)),
         NetworkEvent::Stream { from, stream } => early.push(from, stream),
     }
 }
@@ -235,7 +237,7 @@ fn status(about: &About, node: NodeId, network_id: NetworkId, network: &NetworkH
         dir: about.dir.clone(),
         listen: network.listen_addrs().iter().map(|a| format!("{a}/p2p/{node}")).collect(),
         external: about.external.clone(),
-        reachability: super::reach::view(&network.reachability()),
+        reachability: super::reach::view(&network.reachability(), &about.mapping.borrow()),
         peers: network.connected().len() as u64,
         offers: 0,
         host: HostRole::Off,

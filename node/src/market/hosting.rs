@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     api::types::{
-        ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, PublicView, ScheduleRequest,
-        ScheduleView,
+        AcceptsView, ConditionsView, EngineView, HostRole, HostView, PricesView, PricingView, Problem, PublicView,
+        ScheduleRequest, ScheduleView,
     },
     host::HostSide,
 };
@@ -57,8 +57,11 @@ impl Market {
 
     pub(super) fn problems(&self) -> Vec<Problem> {
         let mut problems = self.key_problems();
+        problems.extend(self.cluster_problem());
         let mut add = |sentence: String, fix: &str| problems.push(Problem { sentence, fix: fix.to_owned() });
-        if self.engine.connected().next().is_none() && self.about.has_bootstrap {
+        if self.cluster.is_some() {
+            // Who is missing is said already.
+        } else if self.engine.connected().next().is_none() && self.about.has_bootstrap {
             add(
                 "no peer is connected".to_owned(),
                 "check the bootstrap addresses in the configuration and the firewall",
@@ -104,7 +107,7 @@ impl Market {
             min_slots: host.config().host.min_slots,
             prices: prices(host),
             pricing: self.pricing_view(host),
-            accepts: accepts(&host.accept_policy()),
+            accepts: AcceptsView { cluster: self.cluster_name(), ..accepts(&host.accept_policy()) },
             conditions: self.conditions_view(host),
             egress: setup.map(|s| s.terms.egress.clone()).unwrap_or_default(),
             registries: host.config().host.registries.clone(),

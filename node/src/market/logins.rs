@@ -299,7 +299,8 @@ fn has_not_run(state: LeaseState, events: &[LeaseEvent]) -> bool {
             | PauseReason::MaxSpend
             | PauseReason::Expired
             | PauseReason::DiskFull
-            | PauseReason::VolumeEnded,
+            | PauseReason::VolumeEnded
+            | PauseReason::QuotaUsed,
         )
         | LeaseState::Running
         | LeaseState::Kept

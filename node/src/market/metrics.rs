@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use souk_network::Reachability;
+use souk_network::{PortMapping, Reachability};
 use souk_protocol::lease::LeaseState;
 
 use super::task::Market;
@@ -26,6 +26,17 @@ impl Market {
             gauge("souk_up_seconds", "How long the node has run.", now().since(self.about.started).0 as f64 / 1000.0),
             gauge("souk_peers", "Peers connected.", self.engine.connected().count() as f64),
             self.reachability(),
+            gauge(
+                "souk_mapped_ports",
+                "Ports that the router at home lets through to this node.",
+                match &*self.about.mapping.borrow() {
+                    PortMapping::Mapped { ports, .. } => *ports as f64,
+                    PortMapping::Off
+                    | PortMapping::NoRouter
+                    | PortMapping::Nested { .. }
+                    | PortMapping::Refused { .. } => 0.0,
+                },
+            ),
             gauge("souk_offers", "Offers in the book.", self.engine.book().offers().count() as f64),
             self.leases_by_state(),
             gauge("souk_problems", "What is not as it should be; souk status names it.", self.problems().len() as f64),

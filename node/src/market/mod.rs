@@ -7,6 +7,8 @@ mod access;
 mod accounts;
 mod avoid;
 pub mod chains;
+mod cluster_commands;
+pub mod clustered;
 pub mod command;
 mod commands;
 mod containers;
@@ -56,10 +58,14 @@ pub struct About {
     pub network_name: String,
     /// Where its data is.
     pub dir: std::path::PathBuf,
+    /// What becomes of the leases of who is put out of this node's private cluster.
+    pub on_removal: souk_protocol::machine::policy::OnRemoval,
     /// Addresses its owner says it is reached at.
     pub external: Vec<String>,
     /// Whether it was told of peers to begin with.
     pub has_bootstrap: bool,
+    /// What the router at home does for this node.
+    pub mapping: tokio::sync::watch::Receiver<souk_network::PortMapping>,
     /// The currency searched and paid in.
     pub currency: souk_protocol::Currency,
     /// Counter-offers up to this are taken unasked, unless a rental says otherwise.

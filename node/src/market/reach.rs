@@ -1,6 +1,6 @@
 //! How others reach this node, in the market's words: in its offers, and for its owner.
 
-use souk_network::Reachability;
+use souk_network::{PortMapping, Reachability};
 use souk_protocol::offer;
 
 use crate::api::types::ReachabilityView;
@@ -18,7 +18,7 @@ pub(super) const fn offered(reachability: &Reachability) -> offer::Reachability 
 }
 
 /// What the owner of a node is shown.
-pub(super) fn view(reachability: &Reachability) -> ReachabilityView {
+pub(super) fn view(reachability: &Reachability, mapping: &PortMapping) -> ReachabilityView {
     let (state, relays, sentence) = match reachability {
         Reachability::Unknown => {
             ("unknown", Vec::new(), "not known: no peer has seen this node from the internet yet".to_owned())
@@ -38,7 +38,26 @@ pub(super) fn view(reachability: &Reachability) -> ReachabilityView {
             ("relayed", relays.clone(), sentence)
         }
     };
+    let sentence = match router(mapping) {
+        Some(router) => format!("{sentence}; {router}"),
+        None => sentence,
+    };
     ReachabilityView { state: state.to_owned(), relays, sentence }
+}
+
+/// What the router at home has to do with it.
+fn router(mapping: &PortMapping) -> Option<String> {
+    match mapping {
+        PortMapping::Off | PortMapping::NoRouter => None,
+        PortMapping::Mapped { outside, ports } => {
+            let ports = if *ports == 1 { "a port".to_owned() } else { format!("{ports} ports") };
+            Some(format!("the router maps {ports} of {outside} to it (UPnP)"))
+        }
+        PortMapping::Nested { outside } => Some(format!(
+            "the router's own address outside is {outside}, which is not the internet's: another router, or the provider's, is in between"
+        )),
+        PortMapping::Refused { why } => Some(format!("the router was asked for a port (UPnP) and gives none: {why}")),
+    }
 }
 
 /// What is wrong, for a host.

@@ -159,11 +159,11 @@ pub(super) fn currency_of(offer: &Offer) -> Currency {
 /// Who a host takes, in the words of the API.
 pub(super) fn accepts(accept: &policy::Accept) -> crate::api::types::AcceptsView {
     match accept {
-        policy::Accept::Anyone => crate::api::types::AcceptsView { anyone: true, peers: Vec::new() },
+        policy::Accept::Anyone => crate::api::types::AcceptsView { anyone: true, peers: Vec::new(), cluster: None },
         policy::Accept::Peers(peers)
         | policy::Accept::Attested { peers, .. }
         | policy::Accept::Trusted { peers, .. } => {
-            crate::api::types::AcceptsView { anyone: false, peers: peers.iter().copied().collect() }
+            crate::api::types::AcceptsView { anyone: false, peers: peers.iter().copied().collect(), cluster: None }
         }
     }
 }

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chains::Chains,
+    clustered::Clustered,
     command::Command,
     early::Early,
     idle::IdleSide,
@@ -124,6 +125,8 @@ pub(super) enum Internal {
     },
     /// A host has a login, or won't have it.
     LoginGiven(super::logins::Waiting, Result<(), Refusal>),
+    /// What a member said of its list of members.
+    Listed(NodeId, Box<souk_protocol::cluster::ClusterAnswer>),
     /// What came of asking a peer for evidence.
     Pulled(NodeId, Pulled),
     /// New scores; none if they could not be computed.
@@ -153,6 +156,8 @@ pub struct Parts {
     pub locks: SlotLocks,
     /// The owner, and the owner's other machines.
     pub owned: Owned,
+    /// The private cluster, if the node is in one.
+    pub cluster: Option<Clustered>,
     /// What a status tells of the node.
     pub about: super::About,
     /// Where the owner's hooks are told what happens.
@@ -179,6 +184,7 @@ pub(super) struct Market {
     pub(super) host: Option<HostSide>,
     pub(super) locks: SlotLocks,
     pub(super) owned: Owned,
+    pub(super) cluster: Option<Clustered>,
     pub(super) about: super::About,
     pub(super) hooks: crate::hooks::Feed,
     pub(super) index: AskIndex,
@@ -218,7 +224,7 @@ pub(super) struct Market {
     pub(super) recalls: super::heads::Asked,
     pub(super) meetings: super::heads::Asked,
     pub(super) recalling: Arc<tokio::sync::Semaphore>,
-    halted: Option<OwnKey>,
+    halted: Option<End>,
 }
 
 /// How a market ended.
@@ -228,6 +234,8 @@ pub enum End {
     Stopped,
     /// It may not sign any more, and begins anew behind its guard.
     Anew(OwnKey),
+    /// Its cluster has another key, which its connections are sealed with from the next start on.
+    Rekeyed,
 }
 
 /// Runs the market until `stop`, or until the store fails.
@@ -248,6 +256,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         host,
         locks,
         owned,
+        cluster,
         about,
         hooks,
         logins,
@@ -267,6 +276,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
         host,
         locks,
         owned,
+        cluster,
         about,
         hooks,
         index: AskIndex::default(),
@@ -306,6 +316,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     market.begin_money();
     market.remember_failures();
     market.begin_trust();
+    market.begin_cluster();
     market.tell_heard_of();
     market.ask_pulses();
     let public_ends = CancellationToken::new();
@@ -380,6 +391,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
                 market.ask_traffic();
                 market.controls_overdue();
                 market.owned.tick();
+                market.mind_the_door();
                 market.tell_machines();
                 market.waiters_overdue();
                 market.follow_market();
@@ -406,7 +418,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> anyhow::Result<End> {
     }
     let ledger = market.ledger;
     tokio::task::spawn_blocking(move || ledger.shutdown()).await.ok();
-    Ok(market.halted.map_or(End::Stopped, End::Anew))
+    Ok(market.halted.unwrap_or(End::Stopped))
 }
 
 async fn next(reports: &mut Option<mpsc::Receiver<ContainerReport>>) -> Option<ContainerReport> {
@@ -426,6 +438,13 @@ async fn sleep_until(at: Option<Instant>) {
 impl Market {
     pub(super) fn input(&mut self, input: Input) {
         self.engine.handle(input, now());
+    }
+
+    /// Ends the task after this turn, in order. The first reason holds.
+    pub(super) const fn halt(&mut self, end: End) {
+        if self.halted.is_none() {
+            self.halted = Some(end);
+        }
     }
 
     pub(super) const fn token(&mut self) -> Token {
@@ -564,7 +583,7 @@ impl Market {
             Output::Forked { author, proof, found, .. } => self.forked(author, &proof, found),
             Output::Halted(why) => {
                 tracing::error!("{why}; nothing is signed any more");
-                self.halted = Some(why);
+                self.halt(End::Anew(why));
             }
             Output::Violation(violation) => tracing::warn!(peer = %violation.peer(), "{violation}"),
         }
@@ -641,6 +660,7 @@ impl Market {
                 self.give_logins(peer);
                 self.score_connection(peer);
                 self.hand_over_opinions(peer);
+                self.compare_lists(peer);
             }
             NetworkEvent::Disconnected(peer) => {
                 self.owned.disconnected(peer);
@@ -683,6 +703,7 @@ impl Market {
                     reply.send(Response::Rejected(reject).to_bytes()).ok();
                 }
             },
+            NetworkEvent::Knock { peer, body, reply, .. } => self.knocked(peer, &body, reply),
             NetworkEvent::Stream { from, stream } => self.stream(from, stream),
         }
     }
@@ -716,6 +737,7 @@ impl Market {
             Internal::Paid { reference, answer } => self.paid(&reference, answer),
             Internal::Found { claim, found } => self.found(&claim, found),
             Internal::LookAgain => self.adopt = true,
+            Internal::Listed(peer, answer) => self.listed(peer, *answer),
             Internal::Pulled(peer, pulled) => self.pulled(peer, pulled),
             Internal::Scored(computed) => self.scored(computed),
             Internal::LoginGiven(waiting, result) => self.login_given(waiting, result),

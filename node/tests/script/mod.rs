@@ -18,7 +18,7 @@ use souk::{
     config::Api,
     market::{
         Command, CommandError, ErrorCode, MarketHandle,
-        command::{ByteStream, EXPORT_PIECES, LeaseSelector, OwnerCommand, StepSender},
+        command::{ByteStream, ClusterCommand, EXPORT_PIECES, LeaseSelector, OwnerCommand, StepSender},
         select,
         terms::TermsCommand,
     },
@@ -173,6 +173,7 @@ async fn follow(mut commands: mpsc::Receiver<Command>, seen: Arc<Mutex<Seen>>) {
             Command::Market { reply, .. } => answer(reply, Ok(views::market())),
             Command::HostAccept { reply, .. } => answer(reply, Ok(views::host(true, true))),
             Command::Owner(command) => owner(command),
+            Command::Cluster(command) => cluster(command),
             Command::HostIdleJob { request, reply } => answer(reply, Ok(views::idle_job(request))),
         }
     }
@@ -297,6 +298,16 @@ fn export(id: Option<LeaseSelector>) -> mpsc::Receiver<Result<Bytes, CommandErro
 /// The id that all views share.
 pub fn lease_id() -> LeaseId {
     LeaseId([0xab; 32])
+}
+
+fn cluster(command: ClusterCommand) {
+    let none = || CommandError::new(ErrorCode::WrongState, "this node is in no cluster");
+    match command {
+        ClusterCommand::Show(reply) | ClusterCommand::Member { reply, .. } | ClusterCommand::Rotate(reply) => {
+            answer(reply, Err(none()));
+        }
+        ClusterCommand::Invite { reply, .. } => answer(reply, Err(none())),
+    }
 }
 
 fn owner(command: OwnerCommand) {

@@ -396,7 +396,7 @@ pub fn host(listed: bool, anyone: bool) -> HostView {
         min_slots: 1,
         prices: None,
         pricing: PricingView::default(),
-        accepts: AcceptsView { anyone, peers: vec![] },
+        accepts: AcceptsView { anyone, peers: vec![], cluster: None },
         conditions: ConditionsView::default(),
         egress: vec![Egress::Internet],
         public: None,

@@ -60,7 +60,7 @@ impl Failure {
     #[must_use]
     pub const fn of_end(reason: EndReason) -> Option<Self> {
         match reason {
-            EndReason::HostAborted => Some(Self::HostAborted),
+            EndReason::HostAborted | EndReason::MemberRemoved => Some(Self::HostAborted),
             EndReason::CreateFailed => Some(Self::CreateFailed),
             EndReason::PrepareTimeout => Some(Self::PrepareTimeout),
             EndReason::ContainerLost | EndReason::VolumeLost => Some(Self::ContainerLost),

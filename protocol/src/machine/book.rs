@@ -420,6 +420,12 @@ impl Book {
         }
     }
 
+    /// Whether a notice of this id is the newest of its machine here.
+    #[must_use]
+    pub fn holds(&self, id: &DocumentId) -> bool {
+        self.ids.contains_key(id)
+    }
+
     /// Notices by id, those we have.
     #[must_use]
     pub fn fetch(&self, ids: &[DocumentId]) -> Vec<Notice> {

@@ -215,7 +215,7 @@ impl Engine {
         for key in self.book.expire(now) {
             self.cx.out(Output::BookChanged { key });
         }
-        self.sync.tick(&mut self.cx, now);
+        self.sync.tick(&mut self.cx, &self.book, now);
         self.heads.tick(&mut self.cx, now);
         self.renter.tick(&mut self.cx, &self.book, now);
         self.host.tick(&mut self.cx, &mut self.book, now);
@@ -259,6 +259,8 @@ impl Engine {
                 self.host.configure(&mut self.cx, &mut self.book, setup.map(|s| *s), now);
                 self.host.hold_restored(&mut self.cx, now);
             }
+            Command::Members { list, on_removal } => self.host.set_members(&mut self.cx, list, on_removal, now),
+            Command::RememberUse { node, slot_ms, at } => self.host.remember_use(node, slot_ms, at, now),
             Command::Regard(regard) => self.regard = regard,
             Command::Opine { token, peer, lease, body } => self.opine(token, peer, lease, *body, now),
             Command::Accounts(policy) => self.cx.accounts.set_policy(*policy),
@@ -343,6 +345,9 @@ impl Engine {
 
     fn request(&mut self, from: NodeId, token: Token, request: Request, now: Timestamp) {
         if let Some(reject) = self.regard.refusal(&from, &request, &self.book) {
+            return self.cx.reply(token, Response::Rejected(reject), None);
+        }
+        if let Some(reject) = self.host.refuses_stranger(&from, &request) {
             return self.cx.reply(token, Response::Rejected(reject), None);
         }
         // Our own offer is in the book before its number is on disk.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::{
     AskId, Digest, DocumentId, LeaseId, MachineId, NodeId, Nonce, Timestamp, Verified,
     checkpoint::Checkpoint,
+    cluster::MemberList,
     fork::ForkProof,
     heads::Meet,
     lease::{EndReason, LeaseDraft},
@@ -27,7 +28,7 @@ pub use super::heads::LookedUp;
 use super::{
     account::AccountPolicy,
     forks::Concern,
-    policy::HostSetup,
+    policy::{HostSetup, OnRemoval},
     pricing::{OwnerAnswer, Question},
     record::Record,
     renter_lease::heartbeat::Beat,
@@ -219,6 +220,25 @@ pub enum Command {
     /// Offer this machine so, from now on; none to withdraw it. Comes once after each start, whatever is offered: restored leases
     /// are taken up after it, when their slots are locked again.
     Host(Option<Box<HostSetup>>),
+    /// The members of the private cluster that this node is in, and what becomes of the leases of who is not (any more) on the list.
+    /// Comes after each start, before [`Self::Host`], and whenever there is a newer list; an older one changes nothing. Never sent
+    /// by a node in a public network.
+    Members {
+        /// Verified in this network.
+        list: Verified<MemberList>,
+        /// For leases here.
+        on_removal: OnRemoval,
+    },
+    /// Host's side: what a member has used of this machine before this start, from the ledger's receipts. What restored leases count
+    /// from now on is noted by the engine itself.
+    RememberUse {
+        /// Who.
+        node: NodeId,
+        /// Slots times milliseconds.
+        slot_ms: u64,
+        /// When, at the latest.
+        at: Timestamp,
+    },
     /// Whom this node wants nothing to do with, from now on.
     Regard(super::regard::Regard),
     /// Say something of a peer: an attestation, or a complaint about a lease. Signed, stored, and delivered if the peer can be reached.

@@ -27,6 +27,7 @@ pub mod policy;
 #[cfg(test)]
 mod prepaid;
 pub mod pricing;
+mod quota;
 pub mod record;
 pub mod regard;
 pub mod renter;

@@ -68,6 +68,17 @@ impl HostSetup {
     }
 }
 
+/// What becomes of the open leases of who is removed from a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRemoval {
+    /// They end at once, disk and all.
+    #[default]
+    Ends,
+    /// They go on till their contracts end, and are not extended.
+    RunsOut,
+}
+
 /// What the host makes of a proposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {

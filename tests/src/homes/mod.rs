@@ -10,6 +10,8 @@
     reason = "a harness: what does not work fails the test"
 )]
 
+mod upnp;
+
 use std::{
     io::{BufRead, BufReader, Write},
     net::Ipv4Addr,
@@ -17,6 +19,8 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
 };
+
+pub use upnp::Upnp;
 
 use crate::{
     netns::within,
@@ -83,18 +87,26 @@ pub struct Internet {
     cables: Vec<Cable>,
     delay_ms: u32,
     lost_per_mille: u32,
+    /// Its addresses begin here.
+    range: Ipv4Addr,
 }
 
 impl Internet {
     /// One whose cables take so long each way, and lose so many of a thousand packets; none where this machine can't make it.
     #[must_use]
     pub fn new(delay_ms: u32, lost_per_mille: u32) -> Option<Self> {
+        Self::at(Ipv4Addr::new(203, 0, 113, 0), delay_ms, lost_per_mille)
+    }
+
+    /// One with addresses of this range of 256.
+    #[must_use]
+    pub fn at(range: Ipv4Addr, delay_ms: u32, lost_per_mille: u32) -> Option<Self> {
         static MADE: AtomicU16 = AtomicU16::new(0);
         if !have_all(&PARTS) {
             return None;
         }
         let tag = format!("sk{}x{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let mut made = Self { tag, namespaces: Vec::new(), cables: Vec::new(), delay_ms, lost_per_mille };
+        let mut made = Self { tag, namespaces: Vec::new(), cables: Vec::new(), delay_ms, lost_per_mille, range };
         let core = made.namespace("core");
         forwards(&core);
         (crate::part::present("tun", has_tun(&core)) && crate::part::present("masquerade", has_nat(&core)))
@@ -113,7 +125,8 @@ impl Internet {
     fn cable(&mut self, to: &str) -> (usize, Ipv4Addr) {
         let n = self.cables.len();
         let base = u8::try_from(n * 4).expect("at most 64 cables");
-        let (near, far) = (Ipv4Addr::new(203, 0, 113, base + 1), Ipv4Addr::new(203, 0, 113, base + 2));
+        let [a, b, c, _] = self.range.octets();
+        let (near, far) = (Ipv4Addr::new(a, b, c, base + 1), Ipv4Addr::new(a, b, c, base + 2));
         let (core, device) = (format!("{}core", self.tag), format!("c{n}"));
         let mut command = mortal(Path::new("python3"));
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/homes/cable.py"));
@@ -161,7 +174,11 @@ impl Internet {
             "table ip home {{
                 chain out {{ type nat hook postrouting priority srcnat; oifname wan masquerade {how}; }}
                 chain in {{ type filter hook input priority filter; iifname wan ct state new drop; }}
-                chain through {{ type filter hook forward priority filter; iifname wan ct state new drop; }}
+                chain through {{
+                    type filter hook forward priority filter;
+                    iifname wan ct state new ct status dnat accept
+                    iifname wan ct state new drop
+                }}
             }}"
         );
         let outcome = run(inside(&router, Path::new("nft")).args(["-f", "-"]), rules.as_bytes());

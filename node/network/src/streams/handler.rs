@@ -128,7 +128,7 @@ impl Handler {
             };
             say(&mut stream, ACCEPTED).await.ok()?;
             counters.streams_accepted.one();
-            let held = Held { untouched: Some(room.queued), _alive: Some(room.alive), connection: Some(in_use) };
+            let held = Held { untouched: Some(room.queued), _alive: Some(room.alive), connection: in_use };
             Some(Admitted { stream: PeerStream::new(stream, held, counters), place: room.place })
         };
         self.answering.push(timeout(STREAM_OPEN_TIMEOUT, answer).map(|in_time| in_time.ok().flatten()).boxed());
@@ -137,7 +137,7 @@ impl Handler {
     fn outbound(&mut self, mut stream: Stream, Opening(mut reply): Opening) {
         self.negotiating = self.negotiating.saturating_sub(1);
         let counters = Arc::clone(&self.gate.counters);
-        let held = Held { connection: Some(Arc::clone(&self.in_use)), ..Held::default() };
+        let held = Held { untouched: None, _alive: None, connection: Arc::clone(&self.in_use) };
         let open = async move {
             let mut status = [0];
             let read = tokio::select! {

@@ -110,7 +110,7 @@ impl Behaviour {
     pub(crate) fn traffic(&self, peer: &PeerId) -> (u64, u64) {
         let past = self.past.get(peer).copied().unwrap_or_default();
         let all = self.connections.get(peer).into_iter().flatten();
-        all.filter_map(|(_, id)| self.in_use.get(id)).map(|used| used.0.sums()).fold(past, plus)
+        all.filter_map(|(_, id)| self.in_use.get(id)).map(|used| used.traffic.sums()).fold(past, plus)
     }
 
     /// Whether nothing flows through a connection, and nothing is being opened on it.
@@ -176,7 +176,10 @@ impl NetworkBehaviour for Behaviour {
                 self.in_use.remove(&e.connection_id);
             }
             FromSwarm::ConnectionClosed(e) => {
-                let used = self.in_use.remove(&e.connection_id).map_or((0, 0), |used| used.0.sums());
+                let used = self.in_use.remove(&e.connection_id).map_or((0, 0), |used| {
+                    used.gone.cancel();
+                    used.traffic.sums()
+                });
                 if let Some(all) = self.connections.get_mut(&e.peer_id) {
                     all.retain(|(_, id)| *id != e.connection_id);
                     if all.is_empty() {

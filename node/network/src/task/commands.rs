@@ -46,6 +46,7 @@ impl Task {
                 task.book.add(peer, address);
                 task.discovery.learned(peer, Instant::now());
             }),
+            Command::AddCandidate(address) => self.on_seen(&address),
             Command::Keep(node) => self.about(&node, |task, peer| {
                 task.book.pin(peer, true);
                 let connected = task.table.is_connected(&peer);
@@ -62,16 +63,16 @@ impl Task {
             Command::Unblock(node) => self.about(&node, |task, peer| {
                 task.swarm.behaviour_mut().blocked.unblock_peer(peer);
             }),
-            Command::Allow(node) => self.about(&node, |task, peer| {
-                if let Some(members) = task.swarm.behaviour_mut().members.as_mut() {
-                    members.allow_peer(peer);
+            Command::Allow(node) => self.about(&node, Self::allow),
+            Command::Disallow(node) => self.about(&node, Self::disallow),
+            Command::Members(nodes) => self.replace_members(&nodes),
+            Command::OpenDoor(open) => self.open_door(open),
+            Command::Knock(node, addresses, body, reply) => match names::peer_id(&node) {
+                Some(peer) => self.knock(peer, addresses, body, reply),
+                None => {
+                    reply.send(Err(RequestError::NotConnected)).ok();
                 }
-            }),
-            Command::Disallow(node) => self.about(&node, |task, peer| {
-                if let Some(members) = task.swarm.behaviour_mut().members.as_mut() {
-                    members.disallow_peer(peer);
-                }
-            }),
+            },
             Command::Score(node, score) => self.about(&node, |task, peer| {
                 task.swarm.behaviour_mut().gossip.set_application_score(&peer, score);
             }),
@@ -104,7 +105,7 @@ impl Task {
         }
     }
 
-    fn unkeep(&mut self, peer: PeerId) {
+    pub(super) fn unkeep(&mut self, peer: PeerId) {
         self.book.pin(peer, false);
         self.discovery.unkeep(&peer);
     }

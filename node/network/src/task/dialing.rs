@@ -96,6 +96,7 @@ impl Task {
             }
             Dial::Requests(peer) => self.cannot_reach(peer, error),
             Dial::Back(channel) => self.dialled_back_in_vain(channel, error),
+            Dial::Knock(knock) => self.knocked_in_vain(knock, dial_reason(error)),
         }
     }
 
@@ -109,7 +110,7 @@ impl Task {
         if outgoing.reply.is_closed() {
             return;
         }
-        if self.swarm.is_connected(&peer) {
+        if self.can_be_asked(&peer) {
             self.send_request(peer, outgoing);
             return;
         }
@@ -134,6 +135,11 @@ impl Task {
         }
     }
 
+    /// Whether there is a connection to a peer on which requests are spoken: a stranger's is none.
+    fn can_be_asked(&self, peer: &PeerId) -> bool {
+        self.swarm.behaviour().exchange.is_connected(peer)
+    }
+
     fn take_waiting(&mut self, peer: PeerId) -> Vec<Outgoing> {
         let waiting = self.waiting.remove(&peer).unwrap_or_default().requests;
         self.waiting_requests -= waiting.len();
@@ -148,7 +154,7 @@ impl Task {
 
     /// The dial for waiting requests failed: the directory may know better addresses, but is asked once only.
     fn cannot_reach(&mut self, peer: PeerId, error: &SwarmDialError) {
-        if self.swarm.is_connected(&peer) {
+        if self.can_be_asked(&peer) {
             self.send_waiting(peer);
             return;
         }

@@ -89,6 +89,8 @@ impl Task {
                     admitted.place.send(NetworkEvent::Stream { from, stream });
                 }
             }
+            BehaviourEvent::Knock(event) => self.on_knock(event),
+            BehaviourEvent::Lan(found) => self.on_found(&found),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Reach(event) => self.on_reach(event),
             BehaviourEvent::Punch(event) => self.on_punched(&event),
@@ -101,7 +103,7 @@ impl Task {
             BehaviourEvent::Crowd(never)
             | BehaviourEvent::Limits(never)
             | BehaviourEvent::Blocked(never)
-            | BehaviourEvent::Members(never)
+            | BehaviourEvent::Door(never)
             | BehaviourEvent::Fence(never) => match never {},
         }
     }
@@ -114,12 +116,20 @@ impl Task {
             return;
         };
         self.counters.connections_established.one();
+        let dial = self.dials.remove(&id);
+        if self.swarm.behaviour().door.is_strange(id) {
+            // Nothing but knocking happens there: it is none of this network's connections.
+            if let Some(Dial::Knock(knock)) = dial {
+                self.visiting(knock, id);
+            }
+            return;
+        }
         if endpoint.is_relayed() {
             self.counters.connections_relayed.one();
         } else if endpoint.is_listener() {
             self.reaching.has_come(&peer);
         }
-        let target = match self.dials.remove(&id) {
+        let target = match dial {
             Some(Dial::Back(channel)) => return self.dialled_back(channel, id),
             Some(Dial::Target(target)) => Some(target),
             Some(Dial::Command(reply)) => {
@@ -127,7 +137,7 @@ impl Task {
                 self.dials.insert(id, Dial::Command(reply));
                 None
             }
-            Some(Dial::Requests(_)) | None => None,
+            Some(Dial::Requests(_) | Dial::Knock(_)) | None => None,
         };
         self.table.established((peer, node), id, endpoint, target, &self.limits, Instant::now());
         self.note_relayed(&peer, node);
@@ -189,6 +199,7 @@ impl Task {
 
     fn on_closed(&mut self, peer: PeerId, id: ConnectionId) {
         self.end_dial_back(id, Answer::busy());
+        self.end_visit(id);
         if let Some(Dial::Command(reply)) = self.dials.remove(&id) {
             let why = "the node there is not of this network, or closed the connection at once";
             reply.send(Err(DialError::Failed(why.to_owned()))).ok();

@@ -15,7 +15,7 @@ use crate::{
     event::{NetworkEvent, Reply},
     exchange::{Answer, Event, Question},
     handle::Outgoing,
-    limits::{MAX_REPLIES, MAX_REQUEST, REQUEST_TIMEOUT},
+    limits::{MAX_ANSWER, MAX_REPLIES, MAX_REQUEST, REQUEST_TIMEOUT},
     names,
     turns::Asked,
 };
@@ -87,7 +87,7 @@ impl Task {
         while let Some(Asked { id, body, held, channel, place }) =
             self.table.get_mut(&peer).and_then(|entry| entry.turn.next())
         {
-            let (reply, answer) = Reply::new(held);
+            let (reply, answer) = Reply::new(held, MAX_ANSWER);
             let event =
                 names::node_id(&peer).map(|from| NetworkEvent::Request { from, body: Bytes::from(body), reply });
             let room = self.replies.len() < MAX_REPLIES;
@@ -151,7 +151,7 @@ impl Task {
     }
 }
 
-fn outcome(answer: Answer) -> Result<Vec<u8>, RequestError> {
+pub(super) fn outcome(answer: Answer) -> Result<Vec<u8>, RequestError> {
     match answer {
         Answer::Body(body) => Ok(body),
         Answer::Busy(retry_after) => Err(RequestError::Busy { retry_after }),
@@ -163,7 +163,7 @@ fn outcome(answer: Answer) -> Result<Vec<u8>, RequestError> {
 }
 
 #[allow(clippy::wildcard_enum_match_arm, reason = "every other kind of I/O error means that the stream was lost")]
-fn failure(error: &OutboundFailure) -> RequestError {
+pub(super) fn failure(error: &OutboundFailure) -> RequestError {
     match error {
         OutboundFailure::DialFailure => RequestError::Unreachable("its last connection has just gone".to_owned()),
         OutboundFailure::Timeout => RequestError::Timeout(REQUEST_TIMEOUT),

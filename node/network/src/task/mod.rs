@@ -7,6 +7,7 @@ mod commands;
 mod dialing;
 mod events;
 mod exchanges;
+mod knocking;
 mod reaching;
 
 use std::{
@@ -27,7 +28,10 @@ use souk_protocol::NodeId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::reaching::Reaching;
+use self::{
+    knocking::{Knock, Knocking},
+    reaching::Reaching,
+};
 use crate::{
     behaviour::Behaviour,
     config::{Limits, NetworkConfig},
@@ -65,10 +69,11 @@ pub fn spawn(
     cancel: CancellationToken,
 ) -> Result<(NetworkHandle, mpsc::Receiver<NetworkEvent>), StartError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+    let config = config.within_its_fence();
     let names = Names::of(&config.network)?;
     let counters = Arc::<Counters>::default();
     let (events, receiver) = mpsc::channel(config.limits.events.max(1));
-    let mut swarm = transport::swarm(names::identity(&config.keypair)?, |identity, relayed| {
+    let mut swarm = transport::swarm(names::identity(&config.keypair)?, config.fence.as_ref(), |identity, relayed| {
         Behaviour::new(&config, &names, identity, relayed, events.clone(), &counters)
     })?;
     for address in &config.listen {
@@ -110,6 +115,7 @@ pub fn spawn(
         connected,
         reaching: Reaching::new(reachability, config.external, config.relay),
         relayed,
+        knocking: Knocking::new(Instant::now()),
         table: Table::default(),
         book: AddressBook::default(),
         dials: HashMap::new(),
@@ -139,6 +145,8 @@ enum Dial {
     Requests(PeerId),
     /// A peer that asked to be dialled back.
     Back(ResponseChannel<Answer>),
+    /// Somebody at whose door this node knocks.
+    Knock(Knock),
     /// A command that waits for its outcome.
     Command(oneshot::Sender<Result<NodeId, DialError>>),
 }
@@ -168,6 +176,7 @@ struct Task {
     relayed: watch::Sender<BTreeSet<NodeId>>,
     discovery: Discovery,
     reaching: Reaching,
+    knocking: Knocking,
     table: Table,
     book: AddressBook,
     /// Dials under way, and those of commands until their peer is admitted; bounded by the limits on connections.
@@ -205,6 +214,7 @@ impl Task {
                     None => handles_gone = true,
                 },
                 Some((peer, id, channel, answer)) = self.replies.next() => self.on_answer(peer, id, channel, answer),
+                Some((channel, answer)) = self.knocking.replies.next() => self.on_knock_reply(channel, answer),
                 Some((id, from, verdict)) = self.verdicts.next() => self.on_verdict(&id, &from, verdict),
                 Ok(permit) = queue.reserve(), if self.outbox.is_waiting() => {
                     drop(permit);
@@ -219,7 +229,8 @@ impl Task {
 
     fn deadline(&self) -> Instant {
         let republish = (!self.unpublished.is_empty()).then_some(self.next_republish);
-        let soon = [self.discovery.deadline(), self.reaching_deadline(), republish];
+        let door = self.swarm.behaviour().door.deadline();
+        let soon = [self.discovery.deadline(), self.reaching_deadline(), republish, door];
         soon.into_iter().flatten().fold(self.next_sweep, Instant::min)
     }
 
@@ -227,6 +238,7 @@ impl Task {
         let now = Instant::now();
         self.dial_what_is_due(now);
         self.reach_what_is_due(now);
+        self.swarm.behaviour_mut().door.show_out(now);
         if now >= self.next_republish {
             self.next_republish = now + REPUBLISH;
             self.publish_waiting(now);
@@ -236,6 +248,7 @@ impl Task {
             self.sweep(now);
             self.part_with_spare(now);
             self.end_silent_dial_backs(now);
+            self.tend_local_network(now);
         }
     }
 

@@ -70,6 +70,7 @@ async fn a_kept_peer_is_met_again_after_its_restart() {
             NetworkEvent::Listening(_)
             | NetworkEvent::Gossip { .. }
             | NetworkEvent::Request { .. }
+            | NetworkEvent::Knock { .. }
             | NetworkEvent::Stream { .. } => None,
         };
         assert_eq!(a.next("meeting", connection).await, (id, true));

@@ -131,6 +131,7 @@ async fn a_full_queue_answers_busy_and_loses_no_connection_event() {
             NetworkEvent::Listening(_)
             | NetworkEvent::Disconnected(_)
             | NetworkEvent::Gossip { .. }
+            | NetworkEvent::Knock { .. }
             | NetworkEvent::Stream { .. } => {}
         }
     }

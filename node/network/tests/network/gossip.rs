@@ -108,6 +108,7 @@ async fn three_bad_messages_and_a_peer_is_no_longer_heard() {
             NetworkEvent::Listening(_)
             | NetworkEvent::Connected(_)
             | NetworkEvent::Disconnected(_)
+            | NetworkEvent::Knock { .. }
             | NetworkEvent::Stream { .. } => None,
         })
         .await;

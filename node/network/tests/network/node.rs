@@ -116,6 +116,7 @@ impl Node {
                     NetworkEvent::Listening(_)
                     | NetworkEvent::Connected(_)
                     | NetworkEvent::Disconnected(_)
+                    | NetworkEvent::Knock { .. }
                     | NetworkEvent::Gossip { .. } => {}
                 }
             }

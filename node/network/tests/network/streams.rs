@@ -104,6 +104,7 @@ async fn beyond_the_bound_streams_are_refused_until_there_is_room() {
             NetworkEvent::Listening(_)
             | NetworkEvent::Connected(_)
             | NetworkEvent::Disconnected(_)
+            | NetworkEvent::Knock { .. }
             | NetworkEvent::Gossip { .. } => None,
         })
         .await;

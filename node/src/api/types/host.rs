@@ -179,10 +179,13 @@ pub struct PricesView {
 /// Who may rent here.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AcceptsView {
-    /// Anybody.
+    /// Anybody; in a private cluster every member.
     pub anyone: bool,
     /// Those named by the owner.
     pub peers: Vec<NodeId>,
+    /// The private cluster that the node is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 /// The container engine.

@@ -5,6 +5,7 @@
 
 mod access;
 mod account;
+mod cluster;
 mod earnings;
 mod events;
 mod hook;
@@ -22,6 +23,7 @@ mod trust;
 
 pub use access::*;
 pub use account::*;
+pub use cluster::*;
 pub use earnings::*;
 pub use events::*;
 pub use hook::*;

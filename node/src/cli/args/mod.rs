@@ -1,6 +1,7 @@
 //! The command line's grammar: commands, options, help with examples.
 
 mod access;
+mod cluster;
 mod files;
 mod hooks;
 mod hosting;
@@ -22,6 +23,7 @@ use clap_complete::Shell;
 use souk_protocol::Millis;
 
 pub use access::*;
+pub use cluster::*;
 pub use files::*;
 pub use hooks::*;
 pub use hosting::*;
@@ -367,6 +369,15 @@ pub enum Command {
                       souk host machines                    all of them"
     )]
     Owner(OwnerCommand),
+    /// A private cluster: machines that trust each other, and nobody else in
+    #[command(
+        subcommand,
+        after_help = "One line makes a member: souk cluster join TICKET. Prices are zero unless a host says otherwise, quotas take their place, and\n\
+                      nothing needs the internet.\n\nExamples:\n  souk cluster new lab && souk up -d --host     on the keeper's machine\n  \
+                      souk cluster invite                           there; prints a ticket\n  souk cluster join soukcluster…                on another machine\n  \
+                      souk cluster members"
+    )]
+    Cluster(ClusterCommand),
     /// The whole story on loopback in about a minute, with real nodes and a real workload
     #[command(after_help = "Examples:\n  souk demo\n  souk demo --keep")]
     Demo(DemoArgs),

@@ -1,12 +1,13 @@
 //! Renters' changes of their leases' terms, and questions for prices: what the owner's settings say to them.
 
-use super::{Host, control::NOT_YOURS, reject};
+use super::{Host, cluster::Cluster, control::NOT_YOURS, reject};
 use crate::{
     Amount, LeaseId, MachineId, NodeId, Timestamp,
     entry::Entry,
     limits,
     machine::{
         context::Context,
+        host_lease::HostLease,
         io::{Output, Refusal, Token},
         policy,
     },
@@ -114,12 +115,14 @@ impl Host {
     /// Extends leases whose renters allow it, and asks those whose price would rise.
     pub(super) fn extend_leases(&mut self, cx: &mut Context, now: Timestamp) {
         let maintenance = self.next_maintenance(now);
+        let roster = self.cluster.as_ref().map(Cluster::roster);
+        let strange = |lease: &HostLease| roster.is_some_and(|r| !r.is_member(&lease.draft().renter));
         for lease in self.leases.values_mut() {
             let Some(ends_at) = lease.wants_extension(now) else { continue };
             let price =
                 policy::extension_price(self.setup.as_ref(), maintenance, lease.draft(), lease.terms(), ends_at, now);
             match price {
-                Ok(_) if cx.forked.contains(&lease.draft().renter) => lease.not_extended(now),
+                Ok(_) if cx.forked.contains(&lease.draft().renter) || strange(lease) => lease.not_extended(now),
                 Ok(price) if price <= lease.terms().last_price() => lease.extend_alone(cx, ends_at, price, now),
                 Ok(compute_hour) => {
                     let valid_until = lease.terms().ends_at;
@@ -140,7 +143,7 @@ impl Host {
         (ends_at, compute_hour): (Timestamp, Amount),
         now: Timestamp,
     ) {
-        let open = |l: &&mut crate::machine::host_lease::HostLease| l.wants_slots() || !l.state().is_ended();
+        let open = |l: &&mut HostLease| l.wants_slots() || !l.state().is_ended();
         let result = match self.leases.get_mut(&lease).filter(open) {
             Some(held) if ends_at <= held.terms().ends_at => {
                 Err(Refusal::Malformed("the new end is not after the present one".to_owned()))

@@ -114,6 +114,10 @@ impl Host {
         if cx.forked.contains(&from) {
             return reject(cx, token, RejectCode::Forked, super::FORKED);
         }
+        let no = self.stranger(&from).or_else(|| self.over_quota(&from, draft.resources.slots, None, now));
+        if let Some(reject) = no {
+            return cx.reply(token, Response::Rejected(reject), None);
+        }
         let workload = match Workload::from_bytes(&bytes) {
             Ok(workload) if Digest::of(&bytes) == draft.workload => workload,
             Ok(_) => {
@@ -247,6 +251,10 @@ impl Host {
         now: Timestamp,
     ) {
         let lease: LeaseId = draft.id().into();
+        if self.is_stranger(&draft.renter) {
+            let sentence = "you were removed from the host's cluster in the meantime";
+            return self.void(cx, tokens, open, &draft, VoidCode::Unavailable, sentence, now);
+        }
         if !self.lend(cx, &draft, now) {
             let sentence = "strangers have used up what this host lends them today; propose again, and pay first";
             return self.void(cx, tokens, open, &draft, VoidCode::Unpaid, sentence, now);

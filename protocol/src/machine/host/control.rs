@@ -82,6 +82,9 @@ impl Host {
         if let Some(why) = held.cannot_start(now) {
             return reject_for_now(cx, token, RejectCode::Terms, format!("it can't be started: {why}"));
         }
+        if self.start_over_quota(cx, token, held, now) {
+            return;
+        }
         if let Some(why) = self.volumes_missing(held.draft().renter, held.workload()) {
             return reject_for_now(cx, token, RejectCode::Terms, format!("it can't be started: {why}"));
         }

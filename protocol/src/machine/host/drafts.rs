@@ -143,6 +143,9 @@ impl Host {
         }
         // Before prices are talked about; which ones is for the draft to say.
         proposal.check().map_err(|e| Reject::lasting(RejectCode::Malformed, e.0))?;
+        if let Some(reject) = offer.slots_of(&proposal.ask).and_then(|slots| self.over_quota(&from, slots, None, now)) {
+            return Err(reject);
+        }
         if setup.accept.takes(&from) {
             self.grant_ports(proposal)?;
         }
@@ -157,6 +160,9 @@ impl Host {
         }
         if cx.forked.contains(&from) {
             return Err(Reject::lasting(RejectCode::Forked, super::FORKED));
+        }
+        if let Some(reject) = self.stranger(&from) {
+            return Err(reject);
         }
         if !setup.accept.takes(&from) {
             return Ok(false);

@@ -6,6 +6,9 @@
 
 mod allocation;
 mod amending;
+mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 mod commit;
 mod control;
 mod credit;
@@ -24,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{
     allocation::{Shared, Sharing},
+    cluster::Cluster,
     commit::{Answered, Locking},
     control::Restarting,
     drafts::Resolving,
@@ -36,6 +40,7 @@ use super::{
     host_lease::HostLease,
     io::{Output, RuntimeReport, Ticket, Token},
     policy::{HostSetup, asked_hour},
+    quota::Uses,
     slots::Slots,
 };
 use crate::{
@@ -98,6 +103,10 @@ pub struct Host {
     idle: Vec<u16>,
     answered: BTreeMap<LeaseId, Answered>,
     answered_until: BTreeSet<(Timestamp, LeaseId)>,
+    cluster: Option<Cluster>,
+    uses: Uses,
+    /// When a member's slot hours are used up.
+    quota_at: Option<Timestamp>,
     pub(super) leases: BTreeMap<LeaseId, HostLease>,
 }
 
@@ -138,6 +147,9 @@ impl Host {
             idle: Vec::new(),
             answered: BTreeMap::new(),
             answered_until: BTreeSet::new(),
+            cluster: None,
+            uses: Uses::default(),
+            quota_at: None,
             leases: BTreeMap::new(),
         }
     }
@@ -329,7 +341,8 @@ impl Host {
                 self.dirty = true;
             }
         }
-        if closed && let Some(held) = self.leases.remove(&lease) {
+        if closed && let Some(mut held) = self.leases.remove(&lease) {
+            self.note_last_use(&mut held);
             self.dirty |= held.draft().is_volume();
             self.remember(
                 lease,
@@ -378,6 +391,7 @@ impl Host {
         self.give_up_paying(cx, now);
         self.stop_without_volumes(cx, now);
         self.watch_accounts(cx, now);
+        self.watch_quotas(cx, now);
         self.share_out(cx, now);
         // What credit and sharing out have brought about goes out with the rest. Who runs again may end soon.
         for lease in self.leases.values_mut() {
@@ -398,7 +412,8 @@ impl Host {
         let maintenance = self.maintenance_due(self.latest).map(|at| (at, "maintenance begins or ends"));
         let paying = self.paying_until().map(|at| (at, "a first payment does not arrive"));
         let credit = self.credit_at.map(|at| (at, "an account runs low"));
-        leases.chain(offer).chain(bids).chain(asked).chain(maintenance).chain(paying).chain(credit).min()
+        let quota = self.quota_at.map(|at| (at, "a quota is used up"));
+        leases.chain(offer).chain(bids).chain(asked).chain(maintenance).chain(paying).chain(credit).chain(quota).min()
     }
 
     /// The clock went back: what was to happen again shortly happens shortly.

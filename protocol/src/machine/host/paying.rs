@@ -28,6 +28,12 @@ pub(super) struct Paying {
     until: Timestamp,
 }
 
+impl Paying {
+    pub(super) fn draft(&self) -> &LeaseDraft {
+        &self.draft
+    }
+}
+
 impl Host {
     /// Takes an open that may be taken, once its first payment is there, if it needs one.
     #[allow(clippy::too_many_arguments)] // the open, what is in it and what came with it

@@ -12,6 +12,7 @@ mod hostile;
 mod inside;
 mod lifecycle;
 mod news;
+mod quota;
 mod receipts;
 #[cfg(test)]
 mod tests;
@@ -119,6 +120,8 @@ pub struct HostLease {
     waived: bool,
     /// Whether a difference was waived, and what is left is not agreed on yet.
     unsettled: bool,
+    /// What of its use counts in its renter's quota already.
+    noted: Millis,
     /// What was complained of in our chain.
     complained: BTreeSet<DisputeCode>,
 }
@@ -200,6 +203,7 @@ impl HostLease {
             disputed_at: None,
             waived: false,
             unsettled: false,
+            noted: Millis(0),
             complained: BTreeSet::new(),
             draft,
             accept,
@@ -250,6 +254,8 @@ impl HostLease {
         lease.amended = amended.into_iter().skip(known).collect();
         let quantum = quantum_of(&lease.draft);
         lease.meter = Meter::new(counters, counted, ran, lease.terms.ends_at, quantum, now);
+        // The ledger tells of this.
+        lease.noted = Millis(counters.active.0.saturating_sub(counters.waived.0));
         lease.usage = usage;
         lease.ack = ack;
         lease.placement = placement;
@@ -504,6 +510,7 @@ const fn caused_by(reason: EndReason) -> Cause {
         | EndReason::CreateFailed
         | EndReason::ContainerLost
         | EndReason::VolumeLost
+        | EndReason::MemberRemoved
         | EndReason::Disputed => Cause::Host,
     }
 }

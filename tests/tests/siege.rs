@@ -48,10 +48,10 @@ const ATTACK: Duration = Duration::from_secs(4);
 const BY_GOSSIP: Duration = Duration::from_secs(20);
 /// A node that has nothing to do takes no more of a core than this, in a debug build on a busy machine.
 const IDLE: f64 = 0.25;
-/// What may stay resident after one attack. Not derived: 59 to 228 MiB were measured after connections that nobody reads, more than the
-/// 192 first assumed. Whether it is kept or lost, the same attack shows when it comes again: see [`AGAIN_MB`].
-const KEPT_MB: u64 = 320;
-/// What the same attack may add when it comes again.
+/// How often the attack comes that takes the most memory.
+const ROUNDS: usize = 4;
+/// What the last of these may leave beyond the second. The allocator keeps what it has had, so one attack leaves much; what the same
+/// one adds each time would be lost.
 const AGAIN_MB: u64 = 64;
 /// What it may hold meanwhile, at most: the shares of requests (64 MiB) and answers (64 MiB) of all peers, a window of 256 KiB for
 /// each of the streams that 48 connections keep from being read, and as much as the allocator takes for it.
@@ -268,7 +268,6 @@ impl Siege<'_> {
         };
         check(calm.is_some(), "the node does not come to rest".to_owned());
         check(most < before + PEAK_MB, format!("{before} MiB before, {most} at most"));
-        check(after < before + KEPT_MB, format!("{before} MiB before, {after} after"));
         check(!took.is_empty(), "nobody else had an answer".to_owned());
         let peers = self.peers();
         for honest in [&self.host.id, &self.renter.id] {
@@ -426,12 +425,14 @@ fn a_node_under_siege_serves_those_who_trade() {
     {
         let _ = siege.stage(name, attack!(to, end => async move { to.exhaust(16, manners, end).await }));
     }
-    let once = siege.process.resident();
-    let _ =
-        siege.stage("nothing read, again", attack!(to, end => async move { to.exhaust(16, Manners::Deaf, end).await }));
-    let twice = siege.process.resident();
-    if twice > once + AGAIN_MB {
-        siege.wrong.push(format!("the same attack again takes memory again: {once} MiB, then {twice}"));
+    let mut left = vec![siege.process.resident()];
+    for round in 2..=ROUNDS {
+        let name = format!("nothing read, round {round}");
+        let _ = siege.stage(&name, attack!(to, end => async move { to.exhaust(16, Manners::Deaf, end).await }));
+        left.push(siege.process.resident());
+    }
+    if left[ROUNDS - 1] > left[1] + AGAIN_MB {
+        siege.wrong.push(format!("the same attack takes memory each time, in MiB: {left:?}"));
     }
     let _ = siege.stage(
         "subscriptions, GRAFT, PRUNE, IHAVE, IWANT",

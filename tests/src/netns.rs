@@ -64,6 +64,12 @@ impl Elsewhere {
         made
     }
 
+    /// The namespace's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs something there.
     ///
     /// # Panics

@@ -88,6 +88,20 @@ impl Setup {
             .env("SOUK_HOST_ACCEPT_ANYONE", "true")
     }
 
+    /// It listens at every address of this machine, at ports the system chooses.
+    #[must_use]
+    pub fn everywhere(mut self) -> Self {
+        self.listen = vec!["/ip4/0.0.0.0/udp/0/quic-v1", "/ip4/0.0.0.0/tcp/0"];
+        self
+    }
+
+    /// It runs there, listening at every address.
+    #[must_use]
+    pub fn elsewhere(mut self, place: &crate::netns::Elsewhere) -> Self {
+        self.namespace = Some(place.name().to_owned());
+        self.everywhere()
+    }
+
     /// It shares its machine, with so many slots, at the price that its cluster's members have by default: none.
     #[must_use]
     pub fn sharing(mut self, slots: u16) -> Self {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::{Admission, Limits, NetworkConfig},
+    crowd,
     door::{self, Inside},
     error::StartError,
     event::NetworkEvent,
@@ -23,6 +24,8 @@ use crate::{
 /// not [`Inside`]: the knocker.
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
+    /// Before the limits on all: a place is not to be counted that a crowd does not get.
+    pub(crate) crowd: crowd::Behaviour,
     pub(crate) limits: conns::Behaviour,
     pub(crate) blocked: lists::Behaviour<lists::BlockedPeers>,
     pub(crate) door: door::Behaviour,
@@ -64,6 +67,7 @@ impl Behaviour {
         let door = door::Behaviour::new(members);
         let roster = door.roster();
         Ok(Self {
+            crowd: crowd::Behaviour::new(limits.connections_pending_per_source, limits.connections_per_source),
             limits: conns::Behaviour::new(connection_limits(limits)),
             blocked: lists::Behaviour::default(),
             door,

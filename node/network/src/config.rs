@@ -148,6 +148,11 @@ pub struct Limits {
     pub connections_per_peer: u32,
     /// Connections being set up, in each direction. Default 64: a handshake costs CPU before anything is known of the peer.
     pub connections_pending: u32,
+    /// Established connections that others opened from one IPv4 address or one /64 of IPv6. Default 48: sixteen nodes behind one
+    /// address, which gossip takes for normal, with three each. Less than a fifth of all, and this machine itself is not counted.
+    pub connections_per_source: u32,
+    /// Connections from one such source being set up. Default 16: a quarter of all, and each ends within 10 s.
+    pub connections_pending_per_source: u32,
     /// Events waiting for the consumer. Default 2,048. When full: requests are answered `busy`, gossip is ignored, streams are
     /// refused `busy`, and connection changes are kept, one a peer, until there is room.
     pub events: usize,
@@ -172,6 +177,8 @@ impl Default for Limits {
             connections_inbound: 256,
             connections_per_peer: 12,
             connections_pending: 64,
+            connections_per_source: 48,
+            connections_pending_per_source: 16,
             events: 2048,
             requests_per_second: 4_000,
             gossip_per_second: 400,

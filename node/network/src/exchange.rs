@@ -23,8 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     limits::{
-        DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, KNOCK_INTAKE_KIB, KNOCK_STREAMS, KNOCK_TIMEOUT,
-        MAX_ANSWER, MAX_KNOCK, MAX_KNOCK_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT, RETRY_AFTER,
+        CONNECTION_INTAKE_KIB, DIAL_BACK_TIMEOUT, DIAL_BACKS, EXCHANGE_STREAMS, INTAKE_KIB, KNOCK_INTAKE_KIB,
+        KNOCK_STREAMS, KNOCK_TIMEOUT, MAX_ANSWER, MAX_KNOCK, MAX_KNOCK_ANSWER, MAX_REQUEST, REQUEST_TIMEOUT,
+        RETRY_AFTER,
     },
     names::Names,
     status::Counters,
@@ -39,8 +40,12 @@ const ANSWER_TOO_LARGE: u8 = 4;
 /// A body grows by this much at a time as it arrives, so that a length alone reserves no memory.
 const CHUNK: usize = 64 * 1024;
 
-/// The share of the intake budget that one inbound request holds until its reply.
-pub(crate) type IntakePermit = OwnedSemaphorePermit;
+/// The shares of the intake budgets, of all and of its connection, that one inbound request holds until its reply.
+#[derive(Debug)]
+pub(crate) struct IntakePermit {
+    _all: OwnedSemaphorePermit,
+    _connection: OwnedSemaphorePermit,
+}
 
 /// A request, as it goes out or came in.
 #[derive(Debug)]
@@ -87,19 +92,19 @@ impl Caps {
 
 /// The exchange of a network.
 pub(crate) fn behaviour(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    let codec = Codec::new(Caps::ORDINARY, INTAKE_KIB, counters);
+    let codec = Codec::new(Caps::ORDINARY, (INTAKE_KIB, CONNECTION_INTAKE_KIB), counters);
     exchange(codec, names.exchange.clone(), ProtocolSupport::Full, REQUEST_TIMEOUT, EXCHANGE_STREAMS)
 }
 
 /// The exchange by which nodes ask one another to dial back.
 pub(crate) fn dial_back(names: &Names, counters: Arc<Counters>) -> Behaviour {
-    let codec = Codec::new(Caps::ORDINARY, DIAL_BACKS, counters);
+    let codec = Codec::new(Caps::ORDINARY, (DIAL_BACKS, DIAL_BACKS), counters);
     exchange(codec, names.reach.clone(), ProtocolSupport::Full, DIAL_BACK_TIMEOUT, DIAL_BACKS)
 }
 
 /// The exchange by which strangers ask to become members. A public network has no door to knock at.
 pub(crate) fn knock(names: &Names, is_cluster: bool, counters: Arc<Counters>) -> Behaviour {
-    let codec = Codec::new(Caps::KNOCK, KNOCK_INTAKE_KIB, counters);
+    let codec = Codec::new(Caps::KNOCK, (KNOCK_INTAKE_KIB, KNOCK_INTAKE_KIB), counters);
     let support = if is_cluster { ProtocolSupport::Full } else { ProtocolSupport::Outbound };
     exchange(codec, names.knock.clone(), support, KNOCK_TIMEOUT, KNOCK_STREAMS)
 }
@@ -116,16 +121,40 @@ fn exchange(
 }
 
 /// Reads and writes exchanges.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Codec {
     caps: Caps,
+    /// The budget of inbound bodies, over all connections.
     intake: Arc<Semaphore>,
+    /// That of this connection; none in the behaviour's own, which reads nothing.
+    share: Option<Arc<Semaphore>>,
+    connection_kib: usize,
     counters: Arc<Counters>,
 }
 
 impl Codec {
-    fn new(caps: Caps, intake_kib: usize, counters: Arc<Counters>) -> Self {
-        Self { caps, intake: Arc::new(Semaphore::new(intake_kib)), counters }
+    fn new(caps: Caps, (intake_kib, connection_kib): (usize, usize), counters: Arc<Counters>) -> Self {
+        Self { caps, intake: Arc::new(Semaphore::new(intake_kib)), share: None, connection_kib, counters }
+    }
+
+    fn room(&self, kib: u32) -> Option<IntakePermit> {
+        let connection = Arc::clone(self.share.as_ref()?).try_acquire_many_owned(kib).ok()?;
+        let all = Arc::clone(&self.intake).try_acquire_many_owned(kib).ok()?;
+        Some(IntakePermit { _all: all, _connection: connection })
+    }
+}
+
+/// The behaviour clones its codec for each connection, which gets a share of its own, and a connection its own for each stream.
+impl Clone for Codec {
+    fn clone(&self) -> Self {
+        let share = self.share.clone().unwrap_or_else(|| Arc::new(Semaphore::new(self.connection_kib)));
+        Self {
+            caps: self.caps,
+            intake: Arc::clone(&self.intake),
+            share: Some(share),
+            connection_kib: self.connection_kib,
+            counters: Arc::clone(&self.counters),
+        }
     }
 }
 
@@ -144,7 +173,7 @@ impl request_response::Codec for Codec {
         }
         // Every request holds a KiB at least, which also bounds how many there are.
         let share = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX);
-        let Ok(permit) = Arc::clone(&self.intake).try_acquire_many_owned(share) else {
+        let Some(permit) = self.room(share) else {
             return Ok(Question::NoRoom);
         };
         let body = read_body(io, length).await?;
@@ -262,7 +291,19 @@ mod tests {
     use super::*;
 
     fn codec(kib: usize) -> Codec {
-        Codec::new(Caps::ORDINARY, kib, Arc::default())
+        Codec::new(Caps::ORDINARY, (kib, kib), Arc::default()).clone()
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_a_share_and_its_streams_have_one_together() {
+        let all = Codec::new(Caps::ORDINARY, (10, 2), Arc::default());
+        let bytes = [&1_500u32.to_be_bytes()[..], &[1; 1_500]].concat();
+        let (one, other) = (all.clone(), all.clone());
+        let first = question(&mut one.clone(), &bytes).await.unwrap();
+        assert!(matches!(first, Question::Body(_, Some(_))));
+        assert!(matches!(question(&mut one.clone(), &bytes).await.unwrap(), Question::NoRoom));
+        assert!(matches!(question(&mut other.clone(), &bytes).await.unwrap(), Question::Body(_, Some(_))));
+        assert_eq!(all.intake.available_permits(), 8, "what is refused takes nothing from others");
     }
 
     const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/1");

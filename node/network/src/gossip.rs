@@ -110,7 +110,7 @@ fn peer_score(names: &Names) -> PeerScoreParams {
     }
 }
 
-/// One rejected message costs a peer our gossip of what we have, two our publications, three our ears.
+/// One rejected message costs a stranger its place in the mesh, two our gossip of what we have, three our ears and publications.
 fn thresholds() -> PeerScoreThresholds {
     PeerScoreThresholds {
         gossip_threshold: -15.0,

@@ -22,7 +22,9 @@
 //! | `lan` | members found by multicast DNS |
 //! | `portmap` | ports that the router is asked for |
 //! | `fence` | which dials peers can bring about |
+//! | `crowd` | how many connections one address may have |
 //! | `table`, `status`, `rate`, `outbox` | who is connected, counters, token buckets, the way to the consumer |
+//! | `turns` | how much one peer may ask at once |
 //!
 //! What holds whatever happens: every request ends in an answer or a typed error; every queue is bounded and says what happens
 //! when it is full; a peer's bytes are length-checked before they take memory; a node of another network gets nothing.
@@ -31,6 +33,7 @@
 
 mod behaviour;
 pub mod config;
+mod crowd;
 mod discovery;
 mod door;
 pub mod error;
@@ -53,6 +56,7 @@ mod streams;
 mod table;
 mod task;
 mod transport;
+mod turns;
 
 pub use libp2p::{Multiaddr, multiaddr};
 

@@ -38,6 +38,25 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A request that does not fit is answered `busy`.
 pub const INTAKE_KIB: usize = 64 * 1024;
 
+/// The same for one connection: four of the largest. One address has at most 48 connections, so it can't spend the whole budget.
+pub const CONNECTION_INTAKE_KIB: usize = 1024;
+
+/// Requests of all nodes behind one address that wait or are with the consumer; more are answered `busy`. Each can keep a yamux
+/// window of 256 KiB from being read meanwhile: 32 MiB in all. Two nodes' [`WINDOW`]s.
+pub const SOURCE_REQUESTS: usize = 2 * WINDOW;
+
+/// Requests of one peer that the consumer has at once. More of them wait, up to a [`WINDOW`], while others' get their turn; small
+/// enough that the sixteen nodes of one crowded address delay others by some 256 answers at most.
+pub const PEER_TURN: usize = 16;
+
+/// Bytes of answers to one peer that it has not taken yet. Beyond that its requests are answered `busy`, which is five bytes: who
+/// asks and does not read fills no memory.
+pub const PEER_ANSWERS: usize = 4 * MAX_ANSWER;
+
+/// The same over all peers. Beyond that each peer's share is an answer's quarter, except that whoever reads gets its next answer
+/// whatever its size.
+pub const ANSWERS: usize = 64 * MAX_ANSWER;
+
 /// Inbound requests waiting for their reply at once, over all peers; more are answered `busy`.
 pub const MAX_REPLIES: usize = 4096;
 

@@ -4,19 +4,23 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, swarm::ConnectionId};
 use souk_protocol::NodeId;
+use tokio::sync::Semaphore;
 
 use crate::{
     config::Limits,
+    crowd,
     discovery::Target,
     limits::{DIAL_BACKS_PER_MINUTE, MAX_AGENT, RELAYED_SPARE_AFTER, SUPERSEDED_AFTER},
     peers,
     rate::Bucket,
     status::Traffic,
+    turns::{Sources, Turn},
 };
 
 /// Who opened a connection.
@@ -95,6 +99,10 @@ pub(crate) struct Peer {
     pub(crate) requests: Bucket,
     pub(crate) gossip: Bucket,
     pub(crate) dial_backs: Bucket,
+    /// What it has asked, and what of our answers it has not taken.
+    pub(crate) turn: Turn,
+    /// The places of its address for requests.
+    pub(crate) places: Arc<Semaphore>,
     /// It says that it relays.
     pub(crate) relays: bool,
     /// What was exchanged otherwise than by streams.
@@ -105,6 +113,7 @@ pub(crate) struct Peer {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     peers: HashMap<PeerId, Peer>,
+    sources: Sources,
 }
 
 impl Table {
@@ -132,6 +141,7 @@ impl Table {
         limits: &Limits,
         now: Instant,
     ) {
+        let places = self.sources.places(crowd::source(endpoint.get_remote_address()));
         let entry = self.peers.entry(peer).or_insert_with(|| Peer {
             node,
             connections: Vec::new(),
@@ -142,6 +152,8 @@ impl Table {
             requests: Bucket::new(limits.requests_per_second, limits.requests_per_second.saturating_mul(2), now),
             gossip: Bucket::new(limits.gossip_per_second, limits.gossip_per_second.saturating_mul(10), now),
             dial_backs: Bucket::per_minute(DIAL_BACKS_PER_MINUTE, 8, now),
+            turn: Turn::default(),
+            places,
             relays: false,
             traffic: Traffic::default(),
         });

@@ -100,7 +100,8 @@ impl Task {
             BehaviourEvent::Identify(event) => self.on_identify(event),
             BehaviourEvent::Ping(event) => self.on_ping(&event),
             BehaviourEvent::Kad(event) => self.on_kad(event),
-            BehaviourEvent::Limits(never)
+            BehaviourEvent::Crowd(never)
+            | BehaviourEvent::Limits(never)
             | BehaviourEvent::Blocked(never)
             | BehaviourEvent::Door(never)
             | BehaviourEvent::Fence(never) => match never {},

@@ -1,12 +1,12 @@
 //! Requests in both directions, once their peer is connected.
 
-use std::{io, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use libp2p::{
     PeerId,
-    request_response::{Message, OutboundFailure, ResponseChannel},
+    request_response::{InboundRequestId, Message, OutboundFailure, ResponseChannel},
 };
 
 use super::Task;
@@ -17,6 +17,7 @@ use crate::{
     handle::Outgoing,
     limits::{MAX_ANSWER, MAX_REPLIES, MAX_REQUEST, REQUEST_TIMEOUT},
     names,
+    turns::Asked,
 };
 
 impl Task {
@@ -33,7 +34,9 @@ impl Task {
             Event::Message { peer, message, .. } => {
                 self.admit(peer);
                 match message {
-                    Message::Request { request, channel, .. } => self.on_request(peer, request, channel),
+                    Message::Request { request_id, request, channel } => {
+                        self.on_request(peer, request_id, request, channel)
+                    }
                     Message::Response { request_id, response } => {
                         if let Answer::Body(body) = &response {
                             self.table.received(&peer, body.len());
@@ -49,35 +52,89 @@ impl Task {
                     outgoing.reply.send(Err(failure(&error))).ok();
                 }
             }
-            Event::InboundFailure { peer, error, .. } => {
+            Event::InboundFailure { peer, request_id, error, .. } => {
+                self.taken(&request_id);
                 tracing::debug!(%peer, %error, "a request to us failed");
             }
-            Event::ResponseSent { .. } => {}
+            Event::ResponseSent { request_id, .. } => self.taken(&request_id),
         }
     }
 
-    fn on_request(&mut self, peer: PeerId, question: Question, channel: ResponseChannel<Answer>) {
+    fn on_request(&mut self, peer: PeerId, id: InboundRequestId, question: Question, channel: ResponseChannel<Answer>) {
         let (body, held) = match question {
             Question::Body(body, held) => (body, held),
             Question::TooLarge => return self.on_reply(&peer, channel, Answer::RequestTooLarge),
             Question::NoRoom => return self.busy(&peer, channel),
         };
         self.table.received(&peer, body.len());
-        let in_rate = self.table.get_mut(&peer).is_some_and(|peer| peer.requests.take(Instant::now()));
-        let Some(from) = names::node_id(&peer) else {
+        let spent = self.answers.is_full(&peer);
+        let Some(entry) = self.table.get_mut(&peer) else {
             return self.busy(&peer, channel);
         };
-        if !in_rate || self.replies.len() >= MAX_REPLIES {
+        let in_rate = entry.requests.take(Instant::now());
+        let place = Arc::clone(&entry.places).try_acquire_owned().ok().filter(|_| in_rate && !spent);
+        let Some(place) = place else {
             return self.busy(&peer, channel);
+        };
+        match entry.turn.wait(Asked { id, body, held, channel, place }) {
+            Ok(()) => self.hand_on(peer),
+            Err(asked) => self.busy(&peer, asked.channel),
         }
-        let (reply, answer) = Reply::new(held, MAX_ANSWER);
-        let event = NetworkEvent::Request { from, body: Bytes::from(body), reply };
-        if self.outbox.send(event).is_err() {
-            return self.busy(&peer, channel);
+    }
+
+    /// Hands a peer's requests to the consumer, as many as it may have there at once.
+    fn hand_on(&mut self, peer: PeerId) {
+        while let Some(Asked { id, body, held, channel, place }) =
+            self.table.get_mut(&peer).and_then(|entry| entry.turn.next())
+        {
+            let (reply, answer) = Reply::new(held, MAX_ANSWER);
+            let event =
+                names::node_id(&peer).map(|from| NetworkEvent::Request { from, body: Bytes::from(body), reply });
+            let room = self.replies.len() < MAX_REPLIES;
+            let sent = event.filter(|_| room).is_some_and(|event| self.outbox.send(event).is_ok());
+            if !sent {
+                if let Some(entry) = self.table.get_mut(&peer) {
+                    entry.turn.done();
+                }
+                self.busy(&peer, channel);
+                continue;
+            }
+            self.counters.requests_received.one();
+            let answered = answer.map(move |answer| {
+                drop(place);
+                (peer, id, channel, answer.unwrap_or(Answer::None))
+            });
+            self.replies.push(answered.boxed());
         }
-        self.counters.requests_received.one();
-        let answered = answer.map(move |answer| (peer, channel, answer.unwrap_or(Answer::None)));
-        self.replies.push(answered.boxed());
+    }
+
+    /// The consumer has answered.
+    pub(super) fn on_answer(
+        &mut self,
+        peer: PeerId,
+        id: InboundRequestId,
+        channel: ResponseChannel<Answer>,
+        answer: Answer,
+    ) {
+        if let Some(entry) = self.table.get_mut(&peer) {
+            entry.turn.done();
+        }
+        let fits = match &answer {
+            // Who has gone is told nothing.
+            Answer::Body(body) => !channel.is_open() || self.answers.give(peer, id, body.len()),
+            Answer::Busy(_) | Answer::None | Answer::RequestTooLarge | Answer::TooLarge => true,
+        };
+        if fits {
+            self.on_reply(&peer, channel, answer);
+        } else {
+            self.busy(&peer, channel);
+        }
+        self.hand_on(peer);
+    }
+
+    /// The asker has its answer, or will never have it.
+    fn taken(&mut self, id: &InboundRequestId) {
+        self.answers.taken(id);
     }
 
     fn busy(&mut self, peer: &PeerId, channel: ResponseChannel<Answer>) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{FutureExt, stream::FuturesUnordered};
+use futures::{FutureExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId,
     request_response::{Message, OutboundRequestId, ResponseChannel},
@@ -21,7 +21,7 @@ use libp2p::{
 use souk_protocol::NodeId;
 use tokio::sync::oneshot;
 
-use super::{Dial, ReplyFuture, Task, exchanges};
+use super::{Dial, Task, exchanges};
 use crate::{
     door::{Knocks, Source},
     error::RequestError,
@@ -60,7 +60,7 @@ pub(super) struct Knocking {
     dialling: usize,
     visits: HashMap<ConnectionId, Visit>,
     /// Bounded by `MAX_REPLIES`.
-    pub(super) replies: FuturesUnordered<ReplyFuture>,
+    pub(super) replies: FuturesUnordered<BoxFuture<'static, (ResponseChannel<Answer>, Answer)>>,
     next_found: Instant,
 }
 
@@ -192,7 +192,7 @@ impl Task {
             return self.refuse_knock(channel);
         }
         self.counters.knocks_received.one();
-        let answered = answer.map(move |answer| (peer, channel, answer.unwrap_or(Answer::None)));
+        let answered = answer.map(move |answer| (channel, answer.unwrap_or(Answer::None)));
         self.knocking.replies.push(answered.boxed());
     }
 

@@ -21,7 +21,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     gossipsub::{MessageAcceptance, MessageId, PublishError},
     kad::QueryId,
-    request_response::{OutboundRequestId, ResponseChannel},
+    request_response::{InboundRequestId, OutboundRequestId, ResponseChannel},
     swarm::ConnectionId,
 };
 use souk_protocol::NodeId;
@@ -49,6 +49,7 @@ use crate::{
     status::Counters,
     table::Table,
     transport,
+    turns::Untaken,
 };
 
 /// Between two sweeps of connections.
@@ -123,6 +124,7 @@ pub fn spawn(
         lookups: HashMap::new(),
         asked: HashMap::new(),
         replies: FuturesUnordered::new(),
+        answers: Untaken::default(),
         verdicts: FuturesUnordered::new(),
         unpublished: Unpublished::default(),
         next_republish: Instant::now(),
@@ -160,7 +162,7 @@ struct Waiting {
 /// A verdict to come, with the message it is about.
 type VerdictFuture = BoxFuture<'static, (MessageId, PeerId, MessageAcceptance)>;
 /// A reply to come, with the channel it goes to.
-type ReplyFuture = BoxFuture<'static, (PeerId, ResponseChannel<Answer>, Answer)>;
+type ReplyFuture = BoxFuture<'static, (PeerId, InboundRequestId, ResponseChannel<Answer>, Answer)>;
 
 struct Task {
     swarm: Swarm<Behaviour>,
@@ -187,6 +189,8 @@ struct Task {
     asked: HashMap<OutboundRequestId, Outgoing>,
     /// Bounded by `MAX_REPLIES`.
     replies: FuturesUnordered<ReplyFuture>,
+    /// Answers that their askers have not taken yet.
+    answers: Untaken,
     /// Bounded by `MAX_VERDICTS`.
     verdicts: FuturesUnordered<VerdictFuture>,
     unpublished: Unpublished,
@@ -209,8 +213,8 @@ impl Task {
                     // The consumer is still served.
                     None => handles_gone = true,
                 },
-                Some((peer, channel, answer)) = self.replies.next() => self.on_reply(&peer, channel, answer),
-                Some((_, channel, answer)) = self.knocking.replies.next() => self.on_knock_reply(channel, answer),
+                Some((peer, id, channel, answer)) = self.replies.next() => self.on_answer(peer, id, channel, answer),
+                Some((channel, answer)) = self.knocking.replies.next() => self.on_knock_reply(channel, answer),
                 Some((id, from, verdict)) = self.verdicts.next() => self.on_verdict(&id, &from, verdict),
                 Ok(permit) = queue.reserve(), if self.outbox.is_waiting() => {
                     drop(permit);

@@ -232,6 +232,7 @@ impl Store {
             Private::Head(_) | Private::HeadSeen(_) | Private::ForkGone(_) => {}
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
             Private::Leaving { lease } => self.row(&lease)?.leaving = true,
+            Private::Watched { lease, seen } => self.row(&lease)?.watched = Some(seen),
             Private::Account(note) => self.accounts.note(*note),
             Private::OfferSeq(seq) => {
                 if seq <= self.offer_seq {
@@ -453,5 +454,7 @@ fn new_row(lease: LeaseId, number: u64, open: Signed<Entry>, workload: Vec<u8>) 
         events: Vec::new(),
         label: None,
         leaving: false,
+        watched: None,
+        probed: false,
     }
 }

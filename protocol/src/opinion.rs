@@ -120,7 +120,7 @@ pub fn claim(name: &str) -> Result<(), Invalid> {
 }
 
 /// What a renter's own meter saw of the host of one lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Watched {
     /// When it was first looked at.

@@ -303,6 +303,12 @@ impl Store {
                 }
                 row.close_ack = Some(signed);
             }
+            Body::Probe(_) => {
+                let over = row.close.is_some() && row.placement.is_some();
+                if !over || std::mem::replace(&mut row.probed, true) {
+                    return Err("a probe of a lease that is not over, or a second one".to_owned());
+                }
+            }
             Body::Close { .. }
             | Body::Genesis { .. }
             | Body::LeaseOpen { .. }
@@ -311,7 +317,6 @@ impl Store {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_)
             | Body::Checkpoint(_) => {}
         }
         Ok(())

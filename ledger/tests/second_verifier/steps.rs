@@ -355,7 +355,8 @@ impl World {
 
     /// What a renter saw of its host: as it should be, too long, too early, or twice.
     fn watched(&mut self, deal: usize) {
-        let watched = Millis(self.or_else(1 + self.rng.below(10_000) as u64, 10));
+        let watched = 1 + self.rng.below(10_000) as u64;
+        let watched = Millis(self.or_else(watched, 10));
         let answered = Millis(self.or_else(watched.0 / 2, 10));
         let from = Timestamp(self.now.saturating_sub(self.or_else(watched.0, 10)));
         let seen = Body::Probe(Observation::Rental(Watched { from, watched, answered }));

@@ -149,7 +149,7 @@ fn a_renter_says_once_and_at_the_end_what_it_saw_of_a_lease_that_ran() {
     let id = w.deal.id;
     let from = Timestamp(w.deal.draft.drafted_at.0 - 10);
     let seen = || Body::Probe(Observation::Rental(Watched { from, watched: Millis(9), answered: Millis(8) }));
-    let mut tries = |w: &mut World, why: &'static str| {
+    let tries = |w: &mut World, why: &'static str| {
         let early = w.renter.clone().say(Some(id), &w.host.clone(), seen());
         assert_eq!(w.refused(&Fact::Entry(early)), Refusal::Lease(why));
     };

@@ -305,6 +305,29 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_asked_for_was_not_watched_unless_the_same_process_counted_on() {
+        let mut meter = Heartbeat::restored(secs(7));
+        let watched = |meter: &Heartbeat| (meter.watched().0.0 / 1000, meter.watched().1.0 / 1000);
+        assert_eq!(watched(&meter), (0, 0));
+        meter.beat(secs(100), pulse(1, 0, 5), secs(100));
+        meter.beat(secs(130), pulse(1, 30, 35), secs(130));
+        assert_eq!(watched(&meter), (30, 30));
+        // An hour asleep: the count says that it ran; of another process nothing is known.
+        meter.beat(secs(3730), pulse(1, 3630, 3635), secs(3730));
+        assert_eq!(watched(&meter), (3630, 3630));
+        meter.beat(secs(7330), pulse(2, 0, 7235), secs(7330));
+        assert_eq!(watched(&meter), (3630, 3630));
+        // Not answered for 40 s; and before a link that is down, not known.
+        meter.beat(secs(7360), Beat::Silent, secs(7370));
+        meter.beat(secs(7390), Beat::Silent, secs(7400));
+        assert_eq!(watched(&meter), (3700, 3660));
+        meter.beat(secs(7410), Beat::Unheard, secs(7410));
+        assert_eq!(watched(&meter), (3660, 3660));
+        meter.beat(secs(7500), pulse(3, 0, 100), secs(7500));
+        assert_eq!(watched(&meter), (3660, 3660));
+    }
+
+    #[test]
     fn questions_come_twice_a_receipt_within_bounds() {
         assert_eq!((ask_every(secs(1)), answer_within(secs(1))), (secs(1), secs(3)));
         assert_eq!((ask_every(secs(20)), answer_within(secs(20))), (secs(10), secs(10)));
@@ -435,6 +458,9 @@ mod tests {
                 ask_at = second;
             }
         }
+        let (watched, answered) = meter.watched();
+        assert!(watched <= secs(world.len() as u64), "{watched} of {}", world.len());
+        assert_eq!(watched.0 - answered.0, meter.silent().0.min(watched.0));
         (meter.silent(), secs(not_run))
     }
 

@@ -22,20 +22,20 @@ use crate::{
     terms::{Amended, Change, LeaseTerms},
 };
 
-fn at(secs: u64) -> Timestamp {
+pub(super) fn at(secs: u64) -> Timestamp {
     NOW + Millis::from_secs(secs)
 }
 
-struct Bench {
-    cx: Context,
-    host: Chain,
-    lease: RenterLease,
-    n: u32,
-    usages: Vec<Verified<Usage>>,
+pub(super) struct Bench {
+    pub(super) cx: Context,
+    pub(super) host: Chain,
+    pub(super) lease: RenterLease,
+    pub(super) n: u32,
+    pub(super) usages: Vec<Verified<Usage>>,
 }
 
 impl Bench {
-    fn new(rental: RentalType) -> Self {
+    pub(super) fn new(rental: RentalType) -> Self {
         let chain = |seed| {
             let mut chain = Chain::new(key(seed), network(), None);
             chain.begin(NOW).unwrap();
@@ -56,12 +56,12 @@ impl Bench {
         Self { cx, host, lease, n: 0, usages: Vec::new() }
     }
 
-    fn event(&mut self, state: LeaseState, what: EventCode, by: Cause, when: Timestamp) -> LeaseEvent {
+    pub(super) fn event(&mut self, state: LeaseState, what: EventCode, by: Cause, when: Timestamp) -> LeaseEvent {
         self.n += 1;
         LeaseEvent { n: self.n, at: when, state, what, by, exit_code: None, note: String::new() }
     }
 
-    fn usage(&mut self, counters: Counters, terms: &LeaseTerms, when: Timestamp) -> Verified<Usage> {
+    pub(super) fn usage(&mut self, counters: Counters, terms: &LeaseTerms, when: Timestamp) -> Verified<Usage> {
         let last = self.usages.last();
         let usage = Usage {
             host: key(1).node_id(),
@@ -88,7 +88,7 @@ impl Bench {
         (terms, self.host.append(self.lease.id(), draft.renter, body, when).unwrap().to_signed())
     }
 
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         events: Vec<LeaseEvent>,
         entries: Vec<crate::Signed<crate::entry::Entry>>,

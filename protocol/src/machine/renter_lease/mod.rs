@@ -14,6 +14,8 @@ mod receipts;
 #[cfg(test)]
 mod tests;
 mod watching;
+#[cfg(test)]
+mod watching_tests;
 
 use self::{
     amending::Amending,

@@ -306,6 +306,7 @@ impl Lease {
             renter_close_ack: None,
             host_dispute: None,
             renter_dispute: None,
+            renter_probe: None,
             state: None,
             events: 0,
             number: 0,

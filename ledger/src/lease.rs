@@ -97,6 +97,9 @@ pub struct Lease {
     /// The renter's newest complaint.
     #[serde(default)]
     pub renter_dispute: Option<Held<Entry>>,
+    /// What the renter's own meter saw of the host, said at the end.
+    #[serde(default)]
+    pub renter_probe: Option<Held<Entry>>,
     /// The state this node last saw it in, and since when.
     pub state: Option<(LeaseState, Timestamp)>,
     /// The number of its newest event.

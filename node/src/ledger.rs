@@ -94,6 +94,13 @@ fn put(key: Vec<u8>, value: Vec<u8>) -> Fact {
 
 const OFFER_SEQ: &[u8] = b"offer-seq";
 
+/// Bytes of what was watched of a lease, at most.
+const WATCHED_BYTES: usize = 128;
+
+fn watched(lease: &LeaseId) -> Vec<u8> {
+    [b"watched/".as_slice(), &lease.0].concat()
+}
+
 fn leaving(lease: &LeaseId) -> Vec<u8> {
     [b"leaving/".as_slice(), &lease.0].concat()
 }
@@ -282,6 +289,7 @@ impl Ledger {
             }
             Record::Private(Private::ForkGone(author)) => vec![Fact::Private(PrivateRow::ForkGone { author })],
             Record::Private(Private::Leaving { lease }) => vec![put(leaving(&lease), vec![1])],
+            Record::Private(Private::Watched { lease, seen }) => vec![put(watched(&lease), encode::to_bytes(&seen))],
             Record::Private(Private::Account(note)) => {
                 vec![put(accounts::note_key(&note.peer, &note.currency), encode::to_bytes(&*note))]
             }
@@ -450,5 +458,8 @@ fn row(view: &View, seal: &Seal, lease: Lease) -> Result<LeaseRow, QueryError> {
         events,
         label: lease.label,
         leaving: view.private(&leaving(&id))?.is_some(),
+        // One that can't be read is none: it is a cache of what was seen.
+        watched: view.private(&watched(&id))?.and_then(|seen| encode::from_bytes(&seen, WATCHED_BYTES).ok()),
+        probed: lease.renter_probe.is_some(),
     })
 }

@@ -8,7 +8,7 @@ use crate::{
     lease::{EndReason, LeaseDraft},
     limits,
     money::Amount,
-    opinion::{Attestation, Dispute, Observation},
+    opinion::{Attestation, Dispute, Observation, Watched},
     settlement::{Settle, SettleAck},
     signed::{Document, Invalid, Signed},
     terms::{Amended, Change},
@@ -166,6 +166,12 @@ impl Body {
         if let Self::Amended(amended) = self { Some(amended) } else { None }
     }
 
+    /// What a `probe` says of a lease's host.
+    #[must_use]
+    pub const fn rental(&self) -> Option<&Watched> {
+        if let Self::Probe(observation) = self { observation.rental() } else { None }
+    }
+
     /// What it is about.
     #[must_use]
     pub const fn about(&self) -> About {
@@ -180,8 +186,12 @@ impl Body {
             | Self::Anchor { .. }
             | Self::Close { .. }
             | Self::CloseAck { .. }
-            | Self::Dispute(_) => About::Lease,
-            Self::Settle(_) | Self::SettleAck(_) | Self::Attestation(_) | Self::Probe(_) => About::Peer,
+            | Self::Dispute(_)
+            | Self::Probe(Observation::Rental(_)) => About::Lease,
+            Self::Settle(_)
+            | Self::SettleAck(_)
+            | Self::Attestation(_)
+            | Self::Probe(Observation::Uptime { .. } | Observation::Performance { .. }) => About::Peer,
         }
     }
 
@@ -275,7 +285,11 @@ impl Document for Entry {
             Body::SettleAck(ack) => ack.check(),
             Body::Dispute(dispute) => dispute.check(),
             Body::Attestation(attestation) => attestation.check(),
-            Body::Probe(observation) => observation.check(),
+            Body::Probe(observation) => {
+                let fits = observation.rental().is_none_or(|watched| watched.fits(self.time));
+                Invalid::unless(fits, "it was looked at for longer than there was time")?;
+                observation.check()
+            }
             Body::Checkpoint(checkpoint) => {
                 Invalid::unless(checkpoint.seq < self.seq, "a checkpoint stands for entries before it")?;
                 checkpoint.check()

@@ -119,6 +119,46 @@ pub fn claim(name: &str) -> Result<(), Invalid> {
     Invalid::unless(plain && (1..=CLAIM_BYTES).contains(&name.len()), "a claim is up to 32 of a-z, 0-9, _ and -")
 }
 
+/// What a renter's own meter saw of the host of one lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watched {
+    /// When it was first looked at.
+    pub from: Timestamp,
+    /// For how long it was looked at while it was due to run, and something is known.
+    pub watched: Millis,
+    /// For how long of that it ran, as far as is known: what is not known to be silence.
+    pub answered: Millis,
+}
+
+impl Watched {
+    /// Checks bounds.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn check(&self) -> Result<(), Invalid> {
+        Invalid::unless(self.watched.0 > 0, "who has not looked has seen nothing")?;
+        Invalid::unless(self.answered <= self.watched, "it answered for longer than it was looked at")
+    }
+
+    /// As it can be said at `at`, whose clock may have been set meanwhile: no longer than there was. None if nothing is left.
+    #[must_use]
+    pub fn until(self, at: Timestamp) -> Option<Self> {
+        let from = self.from.min(at);
+        let watched = self.watched.min(at.since(from));
+        // What was silent stays so: a clock that is set makes nobody better.
+        let silent = self.watched.0.saturating_sub(self.answered.0);
+        let answered = Millis(watched.0.saturating_sub(silent));
+        (watched.0 > 0).then_some(Self { from, watched, answered })
+    }
+
+    /// Whether there was as much time as was looked at, if the last look was at `at`.
+    #[must_use]
+    pub fn fits(&self, at: Timestamp) -> bool {
+        self.from <= at && self.watched <= at.since(self.from)
+    }
+}
+
 /// Something the author has seen of a peer itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -139,9 +179,17 @@ pub enum Observation {
         /// In the same unit.
         measured: u64,
     },
+    /// By the renter, of the host of a lease, at its end.
+    Rental(Watched),
 }
 
 impl Observation {
+    /// What was seen of the host of a lease.
+    #[must_use]
+    pub const fn rental(&self) -> Option<&Watched> {
+        if let Self::Rental(watched) = self { Some(watched) } else { None }
+    }
+
     /// Checks bounds.
     ///
     /// # Errors
@@ -156,6 +204,7 @@ impl Observation {
                 Invalid::unless(*up_permille <= 1000, "a share is at most 1000 per mille")
             }
             Self::Performance { what, .. } => claim(what),
+            Self::Rental(watched) => watched.check(),
         }
     }
 }
@@ -175,6 +224,23 @@ mod tests {
         uptime(UPTIME_WINDOW.0 * 3, 1000).unwrap();
         uptime(UPTIME_WINDOW.0 * 3, 1001).unwrap_err();
         uptime(UPTIME_WINDOW.0 * 3 + 1, 10).unwrap_err();
+        let rental =
+            |watched, answered| Watched { from: Timestamp(5), watched: Millis(watched), answered: Millis(answered) };
+        rental(7, 7).check().unwrap();
+        rental(7, 0).check().unwrap();
+        rental(7, 8).check().unwrap_err();
+        rental(0, 0).check().unwrap_err();
+        assert!(
+            rental(7, 7).fits(Timestamp(12)) && !rental(7, 7).fits(Timestamp(11)) && !rental(7, 7).fits(Timestamp(4))
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_observation_longer_than_the_time_there_was() {
+        let seen = Watched { from: Timestamp(100), watched: Millis(50), answered: Millis(40) };
+        assert_eq!(seen.until(Timestamp(150)), Some(seen));
+        assert_eq!(seen.until(Timestamp(130)), Some(Watched { watched: Millis(30), answered: Millis(20), ..seen }));
+        assert_eq!(seen.until(Timestamp(90)), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use souk_protocol::{
     money::{self, Counters},
     negotiation::{Counter, ImagePin, Proposal, RentalType},
     offer::{Accepts, Availability, Notice, Offer, Reachability, Terms, Withdrawal},
-    opinion::{Attestation, Dispute, DisputeCode, Observation, UPTIME_WINDOW},
+    opinion::{Attestation, Dispute, DisputeCode, Observation, UPTIME_WINDOW, Watched},
     owner::{Membership, OwnerId, OwnerOrder},
     payment::{PayWhen, PaymentTerms},
     ports::{PublicAccess, PublicPort},
@@ -413,6 +413,8 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
     let uptime = rent.says(secs(3806), Body::Probe(window));
     let figure = Observation::Performance { what: "disk_mb_s".to_owned(), promised: 1800, measured: 180 };
     let performance = rent.says(secs(3807), Body::Probe(figure));
+    let watched = Watched { from: NOON + secs(100), watched: Millis::from_mins(55), answered: Millis::from_mins(54) };
+    let rental = rent.says(secs(3808), Body::Probe(Observation::Rental(watched)));
     let mut ids = Ids::default();
     [&second, &accept].iter().for_each(|entry| ids.add(&entry.id()));
     let checkpoint = Checkpoint {
@@ -442,6 +444,7 @@ fn entries() -> Vec<(&'static str, Verified<Entry>)> {
         ("attestation", attestation),
         ("probe of uptime", uptime),
         ("probe of performance", performance),
+        ("probe of a rental", rental),
         ("checkpoint", checkpoint),
         ("void (another answer that this open could have had)", void),
     ]

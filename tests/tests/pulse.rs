@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use souk_protocol::Amount;
+use souk_protocol::{Amount, opinion::Watched};
 use souk_tests::{
+    export::{Export, Item, read_entry},
     node::{Node, state_of},
     part::have,
     world::{World, rent},
@@ -77,6 +78,50 @@ fn a_frozen_instance_is_not_paid_for_and_one_that_runs_is() {
     let again = more(&renter, &lease, 3);
     assert_eq!(again["receipt"]["partial"], "silent");
     assert!(silent(&again).abs_diff(silent(&later)) < 2000, "{} {}", silent(&again), silent(&later));
+
+    // At the end it signs once what it saw, killed at that moment or not, and only it does.
+    let _ = renter.json(&["destroy", "-y", &lease]);
+    renter.kill();
+    renter.start();
+    for node in [&renter, &host] {
+        node.finds(&lease, "closed by both", |l| l["state"] == "ended" && l["receipt"]["closed"] == true);
+    }
+    let file = world.path().join("probe.souk");
+    let export = Export::of(&renter, Some(&lease), &file);
+    let seen: Vec<Watched> = probes(&export);
+    assert!(seen.len() <= 1, "{seen:?}");
+    assert_eq!(renter.souk(&["verify", file.to_str().unwrap()], &[]).code, 0);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(probes(&Export::of(&host, Some(&lease), &file)), []);
+}
+
+/// What an export says that was seen of leases' hosts.
+fn probes(export: &Export) -> Vec<Watched> {
+    let entries = export.items.iter().filter_map(|i| if let Item::Entry(entry) = i { Some(entry) } else { None });
+    entries.filter_map(|entry| read_entry(entry).body.rental().copied()).collect()
+}
+
+#[test]
+fn the_end_of_a_rental_is_one_probe_in_its_renters_chain() {
+    if !have("docker") {
+        return;
+    }
+    let world = World::with_docker();
+    let (host, renter) = world.pair(1);
+    let lease = rent(&renter, &host, 1, IDLE, &["--tick", "1s"]);
+    full(&more(&renter, &lease, 6));
+    let _ = renter.json(&["destroy", "-y", &lease]);
+    for node in [&renter, &host] {
+        node.finds(&lease, "closed by both", |l| l["state"] == "ended" && l["receipt"]["closed"] == true);
+    }
+    let file = world.path().join("probe.souk");
+    let seen = probes(&Export::of(&renter, Some(&lease), &file));
+    let [seen] = seen[..] else { panic!("{seen:?}") };
+    assert!(seen.watched.0 >= 3000 && seen.answered.0 + 2000 >= seen.watched.0, "{seen:?}");
+    assert_eq!(renter.souk(&["verify", file.to_str().unwrap()], &[]).code, 0);
+    std::thread::sleep(Duration::from_secs(6));
+    let told = renter.json(&["reputation", &host.id[host.id.len() - 8..], "--explain"]).to_string();
+    assert!(told.contains("watched"), "{told}");
 }
 
 #[test]

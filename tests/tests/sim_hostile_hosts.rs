@@ -85,7 +85,15 @@ fn offer(liar: &Liar, now: Timestamp) -> Offer {
 
 /// A renter that wants what a liar offers, and its draft.
 fn wanting(liar: &Liar, prepay: Option<Millis>, payment: PaymentTerms) -> (Bench, Verified<LeaseDraft>) {
-    let mut bench = Bench::new(Keypair::from_seed(&[1; 32]));
+    wanting_with(Bench::new(Keypair::from_seed(&[1; 32])), liar, prepay, payment)
+}
+
+fn wanting_with(
+    mut bench: Bench,
+    liar: &Liar,
+    prepay: Option<Millis>,
+    payment: PaymentTerms,
+) -> (Bench, Verified<LeaseDraft>) {
     let offer = liar.verified(offer(liar, bench.now));
     let data = encode::to_bytes(&Notice::Offer(offer.to_signed()));
     assert_eq!(bench.gossip(liar.id(), data), Verdict::Accept);
@@ -175,6 +183,38 @@ fn no_more_is_paid_ahead_than_a_slice_unless_the_owner_says_so() {
 
     let (bench, _) = wanting(&liar, Some(Millis::from_hours(8)), terms(PayWhen::Before, SLICE));
     assert_eq!(bench.dues.last().unwrap().amount, Amount(HOUR * 8), "an unattended job is paid ahead as asked");
+}
+
+#[test]
+fn a_host_that_wants_more_ahead_at_a_time_than_the_owner_allows_is_refused_even_if_so_much_is_there() {
+    let liar = Liar::new(2, Timestamp(1_790_000_000_000));
+    let allowing = |most: u64| {
+        let mut bench = Bench::new(Keypair::from_seed(&[1; 32]));
+        let paying = souk_protocol::machine::account::Paying { ahead_most: [(usd(), Amount(most))].into() };
+        let rules = souk_protocol::machine::account::AccountPolicy {
+            paying,
+            ..souk_protocol::machine::account::AccountPolicy::default()
+        };
+        bench.feed(Input::Command(Command::Accounts(Box::new(rules))));
+        bench
+    };
+    // Nothing is to be paid with the open: so it would begin, and stop for good when that is used.
+    for first in [0, SLICE] {
+        let (bench, _) = wanting_with(allowing(SLICE - 1), &liar, None, terms(PayWhen::Before, first));
+        let Some(Step::Failed { why: why @ Refusal::PaysTooLittleAhead { .. } }) = bench.steps.last() else {
+            panic!("{:?}", bench.steps.last())
+        };
+        assert!(why.to_string().contains("renter.payment.ahead_most"), "{why}");
+        assert!(bench.dues.is_empty() && bench.engine.renter().leases().is_empty());
+    }
+    for (most, prepay, when) in [
+        (SLICE, None, PayWhen::Before),
+        (SLICE - 1, Some(Millis::from_hours(8)), PayWhen::Before),
+        (SLICE - 1, None, PayWhen::After),
+    ] {
+        let (bench, _) = wanting_with(allowing(most), &liar, prepay, terms(when, 0));
+        assert!(!matches!(bench.steps.last(), Some(Step::Failed { .. })), "{:?}", bench.steps.last());
+    }
 }
 
 #[test]

@@ -128,7 +128,8 @@ BODY = word(
     attestation=fields(claim=NAME, until=maybe(TIME), withdrawn=flag),
     checkpoint=fields(seq=number(U64), id=ID, kept=number(U64), entries=ID, totals=ID),
     probe=word(uptime=fields(**{"from": TIME, "up_permille": number(1001)}),
-               performance=fields(what=NAME, promised=number(U64), measured=number(U64))),
+               performance=fields(what=NAME, promised=number(U64), measured=number(U64)),
+               rental=fields(**{"from": TIME, "watched": TIME, "answered": TIME})),
 )
 ABOUT_ITSELF = {"genesis", "checkpoint"}
 ABOUT_A_PEER = {"settle", "settle_ack", "attestation", "probe"}
@@ -199,7 +200,8 @@ def check_entry(entry):
     require((entry["seq"] == 0) == (name == "genesis"), "a chain begins with its genesis")
     require((entry["seq"] == 0) == (entry["prev"] is None), "only the first has none before it")
     require((entry["peer"] is None) == (name in ABOUT_ITSELF), "a peer too many or too few")
-    require((entry["lease"] is None) == (name in ABOUT_ITSELF | ABOUT_A_PEER), "a lease too many or too few")
+    no_lease = name in ABOUT_ITSELF | ABOUT_A_PEER and not (name == "probe" and "rental" in body)
+    require((entry["lease"] is None) == no_lease, "a lease too many or too few")
     require(entry["peer"] != entry["author"], "its peer is its author")
     if name in ("settle", "settle_ack"):
         require(body["n"] > 0, "payments are counted from 1")
@@ -211,6 +213,10 @@ def check_entry(entry):
         require(1 <= body["kept"] <= body["seq"] + 1, "it keeps more entries than there were, or none")
     if name == "probe" and "uptime" in body:
         require(body["uptime"]["from"] % (12 * HOUR) == 0, "a window begins at noon or midnight")
+    if name == "probe" and "rental" in body:
+        seen = body["rental"]
+        require(0 < seen["watched"] and seen["answered"] <= seen["watched"], "it answered longer than it was looked at")
+        require(seen["from"] + seen["watched"] <= entry["time"], "it was looked at for longer than there was time")
 
 
 def check_usage(usage):

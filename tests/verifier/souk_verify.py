@@ -208,7 +208,7 @@ class Export:
         require((entry["author"], entry["peer"]) == (draft["renter"], draft["host"]), "not by its renter")
         self.leases[draft_id] = SimpleNamespace(
             draft=draft, open=identity, answer=None, start=0, terms=[drafted(draft)], amends={}, usages=[], agreed=None,
-            acked=None, closes={}, close_acks={},
+            acked=None, closes={}, close_acks={}, probed=False,
         )
 
     def lease(self, entry, by_host=None):
@@ -299,7 +299,13 @@ class Export:
     def on_attestation(self, _, __, ___):
         """One's own word: nothing follows from it."""
 
-    on_probe = on_attestation
+    def on_probe(self, _, entry, body):
+        if "rental" not in body:
+            return
+        lease = self.accepted(entry, False)
+        require(lease.start > 0 and lease.draft["resources"]["slots"] > 0, "nothing of it ever started")
+        require(lease.closes and not lease.probed, "it is not over, or its renter has said already what it saw")
+        lease.probed = True
 
     # Receipts
 

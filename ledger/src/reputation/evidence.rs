@@ -312,10 +312,22 @@ pub fn settle(evidence: &mut [Evidence], payments: &[Paid]) {
 /// What this node has seen of a peer itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
+    /// In which lease; none for what was seen outside of any.
+    pub lease: Option<LeaseId>,
     /// Of whom.
     pub peer: NodeId,
     /// When.
     pub at: Timestamp,
     /// What.
     pub seen: Observation,
+}
+
+impl Probe {
+    /// What `me` has said in its chain that it saw of a lease's host. Others' are their word alone, and none here.
+    #[must_use]
+    pub fn from_lease(lease: &Lease, me: &NodeId) -> Option<Self> {
+        let said = &lease.renter_probe.as_ref().filter(|said| said.value.author == *me)?.value;
+        let seen = Observation::Rental(*said.body.rental()?);
+        Some(Self { lease: Some(lease.id()), peer: lease.host(), at: said.time, seen })
+    }
 }

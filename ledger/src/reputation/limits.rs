@@ -57,3 +57,5 @@ pub const FAILURE: f64 = 1.5;
 pub const PERFORMANCE_PERMILLE: u64 = 900;
 /// Days of own probes that count.
 pub const UPTIME_DAYS: u64 = 30;
+/// Leases whose own probes are named among a score's reasons.
+pub const WATCHED_NAMED: usize = 10;

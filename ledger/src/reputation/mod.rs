@@ -113,7 +113,12 @@ impl Reputation {
         let polls = [Side::Host, Side::Renter].map(|side| Poll::new(&graph, &walk, side, own));
         let uptime = probes::uptime(&probes, now);
         let short = probes::short(&probes, now);
-        Scores { ground: Ground { me, now, evidence, units, graph, walk, polls, uptime, short }, blocked, near }
+        let watched = probes::watched(&probes, now);
+        Scores {
+            ground: Ground { me, now, evidence, units, graph, walk, polls, uptime, short, watched },
+            blocked,
+            near,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use souk_protocol::{Amount, Currency, LeaseId, NodeId, Timestamp};
+use souk_protocol::{Amount, Currency, LeaseId, NodeId, Timestamp, opinion::Watched};
 
 use super::{
     evidence::{Cause, Evidence, Side},
@@ -67,6 +67,8 @@ pub enum Kind {
         /// Whether the node itself has signed it, or anyone can check it.
         admitted: bool,
     },
+    /// Our own meter watched it, and our chain says so. Part of the uptime, and of nothing else.
+    Watched(Watched),
 }
 
 /// One receipt's part in a score.
@@ -107,6 +109,8 @@ pub(super) struct Ground {
     pub uptime: BTreeMap<NodeId, f64>,
     /// Weight of promised figures that we measured and that were short, by peer.
     pub short: BTreeMap<NodeId, f64>,
+    /// What we have said in our chain of leases we rented, by host, the newest first.
+    pub watched: BTreeMap<NodeId, Vec<(Timestamp, LeaseId, Watched)>>,
 }
 
 /// How much of each kind of evidence about a node counts.
@@ -142,7 +146,8 @@ impl Ground {
     pub(super) fn explain(&self, id: &NodeId, side: Side, most: usize) -> Explanation {
         let Some(node) = self.graph.index(id) else {
             let score = self.score_without_receipts(id, side);
-            return Explanation { score, reasons: self.measured(id, side).into_iter().collect(), left_out: 0 };
+            let reasons = self.measured(id, side).into_iter().chain(self.watched(id, side)).collect();
+            return Explanation { score, reasons, left_out: 0 };
         };
         let shares = self.shares(node, side);
         let mut reasons: Vec<Reason> = self.measured(id, side).into_iter().collect();
@@ -162,6 +167,8 @@ impl Ground {
         reasons.sort_by(|a, b| b.weight.total_cmp(&a.weight).then_with(|| order(a).cmp(&order(b))));
         let left_out = reasons.len().saturating_sub(most);
         reasons.truncate(most);
+        // Few, and of no weight in the sums: named whatever else there is.
+        reasons.extend(self.watched(id, side));
         Explanation { score: self.score(node, side), reasons, left_out }
     }
 
@@ -202,6 +209,14 @@ impl Ground {
                 reasons.push(Reason { lease, rater, kind, weight: per_unit * left * failure.cause.weight() });
             }
         }
+    }
+
+    fn watched(&self, node: &NodeId, side: Side) -> impl Iterator<Item = Reason> {
+        let of = self.watched.get(node).filter(|_| side == Side::Host).into_iter().flatten();
+        of.map(|(_, lease, seen)| {
+            let kind = Kind::Watched(*seen);
+            Reason { lease: Some(*lease), rater: self.me, kind, weight: 0.0 }
+        })
     }
 
     fn measured(&self, node: &NodeId, side: Side) -> Option<Reason> {

@@ -105,11 +105,13 @@ fn explanations_add_up_to_the_score() {
 #[test]
 fn what_was_measured_counts_by_itself() {
     let window = |n: u64, up_permille| Probe {
+        lease: None,
         peer: node(2),
         at: NOW,
         seen: souk_protocol::opinion::Observation::Uptime { from: Timestamp(NOW.0 - n * 43_200_000), up_permille },
     };
     let figure = |measured| Probe {
+        lease: None,
         peer: node(3),
         at: NOW,
         seen: souk_protocol::opinion::Observation::Performance { what: "dlperf".to_owned(), promised: 100, measured },
@@ -125,6 +127,47 @@ fn what_was_measured_counts_by_itself() {
     let scores = view.compute(NOW);
     assert_eq!(scores.of(&node(3)).failures, 1.0);
     assert_eq!(scores.explain(Side::Host, &node(3), 5).reasons.len(), 1);
+}
+
+#[test]
+fn what_was_watched_of_leases_fills_windows_in_which_nothing_else_was_seen() {
+    use souk_protocol::{
+        LeaseId, Millis,
+        opinion::{Observation, UPTIME_WINDOW, Watched},
+    };
+    let begin = |n: u64| Timestamp((NOW.0 / UPTIME_WINDOW.0 - n) * UPTIME_WINDOW.0);
+    let look = |n, up_permille| Probe {
+        lease: None,
+        peer: node(2),
+        at: begin(n),
+        seen: Observation::Uptime { from: begin(n), up_permille },
+    };
+    // From the middle of one window into that after the next one.
+    let rental = |n, hours, answered| Probe {
+        lease: Some(LeaseId([7; 32])),
+        peer: node(2),
+        at: begin(n - 2) + Millis::from_hours(1),
+        seen: Observation::Rental(Watched {
+            from: begin(n) + Millis::from_hours(6),
+            watched: Millis::from_hours(hours),
+            answered: Millis::from_hours(answered),
+        }),
+    };
+    let uptime = |probes: Vec<Probe>| {
+        let mut view = seen(1, Vec::new());
+        view.probes = probes;
+        view.compute(NOW).of(&node(2)).uptime
+    };
+    assert_eq!(uptime(vec![rental(10, 10, 5)]), Some(0.5));
+    assert_eq!(uptime(vec![rental(10, 2, 1)]), None, "less than an hour of each window says nothing of them");
+    assert_eq!(uptime(vec![rental(70, 10, 5)]), None, "older than 30 days");
+    // Three windows, of which two were looked at: those count as looked at, once.
+    assert_eq!(uptime(vec![look(9, 1000), look(8, 1000), rental(10, 10, 4)]), Some(0.8));
+    assert_eq!(uptime(vec![look(10, 0), look(9, 0), look(8, 0), rental(10, 10, 10)]), Some(0.0));
+    let mut view = seen(1, Vec::new());
+    view.probes = vec![rental(10, 10, 5)];
+    let told = view.compute(NOW).explain(Side::Host, &node(2), 5);
+    assert!(matches!(told.reasons[..], [Reason { kind: Kind::Watched(_), lease: Some(_), .. }]));
 }
 
 #[test]

@@ -200,11 +200,11 @@ impl State {
             (Body::CloseAck { .. }, false) => lease.renter_close_ack = Some(entry),
             (Body::Dispute(_), true) => lease.host_dispute = Some(entry),
             (Body::Dispute(_), false) => lease.renter_dispute = Some(entry),
+            (Body::Probe(_), _) => lease.renter_probe = Some(entry),
             // The chain row is all there is to an anchor: what it fixes is in the receipts.
             (Body::Anchor { .. } | Body::Genesis { .. } | Body::LeaseOpen { .. }, _) => {}
             // These are about no lease, and never come here.
-            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) | Body::Checkpoint(_), _) => {
-            }
+            (Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Checkpoint(_), _) => {}
         })?;
         Ok(())
     }
@@ -303,7 +303,21 @@ pub(crate) fn check_shape(lease: &Lease, entry: &Entry) -> Result<(), Refusal> {
         }
         Body::Dispute(_) => Ok(()),
         Body::Genesis { .. } | Body::LeaseOpen { .. } => Err(Refusal::Lease("it is open already")),
-        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Probe(_) | Body::Checkpoint(_) => {
+        Body::Probe(_) => {
+            let over = lease.host_close.is_some() || lease.renter_close.is_some();
+            if by_host {
+                Err(Refusal::NotItsAuthors)
+            } else if lease.draft.value.is_volume() || lease.placement.is_none() {
+                Err(Refusal::Lease("nothing of it ever started"))
+            } else if !accepted || !over {
+                Err(Refusal::Lease("it is not over"))
+            } else if lease.renter_probe.is_some() {
+                Err(Refusal::Lease("its renter has said already what it saw"))
+            } else {
+                Ok(())
+            }
+        }
+        Body::Settle(_) | Body::SettleAck(_) | Body::Attestation(_) | Body::Checkpoint(_) => {
             Err(Refusal::Lease("it is about none"))
         }
     }

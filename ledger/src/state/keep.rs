@@ -1,7 +1,7 @@
 //! Which records still matter once later ones are there, and the sums that a checkpoint fixes.
 //!
-//! Dropped are: usages and acknowledgements that newer ones replace; anchors of pairs that are replaced; observations that no
-//! score looks at any more; attestations said anew since; and what only this node needs, which is in the rows. Everything that
+//! Dropped are: usages and acknowledgements that newer ones replace; anchors of pairs that are replaced; observations outside of
+//! leases that no score looks at any more; attestations said anew since; and what only this node needs, which is in the rows. Everything that
 //! shaped a lease, every payment, and every document of a fork stays for good.
 
 use std::{collections::BTreeSet, ops::ControlFlow};
@@ -134,7 +134,8 @@ impl State {
                 let agreed = self.lease(&lease)?.and_then(|lease| lease.receipts.agreed.as_ref());
                 agreed.is_some_and(|pair| pair.usage.id != *usage)
             }
-            (Body::Probe(_), ..) => is_old(entry.value.time, cut.head.time),
+            // What was seen of a lease is part of it, and stays as long as it does.
+            (Body::Probe(_), None, _) => is_old(entry.value.time, cut.head.time),
             (Body::Attestation(said), _, Some(subject)) => {
                 let row = keys::attestation(&author, &subject, &said.claim);
                 self.row::<Attested>(&row, "attestation")?.is_some_and(|newest| newest.seq > seq)
@@ -154,6 +155,7 @@ impl State {
                 | Body::SettleAck(_)
                 | Body::Dispute(_)
                 | Body::Attestation(_)
+                | Body::Probe(_)
                 | Body::Checkpoint(_),
                 ..,
             ) => false,

@@ -148,7 +148,7 @@ pub const WAYS: [&str; 42] = [
 ];
 
 /// What a good generator makes validly.
-pub const KINDS: [&str; 31] = [
+pub const KINDS: [&str; 32] = [
     "genesis",
     "lease_open",
     "lease_accept",
@@ -170,6 +170,7 @@ pub const KINDS: [&str; 31] = [
     "dispute",
     "attestation",
     "probe",
+    "probe of a rental",
     "checkpoint",
     "left out",
     "restored",

@@ -2,12 +2,12 @@
 
 use souk_ledger::record::Fact;
 use souk_protocol::{
-    Amount, Currency, DocumentId, Timestamp, Verified,
+    Amount, Currency, DocumentId, Millis, Timestamp, Verified,
     entry::{Body, VoidCode},
     lease::{EndReason, LeaseState, PauseReason},
     money::Counters,
     negotiation::RentalType,
-    opinion::{Attestation, Dispute, DisputeCode, Observation},
+    opinion::{Attestation, Dispute, DisputeCode, Observation, Watched},
     receipt::{Ack, PartialReason, Usage},
     settlement::{Settle, SettleAck},
     terms::{Amended, Change, LeaseTerms, NextPrice},
@@ -25,7 +25,7 @@ impl World {
             return self.open();
         }
         let deal = self.rng.below(self.deals.len());
-        match self.rng.below(43) {
+        match self.rng.below(45) {
             0..4 => self.answer(deal),
             4 => self.place(deal),
             5..15 => self.usage(deal),
@@ -41,6 +41,7 @@ impl World {
             37 => self.attest(),
             38 => self.probe(),
             39..42 => self.checkpoint(),
+            42..44 => self.watched(deal),
             _ => self.repeat(),
         }
     }
@@ -350,6 +351,19 @@ impl World {
         let until = self.rng.one_in(2).then_some(Timestamp(self.now));
         let withdrawn = self.rng.one_in(3);
         self.say(by, Some(about), None, Body::Attestation(Attestation { claim, until, withdrawn }));
+    }
+
+    /// What a renter saw of its host: as it should be, too long, too early, or twice.
+    fn watched(&mut self, deal: usize) {
+        let watched = 1 + self.rng.below(10_000) as u64;
+        let watched = Millis(self.or_else(watched, 10));
+        let answered = Millis(self.or_else(watched.0 / 2, 10));
+        let from = Timestamp(self.now.saturating_sub(self.or_else(watched.0, 10)));
+        let seen = Body::Probe(Observation::Rental(Watched { from, watched, answered }));
+        let times = if self.rng.one_in(4) { 2 } else { 1 };
+        for _ in 0..times {
+            self.about(deal, false, seen.clone());
+        }
     }
 
     fn probe(&mut self) {

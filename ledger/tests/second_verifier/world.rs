@@ -70,7 +70,7 @@ impl Record {
         let word = match self.kind {
             "entry" => {
                 let entry: Entry = encode::from_bytes(&self.payload, Entry::MAX_BYTES).unwrap();
-                entry.body.name()
+                if entry.body.rental().is_some() { "probe of a rental" } else { entry.body.name() }
             }
             "usage" => {
                 let usage: Usage = encode::from_bytes(&self.payload, Usage::MAX_BYTES).unwrap();
@@ -231,7 +231,9 @@ impl World {
         for (index, fact) in self.said.iter().enumerate() {
             let replaced = match fact {
                 Fact::Entry(entry) => {
-                    let passes = matches!(entry.body, Body::Anchor { .. } | Body::Probe(_) | Body::Attestation(_));
+                    let rental = entry.body.rental().is_some();
+                    let passes =
+                        matches!(entry.body, Body::Anchor { .. } | Body::Probe(_) | Body::Attestation(_)) && !rental;
                     passes && (entry.author != self.parties[0].node || entry.seq < newest)
                 }
                 Fact::Usage(usage) => !named.contains(&usage.id()),

@@ -24,9 +24,6 @@ use crate::{
     config::MANUAL,
 };
 
-/// The fewest characters that name a peer.
-const SHORTEST: usize = 4;
-
 /// A payment as the API shows it.
 pub(super) fn payment_view(row: &Payout, problem: Option<&str>) -> PaymentView {
     let (receipt, why) = match &row.stage {
@@ -81,7 +78,7 @@ impl Market {
     pub(super) fn money_command(&mut self, command: MoneyCommand) {
         match command {
             MoneyCommand::Accounts(reply) => answer(reply, Ok(self.accounts())),
-            MoneyCommand::Account { peer, reply } => match self.peer_named(&peer) {
+            MoneyCommand::Account { peer, reply } => match self.find_other(&peer) {
                 Ok(peer) => self.account(peer, reply),
                 Err(error) => answer(reply, Err(error)),
             },
@@ -93,7 +90,7 @@ impl Market {
             },
             MoneyCommand::Payment { reference, reply } => answer(reply, self.payment(&reference)),
             MoneyCommand::Invoices { request, reply } => {
-                let peer = request.peer.as_deref().map(|text| self.peer_named(text)).transpose();
+                let peer = request.peer.as_deref().map(|text| self.find_other(text)).transpose();
                 match peer {
                     Ok(peer) => self.ledger.invoices(request, peer, self.money.name.clone(), reply),
                     Err(error) => answer(reply, Err(error)),
@@ -102,39 +99,9 @@ impl Market {
         }
     }
 
-    /// The peer that a person means: a peer id, or the first or last characters of one with whom there is an account or a lease.
-    fn peer_named(&self, text: &str) -> Result<NodeId, CommandError> {
-        let text = text.trim();
-        if let Ok(peer) = text.parse::<NodeId>() {
-            return if peer == self.engine.me() { Err(wrong("that is this node itself")) } else { Ok(peer) };
-        }
-        let known = self.engine.accounts().iter().map(Account::peer);
-        let hosts = self.engine.renter().leases().values().map(|l| l.host());
-        let renters = self.engine.host().leases().values().map(|l| l.draft().renter);
-        let like = |peer: &NodeId| {
-            let full = peer.to_string();
-            let tail = full.strip_prefix("12D3KooW").unwrap_or(&full);
-            text.len() >= SHORTEST && (full.starts_with(text) || tail.starts_with(text) || full.ends_with(text))
-        };
-        let found: std::collections::BTreeSet<NodeId> = known.chain(hosts).chain(renters).filter(like).collect();
-        let shown: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
-        let mut found = found.into_iter();
-        match (found.next(), found.next()) {
-            (Some(peer), None) => Ok(peer),
-            (Some(_), Some(_)) => {
-                Err(CommandError::new(ErrorCode::Ambiguous, format!("`{shown}` is more than one peer"))
-                    .hint("give more characters of its peer id; souk account lists them"))
-            }
-            (None, _) => {
-                Err(CommandError::new(ErrorCode::NotFound, format!("there is no account with a peer `{shown}`"))
-                    .hint("give its whole peer id, or see: souk account"))
-            }
-        }
-    }
-
     /// Lets go what a peer has refused to sign for, or what it has not signed for yet of a lease.
     fn forgive(&mut self, peer: &str, request: &ForgiveRequest) -> Result<NodeId, CommandError> {
-        let peer = self.peer_named(peer)?;
+        let peer = self.find_other(peer)?;
         if let Some(reference) = &request.cancel {
             self.cancel_payment(peer, reference)?;
             return Ok(peer);
@@ -320,10 +287,7 @@ impl Market {
 
     /// Orders a payment: its reference, and whether it is a new one.
     fn payment_ordered(&mut self, peer: &str, request: PayRequest) -> Result<(String, bool), CommandError> {
-        let peer = self.peer_named(peer)?;
-        if peer == self.engine.me() {
-            return Err(wrong("that is this node itself"));
-        }
+        let peer = self.find_other(peer)?;
         let currency: Currency = request.currency.unwrap_or_else(|| self.money.currency.clone());
         let reference = match request.reference {
             Some(reference) => reference,
@@ -366,7 +330,7 @@ impl Market {
 
     /// A person says what has arrived: of the only payment that waits, of the oldest, or of the one with that reference.
     fn received(&mut self, peer: &str, request: &ReceivedRequest) -> Result<ClaimView, CommandError> {
-        let peer = self.peer_named(peer)?;
+        let peer = self.find_other(peer)?;
         let named = |claim: &Claim| request.reference.as_ref().is_none_or(|r| claim.said.reference == *r);
         let waiting: Vec<_> = self
             .money

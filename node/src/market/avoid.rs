@@ -72,6 +72,7 @@ impl Market {
             | Refusal::Pending
             | Refusal::Inside(_)
             | Refusal::Payment(_)
+            | Refusal::PaysTooLittleAhead { .. }
             | Refusal::NotHosted(_)
             | Refusal::Malformed(_) => return,
         };

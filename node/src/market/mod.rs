@@ -22,6 +22,7 @@ mod inside;
 pub(crate) mod jupyter;
 mod listing;
 pub mod logins;
+mod meant;
 mod metrics;
 mod names;
 mod orders;

@@ -73,6 +73,7 @@ impl Market {
                 Private::Event { .. }
                 | Private::OfferSeq(_)
                 | Private::Leaving { .. }
+                | Private::Watched { .. }
                 | Private::Account(_)
                 | Private::Head(_)
                 | Private::HeadSeen(_)

@@ -213,6 +213,8 @@ pub fn refused(why: &Refusal) -> CommandError {
         Refusal::Payment(_) => {
             error(ErrorCode::Rejected).hint("nothing is owed; souk account shows what was paid ahead")
         }
+        Refusal::PaysTooLittleAhead { slice, .. } => error(ErrorCode::Rejected)
+            .hint(format!("nothing is owed; in config.toml, [renter.payment] ahead_most = \"{slice}\"")),
         Refusal::NotHosted(_) => error(ErrorCode::NotFound).hint("souk host show lists the leases of this machine"),
         Refusal::UnknownLease(_) => error(ErrorCode::NotFound).hint("souk ps -a lists all leases"),
         Refusal::Change(BadChange::RaiseTooSmall) => {

@@ -147,6 +147,8 @@ impl Engine {
                     amend,
                     amended,
                     leaving: row.leaving,
+                    watched: row.watched,
+                    probed: row.probed,
                 };
                 let lease = RenterLease::restored(from);
                 self.renter.restore(lease, row.workload.clone(), now);
@@ -200,7 +202,7 @@ impl Engine {
             Input::Locked { lease, locked } => self.host.locked(&mut self.cx, lease, locked, now),
             Input::Reached { lease } => self.host.reached(&lease),
             Input::Beat { lease, events_seen, asked, at, beat } => {
-                self.renter.beat(lease, asked, beat, at, events_seen)
+                self.renter.beat(&mut self.cx, lease, (asked, beat, at), events_seen, now)
             }
             Input::Checkpoint(checkpoint) => self.cx.checkpoint(checkpoint, now),
             Input::SettlementVerified { settle, result } => self.payment_verified(settle, &result, now),

@@ -640,6 +640,19 @@ pub enum Refusal {
     /// The first payment is not made.
     #[error("the first payment was not made: {0}")]
     Payment(String),
+    /// Our owner lets less be paid ahead than the host lets anything run on: it would stop again and again.
+    #[error(
+        "the host wants {slice} {currency} paid ahead at a time, and `renter.payment.ahead_most` allows {most}: \
+         set it to {slice} at least, or rent with `--prepay`"
+    )]
+    PaysTooLittleAhead {
+        /// The host's slice.
+        slice: Amount,
+        /// What may be paid ahead.
+        most: Amount,
+        /// In what.
+        currency: Currency,
+    },
     /// A wish from inside an instance is not granted.
     #[error("{0}")]
     Inside(&'static str),

@@ -15,6 +15,7 @@ use crate::{
     heads::{HeadReport, HeadSeen},
     id::{DocumentId, LeaseId, NodeId, Nonce},
     message::LeaseEvent,
+    opinion::Watched,
     receipt::{Ack, Usage},
     signed::{Signed, Verified},
 };
@@ -73,6 +74,13 @@ pub enum Private {
     Leaving {
         /// The lease.
         lease: LeaseId,
+    },
+    /// What our meter has seen of a lease we rent so far. Replaces the one before.
+    Watched {
+        /// The lease.
+        lease: LeaseId,
+        /// What was seen.
+        seen: Watched,
     },
     /// The proof that somebody contradicted itself is not kept any more: others matter more ([`super::forks`]).
     ForkGone(NodeId),
@@ -133,6 +141,10 @@ pub struct LeaseRow {
     pub label: Option<String>,
     /// Whether we, its renter, have asked for its end.
     pub leaving: bool,
+    /// What we, its renter, had seen of its host when that was last written down.
+    pub watched: Option<Watched>,
+    /// Whether we, its renter, have said in our chain what we saw.
+    pub probed: bool,
 }
 
 /// The newest entry of a chain.

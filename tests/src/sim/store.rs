@@ -232,6 +232,7 @@ impl Store {
             Private::Head(_) | Private::HeadSeen(_) | Private::ForkGone(_) => {}
             Private::Label { lease, text } => self.row(&lease)?.label = Some(text),
             Private::Leaving { lease } => self.row(&lease)?.leaving = true,
+            Private::Watched { lease, seen } => self.row(&lease)?.watched = Some(seen),
             Private::Account(note) => self.accounts.note(*note),
             Private::OfferSeq(seq) => {
                 if seq <= self.offer_seq {
@@ -302,6 +303,12 @@ impl Store {
                 }
                 row.close_ack = Some(signed);
             }
+            Body::Probe(_) => {
+                let over = row.close.is_some() && row.placement.is_some();
+                if !over || std::mem::replace(&mut row.probed, true) {
+                    return Err("a probe of a lease that is not over, or a second one".to_owned());
+                }
+            }
             Body::Close { .. }
             | Body::Genesis { .. }
             | Body::LeaseOpen { .. }
@@ -310,7 +317,6 @@ impl Store {
             | Body::SettleAck(_)
             | Body::Dispute(_)
             | Body::Attestation(_)
-            | Body::Probe(_)
             | Body::Checkpoint(_) => {}
         }
         Ok(())
@@ -453,5 +459,7 @@ fn new_row(lease: LeaseId, number: u64, open: Signed<Entry>, workload: Vec<u8>) 
         events: Vec::new(),
         label: None,
         leaving: false,
+        watched: None,
+        probed: false,
     }
 }

@@ -1,8 +1,8 @@
 //! Payments and attestations.
 
 use souk_protocol::{
-    Currency, DocumentId, entry,
-    opinion::{Attestation, Dispute, DisputeCode, Observation, UPTIME_WINDOW},
+    Currency, DocumentId, Millis, entry,
+    opinion::{Attestation, Dispute, DisputeCode, Observation, UPTIME_WINDOW, Watched},
     settlement::{Settle, SettleAck},
 };
 
@@ -141,4 +141,42 @@ fn an_observation_is_a_link_of_the_chain_and_no_more() {
     let probe = w.host_says(seen);
     w.entry(probe.clone()).unwrap();
     assert_eq!(w.state.head(&w.host.key.node_id()).unwrap().unwrap().id, probe.id());
+}
+
+#[test]
+fn a_renter_says_once_and_at_the_end_what_it_saw_of_a_lease_that_ran() {
+    let mut w = World::leased();
+    let id = w.deal.id;
+    let from = Timestamp(w.deal.draft.drafted_at.0 - 10);
+    let seen = || Body::Probe(Observation::Rental(Watched { from, watched: Millis(9), answered: Millis(8) }));
+    let tries = |w: &mut World, why: &'static str| {
+        let early = w.renter.clone().say(Some(id), &w.host.clone(), seen());
+        assert_eq!(w.refused(&Fact::Entry(early)), Refusal::Lease(why));
+    };
+    tries(&mut w, "nothing of it ever started");
+    let placement = Body::Placement { start: 1, slots: vec![0], devices: vec!["cpu".to_owned()] };
+    let renter = w.renter.clone();
+    let placed = w.host.say(Some(id), &renter, placement);
+    w.entry(placed).unwrap();
+    tries(&mut w, "it is not over");
+    let close = w.deal.close(&mut w.host, &renter);
+    w.entry(close).unwrap();
+
+    // Its host has nothing to say of itself, a stranger nothing of others, and nobody of what nobody rents.
+    let of_host = w.host.clone().say(Some(id), &renter, seen());
+    assert_eq!(w.refused(&Fact::Entry(of_host)), Refusal::NotItsAuthors);
+    let mut stranger = Party::new(9);
+    stranger.genesis();
+    let of_stranger = stranger.say(Some(id), &w.host, seen());
+    assert_eq!(w.refused(&Fact::Entry(of_stranger)), Refusal::NotItsAuthors);
+    let unknown = crate::fixture::Deal::new(&w.host, &w.renter, 77).id;
+    let of_none = w.renter.clone().say(Some(unknown), &w.host, seen());
+    assert_eq!(w.refused(&Fact::Entry(of_none)), Refusal::UnknownLease(unknown));
+
+    let host = w.host.clone();
+    let probe = w.renter.say(Some(id), &host, seen());
+    assert_eq!(w.entry(probe.clone()).unwrap(), Applied::New);
+    assert_eq!(w.entry(probe.clone()).unwrap(), Applied::Known);
+    assert_eq!(w.lease().renter_probe.unwrap().id, probe.id());
+    tries(&mut w, "its renter has said already what it saw");
 }

@@ -29,7 +29,7 @@ use souk_protocol::{
 };
 
 use super::{
-    command::{CommandError, ErrorCode, LeaseSelector, Reply},
+    command::{LeaseSelector, Reply},
     commands::answer,
     task::Market,
 };
@@ -153,6 +153,11 @@ impl Trust {
 }
 
 impl Trust {
+    /// Whom the owner of this node trusts or blocks.
+    pub(super) fn regarded(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.trusted.keys().chain(self.blocked.keys()).copied()
+    }
+
     /// What writes the evidence file as it is now.
     pub(super) fn save(&mut self) -> impl FnOnce() + Send + 'static {
         self.table.save()
@@ -186,39 +191,8 @@ impl Market {
         self.trust.table.save_sometimes();
     }
 
-    /// The node or owner that a person means: an id, or the last characters of one that is known.
-    fn find_peer(&self, text: &str) -> Result<HostId, CommandError> {
-        let text = text.trim().trim_start_matches('…');
-        if let Ok(id) = text.parse::<HostId>() {
-            return Ok(id);
-        }
-        let offered = self.engine.book().offers().flat_map(|o| [HostId::Node(o.host), o.host_id()]);
-        let connected = self.engine.connected().map(|peer| HostId::Node(*peer));
-        let regarded = self.trust.trusted.keys().chain(self.trust.blocked.keys()).copied();
-        let known: BTreeSet<HostId> = offered.chain(connected).chain(regarded).collect();
-        let long_enough = text.len() >= 4;
-        let found: Vec<HostId> =
-            known.into_iter().filter(|id| long_enough && id.to_string().ends_with(text)).take(2).collect();
-        let shown: String = text.chars().filter(|c| !c.is_control()).take(60).collect();
-        match found.as_slice() {
-            [one] => Ok(*one),
-            [] => Err(CommandError::new(ErrorCode::NotFound, format!("no node or owner `{shown}` is known here"))
-                .hint("give the whole id; souk peers and souk search --json show ids")),
-            _ => Err(CommandError::new(ErrorCode::Ambiguous, format!("more than one id ends with `{shown}`"))
-                .hint("give the whole id")),
-        }
-    }
-
-    fn find_node(&self, text: &str) -> Result<NodeId, CommandError> {
-        match self.find_peer(text)? {
-            HostId::Node(node) => Ok(node),
-            HostId::Owner(_) => Err(CommandError::new(ErrorCode::BadRequest, "that is an owner; a node is needed")
-                .hint("souk search --json shows the nodes of an owner's machines")),
-        }
-    }
-
     /// The nodes of somebody: one, or an owner's with offers on the market.
-    fn nodes_of(&self, who: &HostId) -> Vec<NodeId> {
+    pub(super) fn nodes_of(&self, who: &HostId) -> Vec<NodeId> {
         match who {
             HostId::Node(node) => vec![*node],
             HostId::Owner(_) => {

@@ -94,7 +94,7 @@ impl Market {
         reputation.seeds.remove(&me);
         reputation.vouches = self.trust.table.vouches(at).map(|(by, about, _)| (by, about)).collect();
         reputation.blocked = self.trust.blocked.keys().flat_map(|who| self.nodes_of(who)).collect();
-        let probe = |(peer, at, seen)| Probe { peer, at, seen };
+        let probe = |(peer, at, seen)| Probe { lease: None, peer, at, seen };
         reputation.probes = self.trust.table.uptime.observations().map(probe).collect();
         reputation
     }
@@ -334,6 +334,10 @@ fn score_view(scores: &Scores, side: Side, peer: &NodeId, explain: bool) -> Scor
         let (what, admitted) = match reason.kind {
             Kind::Success => ("success".to_owned(), true),
             Kind::Failure { cause, admitted } => (cause.name().to_owned(), admitted),
+            Kind::Watched(seen) => {
+                let share = seen.answered.0 as f64 * 100.0 / seen.watched.0.max(1) as f64;
+                (format!("ran {share:.1} % of {} watched", seen.watched), true)
+            }
         };
         ReasonView { lease: reason.lease, by: reason.rater, what, admitted, weight: reason.weight }
     });
@@ -349,7 +353,9 @@ fn compute(
 ) -> Result<Scores, QueryError> {
     let me = reputation.me;
     reputation.evidence = others;
-    reputation.evidence.extend(view.leases(Select::All, OWN_LEASES)?.iter().filter_map(Evidence::from_lease));
+    let leases = view.leases(Select::All, OWN_LEASES)?;
+    reputation.evidence.extend(leases.iter().filter_map(Evidence::from_lease));
+    reputation.probes.extend(leases.iter().filter_map(|lease| Probe::from_lease(lease, &me)));
     for (peer, currency, balance) in view.balances(None)? {
         payments.push(Paid { payer: me, payee: peer, currency: currency.clone(), total: balance.paid_acked });
         payments.push(Paid { payer: peer, payee: me, currency, total: balance.received });

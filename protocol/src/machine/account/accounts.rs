@@ -148,10 +148,16 @@ impl Accounts {
         });
     }
 
+    /// What its owner has said that this node pays ahead at most; none for what each host has earned trust for.
+    #[must_use]
+    pub fn ahead_said(&self, currency: &Currency) -> Option<Amount> {
+        self.policy.paying.ahead_most.get(currency).copied()
+    }
+
     /// How far this node pays a host ahead at most, where a lease's first slice is `base`.
     #[must_use]
     pub fn ahead_most(&self, peer: &NodeId, currency: &Currency, base: Amount) -> Amount {
         let own = self.get(peer, currency).map_or(base, |a| a.note.ahead.slice.max(base));
-        self.policy.paying.ahead_most.get(currency).map_or(own, |most| *most)
+        self.ahead_said(currency).unwrap_or(own)
     }
 }

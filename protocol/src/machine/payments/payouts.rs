@@ -267,8 +267,11 @@ impl Payouts {
     /// [`NotOrdered`].
     pub fn order(&mut self, payout: Payout, now: Timestamp) -> Result<(), NotOrdered> {
         if let Some(kept) = self.kept.get(&payout.reference) {
-            let same = kept.row.is(&payout);
-            return if same { Ok(()) } else { Err(NotOrdered::Taken(payout.reference)) };
+            if !kept.row.is(&payout) {
+                return Err(NotOrdered::Taken(payout.reference));
+            }
+            self.person_orders(&payout, now);
+            return Ok(());
         }
         let begins = match payout.stage {
             Stage::Intended => true,
@@ -301,10 +304,22 @@ impl Payouts {
                 return Err(NotOrdered::Limit { amount, currency, spent, limit });
             }
         }
+        self.person_orders(&payout, now);
         self.steps.push_back(PayoutStep::Write(payout.clone()));
         let kept = Kept { row: payout, phase: Phase::Writing, retry: AGAIN.0, problem: None };
         self.kept.insert(kept.row.reference.clone(), kept);
         Ok(())
+    }
+
+    /// A person who pays a peer now does not wait for what is to be tried again later with it: that is tried at once, too.
+    fn person_orders(&mut self, ordered: &Payout, now: Timestamp) {
+        let theirs = |k: &&mut Kept| ordered.by == By::Person && k.row.peer == ordered.peer;
+        for kept in self.kept.values_mut().filter(theirs) {
+            if let Phase::Waiting(at) = &mut kept.phase {
+                *at = now.min(*at);
+                kept.retry = AGAIN.0;
+            }
+        }
     }
 
     /// Whether something to this peer is intended or paid, and not in our chain yet.

@@ -30,6 +30,44 @@ fn all(payouts: &mut Payouts) -> Vec<PayoutStep> {
 }
 
 #[test]
+fn a_person_who_pays_waits_for_no_retry_of_the_same_peer() {
+    let mut payouts = limited(100);
+    let (first, other) = (payout("a", 5, By::Person), Payout { peer: key(3).node_id(), ..payout("o", 5, By::Person) });
+    for p in [&first, &other] {
+        payouts.order(p.clone(), NOW).unwrap();
+        payouts.written(&p.reference);
+    }
+    let fails = |payouts: &mut Payouts, now| {
+        for reference in ["a", "o"] {
+            payouts.answered(reference, Answer::Unknown { why: "it is down".to_owned() }, now);
+        }
+    };
+    let mut now = NOW;
+    for _ in 0..10 {
+        fails(&mut payouts, now);
+        now = payouts.deadline().unwrap();
+        payouts.tick(now);
+    }
+    fails(&mut payouts, now);
+    all(&mut payouts);
+    let later = payouts.deadline().unwrap();
+    assert!(later > now + Millis(4 * AGAIN.0.0), "it waits long by now");
+
+    // The node by itself may not hurry; the same order of a person again may, and so may another one to that peer.
+    payouts.order(payout("b", 5, By::Node), now).unwrap_err();
+    assert_eq!(payouts.deadline(), Some(later));
+    for again in [first.clone(), payout("c", 5, By::Person)] {
+        payouts.order(again, now).unwrap();
+        assert_eq!(payouts.deadline(), Some(now));
+        payouts.tick(now);
+        let asks = all(&mut payouts).into_iter().filter(|step| matches!(step, PayoutStep::Ask(_)));
+        assert_eq!(asks.collect::<Vec<_>>(), [PayoutStep::Ask(first.clone())], "of this peer alone");
+        payouts.answered("a", Answer::Unknown { why: "it is down".to_owned() }, now);
+        assert_eq!(payouts.deadline(), Some(now + AGAIN.0), "and patience begins anew");
+    }
+}
+
+#[test]
 fn a_payment_is_written_before_it_is_paid_and_paid_before_it_is_signed() {
     let mut payouts = Payouts::default();
     let p = payout("a", 5, By::Person);

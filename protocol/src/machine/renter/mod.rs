@@ -383,9 +383,16 @@ impl Renter {
     }
 
     /// What came of a question into an instance.
-    pub(super) fn beat(&mut self, lease: LeaseId, asked: Millis, beat: Beat, at: Millis, events_seen: u32) {
+    pub(super) fn beat(
+        &mut self,
+        cx: &mut Context,
+        lease: LeaseId,
+        beat: (Millis, Beat, Millis),
+        events_seen: u32,
+        now: Timestamp,
+    ) {
         if let Some(held) = self.leases.get_mut(&lease) {
-            held.beat(asked, beat, at, events_seen);
+            held.beat(cx, beat, events_seen, now);
         }
     }
 

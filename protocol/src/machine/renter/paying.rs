@@ -91,6 +91,14 @@ impl Renter {
             let used = Counters { active: of, storage: of, ..Counters::default() };
             money::due(&draft.rates, draft.resources.disk_mb, &used, Amount::ZERO).unwrap_or(Amount(u64::MAX))
         });
+        if let Some(most) = cx.accounts.ahead_said(&draft.currency).map(|most| most.max(prepaid.unwrap_or_default()))
+            && payment.when == PayWhen::Before
+            && most < payment.slice
+        {
+            // Also where enough is paid ahead already: what is used of it would never be paid again.
+            let (slice, currency) = (payment.slice, draft.currency.clone());
+            return Err(Refusal::PaysTooLittleAhead { slice, most, currency });
+        }
         let most = cx.accounts.ahead_most(&draft.host, &draft.currency, first_slice(draft));
         let most = prepaid.map_or(most, |prepaid| most.max(prepaid));
         let wanted = payment.first.max(prepaid.map_or(Amount::ZERO, |prepaid| clamp(i128::from(prepaid.0) - ahead)));

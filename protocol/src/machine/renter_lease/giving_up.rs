@@ -39,6 +39,7 @@ impl RenterLease {
         if let Some((close, ticket)) = cx.append(self.id(), self.host(), body, now) {
             self.close = Some(close);
             self.durable = Some(ticket);
+            self.sign_watched(cx, now);
             self.state = LeaseState::Ended(reason);
             self.since = now;
             self.deliver_at = now;

@@ -14,6 +14,9 @@
 //! - **No answer** from the first question on that had none, while the host could be reached. Less than [`SETTLE`] of it proves
 //!   nothing. An answer of the same process takes its place by the count; one of another process takes back what the instance's
 //!   first process, by its age, was there for.
+//!
+//! Beside the silence it counts for how long the instance was **watched**: from question to question, and over a gap of ours only if
+//! the same process goes on counting after it. What is not known to be silence is not in it.
 
 use serde::{Deserialize, Serialize};
 
@@ -100,13 +103,26 @@ pub struct Heartbeat {
     silent: Millis,
     followed: Option<Followed>,
     unanswered: Option<Unanswered>,
+    /// How long it was watched.
+    watched: Millis,
+    /// Until when, in the present run.
+    looked: Option<Millis>,
+    /// What was silent before that began.
+    before: Millis,
 }
 
 impl Heartbeat {
     /// A meter that goes on from a silence known before.
     #[must_use]
     pub fn restored(silent: Millis) -> Self {
-        Self { silent, ..Self::default() }
+        Self { silent, before: silent, ..Self::default() }
+    }
+
+    /// For how long it was watched since this meter began, and for how long of that it is not known to have been silent.
+    #[must_use]
+    pub fn watched(&self) -> (Millis, Millis) {
+        let silent = self.silent().0.saturating_sub(self.before.0);
+        (self.watched, Millis(self.watched.0.saturating_sub(silent)))
     }
 
     /// For how long the instance is known not to have run, of all the time that its host says it did.
@@ -128,6 +144,7 @@ impl Heartbeat {
         if self.unanswered.is_some_and(|open| asked.0.saturating_sub(open.until.0) > ASKED_WITHIN.0) {
             self.give_up_waiting();
         }
+        self.look(asked, beat, at);
         match beat {
             Beat::Answered(pulse) => self.answered(asked, pulse, at),
             Beat::Silent => {
@@ -138,7 +155,10 @@ impl Heartbeat {
             Beat::Unheard => {
                 // The link may have been down for some time before that was noticed.
                 if let Some(open) = &mut self.unanswered {
-                    open.until.0 = open.until.0.saturating_sub(LINK_NOTICED.0);
+                    let until = open.until.0.saturating_sub(LINK_NOTICED.0);
+                    let unknown = open.until.0 - until.max(open.from.0);
+                    self.watched.0 = self.watched.0.saturating_sub(unknown);
+                    open.until.0 = until;
                 }
                 self.run_ends();
             }
@@ -149,6 +169,20 @@ impl Heartbeat {
     pub fn run_ends(&mut self) {
         self.give_up_waiting();
         self.let_go();
+        self.looked = None;
+    }
+
+    /// Counts what is known since the last look of this run.
+    fn look(&mut self, asked: Millis, beat: Beat, at: Millis) {
+        let goes_on = match beat {
+            Beat::Answered(pulse) => self.followed.is_some_and(|followed| followed.process == pulse.process),
+            Beat::Silent => false,
+            Beat::Unheard => return,
+        };
+        let known = |until: &Millis| goes_on || asked.0.saturating_sub(until.0) <= ASKED_WITHIN.0;
+        let from = self.looked.filter(known).unwrap_or(asked);
+        self.watched.0 = self.watched.0.saturating_add(at.0.saturating_sub(from.0));
+        self.looked = Some(self.looked.map_or(at, |until| until.max(at)));
     }
 
     fn give_up_waiting(&mut self) {
@@ -268,6 +302,29 @@ mod tests {
         }
         assert_eq!(meter.silent(), secs(0));
         assert_eq!(Heartbeat::restored(secs(7)).silent(), secs(7));
+    }
+
+    #[test]
+    fn what_nobody_asked_for_was_not_watched_unless_the_same_process_counted_on() {
+        let mut meter = Heartbeat::restored(secs(7));
+        let watched = |meter: &Heartbeat| (meter.watched().0.0 / 1000, meter.watched().1.0 / 1000);
+        assert_eq!(watched(&meter), (0, 0));
+        meter.beat(secs(100), pulse(1, 0, 5), secs(100));
+        meter.beat(secs(130), pulse(1, 30, 35), secs(130));
+        assert_eq!(watched(&meter), (30, 30));
+        // An hour asleep: the count says that it ran; of another process nothing is known.
+        meter.beat(secs(3730), pulse(1, 3630, 3635), secs(3730));
+        assert_eq!(watched(&meter), (3630, 3630));
+        meter.beat(secs(7330), pulse(2, 0, 7235), secs(7330));
+        assert_eq!(watched(&meter), (3630, 3630));
+        // Not answered for 40 s; and before a link that is down, not known.
+        meter.beat(secs(7360), Beat::Silent, secs(7370));
+        meter.beat(secs(7390), Beat::Silent, secs(7400));
+        assert_eq!(watched(&meter), (3700, 3660));
+        meter.beat(secs(7410), Beat::Unheard, secs(7410));
+        assert_eq!(watched(&meter), (3660, 3660));
+        meter.beat(secs(7500), pulse(3, 0, 100), secs(7500));
+        assert_eq!(watched(&meter), (3660, 3660));
     }
 
     #[test]
@@ -401,6 +458,9 @@ mod tests {
                 ask_at = second;
             }
         }
+        let (watched, answered) = meter.watched();
+        assert!(watched <= secs(world.len() as u64), "{watched} of {}", world.len());
+        assert_eq!(watched.0 - answered.0, meter.silent().0.min(watched.0));
         (meter.silent(), secs(not_run))
     }
 

@@ -22,20 +22,20 @@ use crate::{
     terms::{Amended, Change, LeaseTerms},
 };
 
-fn at(secs: u64) -> Timestamp {
+pub(super) fn at(secs: u64) -> Timestamp {
     NOW + Millis::from_secs(secs)
 }
 
-struct Bench {
-    cx: Context,
-    host: Chain,
-    lease: RenterLease,
-    n: u32,
-    usages: Vec<Verified<Usage>>,
+pub(super) struct Bench {
+    pub(super) cx: Context,
+    pub(super) host: Chain,
+    pub(super) lease: RenterLease,
+    pub(super) n: u32,
+    pub(super) usages: Vec<Verified<Usage>>,
 }
 
 impl Bench {
-    fn new(rental: RentalType) -> Self {
+    pub(super) fn new(rental: RentalType) -> Self {
         let chain = |seed| {
             let mut chain = Chain::new(key(seed), network(), None);
             chain.begin(NOW).unwrap();
@@ -56,12 +56,12 @@ impl Bench {
         Self { cx, host, lease, n: 0, usages: Vec::new() }
     }
 
-    fn event(&mut self, state: LeaseState, what: EventCode, by: Cause, when: Timestamp) -> LeaseEvent {
+    pub(super) fn event(&mut self, state: LeaseState, what: EventCode, by: Cause, when: Timestamp) -> LeaseEvent {
         self.n += 1;
         LeaseEvent { n: self.n, at: when, state, what, by, exit_code: None, note: String::new() }
     }
 
-    fn usage(&mut self, counters: Counters, terms: &LeaseTerms, when: Timestamp) -> Verified<Usage> {
+    pub(super) fn usage(&mut self, counters: Counters, terms: &LeaseTerms, when: Timestamp) -> Verified<Usage> {
         let last = self.usages.last();
         let usage = Usage {
             host: key(1).node_id(),
@@ -88,7 +88,7 @@ impl Bench {
         (terms, self.host.append(self.lease.id(), draft.renter, body, when).unwrap().to_signed())
     }
 
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         events: Vec<LeaseEvent>,
         entries: Vec<crate::Signed<crate::entry::Entry>>,
@@ -209,7 +209,7 @@ fn frozen(bench: &mut Bench) -> Verified<Usage> {
     for (asked, awake) in [(0, 0), (200, 200), (990, 390), (1000, 400)] {
         let secs = Millis::from_secs;
         let beat = Beat::Answered(Pulse { process: 1, awake: secs(awake), up: secs(asked) });
-        bench.lease.beat(secs(5000 + asked), beat, secs(5000 + asked), 1);
+        bench.lease.beat(&mut bench.cx, (secs(5000 + asked), beat, secs(5000 + asked)), 1, at(1));
     }
     let terms = *bench.lease.terms();
     bench.usage(used(1000), &terms, at(1000))
@@ -270,6 +270,8 @@ fn what_was_not_acknowledged_is_remembered_by_the_acknowledgement() {
         amend: None,
         amended: Vec::new(),
         leaving: false,
+        watched: None,
+        probed: false,
     });
     let known = again.silent().0.abs_diff(600_000);
     assert!(known <= 1000, "within what one unit of money is: {}", again.silent());
@@ -290,12 +292,12 @@ fn questions_of_another_run_say_nothing_of_this_one() {
     let started = bench.event(LeaseState::Running, EventCode::State, Cause::Renter, at(200));
     bench.tell(vec![running], Vec::new(), None, at(0));
     let secs = Millis::from_secs;
-    bench.lease.beat(secs(90), Beat::Silent, secs(100), 1);
+    bench.lease.beat(&mut bench.cx, (secs(90), Beat::Silent, secs(100)), 1, at(1));
     bench.tell(vec![stopped], Vec::new(), None, at(101));
-    bench.lease.beat(secs(110), Beat::Silent, secs(140), 2);
+    bench.lease.beat(&mut bench.cx, (secs(110), Beat::Silent, secs(140)), 2, at(1));
     bench.tell(vec![started], Vec::new(), None, at(201));
-    bench.lease.beat(secs(190), Beat::Silent, secs(210), 1);
+    bench.lease.beat(&mut bench.cx, (secs(190), Beat::Silent, secs(210)), 1, at(1));
     assert_eq!(bench.lease.silent(), Millis(0));
-    bench.lease.beat(secs(210), Beat::Silent, secs(230), 3);
+    bench.lease.beat(&mut bench.cx, (secs(210), Beat::Silent, secs(230)), 3, at(1));
     assert_eq!(bench.lease.silent(), secs(20));
 }

@@ -3,7 +3,7 @@
 //! Owns what we believe of the lease, and the decision how much of a usage we acknowledge. Nothing here trusts the host: each
 //! entry, event and receipt is checked against the draft both signed, against what came before, and against our own clock.
 //! Receipts and the host's close are in `receipts`, our own meter in [`heartbeat`], our own close of a lease that came too late is in
-//! `giving_up`.
+//! `giving_up`, what our meter saw and what we sign of that at the end in `watching`.
 
 mod amending;
 mod giving_up;
@@ -13,10 +13,14 @@ mod hostile;
 mod receipts;
 #[cfg(test)]
 mod tests;
+mod watching;
+#[cfg(test)]
+mod watching_tests;
 
 use self::{
     amending::Amending,
     heartbeat::{Beat, Heartbeat},
+    watching::Watching,
 };
 use super::{
     context::Context,
@@ -29,6 +33,7 @@ use crate::{
     lease::{EndReason, LeaseDraft, LeaseState},
     limits,
     message::{EventCode, Eviction, Extension, LeaseEvent, LeaseUpdate, Progress, Rank, Response},
+    opinion::Watched,
     receipt::{Ack, Usage},
     signed::Signed,
     terms::LeaseTerms,
@@ -71,6 +76,7 @@ pub struct RenterLease {
     ack: Option<Verified<Ack>>,
     /// What our own questions into the instance have found out.
     heartbeat: Heartbeat,
+    watching: Watching,
     close: Option<Verified<Entry>>,
     close_ack: Option<Verified<Entry>>,
     progress: Option<Progress>,
@@ -99,6 +105,10 @@ pub(super) struct Remembered {
     pub(super) amended: Vec<Verified<Entry>>,
     /// Whether we had asked for its end.
     pub(super) leaving: bool,
+    /// What our meter had seen when that was last written down.
+    pub(super) watched: Option<Watched>,
+    /// Whether our chain says what it saw.
+    pub(super) probed: bool,
 }
 
 impl RenterLease {
@@ -122,6 +132,7 @@ impl RenterLease {
             usage: None,
             ack: None,
             heartbeat: Heartbeat::default(),
+            watching: Watching::default(),
             close: None,
             close_ack: None,
             progress: None,
@@ -135,7 +146,7 @@ impl RenterLease {
 
     pub(super) fn restored(from: Remembered) -> Self {
         let Remembered { draft, open, accept, placement, usage, ack, close, close_ack, .. } = from;
-        let Remembered { events, amend, amended, leaving, .. } = from;
+        let Remembered { events, amend, amended, leaving, watched, probed, .. } = from;
         let terms = amended.last().and_then(|e| e.body.amended()).map_or(LeaseTerms::drafted(&draft), |a| a.terms);
         let pending = amend.filter(|e| e.body.amend().is_some_and(|(n, ..)| n > terms.n));
         let last = events.last();
@@ -160,6 +171,7 @@ impl RenterLease {
             usage,
             ack,
             heartbeat: Heartbeat::default(),
+            watching: Watching::restored(watched, probed),
             close,
             close_ack,
             progress: None,
@@ -175,9 +187,16 @@ impl RenterLease {
 
     /// What came of a question into the instance, asked at `asked` and known at `at`, both since our machine's start. Asked while the host
     /// said that the instance was past `events_seen`; if it has said more since, the question was of another run.
-    pub(super) fn beat(&mut self, asked: Millis, beat: Beat, at: Millis, events_seen: u32) {
+    pub(super) fn beat(
+        &mut self,
+        cx: &mut Context,
+        (asked, beat, at): (Millis, Beat, Millis),
+        events_seen: u32,
+        now: Timestamp,
+    ) {
         if self.state == LeaseState::Running && events_seen == self.events_seen() {
             self.heartbeat.beat(asked, beat, at);
+            self.note_watched(cx, now);
         }
     }
 

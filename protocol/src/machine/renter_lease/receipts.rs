@@ -240,6 +240,7 @@ impl RenterLease {
             return;
         };
         let body = Body::CloseAck { close: close.id(), due: self.acked() };
+        self.sign_watched(cx, now);
         if let Some((entry, ticket)) = cx.append(self.id(), self.draft.host, body, now) {
             self.close_ack = Some(entry);
             self.durable = Some(ticket);

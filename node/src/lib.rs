@@ -18,6 +18,7 @@ pub mod identity;
 pub mod inside;
 pub mod ledger;
 pub mod market;
+pub mod memory;
 pub mod node;
 pub mod orders;
 pub mod owner;

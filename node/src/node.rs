@@ -125,6 +125,7 @@ async fn once(
     let (mapped, mapping) = watch::channel(PortMapping::default());
     let mapping_ports = (config.network.port_mapping)
         .then(|| tokio::spawn(souk_network::map_ports(network.clone(), mapped, stop.child_token())));
+    tokio::spawn(crate::memory::keep_small(stop.child_token()));
     let (market, mut commands) = MarketHandle::channel();
     let (hooks, feed, hooks_task) = {
         let (dir, key) = (dir.clone(), identity.keypair.clone());

@@ -24,9 +24,13 @@ pub struct BadFilter {
 pub fn init(log: &Log) -> Result<(), BadFilter> {
     let filter = std::env::var("SOUK_LOG").unwrap_or_else(|_| log.level.clone());
     // At a plain level the network library would tell of every peer's bootstrap, of each interface, and, by one line each, of every
-    // message that a peer should not have sent, which fills a disk. Who wants that names it in a filter.
+    // message and stream that a peer should not have sent, which fills a disk. Who wants that names it in a filter.
     let plain = filter.bytes().all(|b| b.is_ascii_alphabetic());
-    let filter = if plain { format!("{filter},libp2p_swarm=warn,libp2p_kad=error,libp2p_gossipsub=off,libp2p_mdns=warn") } else { filter };
+    let filter = if plain {
+        format!("{filter},libp2p_swarm=warn,libp2p_kad=error,libp2p_yamux=error,libp2p_gossipsub=off,libp2p_mdns=warn")
+    } else {
+        filter
+    };
     let env = EnvFilter::builder().parse(&filter).map_err(|source| BadFilter { filter, source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(env).with_writer(std::io::stderr);
     // A subscriber may be there already, in tests; then that one stays.

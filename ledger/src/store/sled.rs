@@ -6,13 +6,16 @@ use std::{
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{Batch, Kv, KvError, Visitor, above, ceiling};
 
 /// Bytes of pages kept in memory. Small: a node answers few queries, and an idle one must stay small itself.
 const CACHE_BYTES: u64 = 4 << 20;
+
+/// How long it is waited for whoever has just closed the database: a reader of it may be at its last rows.
+const FORMER: Duration = Duration::from_secs(2);
 
 /// A sled database.
 #[derive(Debug)]
@@ -33,10 +36,18 @@ impl SledKv {
         }
         remove_half_snapshots(directory).map_err(|e| damaged(directory, &e.to_string()))?;
         let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = guarded(directory, || match config.open() {
-            Err(sled::Error::Io(e)) if is_locked(&e) => Ok(None),
-            opened => opened.map(Some),
-        })?;
+        let attempt = || {
+            guarded(directory, || match config.open() {
+                Err(sled::Error::Io(e)) if is_locked(&e) => Ok(None),
+                opened => opened.map(Some),
+            })
+        };
+        let mut db = attempt()?;
+        let began = Instant::now();
+        while db.is_none() && began.elapsed() < FORMER {
+            std::thread::sleep(FORMER / 50);
+            db = attempt()?;
+        }
         let Some(db) = db else {
             return Err(KvError::InUse { directory: directory.to_owned() });
         };

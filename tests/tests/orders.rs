@@ -1,12 +1,14 @@
 //! Standing orders with real nodes and a real engine: taken when a match comes, kept over a kill -9, replaced when a host is lost.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+use std::time::Duration;
+
 use serde_json::Value;
 use souk_tests::{
     docker::{BUSYBOX, nothing_left},
     node::{Node, state_of},
     part::have,
-    wait::until,
+    wait::{until, within},
     world::World,
 };
 
@@ -19,9 +21,10 @@ fn order(node: &Node, options: &[&str]) -> Value {
     node.json(&[&begin, options, &["--", "sh", "-c", "while :; do sleep 1; done"]].concat())
 }
 
-/// The lease of the only order, once it has another than `before`.
+/// The lease of the only order, once it has another than `before`. What gossip loses, as it may while a connection of a node that
+/// was killed is still there, is found by asking, within a minute.
 fn leased(node: &Node, before: Option<&str>) -> String {
-    until("the order has a lease", || {
+    within(Duration::from_secs(150), "the order has a lease", || {
         let all = orders(node);
         let lease = all.first()?["lease"].as_str()?.to_owned();
         (Some(lease.as_str()) != before).then_some(lease)
